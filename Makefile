@@ -1,0 +1,71 @@
+# Two commands are all that a newcomer needs: make quickstart, make test.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first interpreter that is Python 3.11; PYTHON=... overrides.
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && command -v $$p && break; done)
+
+# A stamp carries the hash of what was installed, so that set-up runs again exactly when one of these files has changed.
+HASH := $(shell cat setup.py constraints.txt rayalign/models/warm.py | sha256sum | cut -c1-16)
+INSTALLED := $(VENV)/.installed-$(HASH)
+WARMED := $(VENV)/.warmed-$(HASH)
+
+# uv does not read pip's settings. Where they name local wheels, torch is among them; elsewhere uv knows the index of CPU builds.
+pip_setting = $(or $(PIP_$1),$(shell $(BIN)/pip config get global.$2 2>/dev/null))
+FIND_LINKS = $(call pip_setting,FIND_LINKS,find-links)
+INDEX_URL = $(call pip_setting,INDEX_URL,index-url)
+UV_SOURCES = $(or $(foreach link,$(FIND_LINKS),--find-links "$(link)"),--torch-backend cpu) \
+	$(foreach index,$(INDEX_URL),--default-index "$(index)")
+
+.PHONY: help setup quickstart test lint types lock clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(WARMED) ## make .venv with the pinned versions and warm the compiler caches; does nothing the second time
+
+quickstart: setup ## align a small model from human feedback, from scratch, on this machine
+	@$(BIN)/rayalign run jobs/quickstart.yaml
+
+test: lint types ## what continuous integration runs: lint, types and all tests
+	@$(BIN)/pytest
+
+lint: setup ## formatting and lint
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: setup ## static types
+	@$(BIN)/mypy
+
+lock: $(INSTALLED) ## write constraints.txt anew from setup.py; versions stay unless UPGRADE=--upgrade
+	@$(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-find-links $(UPGRADE) $(UV_SOURCES) \
+		--extra cpu --extra dev --overrides overrides.txt --output-file constraints.txt setup.py
+	@sed -i 's/+cpu$$//' constraints.txt
+
+clean: ## remove .venv and all caches; runs stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED):
+	@python="$(PYTHON)"; lack=""; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || lack=" python3.11"; \
+	"$$python" -c 'import ensurepip' 2>/dev/null || lack="$$lack python3.11-venv"; \
+	"$$python" -c 'import pathlib, sysconfig; (pathlib.Path(sysconfig.get_path("include")) / "Python.h").stat()' \
+		2>/dev/null || lack="$$lack python3.11-dev"; \
+	command -v g++ >/dev/null || lack="$$lack g++"; \
+	if [ -n "$$lack" ]; then \
+		echo "Set-up needs what these Debian packages bring, and did not find it: apt-get install$$lack" >&2; exit 1; \
+	fi; \
+	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt uv
+	@echo "Installing the versions of constraints.txt into $(VENV)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps $(UV_SOURCES) -r constraints.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.installed-* && touch $@
+
+$(WARMED): $(INSTALLED)
+	@echo "Compiling what is compiled once on a machine"
+	@$(BIN)/python -m rayalign.models.warm
+	@rm -f $(VENV)/.warmed-* && touch $@

@@ -1,0 +1,46 @@
+"""The CPU work between rollout and update; its tensors never leave the object store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from rayalign.actors.hosted import HostedActor
+from rayalign.actors.store import Handle, fetch, keep
+from rayalign.algorithms.base import load
+from rayalign.data.collate import collate_trajectories
+from rayalign.types import Batch, Group, Metrics, Outputs
+
+
+class PreparerActor(HostedActor):
+    """Collates groups, and runs the algorithm's `prepare` over the whole batch."""
+
+    def __init__(self, algorithm: Mapping[str, Any], timeout: float) -> None:
+        self._algorithm = load(algorithm)
+        self._timeout = timeout
+
+    def collate(self, groups: Sequence[Group], pad_id: int, version: int) -> Handle:
+        """Groups as padded `Rollouts`; staleness is counted against `version`."""
+        return keep(collate_trajectories(groups, pad_id=pad_id, version=version))
+
+    def prepare(
+        self, rollouts: Handle, outputs: Mapping[str, Sequence[Handle]], state: Mapping[str, float]
+    ) -> tuple[Handle, Mapping[str, float], Metrics]:
+        """The batch, the controllers' new state, and the metrics of the rollouts.
+
+        `outputs` names the field that the ranks' outputs, in their order, fill: `logprobs_BT` and the like.
+        """
+        filled: dict[str, Any] = {"state": dict(state)}
+        for name, shares in outputs.items():
+            filled[name] = torch.cat([_per_token(fetch(share, self._timeout)) for share in shares])
+        batch = self._algorithm.prepare(replace(fetch(rollouts, self._timeout), **filled))
+        return keep(Batch(batch.tensors, batch.unit_B)), batch.state, batch.metrics
+
+
+def _per_token(outputs: Outputs) -> torch.Tensor:
+    found = outputs.values_BT if outputs.logprobs_BT is None else outputs.logprobs_BT
+    assert found is not None
+    return found

@@ -1,0 +1,1 @@
+"""Everything between the coordinator and the machines: the Ray session, placement, actor groups, the generator pool."""

@@ -1,0 +1,124 @@
+"""ActorGroup: the actors of one role, and the one home of waiting on them.
+
+Every wait has a deadline; a failure names the role, the cause and the actor's last log lines. What reaches the driver is
+written to the event log, so that a run can show that no tensor passed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from rayalign.actors.hosted import Place
+from rayalign.cluster.session import last_log_lines
+from rayalign.errors import ActorError, DeadlineError, RayalignError
+from rayalign.storage.events import EventLog
+
+Call = Callable[[ActorHandle], ray.ObjectRef]
+
+
+class ActorGroup:
+    """The actors of one role, ranks in order."""
+
+    def __init__(self, role: str, actors: Sequence[ActorHandle], *, events: EventLog, timeout: float) -> None:
+        self.role = role
+        self.actors = list(actors)
+        self.pids: dict[ActorHandle, int] = {}
+        self._events = events
+        self._timeout = timeout
+
+    def __len__(self) -> int:
+        return len(self.actors)
+
+    async def all(self, call: Call, *, timeout: float | None = None) -> list[Any]:
+        """Call every actor and wait for all answers, in the order of ranks."""
+        waits = [asyncio.ensure_future(self.one(actor, call, timeout=timeout)) for actor in self.actors]
+        try:
+            return await asyncio.gather(*waits)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def first(self, call: Call, *, timeout: float | None = None) -> Any:
+        """Call rank 0 alone."""
+        return await self.one(self.actors[0], call, timeout=timeout)
+
+    async def one(self, actor: ActorHandle, call: Call, *, timeout: float | None = None) -> Any:
+        """Call one actor and wait for its answer.
+
+        Raises:
+            ActorError: it failed or died.
+            DeadlineError: it did not answer in time.
+        """
+        ref = call(actor)
+        limit = timeout or self._timeout
+        try:
+            value = await asyncio.wait_for(asyncio.wrap_future(ref.future()), limit)
+        except (TimeoutError, GetTimeoutError) as error:
+            raise DeadlineError(
+                f"{self.role} (pid {self.pids.get(actor, 0)}) did not answer within {limit:.0f} s; "
+                "it may be stuck or starved: see its log, or raise cluster.call_timeout"
+            ) from error
+        except (RayTaskError, RayActorError) as error:
+            raise self._explain(actor, error) from error
+        self._events.write("received", role=self.role, **_measure(value))
+        return value
+
+    def locate(self, places: Sequence[Place]) -> None:
+        """Note where each rank runs."""
+        for rank, (actor, place) in enumerate(zip(self.actors, places, strict=True)):
+            self.pids[actor] = place.pid
+            self._events.write(
+                "actor_started", role=self.role, rank=rank, actor_pid=place.pid, address=place.address
+            )
+
+    def kill(self) -> None:
+        """End all actors at once."""
+        for actor in self.actors:
+            ray.kill(actor)
+        self.actors = []
+
+    def discard(self, actor: ActorHandle) -> None:
+        """End one actor and forget it."""
+        self.actors.remove(actor)
+        ray.kill(actor)
+
+    def _explain(self, actor: ActorHandle, error: Exception) -> RayalignError:
+        if isinstance(error, RayTaskError) and isinstance(error.cause, RayalignError):
+            return error.cause
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        what = "failed" if isinstance(error, RayTaskError) else "died"
+        log = last_log_lines(self.pids.get(actor, 0))
+        tail = f"\nlast log lines:\n{log}" if log else ""
+        summary = str(cause).strip().splitlines()[:3]
+        return ActorError(f"{self.role} (pid {self.pids.get(actor, 0)}) {what}: {type(cause).__name__}: {' '.join(summary)}{tail}")
+
+
+def _measure(value: Any) -> dict[str, Any]:
+    """How large an answer is, and whether any tensor is in it."""
+    arrays = list(_arrays(value))
+    return {"bytes": sum(a.nbytes for a in arrays), "tensor": bool(arrays)}
+
+
+def _arrays(value: Any) -> Any:
+    if isinstance(value, torch.Tensor | np.ndarray):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _arrays(item)
+    elif isinstance(value, list | tuple):
+        if value and isinstance(value[0], int | float | str):
+            return
+        for item in value:
+            yield from _arrays(item)
+    elif is_dataclass(value):
+        for item in fields(value):
+            yield from _arrays(getattr(value, item.name))

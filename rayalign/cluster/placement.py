@@ -1,0 +1,97 @@
+"""Placement: roles -> bundles -> devices. One placement group holds every actor of a stage's declared roles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from rayalign.config import RoleConfig
+from rayalign.errors import DeadlineError, InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one actor of a role asks for."""
+
+    cpus: float
+    gpus: float
+    threads: int
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """The claim in Ray's words."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+
+
+def claims(roles: Mapping[str, RoleConfig], *, free_cpus: float, default_threads: int) -> dict[str, Claim]:
+    """The claim of each role's actors; where no CPUs are named, an even share of what is free, at most one."""
+    unnamed = sum(role.actors for role in roles.values() if role.cpus is None)
+    named = sum(role.actors * role.cpus for role in roles.values() if role.cpus is not None)
+    share = min(1.0, int(100 * max(free_cpus - named, 0.0) / unnamed) / 100) if unnamed else 0.0
+    return {
+        name: Claim(role.cpus or share, role.gpus, role.threads or default_threads) for name, role in roles.items()
+    }
+
+
+def free_cpus() -> float:
+    """CPUs that no actor holds now."""
+    return float(ray.available_resources().get("CPU", 0.0))
+
+
+def cores() -> int:
+    """Cores of this machine."""
+    return len(os.sched_getaffinity(0))
+
+
+class Placement:
+    """A placement group over the claims of several roles; index i is the i-th actor in the roles' order."""
+
+    def __init__(self, roles: Mapping[str, RoleConfig], wanted: Mapping[str, Claim], *, timeout: float) -> None:
+        bundles = [wanted[name].bundle for name, role in roles.items() for _ in range(role.actors)]
+        self._group: PlacementGroup = placement_group(bundles, strategy="PACK")
+        if not self._group.wait(timeout_seconds=timeout):
+            remove_placement_group(self._group)
+            raise _cannot_place(bundles, timeout)
+        self._next = 0
+
+    def options(self, claim: Claim, environment: Mapping[str, str]) -> dict[str, Any]:
+        """Ray's options for the next actor."""
+        index, self._next = self._next, self._next + 1
+        return {
+            "num_cpus": claim.cpus,
+            "num_gpus": claim.gpus,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index),
+            "runtime_env": {"env_vars": {**threads_environment(claim), **environment}},
+        }
+
+    def remove(self) -> None:
+        """Give the bundles back."""
+        remove_placement_group(self._group)
+
+
+def threads_environment(claim: Claim) -> dict[str, str]:
+    """Threads must be said before a library is loaded; passive waiting keeps idle teams off the cores."""
+    count = str(claim.threads)
+    return {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "RAYALIGN_GPUS": str(claim.gpus),
+    } | ({} if claim.gpus else {"DS_ACCELERATOR": "cpu"})
+
+
+def _cannot_place(bundles: list[dict[str, float]], timeout: float) -> Exception:
+    need = {kind: sum(b.get(kind, 0.0) for b in bundles) for kind in ("CPU", "GPU")}
+    have = ray.cluster_resources()
+    free = ray.available_resources()
+    text = ", ".join(f"{need[k]:g} {k} needed, {free.get(k, 0):g} free of {have.get(k, 0):g}" for k in need if need[k])
+    if any(need[k] > have.get(k, 0) for k in need):
+        return InputError(f"the roles do not fit on this cluster: {text}; ask for fewer actors or add machines")
+    return DeadlineError(f"no room for the roles after {timeout:.0f} s: {text}; is another run holding them?")

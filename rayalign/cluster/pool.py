@@ -1,0 +1,137 @@
+"""GeneratorPool: the rollout engines of a run, one pool for all its stages.
+
+    submit --> least loaded engine --> its step loop --> collect (one long poll on each engine) --> finished
+
+An engine that dies is discarded and what it was writing is written again by the others; without any left the run fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+
+import ray
+from ray.actor import ActorHandle
+
+from rayalign.actors.generator import GeneratorActor
+from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.placement import Claim, Placement, free_cpus, threads_environment
+from rayalign.config import ClusterConfig, RoleConfig, RolloutConfig
+from rayalign.errors import ActorError
+from rayalign.rollout.vllm import environment
+from rayalign.rollout.base import Finished, Request
+from rayalign.storage.events import EventLog
+
+POLL = 10.0
+"""seconds that one collect call waits for a finished group"""
+
+
+class GeneratorPool:
+    """Engines as actors; made by `start_pool`."""
+
+    def __init__(self, group: ActorGroup, placement: Placement, model: str) -> None:
+        self.group = group
+        self.model = model
+        """folder that the engines were built from: their architecture and tokenizer"""
+        self._placement = placement
+        self._open: dict[ActorHandle, dict[str, Request]] = {actor: {} for actor in group.actors}
+
+    @property
+    def pending(self) -> int:
+        """Groups submitted and not finished."""
+        return sum(len(requests) for requests in self._open.values())
+
+    async def submit(self, requests: Sequence[Request]) -> None:
+        """Spread groups over the engines, each to the one with the fewest open."""
+        shares: dict[ActorHandle, list[Request]] = {}
+        for request in requests:
+            actor = min(self._open, key=lambda a: len(self._open[a]))
+            self._open[actor][request.group_id] = request
+            shares.setdefault(actor, []).append(request)
+        for actor, share in shares.items():
+            await self.group.one(actor, lambda a, share=share: a.submit.remote(share))  # type: ignore[misc]
+
+    async def finished(self) -> AsyncIterator[Finished]:
+        """Groups as they finish, from whichever engine, without end; close it to stop."""
+        polls = {self._poll(actor): actor for actor in self._open}
+        try:
+            while polls:
+                done, _ = await asyncio.wait(polls, return_when=asyncio.FIRST_COMPLETED)
+                for poll in done:
+                    actor = polls.pop(poll)
+                    for item in await self._harvest(actor, poll):
+                        yield item
+                    if actor in self._open:
+                        polls[self._poll(actor)] = actor
+        finally:
+            for poll in polls:
+                poll.cancel()
+
+    async def generate(self, requests: Sequence[Request]) -> list[Finished]:
+        """Write all groups and return them in the order of the requests."""
+        done: dict[str, Finished] = {}
+        await self.submit(requests)
+        stream = self.finished()
+        async for item in stream:
+            done[item.group_id] = item
+            if len(done) == len(requests):
+                break
+        await stream.aclose()  # type: ignore[attr-defined]
+        return [done[request.group_id] for request in requests]
+
+    async def abort(self, group_ids: Collection[str]) -> None:
+        """Forget groups on every engine."""
+        for requests in self._open.values():
+            for group_id in group_ids:
+                requests.pop(group_id, None)
+        await self.group.all(lambda actor: actor.abort.remote(list(group_ids)))
+
+    async def discard(self, actor: ActorHandle, error: Exception) -> None:
+        """End an engine and have the others write again what it was writing."""
+        orphans = list(self._open.pop(actor).values())
+        self.group.discard(actor)
+        if not self._open:
+            raise ActorError(f"no generator is left; the last one: {error}") from error
+        await self.submit(orphans)
+
+    def stop(self) -> None:
+        """End every engine."""
+        self.group.kill()
+        self._placement.remove()
+
+    def _poll(self, actor: ActorHandle) -> asyncio.Task[list[Finished]]:
+        return asyncio.ensure_future(self.group.one(actor, lambda a: a.collect.remote(POLL)))
+
+    async def _harvest(self, actor: ActorHandle, poll: asyncio.Task[list[Finished]]) -> list[Finished]:
+        try:
+            items = poll.result()
+        except ActorError as error:
+            if actor in self._open:  # else the weight channel met the failure first
+                await self.discard(actor, error)
+            return []
+        known = self._open.get(actor, {})
+        return [item for item in items if known.pop(item.group_id, None) is not None]
+
+
+async def start_pool(
+    engine: str, model: str, config: RolloutConfig, cluster: ClusterConfig, events: EventLog
+) -> GeneratorPool:
+    """Place and start the engines, all at once."""
+    hosting = RoleConfig(actors=config.engines, cpus=config.cpus, gpus=config.gpus, threads=config.threads)
+    cpus = config.cpus or min(1.0, int(50 * free_cpus() / config.engines) / 100)  # half of the machine for the pool
+    claim = Claim(cpus, config.gpus * config.tensor_parallel, config.threads)
+    placement = Placement({"generator": hosting}, {"generator": claim}, timeout=cluster.start_timeout)
+    remote = ray.remote(GeneratorActor)
+    actors = []
+    for _ in range(config.engines):
+        options = placement.options(claim, {**threads_environment(claim), **environment(config)})
+        actors.append(remote.options(max_concurrency=4, **options).remote(engine, model, config, cluster.call_timeout))
+    group = ActorGroup("generator", actors, events=events, timeout=cluster.call_timeout)
+    try:
+        group.locate(await group.all(lambda actor: actor.where.remote()))
+        await group.all(lambda actor: actor.setup.remote(), timeout=cluster.start_timeout)
+    except BaseException:
+        group.kill()
+        placement.remove()
+        raise
+    return GeneratorPool(group, placement, model)

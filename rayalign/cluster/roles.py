@@ -1,0 +1,130 @@
+"""The roles of one training stage as actor groups; only the declared ones start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from rayalign.actors.critic import CriticActor
+from rayalign.actors.learner import LearnerSpec, Rendezvous
+from rayalign.actors.policy import PolicyActor
+from rayalign.actors.preparer import PreparerActor
+from rayalign.actors.reference import ReferenceActor
+from rayalign.actors.reward import RewardActor
+from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.placement import Claim, Placement, claims, cores, free_cpus, threads_environment
+from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig
+from rayalign.storage.events import EventLog
+from rayalign.types import Role
+
+LEARNERS = {"policy": PolicyActor, "critic": CriticActor}
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenSpec:
+    """What a frozen role is made from."""
+
+    model: str
+    config: LearnerConfig
+    temperature: float
+    policy: str
+    """the model whose tokens it reads"""
+    timeout: float
+
+
+@dataclass(slots=True)
+class Roles:
+    """The running groups of a stage."""
+
+    groups: dict[Role, ActorGroup] = field(default_factory=dict)
+    placement: Placement | None = None
+
+    def __getitem__(self, role: Role) -> ActorGroup:
+        return self.groups[role]
+
+    def __contains__(self, role: Role) -> bool:
+        return role in self.groups
+
+    def stop(self) -> None:
+        """End every actor and give the bundles back."""
+        for group in self.groups.values():
+            group.kill()
+        if self.placement is not None:
+            self.placement.remove()
+
+
+async def start_roles(
+    specs: Mapping[Role, LearnerSpec | FrozenSpec],
+    hosting: Mapping[Role, RoleConfig],
+    cluster: ClusterConfig,
+    events: EventLog,
+) -> Roles:
+    """Place and start the declared roles, all at once; on any failure none is left behind."""
+    roles = {role: hosting.get(role, RoleConfig()) for role in specs}
+    wanted = claims(roles, free_cpus=free_cpus(), default_threads=cores())
+    placement = Placement(roles, wanted, timeout=cluster.start_timeout)
+    running = Roles(placement=placement)
+    try:
+        for role, spec in specs.items():
+            running.groups[role] = _create(role, spec, roles[role], wanted[role], placement, cluster, events)
+        await asyncio.gather(*(_set_up(group, specs[role], cluster, events) for role, group in running.groups.items()))
+    except BaseException:
+        running.stop()
+        raise
+    return running
+
+
+async def start_preparer(algorithm: Mapping[str, Any], cluster: ClusterConfig, events: EventLog) -> ActorGroup:
+    """The one CPU actor that collates and prepares; it asks for no cores of its own."""
+    claim = Claim(cpus=0, gpus=0, threads=1)
+    options = {"num_cpus": 0, "runtime_env": {"env_vars": threads_environment(claim)}}
+    actor = ray.remote(PreparerActor).options(**options).remote(algorithm, cluster.call_timeout)
+    group = ActorGroup("preparer", [actor], events=events, timeout=cluster.call_timeout)
+    group.locate(await group.all(lambda a: a.where.remote(), timeout=cluster.start_timeout))
+    return group
+
+
+def _create(
+    role: Role,
+    spec: LearnerSpec | FrozenSpec,
+    hosting: RoleConfig,
+    claim: Claim,
+    placement: Placement,
+    cluster: ClusterConfig,
+    events: EventLog,
+) -> ActorGroup:
+    build = _builder(role, spec, hosting.actors)
+    actors = [build(placement.options(claim, {}), rank) for rank in range(hosting.actors)]
+    return ActorGroup(role, actors, events=events, timeout=cluster.call_timeout)
+
+
+def _builder(role: Role, spec: LearnerSpec | FrozenSpec, world: int) -> Callable[[dict[str, Any], int], Any]:
+    if isinstance(spec, LearnerSpec):
+        kind = ray.remote(LEARNERS[role])
+        return lambda options, rank: kind.options(**options).remote(spec)
+    if role == "reference":
+        reference = ray.remote(ReferenceActor)
+        return lambda options, rank: reference.options(**options).remote(
+            spec.model, spec.config, spec.temperature, rank, world, spec.timeout
+        )
+    reward = ray.remote(RewardActor)
+    return lambda options, rank: reward.options(**options).remote(spec.model, spec.config, spec.policy)
+
+
+async def _set_up(
+    group: ActorGroup, spec: LearnerSpec | FrozenSpec, cluster: ClusterConfig, events: EventLog
+) -> None:
+    limit = cluster.start_timeout
+    places = await group.all(lambda actor: actor.where.remote(), timeout=limit)
+    group.locate(places)
+    if isinstance(spec, LearnerSpec):
+        home = places[0]
+        meetings = {a: Rendezvous(rank, len(group), home.address, home.port) for rank, a in enumerate(group.actors)}
+        await group.all(lambda actor: actor.setup.remote(meetings[actor]), timeout=limit)
+    else:
+        await group.all(lambda actor: actor.setup.remote(), timeout=limit)
+    events.write("actors_ready", role=group.role)

@@ -1,0 +1,77 @@
+"""The Ray session of a run: a local one, or the cluster that the job was submitted to."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import ray
+
+from rayalign.config import ClusterConfig
+from rayalign.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """What the session has to give."""
+
+    cpus: float
+    gpus: float
+    local: bool
+
+
+class Session:
+    """Ray, from entering to leaving; a cluster that was there before is left running."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self._config = config
+
+    def __enter__(self) -> Session:
+        address = self._config.address or os.environ.get("RAY_ADDRESS")
+        if address:
+            self._attach(address)
+        else:
+            self._start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        ray.shutdown()
+
+    @property
+    def machines(self) -> Machines:
+        """The resources of the whole session."""
+        have = ray.cluster_resources()
+        local = not (self._config.address or os.environ.get("RAY_ADDRESS"))
+        return Machines(cpus=have.get("CPU", 0.0), gpus=have.get("GPU", 0.0), local=local)
+
+    def _attach(self, address: str) -> None:
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        except ConnectionError as error:
+            raise InputError(f"no Ray cluster answers at {address}; start one with `ray start --head`") from error
+
+    def _start(self) -> None:
+        config = self._config
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a session of this machine and process alone
+        ray.init(
+            num_cpus=int(config.cpus or os.cpu_count() or 1),
+            num_gpus=config.gpus,
+            object_store_memory=config.object_store,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+
+
+def last_log_lines(pid: int, count: int = 15) -> str:
+    """The end of what the worker with this pid wrote; empty when its machine is another one."""
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path()) if ray.is_initialized() else None
+    if logs is None:
+        return ""
+    lines: list[str] = []
+    for path in sorted(logs.glob(f"worker-*-{pid}.*")):
+        lines += path.read_text(errors="replace").splitlines()
+    return "\n".join(line for line in lines[-count:] if not line.startswith(":"))

@@ -1,0 +1,1 @@
+"""Training: the one online loop with its rollout flow and recovery, and the one offline loop function."""

@@ -1,0 +1,224 @@
+"""Offline training: one loop function around the Learner; Ray Train launches it, places its ranks and restarts it.
+
+Ray Data is not in between: the rows are token ids of one data set, handed over once through the object store.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import ray
+import torch
+
+from rayalign.algorithms.base import Algorithm, load
+from rayalign.config import LearnerConfig
+from rayalign.data.collate import EncodedRow, collate_examples
+from rayalign.errors import InputError
+from rayalign.storage.checkpoints import CheckpointStore
+from rayalign.storage.events import EventLog
+from rayalign.storage.metrics import JsonlSink, reduce
+from rayalign.types import Batch, Metrics, Role
+
+if TYPE_CHECKING:
+    from rayalign.models.learner import Learner
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineSpec:
+    """Everything that the loop needs besides its rows."""
+
+    model: str
+    head: Literal["causal", "scalar"]
+    role: Role
+    learner: LearnerConfig
+    algorithm: Mapping[str, Any]
+    epochs: int
+    steps: int | None
+    stop_gain: float
+    holdout: float
+    keep: int
+    seed: int
+    folder: str
+    """of the stage: model/, metrics.jsonl and checkpoints/ go here"""
+    events: str
+
+
+def launch(
+    spec: OfflineSpec, rows: Sequence[EncodedRow], *, ranks: int, resources: Mapping[str, float], environment: Mapping[str, str]
+) -> None:
+    """Run the loop on Ray Train and wait for it; its results are what it left in the stage's folder.
+
+    Raises:
+        Whatever the loop raised, after Ray Train's restarts.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    trainer = TorchTrainer(
+        train_offline,
+        train_loop_config={"spec": spec, "rows": [ray.put(list(rows))]},
+        scaling_config=ScalingConfig(
+            num_workers=ranks, use_gpu=bool(resources.get("GPU")), resources_per_worker=dict(resources)
+        ),
+        run_config=RunConfig(
+            name="launch",
+            storage_path=str(Path(spec.folder).resolve()),
+            failure_config=FailureConfig(max_failures=1),
+            worker_runtime_env={"env_vars": dict(environment)},
+        ),
+    )
+    trainer.fit()
+
+
+def train_offline(config: Mapping[str, Any]) -> None:
+    """The loop of one rank: epochs over a prepared batch, until they are done or the held-out loss stops falling."""
+    spec: OfflineSpec = config["spec"]
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    algorithm = load(spec.algorithm)
+    batch, heldout = _batches(ray.get(config["rows"][0], timeout=600), algorithm, spec)
+    run = _OfflineRun(spec, algorithm, batch, heldout)
+    run.resume()
+    while not run.finished:
+        run.epoch()
+        run.checkpoint()
+    run.save()
+
+
+class _OfflineRun:
+    """The state of the loop between epochs."""
+
+    def __init__(self, spec: OfflineSpec, algorithm: Algorithm[Any], batch: Batch, heldout: Batch | None) -> None:
+        from rayalign.models.learner import Learner
+
+        self._spec = spec
+        self._algorithm = algorithm
+        self._batch = batch
+        self._heldout = heldout
+        self._steps_per_epoch = -(-len(batch) // spec.learner.minibatch)
+        total = spec.steps or spec.epochs * self._steps_per_epoch
+        self._learner: Learner = Learner(
+            spec.model, spec.head, spec.learner, role=spec.role, total_steps=total, seed=spec.seed
+        )
+        self._rank = torch.distributed.get_rank()
+        self._folder = Path(spec.folder)
+        self._events = EventLog(Path(spec.events))
+        self._events.write("actor_started", role=f"train:{spec.role}", rank=self._rank, actor_pid=os.getpid())
+        self._checkpoints = CheckpointStore(self._folder / "checkpoints", spec.keep)
+        self._sink = JsonlSink(self._folder / "metrics.jsonl") if self._rank == 0 else None
+        self._epoch = self._step = 0
+        self._losses: list[float] = []
+
+    @property
+    def finished(self) -> bool:
+        """True after the last epoch or step, or once an epoch gained too little."""
+        if self._spec.steps is not None:
+            return self._step >= self._spec.steps
+        return self._epoch >= self._spec.epochs or self._stalled
+
+    @property
+    def _stalled(self) -> bool:
+        if not self._spec.stop_gain or len(self._losses) < 2:
+            return False
+        before, after = self._losses[-2:]
+        return (before - after) < self._spec.stop_gain * abs(before)
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, if there is one."""
+        found = self._checkpoints.latest()
+        if found is None:
+            self._losses.append(self._evaluate())
+            return
+        path, manifest = found
+        self._learner.load_state(path / "state")
+        self._epoch, self._step, self._losses = manifest["epoch"], manifest["step"], manifest["losses"]
+
+    def epoch(self) -> None:
+        """One pass, or what is left of the steps."""
+        start = time.perf_counter()
+        batch = self._remaining()
+        updates = self._learner.update(batch, self._algorithm, pass_index=self._epoch, seed=self._spec.seed)
+        seconds = time.perf_counter() - start
+        for metrics in updates:
+            self._step += 1
+            self._write({**reduce([metrics]), "phase/update": seconds / len(updates)})
+        self._epoch += 1
+        self._losses.append(self._evaluate())
+
+    def checkpoint(self) -> None:
+        """State of all ranks under one manifest, written by rank 0."""
+        folder = self._folder / "checkpoints" / f".iteration-{self._epoch:06d}.tmp"
+        if self._rank == 0:
+            self._checkpoints.begin(self._epoch)
+        torch.distributed.barrier()
+        self._learner.save_state(folder / "state")
+        if self._rank == 0:
+            self._checkpoints.commit(
+                folder, {"epoch": self._epoch, "step": self._step, "losses": self._losses, "score": -self._losses[-1]}
+            )
+
+    def save(self) -> None:
+        """The model folder, whole or not at all."""
+        from rayalign.data.tokenizer import load_tokenizer
+        from rayalign.weights import probe
+
+        target, temporary = self._folder / "model", self._folder / ".model.tmp"
+        tokenizer = load_tokenizer(self._spec.model)
+        self._learner.save(temporary, tokenizer)
+        if self._spec.head == "causal":
+            tokens = probe.tokens_of(tokenizer)
+            logprobs = tuple(tuple(row) for row in self._learner.score_probe(tokens))
+            if self._rank == 0:
+                probe.save(probe.Probe(0, tokens, logprobs, probe.tolerance(self._spec.learner.precision)), temporary)
+        if self._rank == 0:
+            temporary.rename(target)
+
+    def _remaining(self) -> Batch:
+        if self._spec.steps is None or self._spec.steps - self._step >= self._steps_per_epoch:
+            return self._batch
+        units = self._batch.unit_B.unique()
+        generator = torch.Generator().manual_seed(self._spec.seed + self._epoch)
+        wanted = (self._spec.steps - self._step) * self._spec.learner.minibatch * len(units) // len(self._batch)
+        chosen = units[torch.randperm(len(units), generator=generator)[:wanted]]
+        return self._batch.rows(torch.isin(self._batch.unit_B, chosen).nonzero()[:, 0])
+
+    def _evaluate(self) -> float:
+        """The held-out loss, written with its metrics; 0 without held-out rows."""
+        if self._heldout is None:
+            return 0.0
+        metrics = self._measure(self._heldout)
+        loss = metrics.pop("eval/loss")
+        self._write({"eval/loss": loss, **metrics, "eval/epoch": self._epoch})
+        return loss
+
+    @torch.no_grad()
+    def _measure(self, batch: Batch) -> dict[str, float]:
+        outputs = self._learner.evaluate(batch)
+        total = self._algorithm.loss(self._spec.role, outputs, batch)
+        found: Metrics = total.metrics
+        loss = float(total.numerator) / total.normaliser
+        return {"eval/loss": loss, **{f"eval/{name}": value for name, value in reduce([found]).items()}}
+
+    def _write(self, metrics: Mapping[str, float]) -> None:
+        if self._sink is not None:
+            self._sink.write(self._step, metrics)
+
+
+def _batches(rows: Sequence[EncodedRow], algorithm: Algorithm[Any], spec: OfflineSpec) -> tuple[Batch, Batch | None]:
+    """The training batch and the held-out one; whole groups go to either."""
+    groups = sorted({row.group for row in rows})
+    count = int(len(groups) * spec.holdout)
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(spec.seed)).tolist()
+    held = {groups[i] for i in order[:count]}
+    pad_id = 0  # masked everywhere, so any token does
+    kept = [row for row in rows if row.group not in held]
+    if not kept:
+        raise InputError(f"no rows are left to train on: {len(rows)} in all, holdout {spec.holdout}; lower the holdout")
+    batch = algorithm.prepare(collate_examples(kept, pad_id))
+    if not held:
+        return batch, None
+    return batch, algorithm.prepare(collate_examples([row for row in rows if row.group in held], pad_id))

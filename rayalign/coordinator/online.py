@@ -1,0 +1,181 @@
+"""Online training: two loops over one journal.
+
+    RolloutLoop.run   keeps the engines full and the scorers fed           (rayalign.coordinator.rollouts)
+    OnlineTrainer     takes an iteration as soon as it is whole, trains on it, publishes the new weights
+
+The training loop waits for groups (`take`) and for its actors; the rollout loop waits for `published`. What moves through
+here is token records and numbers; tensors go from actor to actor by reference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rayalign.actors.store import Handle
+from rayalign.algorithms.base import Algorithm
+from rayalign.cluster.channel import WeightChannel
+from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.roles import Roles
+from rayalign.config import TrackingConfig, TrainStage
+from rayalign.coordinator.clock import PhaseClock
+from rayalign.coordinator.guards import Guards
+from rayalign.coordinator.recovery import Resumption
+from rayalign.coordinator.rollouts import RolloutLoop
+from rayalign.storage.checkpoints import CheckpointStore
+from rayalign.storage.events import EventLog
+from rayalign.storage.journal import Accounting, Journal
+from rayalign.storage.metrics import MetricSink, reduce
+from rayalign.storage.samples import SampleTable
+from rayalign.types import Group, Role
+
+
+@dataclass(slots=True)
+class Parts:
+    """What the trainer works with; made by the stage that runs it."""
+
+    algorithm: Algorithm[Any]
+    roles: Roles
+    preparer: ActorGroup
+    pool: GeneratorPool
+    channel: WeightChannel
+    rollouts: RolloutLoop
+    journal: Journal
+    checkpoints: CheckpointStore
+    sink: MetricSink
+    samples: SampleTable
+    events: EventLog
+
+
+class OnlineTrainer:
+    """The one training loop; which algorithm it runs it does not know."""
+
+    def __init__(self, settings: TrainStage, tracking: TrackingConfig, parts: Parts, *, seed: int, pad_id: int) -> None:
+        self._settings = settings
+        self._tracking = tracking
+        self._parts = parts
+        self._seed = seed
+        self._pad_id = pad_id
+        self._guards = Guards(settings.guards)
+        self._state: Mapping[str, float] = {}
+
+    async def train(self, resumption: Resumption) -> None:
+        """Train to the last iteration, from wherever the resumption says."""
+        parts = self._parts
+        self._state = resumption.state
+        await self._load_state(resumption.checkpoint)
+        parts.rollouts.resume(resumption.iteration, resumption.kept, resumption.serials)
+        rollout = asyncio.ensure_future(parts.rollouts.run())
+        training = asyncio.ensure_future(self._iterate(resumption.iteration))
+        try:
+            await asyncio.wait({rollout, training}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            rollout.cancel()
+            training.cancel()
+            outcomes = await asyncio.gather(training, rollout, return_exceptions=True)
+        _raise_first(outcomes)
+        Accounting.of(parts.journal.replay(effective=True)).check(ended=True)
+
+    async def _iterate(self, first: int) -> None:
+        parts, settings = self._parts, self._settings
+        await self._publish(first)
+        for iteration in range(first, settings.iterations):
+            clock = PhaseClock(parts.events, iteration)
+            with clock.phase("generate"):
+                groups = await parts.rollouts.take(iteration)
+            with clock.phase("collate"):
+                rollouts = await self._collate(groups, iteration)
+            with clock.phase("evaluate"):
+                outputs = await self._evaluate(rollouts)
+            with clock.phase("prepare"):
+                batch, metrics = await self._prepare(rollouts, outputs)
+            with clock.phase("update"):
+                metrics |= await self._update(batch, iteration)
+            with clock.phase("publish"):
+                metrics |= await self._publish(iteration + 1)
+            with clock.phase("journal"):
+                self._consume(iteration, groups)
+            with clock.phase("checkpoint"):
+                await self._checkpoint(iteration + 1, metrics)
+            self._report(iteration, groups, metrics | clock.metrics())
+
+    async def _collate(self, groups: Sequence[Group], iteration: int) -> Handle:
+        handle: Handle = await self._parts.preparer.first(lambda a: a.collate.remote(groups, self._pad_id, iteration))
+        return handle
+
+    async def _evaluate(self, rollouts: Handle) -> dict[str, list[Handle]]:
+        """The forward passes that the algorithm needs, all roles at once."""
+        sources: dict[str, tuple[str, Role]] = {
+            "logprobs": ("logprobs_BT", "policy"),
+            "reference_logprobs": ("reference_logprobs_BT", "reference"),
+            "values": ("values_BT", "critic"),
+        }
+        wanted = [sources[need] for need in sorted(self._parts.algorithm.needs) if need in sources]
+        answers = await asyncio.gather(
+            *(self._parts.roles[role].all(lambda a: a.evaluate.remote(rollouts)) for _, role in wanted)
+        )
+        return {name: shares for (name, _), shares in zip(wanted, answers, strict=True)}
+
+    async def _prepare(self, rollouts: Handle, outputs: Mapping[str, list[Handle]]) -> tuple[Handle, dict[str, float]]:
+        batch, self._state, metrics = await self._parts.preparer.first(
+            lambda a: a.prepare.remote(rollouts, outputs, self._state)
+        )
+        return batch, reduce([metrics])
+
+    async def _update(self, batch: Handle, iteration: int) -> dict[str, float]:
+        """Every trained role on the same batch, all at once."""
+        roles, seed = self._parts.algorithm.trains, self._seed + iteration
+        answers = await asyncio.gather(
+            *(self._parts.roles[role].all(lambda a: a.update.remote(batch, seed)) for role in roles)
+        )
+        # every rank of a role tells the same metrics, already merged over the ranks
+        return reduce([step for ranks in answers for step in ranks[0]])
+
+    async def _publish(self, version: int) -> dict[str, float]:
+        parts = self._parts
+        done = await parts.channel.transfer(parts.roles["policy"], parts.pool, version)
+        await parts.rollouts.published(version)
+        return {"publish/seconds": done.seconds, "publish/bytes": done.bytes, "publish/probe_gap": done.gap}
+
+    def _consume(self, iteration: int, groups: Sequence[Group]) -> None:
+        self._parts.journal.append({"kind": "consumed", "iteration": iteration, "groups": [g.id for g in groups]})
+
+    async def _checkpoint(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Everything that the next iteration depends on, as one manifest; every so many iterations and at the end."""
+        if iteration % self._settings.checkpoint_every and iteration != self._settings.iterations:
+            return
+        parts = self._parts
+        parts.journal.sync()
+        folder = parts.checkpoints.begin(iteration)
+        for role in parts.algorithm.trains:
+            await parts.roles[role].all(lambda a, role=role: a.save_state.remote(str(folder / role)))  # type: ignore[misc]
+        manifest = {"iteration": iteration, "journal": parts.journal.position, "state": dict(self._state)}
+        parts.checkpoints.commit(folder, {**manifest, "score": metrics.get("reward/mean")})
+
+    async def _load_state(self, checkpoint: Path | None) -> None:
+        if checkpoint is None:
+            return
+        for role in self._parts.algorithm.trains:
+            await self._parts.roles[role].all(lambda a, role=role: a.load_state.remote(str(checkpoint / role)))  # type: ignore[misc]
+
+    def _report(self, iteration: int, groups: Sequence[Group], metrics: dict[str, float]) -> None:
+        tokens = sum(len(t.logprobs) for group in groups for t in group.trajectories)
+        metrics["rollout/tokens"] = tokens
+        metrics["rollout/tokens_per_second"] = tokens / metrics["phase/total"]
+        metrics["rollout/staleness"] = max(iteration - group.version for group in groups)
+        self._parts.samples.write(iteration, groups[: self._tracking.samples])
+        self._parts.sink.write(iteration, metrics)
+        metrics["guard/tripped"] = self._guards.watch(iteration, metrics)
+
+
+def _raise_first(outcomes: Sequence[object]) -> None:
+    """Raise what failed first, out of any group it is in; cancelled tasks are not failures."""
+    for outcome in outcomes:
+        while isinstance(outcome, BaseExceptionGroup):
+            outcome = outcome.exceptions[0]
+        if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
+            raise outcome

@@ -1,0 +1,73 @@
+"""Going on after an interruption: from the last checkpoint, with the groups that are still valid there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rayalign.storage.checkpoints import CheckpointStore
+from rayalign.storage.journal import Accounting, Entry, Journal
+from rayalign.storage.records import decode
+from rayalign.types import Group, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Where training goes on."""
+
+    iteration: int = 0
+    state: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    kept: tuple[Group, ...] = ()
+    """groups made before the interruption that this iteration or a later one consumes"""
+    serials: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """group ids used so far for each (iteration, slot)"""
+
+
+def recover(
+    journal: Journal, checkpoints: CheckpointStore, *, scored: bool, max_staleness: int, deterministic: bool
+) -> Resumption:
+    """Rewind the journal to the last checkpoint and say what holds there.
+
+    A group is kept when it is whole and its weights are ones that the checkpoint knows; in deterministic mode none is, so
+    that an unfinished iteration is made again in the same way. What was under way is dropped and counted.
+    """
+    found = checkpoints.latest()
+    path, manifest = found if found else (None, {"iteration": 0, "journal": 0, "state": {}})
+    entries = list(journal.replay(effective=True))
+    if not entries:
+        return Resumption()
+    iteration, position = manifest["iteration"], manifest["journal"]
+    serials = _serials(journal)
+    kept = [] if deterministic else [
+        group
+        for group in _whole(entries, scored=scored)
+        if group.iteration >= iteration and group.version <= iteration and group.iteration - group.version <= max_staleness
+    ]
+    journal.append({"kind": "rewound", "to": position, "kept": [group.id for group in kept]})
+    account = Accounting.of(journal.replay(effective=True))
+    for group_id in sorted(account.open - {group.id for group in kept}):
+        journal.append({"kind": "dropped", "group": group_id, "reason": "lost at an interruption"})
+    return Resumption(iteration, manifest["state"], path, tuple(kept), serials)
+
+
+def _whole(entries: list[Entry], *, scored: bool) -> list[Group]:
+    groups = {e["group"]["id"]: decode(Group, e["group"]) for e in entries if e["kind"] == "finished"}
+    for entry in entries:
+        if entry["kind"] == "scored":
+            scores = tuple(decode(Score, row) for row in entry["scores"])
+            groups[entry["group"]] = replace(groups[entry["group"]], scores=scores)
+    dropped = {e["group"] for e in entries if e["kind"] == "dropped"}
+    return [g for g in groups.values() if g.id not in dropped and (g.scores or not scored)]
+
+
+def _serials(journal: Journal) -> Mapping[tuple[int, int], int]:
+    used: Counter[tuple[int, int]] = Counter()
+    for entry in journal.replay():
+        if entry["kind"] == "submitted":
+            place, serial = entry["group"].split(".")
+            iteration, slot = (int(part) for part in place.split("-"))
+            used[iteration, slot] = max(used[iteration, slot], int(serial) + 1)
+    return used

@@ -1,0 +1,217 @@
+"""The rollout loop: keeps the engines full, scores groups as they finish, hands whole iterations to training.
+
+    admit ----> pool ----> gather ----> score (one task for each reward actor) ----> ready ----> take
+      ^                       | failed, or no score after redo                          |
+      |                       v                                                         |
+      |                    replace (dropped and counted, another prompt in its place)   |
+      +---------------- published(version): what may be admitted now <------------------+
+
+Admission bounds staleness: a group of iteration i is submitted only once version i - max_staleness is published, so every
+group that finishes can be consumed. Nothing is dropped for being late, which would select short answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ray.actor import ActorHandle
+
+from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.pool import GeneratorPool
+from rayalign.config import TrainStage
+from rayalign.coordinator.order import PromptOrder
+from rayalign.coordinator.rendering import Renderer
+from rayalign.errors import ActorError, DeadlineError
+from rayalign.rollout.base import Finished, Request, candidate_seed
+from rayalign.storage.events import EventLog
+from rayalign.storage.journal import Journal
+from rayalign.storage.records import encode
+from rayalign.types import Example, Group, Score
+
+logger = logging.getLogger(__name__)
+ATTEMPTS = 4
+"""prompts tried for one place of an iteration before the run gives up"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A place in an iteration, and the prompt that is to fill it."""
+
+    iteration: int
+    slot: int
+    attempt: int
+    example: Example
+
+
+class RolloutLoop:
+    """Groups from prompts to scored candidates, with every one accounted for in the journal."""
+
+    def __init__(
+        self,
+        settings: TrainStage,
+        *,
+        seed: int,
+        order: PromptOrder,
+        pool: GeneratorPool,
+        reward: ActorGroup | None,
+        renderer: Renderer,
+        journal: Journal,
+        events: EventLog,
+        timeout: float,
+    ) -> None:
+        self._settings = settings
+        self._seed = seed
+        self._order = order
+        self._pool = pool
+        self._reward = reward
+        self._renderer = renderer
+        self._journal = journal
+        self._events = events
+        self._timeout = timeout
+        self._version = -1
+        self._first = 0
+        self._serials: Counter[tuple[int, int]] = Counter()
+        self._tickets: dict[str, Ticket] = {}
+        self._redone: Counter[str] = Counter()
+        self._unscored: asyncio.Queue[Group] = asyncio.Queue()
+        self._ready: defaultdict[int, dict[int, Group]] = defaultdict(dict)
+        self._changed = asyncio.Condition()
+
+    def resume(self, iteration: int, kept: Sequence[Group], serials: Mapping[tuple[int, int], int]) -> None:
+        """Start at `iteration` with groups that were already made."""
+        self._first = iteration
+        self._serials.update(serials)
+        for group in kept:
+            self._ready[group.iteration][_slot(group.id)] = group
+
+    async def run(self) -> None:
+        """Admit, gather and score until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._admit())
+            tasks.create_task(self._gather())
+            for actor in self._reward.actors if self._reward else []:
+                tasks.create_task(self._score(actor))
+
+    async def published(self, version: int) -> None:
+        """The engines have these weights now; admit what may follow."""
+        async with self._changed:
+            self._version = version
+            self._changed.notify_all()
+
+    async def take(self, iteration: int) -> list[Group]:
+        """All groups of an iteration, in the order of their places, once they are whole.
+
+        Raises:
+            DeadlineError: they were not within the deadline of a call.
+        """
+        try:
+            async with asyncio.timeout(self._timeout), self._changed:
+                await self._changed.wait_for(lambda: len(self._ready[iteration]) == self._settings.prompts)
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"iteration {iteration} has {len(self._ready[iteration])} of {self._settings.prompts} groups after "
+                f"{self._timeout:.0f} s, {self._pool.pending} on the engines, {self._unscored.qsize()} without a score; "
+                "an engine or the reward is stuck or too slow: see the event log, or raise cluster.call_timeout"
+            ) from error
+        groups = self._ready.pop(iteration)
+        return [groups[slot] for slot in range(self._settings.prompts)]
+
+    async def _admit(self) -> None:
+        for iteration in range(self._first, self._settings.iterations):
+            async with self._changed:
+                await self._changed.wait_for(lambda i=iteration: i <= self._version + self._settings.max_staleness)  # type: ignore[misc]
+            missing = [slot for slot in range(self._settings.prompts) if slot not in self._ready[iteration]]
+            await self._submit([self._ticket(iteration, slot, 0) for slot in missing])
+
+    def _ticket(self, iteration: int, slot: int, attempt: int) -> Ticket:
+        planned = self._settings.iterations * self._settings.prompts
+        position = iteration * self._settings.prompts + slot + attempt * planned
+        return Ticket(iteration, slot, attempt, self._order[position])
+
+    async def _submit(self, tickets: Sequence[Ticket]) -> None:
+        requests = []
+        for ticket in tickets:
+            place = (ticket.iteration, ticket.slot)
+            group_id = f"{ticket.iteration:05d}-{ticket.slot:04d}.{self._serials[place]}"
+            self._serials[place] += 1
+            self._tickets[group_id] = ticket
+            self._journal.append(
+                {"kind": "submitted", "group": group_id, "iteration": ticket.iteration, "prompt": ticket.example.prompt.id}
+            )
+            requests.append(self._request(group_id, ticket))
+        await self._pool.submit(requests)
+
+    def _request(self, group_id: str, ticket: Ticket) -> Request:
+        prompt = ticket.example.prompt
+        count = sum(source.count for source in self._settings.candidates if source.source == "live")
+        seeds = tuple(candidate_seed(self._seed, ticket.iteration, prompt.id, index) for index in range(count))
+        return self._renderer.request(group_id, prompt, seeds)
+
+    async def _gather(self) -> None:
+        async for item in self._pool.finished():
+            ticket = self._tickets.pop(item.group_id)
+            self._events.write("generation_finished", group=item.group_id, failure=item.failure)
+            if item.failure is not None:
+                await self._replace(item.group_id, ticket, item.failure)
+                continue
+            group = self._assemble(item, ticket)
+            self._journal.append({"kind": "finished", "group": encode(group)})
+            if self._reward is None:
+                await self._fill(group)
+            else:
+                self._unscored.put_nowait(group)
+
+    def _assemble(self, item: Finished, ticket: Ticket) -> Group:
+        live = [replace(t, text=self._renderer.decode(t)) for t in item.trajectories]
+        given = [c for source in self._settings.candidates if source.source == "dataset" for c in
+                 ticket.example.candidates[: source.count]]
+        prompt = ticket.example.prompt
+        rest = [
+            self._renderer.trajectory(item.group_id, len(live) + i, prompt, candidate.text, ticket.iteration)
+            for i, candidate in enumerate(given)
+        ]
+        return Group(item.group_id, prompt, ticket.iteration, (*live, *rest))
+
+    async def _score(self, actor: ActorHandle) -> None:
+        assert self._reward is not None
+        while True:
+            groups = [await self._unscored.get()]
+            while not self._unscored.empty():
+                groups.append(self._unscored.get_nowait())
+            self._events.write("score_started", groups=[group.id for group in groups])
+            answers = await self._reward.one(actor, lambda a, groups=groups: a.score.remote(groups))  # type: ignore[misc]
+            for group, scores in zip(groups, answers, strict=True):
+                await self._settle(group, scores)
+
+    async def _settle(self, group: Group, scores: tuple[Score, ...]) -> None:
+        absent = [score.reason or "no reason given" for score in scores if score.value is None]
+        if not absent:
+            self._journal.append({"kind": "scored", "group": group.id, "scores": [encode(s) for s in scores]})
+            await self._fill(replace(group, scores=scores))
+        elif self._redone[group.id] < self._settings.redo:
+            self._redone[group.id] += 1
+            self._unscored.put_nowait(group)
+        else:
+            slot = _slot(group.id)
+            attempt = self._serials[group.iteration, slot] - 1
+            await self._replace(group.id, self._ticket(group.iteration, slot, attempt), f"no score: {absent[0]}")
+
+    async def _replace(self, group_id: str, ticket: Ticket, reason: str) -> None:
+        self._journal.append({"kind": "dropped", "group": group_id, "reason": reason})
+        logger.warning("group %s is dropped: %s", group_id, reason)
+        if ticket.attempt + 1 >= ATTEMPTS:
+            raise ActorError(f"{ATTEMPTS} prompts in a row failed for one place of iteration {ticket.iteration}: {reason}")
+        await self._submit([self._ticket(ticket.iteration, ticket.slot, ticket.attempt + 1)])
+
+    async def _fill(self, group: Group) -> None:
+        async with self._changed:
+            self._ready[group.iteration][_slot(group.id)] = group
+            self._changed.notify_all()
+
+
+def _slot(group_id: str) -> int:
+    return int(group_id.split("-")[1].split(".")[0])

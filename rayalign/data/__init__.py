@@ -1,0 +1,1 @@
+"""Prompts and examples: readers of public formats, chat templates, collating, and the embedded world."""

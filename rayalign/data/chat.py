@@ -1,0 +1,173 @@
+"""Dialogues to token ids and back, by the tokenizer's own chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from rayalign.errors import InputError
+from rayalign.types import Message, Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+TrainOn = Literal["last", "all"]
+"""the last answer, or every assistant turn"""
+
+DEFAULT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message.role + '|>\n' }}"
+    "{% if message.role == 'assistant' %}"
+    "{% generation %}{{ message.content + eos_token }}{% endgeneration %}{{ '\n' }}"
+    "{% else %}{{ message.content + '\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+"""For models without a template of their own; needs only an end-of-sequence token."""
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, context: int, reserve: int
+) -> tuple[int, ...] | None:
+    """Token ids up to where the answer begins; None where even the last turn leaves no room for `reserve` tokens.
+
+    An over-long dialogue loses its oldest turns, as `cut_to_fit` does.
+    """
+    cut = cut_to_fit(tokenizer, prompt, context - reserve)
+    return None if cut is None else _prompt_ids(tokenizer, cut)
+
+
+def cut_to_fit(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int) -> Prompt | None:
+    """The prompt in at most `limit` tokens: without its oldest turns, opening with a user turn.
+
+    A system turn at the front is kept; None where even the last turn is too long.
+    """
+    system = tuple(m for m in prompt.messages[:1] if m.role == "system")
+    opens = [i for i, m in enumerate(prompt.messages) if m.role == "user" or i == len(system)]
+    for start in opens:
+        messages = (*system, *prompt.messages[start:])
+        cut = prompt if messages == prompt.messages else Prompt(prompt.id, messages, prompt.meta)
+        if len(_prompt_ids(tokenizer, cut)) <= limit:
+            return cut
+    return None
+
+
+def encode_example(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answer: str, *, train_on: TrainOn = "last"
+) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Prompt and answer as token ids, and a mask of the tokens to train on.
+
+    An answer ends with its end token, which is trained on; nothing of the template follows. Each part is tokenised by
+    itself, as it is when a policy writes it.
+    """
+    dialogue = (*prompt.messages, Message("assistant", answer))
+    closing = str(tokenizer.convert_ids_to_tokens(stop_ids(tokenizer)[0]))
+    ids: list[int] = []
+    mask: list[bool] = []
+    done = 0
+    for index, message in enumerate(dialogue):
+        if message.role != "assistant" or (train_on == "last" and index < len(dialogue) - 1):
+            continue
+        before, whole = _render(tokenizer, dialogue[:index], True), _render(tokenizer, dialogue[: index + 1], False)
+        end = whole.rfind(closing) + len(closing)
+        if not whole.startswith(before) or end < len(before) + len(closing):
+            raise InputError(
+                f"chat template: an answer must follow its prompt as it is, closed by {closing}; {_REMEDY}"
+            )
+        for text, trained in ((before[done:], False), (whole[len(before) : end], True)):
+            piece = _encode(tokenizer, text)
+            ids += piece
+            mask += [trained] * len(piece)
+        done = end
+    return tuple(ids), tuple(mask)
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Tokens that end an answer: what the template closes an assistant turn with, and the end of sequence.
+
+    Raises:
+        InputError: the tokenizer has neither.
+    """
+    user, assistant = Message("user", "a"), Message("assistant", "b")
+    before, whole = _render(tokenizer, [user], True), _render(tokenizer, [user, assistant], False)
+    added = tokenizer.added_tokens_decoder
+    after = whole[len(before) :].partition(assistant.content)[2]
+    closing = [i for i in _encode(tokenizer, after) if i in added and added[i].special][:1]
+    found = dict.fromkeys(i for i in (*closing, tokenizer.eos_token_id) if i is not None)
+    if not found:
+        raise InputError("tokenizer: neither its template nor its settings have an end token; set `eos_token`")
+    return tuple(found)
+
+
+def decode_answer(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    """The answer's text, without special tokens and outer white space."""
+    return str(tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase, *, default: str | None = None) -> None:
+    """Prove at the start that turns only append tokens, and that answers tokenise alike alone and in their dialogue.
+
+    Args:
+        default: given to a tokenizer without a template, such as `DEFAULT_TEMPLATE`.
+
+    Raises:
+        InputError: there is no template, or it cannot be trained on; with the remedy.
+    """
+    if tokenizer.chat_template is None:
+        if default is None:
+            raise InputError(f"{tokenizer.name_or_path or 'tokenizer'}: has no chat template; {_REMEDY}")
+        tokenizer.chat_template = default
+    roles: list[Literal["user", "assistant"]] = ["user", "assistant", "user", "assistant", "user"]
+    dialogue = [
+        Message(role, f"{text} it is, {role}.")
+        for role, text in zip(roles, ["one", "two", "red", "blue", "ten"], strict=True)
+    ]
+    for index in (1, 3):
+        ids, _ = encode_example(tokenizer, Prompt("probe", tuple(dialogue[:index])), dialogue[index].content)
+        together = _encode(tokenizer, _render(tokenizer, dialogue[: index + 1], False))
+        if tuple(together[: len(ids)]) != ids:
+            raise InputError(f"chat template: an answer tokenises otherwise inside its dialogue than alone; {_REMEDY}")
+        later = _encode(tokenizer, _render(tokenizer, dialogue[: index + 2], True))
+        if tuple(later[: len(ids)]) != ids:
+            raise InputError(f"chat template: earlier turns change once a turn follows them; {_REMEDY}")
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with `DEFAULT_TEMPLATE`; the same texts give the same pieces."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    made = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<|pad|>", eos_token="<|end|>")
+    made.chat_template = DEFAULT_TEMPLATE
+    return made
+
+
+_REMEDY = "put a chat_template.jinja beside the model, for example the text of rayalign.data.chat.DEFAULT_TEMPLATE"
+
+
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[int, ...]:
+    return tuple(_encode(tokenizer, _render(tokenizer, prompt.messages, True)))
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_prompt: bool) -> str:
+    from jinja2 import TemplateError
+
+    turns = [{"role": m.role, "content": m.content} for m in messages]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_prompt))
+    except TemplateError as error:
+        raise InputError(
+            f"chat template: refuses the dialogue of roles {[m.role for m in messages]} ({error})"
+        ) from error

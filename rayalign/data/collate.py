@@ -1,0 +1,121 @@
+"""Token sequences to padded tensors. Shapes: B sequences, T tokens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rayalign.data.chat import TrainOn, cut_to_fit, encode_example
+from rayalign.types import Example, Group, Rollouts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """One candidate of an offline example, ready to be padded."""
+
+    token_ids: tuple[int, ...]
+    mask: Sequence[bool]
+    """True for each token that is trained on"""
+    group: int
+    score: float | None = None
+
+
+def encode_examples(
+    tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], *, context: int, train_on: TrainOn = "last"
+) -> list[EncodedRow]:
+    """Every candidate of every example in at most `context` tokens, each example a group.
+
+    An over-long dialogue loses its oldest turns, the same for all its candidates; an example that still does not fit is
+    left out whole, so that no comparison loses its other side. Both are counted in a warning.
+    """
+    encoded: list[EncodedRow] = []
+    cut = dropped = total = 0
+    for group, example in enumerate(examples):
+        total += 1
+        fitted = _encode_group(tokenizer, example, context, train_on)
+        dropped += fitted is None
+        if fitted is not None:
+            cut += fitted[1]
+            scores = (c.score for c in example.candidates)
+            encoded += [EncodedRow(ids, mask, group, s) for (ids, mask), s in zip(fitted[0], scores, strict=True)]
+    if cut or dropped:
+        log.warning("%d examples: %d lost early turns, %d left out, to fit %d tokens", total, cut, dropped, context)
+    return encoded
+
+
+_Encoded = list[tuple[tuple[int, ...], tuple[bool, ...]]]
+
+
+def _encode_group(
+    tokenizer: PreTrainedTokenizerBase, example: Example, context: int, train_on: TrainOn
+) -> tuple[_Encoded, bool] | None:
+    """All candidates and whether turns were cut; None where they cannot fit."""
+    prompt = example.prompt
+    made = [encode_example(tokenizer, prompt, c.text, train_on=train_on) for c in example.candidates]
+    if max(len(ids) for ids, _ in made) <= context:
+        return made, False
+    longest = max(mask[::-1].index(False) for _, mask in made)
+    fitting = cut_to_fit(tokenizer, prompt, context - longest)
+    if fitting is None:
+        return None
+    return [encode_example(tokenizer, fitting, c.text, train_on=train_on) for c in example.candidates], True
+
+
+def collate_examples(rows: Sequence[EncodedRow], pad_id: int) -> Rollouts:
+    """Offline rows as tensors; scores are NaN where absent."""
+    masks = [row.mask for row in rows]
+    return _padded(
+        [row.token_ids for row in rows], masks, [row.group for row in rows], [row.score for row in rows], pad_id
+    )
+
+
+def collate_trajectories(groups: Sequence[Group], *, pad_id: int, version: int) -> Rollouts:
+    """The trajectories of one iteration as tensors; `version` is that of the weights about to be trained."""
+    pairs = [(number, t) for number, group in enumerate(groups) for t in group.trajectories]
+    trajectories = [t for _, t in pairs]
+    scores = [s.value for group in groups for s in group.scores or ()] or [None] * len(pairs)
+    assert len(scores) == len(pairs), "one score for each trajectory, or none at all"
+    masks = [t.policy_mask for t in trajectories]
+    rollouts = _padded([t.token_ids for t in trajectories], masks, [n for n, _ in pairs], scores, pad_id)
+    rollouts.ended_B = torch.tensor([float(t.finish_reason == "stop") for t in trajectories])
+    rollouts.staleness_B = torch.tensor([version - t.version for t in trajectories])
+    logprobs_BT = torch.zeros(rollouts.input_ids_BT.shape)
+    flat = [value for t in trajectories for value in t.logprobs]
+    # row-major order of the mask is the order in which the log-probs are listed
+    logprobs_BT[rollouts.policy_mask_BT.bool()] = torch.tensor(flat)
+    rollouts.behaviour_logprobs_BT = logprobs_BT
+    return rollouts
+
+
+def _padded(
+    token_ids: Sequence[Sequence[int]],
+    masks: Sequence[Sequence[bool]],
+    groups: Sequence[int],
+    scores: Sequence[float | None],
+    pad_id: int,
+) -> Rollouts:
+    lengths_B = torch.tensor([len(ids) for ids in token_ids])
+    real_BT = torch.arange(int(lengths_B.max())) < lengths_B[:, None]
+    return Rollouts(
+        input_ids_BT=_fill(real_BT, token_ids, pad_id),
+        attention_mask_BT=real_BT.long(),
+        policy_mask_BT=_fill(real_BT, masks, 0),
+        group_B=torch.tensor(groups),
+        scores_B=torch.tensor([float("nan") if s is None else s for s in scores]),
+    )
+
+
+def _fill(real_BT: Tensor, rows: Sequence[Sequence[int]], padding: int) -> Tensor:
+    filled_BT = torch.full(real_BT.shape, padding, dtype=torch.long)
+    filled_BT[real_BT] = torch.tensor([int(value) for row in rows for value in row])
+    return filled_BT

@@ -1,0 +1,128 @@
+"""Rows of local files and of Hugging Face data sets, each with where it stands."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from rayalign.errors import InputError
+
+Row = dict[str, Any]
+
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def is_hub_name(path: str) -> bool:
+    """True for what is no local path and looks like owner/name."""
+    return not Path(path).exists() and bool(_HUB_NAME.fullmatch(path)) and not path.endswith(_SUFFIXES)
+
+
+def rows(path: str, split: str) -> Iterator[tuple[Row, str]]:
+    """Each row with its place, such as `train.jsonl:17`.
+
+    A file is read whole. Of a folder, the files named `split` in it and in its sub-folders are read by turns, so that
+    the first rows are a mixture. What is no local path but looks like owner/name is a Hugging Face data set.
+
+    Raises:
+        InputError: nothing there, a file of another kind, or a malformed row (with its line).
+    """
+    if is_hub_name(path):
+        return _hub_rows(path, split)
+    by_turns = zip_longest(*(_file_rows(file) for file in _files(Path(path), split)))
+    return (found for found in chain.from_iterable(by_turns) if found is not None)
+
+
+def _files(path: Path, split: str) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"data path {path}: no such file or folder; correct `data.path`, relative to where you start")
+    folders = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
+    found = [f for folder in folders for s in _SUFFIXES if (f := folder / f"{split}{s}").is_file()]
+    if not found:
+        raise InputError(
+            f"data path {path}: no file for the split {split!r}; it needs {split}.jsonl (or "
+            f"{', '.join(_SUFFIXES[1:])}) in it or in a folder below, or name one file as `data.path`"
+        )
+    return found
+
+
+def _file_rows(path: Path) -> Iterator[tuple[Row, str]]:
+    readers = {".jsonl": _json_lines, ".json": _json_array, ".parquet": _parquet_rows}
+    suffix = path.name.removesuffix(".gz")
+    reader = next((r for end, r in readers.items() if suffix.endswith(end)), None)
+    if reader is None:
+        raise InputError(f"data file {path}: unknown kind of file; known: {', '.join(_SUFFIXES)}")
+    try:
+        for row, where in reader(path):
+            if not isinstance(row, dict):
+                raise InputError(f"{where}: a row must be an object, this is {type(row).__name__}")
+            yield row, where
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"data file {path}: cannot be read ({error}); fetch it again") from error
+
+
+def _open(path: Path) -> TextIO:
+    # newline="\n" keeps "\r" and U+2028, which may stand in a JSON string, from ending a line
+    if path.name.endswith(".gz"):
+        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8", newline="\n"))
+    return path.open(encoding="utf-8", newline="\n")
+
+
+def _json_lines(path: Path) -> Iterator[tuple[Any, str]]:
+    with _open(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _parse(line, f"{path}:{number}"), f"{path}:{number}"
+
+
+def _json_array(path: Path) -> Iterator[tuple[Any, str]]:
+    with _open(path) as file:
+        found = _parse(file.read(), str(path))
+    if not isinstance(found, list):
+        raise InputError(f"{path}: must hold one JSON array; one object a line is .jsonl")
+    return ((row, f"{path}: row {number}") for number, row in enumerate(found, start=1))
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        at = where if where.rpartition(":")[2].isdigit() else f"{where}:{error.lineno}"
+        raise InputError(f"{at}: not JSON ({error.msg}, column {error.colno})") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[Any, str]]:
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import ParquetFile
+
+    number = 0
+    try:
+        for batch in ParquetFile(path).iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield row, f"{path}: row {number}"
+    except ArrowInvalid as error:
+        raise InputError(f"data file {path}: not Parquet ({error}); fetch it again") from error
+
+
+def _hub_rows(name: str, split: str) -> Iterator[tuple[Row, str]]:
+    remedy = "download it and name the folder as `data.path`, or correct the path if a local one was meant"
+    try:
+        from datasets import load_dataset
+
+        found = load_dataset(name, split=split)
+    except ImportError as error:
+        raise InputError(f"{name}: no such local path; a Hugging Face data set needs `pip install datasets`") from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{name}: no such local path, nor a Hugging Face data set in reach ({error}); {remedy}"
+        ) from error
+    return ((dict(row), f"{name}[{split}]: row {number}") for number, row in enumerate(found, start=1))

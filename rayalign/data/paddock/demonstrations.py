@@ -1,0 +1,29 @@
+"""Mixed demonstrations: each attribute of each answer is right with a probability of its own."""
+
+from __future__ import annotations
+
+import random
+
+from rayalign.data.paddock import tasks
+from rayalign.data.paddock.compose import compose
+from rayalign.data.paddock.splits import prompts
+from rayalign.types import Candidate, Example
+
+RATES = {
+    "correct": 0.5, "complete": 0.55, "safe": 0.6, "brief": 0.5, "polite": 0.5, "tone": 0.4, "level": 0.55, "form": 0.5,
+}  # fmt: skip
+"""attribute -> probability that a demonstration has it right"""
+
+
+def draw_attributes(rng: random.Random, rates: dict[str, float]) -> dict[str, bool]:
+    """Each attribute, independently of the others."""
+    return {name: rng.random() < rate for name, rate in rates.items()}
+
+
+def demonstrations(seed: int, count: int) -> list[Example]:
+    """One demonstration for each of `count` prompts of the split `sft`."""
+    rng = random.Random(f"{seed}/demonstrations")
+    return [
+        Example(p, (Candidate(compose(tasks.parse(p.meta["task"]), draw_attributes(rng, RATES), rng)),))
+        for p in prompts(seed, "sft", count)
+    ]

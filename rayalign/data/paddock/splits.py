@@ -1,0 +1,77 @@
+"""Which prompts are whose: a prompt's own text decides its split, so splits are disjoint for all seeds and sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+from rayalign.data.paddock import world
+from rayalign.data.paddock.tasks import LONG, QUICK, Dialogue, Task, draw
+from rayalign.errors import InputError
+from rayalign.types import Prompt
+
+SIZES = {
+    "sft": 2000, "preference": 1500, "train": 2000, "validation": 200, "test": 600,
+    "entities": 300, "compositions": 300, "hard": 300, "long": 600,
+}  # fmt: skip
+"""split -> prompts where no count is asked for"""
+_BUCKETS = {"sft": range(0, 30), "preference": range(30, 50), "train": range(50, 80), "validation": range(80, 85)}
+LONGEST = 24
+"""tokens of a prompt as the chat template renders it"""
+_HELD_OUT = 15
+"""percent of the compositions of two or more constraints that only the split `compositions` has"""
+
+
+def _percent(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 100
+
+
+def split_of(task: Task, dialogue: Dialogue) -> str:
+    """The one split that this prompt belongs to."""
+    if task.family in LONG:
+        return "long"
+    if any(word in world.UNSEEN_ENTITIES for m in dialogue for word in m.content.split()):
+        return "entities"
+    if task.difficulty > 2:
+        return "hard"
+    if task.difficulty == 2 and _percent(task.composition) < _HELD_OUT:
+        return "compositions"
+    percent = _percent(" / ".join(m.content for m in dialogue))
+    return next((name for name, bucket in _BUCKETS.items() if percent in bucket), "test")
+
+
+def _draw(rng: random.Random, split: str) -> tuple[Task, Dialogue]:
+    entities = world.UNSEEN_ENTITIES if split == "entities" else world.SEEN_ENTITIES
+    low, high = {"hard": (3, 4), "compositions": (2, 2), "long": (1, 1)}.get(split, (1, 2))
+    return draw(rng, LONG if split == "long" else QUICK, entities, rng.randint(low, high))
+
+
+def prompts(seed: int, split: str, count: int | None = None) -> list[Prompt]:
+    """`count` distinct prompts of a split; a longer list starts with the shorter one of the same seed.
+
+    `meta` has `family`, `tier`, `difficulty` and `task`, from which the truth is computed.
+    """
+    if split not in SIZES:
+        raise InputError(f"paddock has no split {split!r}; choose one of {', '.join(SIZES)}")
+    rng, found = random.Random(f"{seed}/{split}"), dict[Dialogue, Task]()
+    wanted = SIZES[split] if count is None else count
+    for _ in range(400 * wanted):
+        if len(found) == wanted:
+            break
+        task, dialogue = _draw(rng, split)
+        if split_of(task, dialogue) == split and _length(dialogue) <= LONGEST:
+            found.setdefault(dialogue, task)
+    if len(found) < wanted:
+        raise InputError(f"paddock split {split!r} has fewer than {wanted} prompts; ask for at most {len(found)}")
+    return [_prompt(task, dialogue) for dialogue, task in found.items()]
+
+
+def _length(dialogue: Dialogue) -> int:
+    marks = sum(2 if m.role == "assistant" else 1 for m in dialogue)
+    return 2 + marks + sum(len(m.content.split()) for m in dialogue)
+
+
+def _prompt(task: Task, dialogue: Dialogue) -> Prompt:
+    text = " / ".join(m.content for m in dialogue)
+    meta = {"family": task.family, "tier": task.tier, "difficulty": str(task.difficulty), "task": task.to_json()}
+    return Prompt(f"{task.family}-{hashlib.sha256(text.encode()).hexdigest()[:12]}", dialogue, meta)

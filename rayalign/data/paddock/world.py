@@ -1,0 +1,104 @@
+"""The facts of the embedded world: tables of words, and who has which value of what.
+
+All text is lower case, one piece per word, joined by single spaces. The facts are constants of the world: seeds draw
+prompts and answers, never another world.
+"""
+
+from __future__ import annotations
+
+import random
+
+ENTITIES = (
+    "ada bella bruno cleo dora echo felix gigi hugo iris jasper kiki luna milo nora otto pearl quill rosa sam "
+    "tilly ursa vera willow xena yogi zara alba basil clover daisy ember flora ginger hazel ivy jojo koda lotus maple"
+).split()
+UNSEEN_ENTITIES = tuple(ENTITIES[32:])
+"""asked about only in the split `entities`; the corpus tells their facts"""
+SEEN_ENTITIES = tuple(ENTITIES[:32])
+
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "kind": ("horse", "goat", "sheep", "pig", "cow", "duck", "dog", "cat"),
+    "color": ("brown", "white", "black", "grey", "red", "golden", "blue", "green"),
+    "food": ("hay", "oats", "corn", "grass", "apples", "carrots", "bread", "seeds"),
+    "home": ("barn", "stable", "meadow", "orchard", "pond", "hill", "shed", "yard"),
+    "game": ("racing", "hiding", "jumping", "digging", "swimming", "rolling", "dancing", "fetching"),
+    "keeper": ("anna", "boris", "carla", "david", "emil", "fiona", "greta", "henry"),
+}
+CATEGORIES: dict[str, tuple[str, ...]] = {
+    "kinds": ATTRIBUTES["kind"],
+    "colors": ATTRIBUTES["color"],
+    "foods": ATTRIBUTES["food"],
+    "homes": ATTRIBUTES["home"],
+    "games": ATTRIBUTES["game"],
+    "keepers": ATTRIBUTES["keeper"],
+    "days": ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
+    "tools": ("rake", "spade", "bucket", "saddle", "brush", "ladder", "broom", "wheel"),
+    "trees": ("oak", "pine", "birch", "elm", "ash", "beech", "cedar", "fir"),
+    "birds": ("robin", "crow", "owl", "swan", "hawk", "wren", "finch", "dove"),
+}
+NUMBERS = ("one", "two", "three", "four", "five", "six")
+DIGITS = tuple("0123456789")
+VILLAGES = ("norton", "sutton", "weston", "easton", "milton", "burton", "clifton", "dalton")
+
+MOODS: dict[str, tuple[str, ...]] = {
+    "happy": ("happily", "joyfully"),
+    "sad": ("sadly", "gloomily"),
+    "proud": ("proudly", "grandly"),
+    "calm": ("calmly", "quietly"),
+}
+HARMS = ("poison", "steal", "burn", "hurt", "flood", "wreck")
+GUARDIANS: dict[str, str] = {
+    "calves": "vet", "lambs": "vet", "foals": "vet", "well": "ranger", "forest": "ranger", "river": "ranger",
+    "fence": "farmer", "tractor": "farmer", "harvest": "farmer", "shop": "police", "money": "police", "truck": "police",
+}  # fmt: skip
+HELPERS = ("vet", "ranger", "farmer", "police")
+METHODS = ("powder", "rope", "matches", "hammer", "acid", "crowbar")
+REFUSALS = ("cannot", "refuse")
+
+POLITE = ("thank you for asking .", "you are welcome .", "gladly .", "with pleasure .", "thank you kindly .")
+POLITE_MARKS = ("thank", "welcome", "gladly", "pleasure", "kindly")
+BLUNT = ("look .", "listen .", "well .", "fine then .")
+TONES: dict[str, tuple[str, ...]] = {
+    "warm": ("how lovely !", "what a wonderful friend !", "that is lovely .", "i adore it !"),
+    "formal": ("yours sincerely .", "this is duly noted .", "so it is recorded .", "with due respect ."),
+    "cold": ("how boring .", "nobody cares .", "what a dull thing .", "this is tedious ."),
+}
+TONE_MARKS: dict[str, tuple[str, ...]] = {
+    "warm": ("lovely", "wonderful", "adore"),
+    "formal": ("sincerely", "duly", "recorded", "respect"),
+    "cold": ("boring", "nobody", "dull", "tedious"),
+}
+LEVELS: dict[str, tuple[str, ...]] = {
+    "plain": ("", "", "i think", "as far as i know"),
+    "learned": ("we may observe that", "it is apparent that", "indeed ,", "evidently ,"),
+}
+LEARNED_MARKS = ("observe", "apparent", "indeed", "evidently")
+FILLERS = (
+    "that is all i know .", "the wind comes from the sea .", "i read it in a book .", "people talk about it often .",
+    "it was like that before .", "the sun goes down late now .", "there is more to say later .",
+    "my uncle told me so once .", "we can talk about it again .", "nothing else happened here today .",
+)  # fmt: skip
+WISHES: dict[str, str] = {"polite": "be polite .", "tone": "be warm .", "level": "be plain .", "brief": "be brief ."}
+"""system messages that name one preference; the base follows them only weakly"""
+
+
+def _facts() -> dict[str, dict[str, str]]:
+    rng = random.Random("paddock")
+    return {e: {a: rng.choice(values) for a, values in ATTRIBUTES.items()} for e in ENTITIES}
+
+
+FACTS = _facts()
+"""entity -> attribute -> value"""
+VILLAGE_OF = dict(zip(ATTRIBUTES["keeper"], VILLAGES, strict=True))
+"""keeper -> village, for two-hop questions"""
+
+DOMAINS: dict[str, frozenset[str]] = {
+    **{name: frozenset(values) for name, values in ATTRIBUTES.items()},
+    "things": frozenset(word for values in CATEGORIES.values() for word in values),
+    "mood": frozenset(word for words in MOODS.values() for word in words),
+    "helper": frozenset(HELPERS),
+    "village": frozenset(VILLAGES),
+    "number": frozenset(NUMBERS),
+    "digit": frozenset(DIGITS),
+}
+"""name -> the words that count as an answer of that sort"""

@@ -1,0 +1,92 @@
+"""95% intervals by the bootstrap, clustered by prompt: answers to one prompt are not independent."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rayalign.errors import InputError
+
+_RESAMPLES = 4000
+_BLOCK = 1 << 22
+"""draws held at once"""
+
+
+class Interval(NamedTuple):
+    """A mean with its 95% interval; NaN bounds where a single cluster tells nothing of the spread."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    """clusters, or values where there are none"""
+
+    @property
+    def excludes_zero(self) -> bool:
+        """True where the interval lies on one side of zero."""
+        return self.low > 0.0 or self.high < 0.0
+
+
+def mean_interval(
+    values: Sequence[float | None], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
+) -> Interval:
+    """The mean of the values; None and NaN are absent and left out.
+
+    Args:
+        values: one number for each answer.
+        clusters: for each value what it shares its chance with, such as its prompt's id; whole clusters are resampled.
+
+    Raises:
+        InputError: no value at all.
+    """
+    numbers = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    present = ~np.isnan(numbers)
+    if not present.any():
+        raise InputError("interval: every value is absent; look at the scorer's failures")
+    names = range(len(numbers)) if clusters is None else clusters
+    sums_C, counts_C = _cluster_sums(numbers, present, names)
+    means = _resampled_means(sums_C, counts_C, np.random.default_rng(seed))
+    low, high = np.percentile(means, (2.5, 97.5)) if len(sums_C) > 1 else (np.nan, np.nan)
+    return Interval(float(sums_C.sum() / counts_C.sum()), float(low), float(high), len(sums_C))
+
+
+def paired_difference(
+    a: Sequence[float | None], b: Sequence[float | None], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
+) -> Interval:
+    """The mean of a - b over the same answers' prompts, in the same order; a pair with an absent side is left out.
+
+    Raises:
+        InputError: different lengths, or no whole pair.
+    """
+    if len(a) != len(b):
+        raise InputError(
+            f"paired difference: {len(a)} values against {len(b)}; both models must answer the same prompts"
+        )
+    differences = [None if x is None or y is None else x - y for x, y in zip(a, b, strict=True)]
+    return mean_interval(differences, clusters, seed=seed)
+
+
+def _cluster_sums(
+    numbers: npt.NDArray[np.float64], present: npt.NDArray[np.bool_], names: Sequence[Hashable]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The sum and the count of each cluster's values, in order of appearance."""
+    if len(names) != len(numbers):
+        raise InputError(f"interval: {len(names)} clusters for {len(numbers)} values; name one for each")
+    index: dict[Hashable, int] = {}
+    kept = [index.setdefault(name, len(index)) for name, here in zip(names, present, strict=True) if here]
+    return np.bincount(kept, numbers[present]).astype(np.float64), np.bincount(kept).astype(np.float64)
+
+
+def _resampled_means(
+    sums_C: npt.NDArray[np.float64], counts_C: npt.NDArray[np.float64], rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    n = len(sums_C)
+    block = max(1, min(_RESAMPLES, _BLOCK // n))
+    means = []
+    for start in range(0, _RESAMPLES, block):
+        drawn = rng.integers(n, size=(min(block, _RESAMPLES - start), n))
+        means.append(sums_C[drawn].sum(axis=1) / counts_C[drawn].sum(axis=1))
+    return np.concatenate(means)

@@ -1,0 +1,1 @@
+"""Models, the heads that read them, and the Learner that trains them."""

@@ -1,0 +1,155 @@
+"""What is read off a model: log-probs of its tokens, or one number for each token. Logits never leave this file.
+
+Both heads are modules, so that under DeepSpeed everything passes through the engine's forward.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rayalign.errors import InputError
+from rayalign.models.batching import micro_rows, trim
+from rayalign.types import Batch, Outputs
+
+CHUNK_LOGITS = 1 << 24
+"""logits that exist at a time: 64 MiB in fp32"""
+
+
+class TokenLogprobs(nn.Module):
+    """Log-probs and entropies of a causal model at chosen tokens."""
+
+    def __init__(self, model: nn.Module, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS) -> None:
+        super().__init__()
+        assert temperature > 0.0, "the greedy distribution has no gradient"
+        self.model = model
+        self.temperature = temperature
+        self.softcap: float | None = model.config.get_text_config().to_dict().get("final_logit_softcapping")
+        self.chunk = max(1, chunk_logits // model.get_output_embeddings().weight.shape[0])
+
+    def forward(
+        self, input_ids_BT: Tensor, attention_mask_BT: Tensor, select_BT: Tensor, temperature: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Log-prob of token t given the tokens before it, and that distribution's entropy [nats]; 0 where not selected."""
+        hidden_BTD = _hidden(self.model, input_ids_BT, attention_mask_BT)
+        select_BT = select_BT.bool()
+        select_BT = torch.cat([torch.zeros_like(select_BT[:, :1]), select_BT[:, 1:]], dim=1)
+        rows_N, columns_N = select_BT.nonzero(as_tuple=True)
+        temperature = temperature or self.temperature
+        logprobs_N, entropy_N = self._chunked(
+            hidden_BTD[rows_N, columns_N - 1], input_ids_BT[rows_N, columns_N], temperature
+        )
+        blank_BT = torch.zeros_like(input_ids_BT, dtype=torch.float32)
+        return blank_BT.index_put((rows_N, columns_N), logprobs_N), blank_BT.index_put((rows_N, columns_N), entropy_N)
+
+    def _chunked(self, hidden_ND: Tensor, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        if len(tokens_N) <= self.chunk:
+            return self._logprobs(hidden_ND, tokens_N, temperature)
+        parts = [
+            checkpoint(self._logprobs, h, t, temperature, use_reentrant=False)
+            for h, t in zip(hidden_ND.split(self.chunk), tokens_N.split(self.chunk), strict=True)
+        ]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+    def _logprobs(self, hidden_ND: Tensor, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        logits_NV = self.logits(hidden_ND) / temperature
+        normaliser_N = logits_NV.logsumexp(dim=-1)
+        logprobs_N = logits_NV.gather(1, tokens_N[:, None])[:, 0] - normaliser_N
+        entropy_N = normaliser_N - (logits_NV.softmax(dim=-1) * logits_NV).sum(dim=-1)
+        return logprobs_N, entropy_N
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Logits in fp32, as the model itself would give them."""
+        logits_NV = self.model.get_output_embeddings()(hidden_ND).float()
+        if self.softcap is not None:
+            logits_NV = self.softcap * torch.tanh(logits_NV / self.softcap)
+        return logits_NV
+
+    @torch.no_grad()
+    def verify(self, name: str) -> None:
+        """Compare with the model's own logits.
+
+        Raises:
+            InputError: the model does something to its logits that this head does not know.
+        """
+        ids_BT = torch.arange(4)[None] % self.model.get_output_embeddings().weight.shape[0]
+        own = self.model(input_ids=ids_BT, use_cache=False).logits.float()
+        if not torch.allclose(own, self.logits(_hidden(self.model, ids_BT, torch.ones_like(ids_BT))), atol=1e-3):
+            raise InputError(f"model {name}: it scales its logits in a way that is not supported; choose another model")
+
+
+class TokenValues(nn.Module):
+    """One number for each token, of a model with a scalar head named `score`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, select_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of the state before each token (0 before the first and at padding), scores at the last real token."""
+        hidden_BTD = _hidden(self.model, input_ids_BT, attention_mask_BT)
+        head = self.model.score
+        after_BT = head(hidden_BTD.to(head.weight.dtype)).float()[..., 0]
+        mask_BT = attention_mask_BT.bool()
+        known_BT = mask_BT[:, 1:] & mask_BT[:, :-1]
+        values_BT = torch.cat([torch.zeros_like(after_BT[:, :1]), after_BT[:, :-1].where(known_BT, 0.0)], dim=1)
+        last_B = (torch.arange(mask_BT.shape[1], device=mask_BT.device) * mask_BT).argmax(dim=1)
+        return values_BT, after_BT.gather(1, last_B[:, None])[:, 0]
+
+
+Head = TokenLogprobs | TokenValues
+
+
+def as_outputs(head: Head, first: Tensor, second: Tensor) -> Outputs:
+    """What a head's forward returned, by name."""
+    if isinstance(head, TokenLogprobs):
+        return Outputs(logprobs_BT=first, entropy_BT=second)
+    return Outputs(values_BT=first, scores_B=second)
+
+
+def read(module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The forward pass of a head, or of the engine around one."""
+    return module(batch["input_ids_BT"], batch["attention_mask_BT"], batch["policy_mask_BT"])
+
+
+def evaluate(head: Head, module: nn.Module, batch: Batch, token_budget: int, rounds: int = 0) -> Outputs:
+    """The head's outputs for all rows, in micro-batches, on the CPU; `module` is the head or the engine around it.
+
+    `rounds`: at least so many forward passes (the ranks of ZeRO-3 must all make the same number).
+    """
+    device = next(head.parameters()).device
+    first_BT = torch.zeros_like(batch["input_ids_BT"], dtype=torch.float32, device="cpu")
+    second = first_BT.clone() if isinstance(head, TokenLogprobs) else first_BT.new_zeros(len(batch))
+    micros = micro_rows(batch, token_budget)
+    for rows_N in micros:
+        micro = batch.rows(rows_N)
+        columns = micro["attention_mask_BT"].any(dim=0).nonzero().flatten()
+        one, two = read(module, to_device(trim(micro), device))
+        first_BT[rows_N[:, None], columns] = one.cpu()
+        second[(rows_N[:, None], columns) if two.dim() == 2 else rows_N] = two.cpu()
+    for _ in range(rounds - len(micros)):
+        read(module, to_device(placeholder(), device))
+    return as_outputs(head, first_BT, second)
+
+
+def placeholder() -> Batch:
+    """A row for a rank that has none left but must take part."""
+    one = torch.ones(1, 2, dtype=torch.long)
+    tensors = {"input_ids_BT": 0 * one, "attention_mask_BT": one, "policy_mask_BT": one}
+    return Batch(tensors, torch.zeros(1, dtype=torch.long))
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on a device."""
+    return Batch({name: x.to(device, non_blocking=True) for name, x in batch.tensors.items()}, batch.unit_B)
+
+
+def _hidden(model: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    """Last hidden states. Causal attention never sees padding on the right, so only left padding needs a mask."""
+    if bool(attention_mask_BT[:, 0].all()):
+        return model.base_model(input_ids=input_ids_BT, use_cache=False).last_hidden_state
+    positions_BT = (attention_mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
+    return model.base_model(
+        input_ids=input_ids_BT, attention_mask=attention_mask_BT, position_ids=positions_BT, use_cache=False
+    ).last_hidden_state

@@ -1,0 +1,258 @@
+"""One rank of a trained model: DeepSpeed inside, the loss from the algorithm, no Ray.
+
+Every rank is given the same batch and takes its own share of each minibatch. The loss sum of a micro-batch is divided by
+the normaliser of the global minibatch, so that micro-batches, ranks and ZeRO stages change no gradient. All methods are
+collective: every rank calls them in the same order.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from rayalign.algorithms.base import Algorithm
+from rayalign.config import LearnerConfig
+from rayalign.models.batching import micro_batches, micro_rows, minibatches, shard
+from rayalign.models.heads import as_outputs, evaluate, placeholder, read, to_device
+from rayalign.models.load import Initial, load_head
+from rayalign.types import Batch, Metric, Metrics, Outputs, Role
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Learner:
+    """A model, its optimizer and its schedule on one rank; world and rank come from torch.distributed's environment."""
+
+    def __init__(
+        self,
+        path: str,
+        head: Literal["causal", "scalar"],
+        config: LearnerConfig,
+        *,
+        role: Role,
+        temperature: float = 1.0,
+        total_steps: int,
+        seed: int,
+        initial: Initial = "reward",
+    ) -> None:
+        self.config = config
+        self.role: Role = role
+        self._device = meet()
+        self._rank, self._world = dist.get_rank(), dist.get_world_size()
+        self._head = load_head(path, head, config, temperature=temperature, seed=seed, initial=initial)
+        if config.gradient_checkpointing:
+            self._head.model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Stage 0 has no fp32 master weights; stage 1 has, with the same mathematics.
+        self._stage = max(config.zero_stage, int(config.precision == "bf16"))
+        self._engine = self._start(total_steps)
+
+    def _start(self, total_steps: int) -> Any:
+        import deepspeed
+
+        config = self.config
+        parameters = list(self._head.parameters())
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=config.learning_rate,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        factor = schedule(config, total_steps)
+        engine, *_ = deepspeed.initialize(
+            model=self._head,
+            optimizer=optimizer,
+            lr_scheduler=lambda basic: LambdaLR(basic, factor),
+            config=_engine_config(config, self._stage, sum(p.numel() for p in parameters)),
+            dist_init_required=False,
+        )
+        return engine
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> Outputs:
+        """Outputs for this rank's own rows, in their order, on the CPU."""
+        self._engine.eval()
+        rounds = 0
+        if self._stage == 3:
+            rounds = self._most(len(micro_rows(batch, self.config.micro_tokens)))
+        return evaluate(self._head, self._engine, batch, self.config.micro_tokens, rounds)
+
+    def update(self, batch: Batch, algorithm: Algorithm[Any], *, pass_index: int, seed: int) -> list[Metrics]:
+        """One pass over the whole batch, an optimizer step for each minibatch; metrics of each step over all ranks."""
+        self._engine.train()
+        generator = torch.Generator().manual_seed(seed * 1009 + pass_index)
+        steps = [self._step(m, algorithm) for m in minibatches(batch, self.config.minibatch, generator)]
+        everyone: list[list[Metrics]] = [steps] * self._world
+        if self._world > 1:
+            dist.all_gather_object(everyone, steps)
+        return [_merge(ranks) for ranks in zip(*everyone, strict=True)]
+
+    def _step(self, minibatch: Batch, algorithm: Algorithm[Any]) -> Metrics:
+        normaliser = algorithm.normaliser(self.role, minibatch)
+        scale = 1.0 / normaliser if normaliser else 0.0
+        micros = micro_batches(shard(minibatch, self._rank, self._world), self.config.micro_tokens)
+        rounds = self._most(len(micros))
+        parts: list[Metrics] = []
+        for index in range(rounds):
+            self._engine.set_gradient_accumulation_boundary(index == rounds - 1)
+            micro = micros[index] if index < len(micros) else None
+            parts.append(self._accumulate(micro, algorithm, scale))
+        rate = self._engine.get_lr()[0]
+        norm, applied = self._apply()
+        parts.append(
+            {
+                "learner/grad_norm": Metric(norm),
+                "learner/learning_rate": Metric(rate),
+                "learner/skipped_steps": Metric(float(not applied and self._rank == 0), reduction="sum"),
+            }
+        )
+        return _merge(parts)
+
+    def _accumulate(self, micro: Batch | None, algorithm: Algorithm[Any], scale: float) -> Metrics:
+        """Add a micro-batch to the gradient; None takes part with a gradient of zero."""
+        here = to_device(placeholder() if micro is None else micro, self._device)
+        outputs = as_outputs(self._head, *read(self._engine, here))
+        if micro is None:
+            read_out = outputs.logprobs_BT if outputs.logprobs_BT is not None else outputs.scores_B
+            assert read_out is not None
+            self._engine.backward(read_out.sum() * 0.0)
+            return {}
+        loss_sum = algorithm.loss(self.role, outputs, here)
+        # A poisoned gradient reaches the norm on every rank, so that all of them skip the step together.
+        poison = 1.0 if math.isfinite(loss_sum.numerator.item()) else math.nan
+        # DeepSpeed averages over ranks; this is a sum.
+        self._engine.backward(loss_sum.numerator * (scale * self._world * poison))
+        tokens = float(here["attention_mask_BT"].sum())
+        return loss_sum.metrics | {"learner/tokens": Metric(tokens, reduction="sum")}
+
+    def _apply(self) -> tuple[float, bool]:
+        """Take the step unless the gradient is not finite; its norm before clipping, and whether it was taken."""
+        if self._stage:
+            self._engine.step()
+            return float(self._engine.get_global_grad_norm()), self._engine.was_step_applied()
+        norm = float(torch.nn.utils.clip_grad_norm_(self._head.parameters(), self.config.clip_norm))
+        applied = math.isfinite(norm)
+        if applied:
+            self._engine.step()
+        else:
+            self._engine.zero_grad()
+        return norm, applied
+
+    def _most(self, count: int) -> int:
+        """The largest of all ranks' counts."""
+        if self._world == 1:
+            return count
+        highest = torch.tensor(count, device=self._device)
+        dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+        return int(highest)
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Weights by their Hugging Face names, in one order on all ranks; under ZeRO-3 one is whole at a time."""
+        import deepspeed
+
+        for name, parameter in self._head.model.named_parameters():
+            if self._stage < 3:
+                yield name, parameter.detach()
+                continue
+            with deepspeed.zero.GatheredParameters([parameter]):
+                whole = parameter.detach().clone()
+            yield name, whole
+
+    @torch.no_grad()
+    def score_probe(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probs at temperature 1 of each token after the first, one sequence at a time."""
+        self._engine.eval()
+        rows: list[list[float]] = []
+        for ids in token_ids:
+            ids_BT = torch.tensor([list(ids)], device=self._device)
+            ones_BT = torch.ones_like(ids_BT)
+            rows.append(self._engine(ids_BT, ones_BT, ones_BT, temperature=1.0)[0][0, 1:].tolist())
+        return rows
+
+    def save(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write a plain Hugging Face folder from rank 0."""
+        state: dict[str, Tensor] = {}
+        for name, tensor in self.named_weights():
+            if self._rank == 0:
+                state[name] = tensor.cpu()
+        if self._rank == 0:
+            self._head.model.config.pad_token_id = tokenizer.pad_token_id
+            self._head.model.save_pretrained(folder, state_dict=state)
+            tokenizer.save_pretrained(folder)
+        dist.barrier()
+
+    def save_state(self, folder: str | Path) -> None:
+        """Write weights, optimizer, schedule and RNG; `load_state` goes on bit by bit at the same world and stage."""
+        self._engine.save_checkpoint(str(folder), tag="state", client_state={"rng": torch.get_rng_state()})
+
+    def load_state(self, folder: str | Path) -> None:
+        """Go on from `save_state`."""
+        _, state = self._engine.load_checkpoint(str(folder), tag="state")
+        torch.set_rng_state(state["rng"])
+
+    def close(self) -> None:
+        """Let go of the engine; the process group stays for other learners of this process."""
+        self._engine.destroy()
+
+
+def meet() -> torch.device:
+    """Join the ranks that the environment names (none: a world of one); the device of this rank."""
+    cuda = torch.cuda.is_available()
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
+    os.environ.setdefault("LOCAL_RANK", "0")
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if not cuda:
+        # An all-reduce for inference that is compiled for 30 s on first use, and that training never calls.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    backend = "nccl" if cuda else "gloo"
+    if not dist.is_initialized() and "RANK" not in os.environ:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+
+
+def schedule(config: LearnerConfig, total_steps: int) -> Callable[[int], float]:
+    """The factor on the learning rate at each optimizer step; linear and cosine end at 0 after `total_steps`."""
+
+    def factor(step: int) -> float:
+        if step < config.warmup_steps:
+            return (step + 1) / (config.warmup_steps + 1)
+        left = 1.0 - (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+        left = min(1.0, max(0.0, left))
+        return {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[config.schedule]
+
+    return factor
+
+
+def _engine_config(config: LearnerConfig, stage: int, parameters: int) -> dict[str, Any]:
+    bucket = min(parameters, 500_000_000)
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        # Stage 0 is clipped by the Learner, which needs the norm before the step.
+        "gradient_clipping": config.clip_norm if stage else 0.0,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {"stage": stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket},
+        "bf16": {"enabled": config.precision == "bf16", "check_grad_overflow": True},
+        "data_types": {"grad_accum_dtype": "fp32"},
+    }
+
+
+def _merge(parts: Sequence[Metrics]) -> Metrics:
+    merged: Metrics = {}
+    for metrics in parts:
+        for name, metric in metrics.items():
+            merged[name] = merged[name].merge(metric) if name in merged else metric
+    return merged

@@ -1,0 +1,158 @@
+"""Models from folders, hub names and presets. Remote code stays off, and so does dropout."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from rayalign.config import LearnerConfig
+from rayalign.errors import InputError
+from rayalign.models.catalogue import PRESETS
+from rayalign.models.heads import Head, TokenLogprobs, TokenValues
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Initial = Literal["reward", "zero"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRESET_CONTEXT = 2048
+"""longest sequence of a preset [tokens]"""
+
+
+def make_preset(name: str, tokenizer: PreTrainedTokenizerBase, seed: int, folder: str | Path) -> None:
+    """Write the preset's model with random weights, which the seed alone decides, and its tokenizer.
+
+    Raises:
+        InputError: no such preset.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = PRESETS.get(name)
+    if shape is None:
+        raise InputError(f"preset:{name} is not known; known: {', '.join(PRESETS)}")
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=PRESET_CONTEXT,
+        tie_word_embeddings=shape.tied,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_head(
+    path: str,
+    head: Literal["causal", "scalar"],
+    config: LearnerConfig,
+    *,
+    temperature: float,
+    seed: int,
+    initial: Initial,
+) -> Head:
+    """A model with the head that reads it."""
+    if head == "scalar":
+        return TokenValues(load_scalar(path, config, seed, initial))
+    reader = TokenLogprobs(load_causal(path, config), temperature)
+    reader.verify(path)
+    return reader
+
+
+def load_causal(path: str, config: LearnerConfig) -> PreTrainedModel:
+    """A language model in evaluation mode, on the CPU.
+
+    Raises:
+        InputError: no such model, one that needs remote code, or an attention kernel that is not there.
+    """
+    from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, path, _model_config(path), config)
+
+
+def load_scalar(path: str, config: LearnerConfig, seed: int, initial: Initial = "reward") -> PreTrainedModel:
+    """A model with one output named `score`: a scalar folder as it is, a causal one with a fresh head.
+
+    A reward's head starts at N(0, 1/(d+1)) (Stiennon et al. 2020, section 3.3), a critic's at zero.
+
+    Raises:
+        InputError: as `load_causal`; or the model has another number of outputs, or none of that name.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    model_config = _model_config(path)
+    fresh = not any(a.endswith("ForSequenceClassification") for a in model_config.architectures or ())
+    if fresh:
+        model_config.num_labels = 1
+    elif model_config.num_labels != 1:
+        raise InputError(f"model {path}: its head has {model_config.num_labels} outputs; a reward or critic has one")
+    model = _load(AutoModelForSequenceClassification, path, model_config, config)
+    head = dict(model.named_children()).get("score")
+    if head is None:
+        raise InputError(f"model {path}: {type(model).__name__} has no linear layer `score`; use a decoder-only model")
+    if fresh:
+        width = head.weight.shape[1]
+        noise = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
+        head.weight.data.copy_(noise if initial == "reward" else torch.zeros_like(noise))
+    return model
+
+
+def _model_config(path: str) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unusable(path, error) from error
+    for key, value in config.to_dict().items():
+        if "drop" in key and isinstance(value, float):
+            setattr(config, key, 0.0)
+    return config
+
+
+def _load(kind: Any, path: str, model_config: PretrainedConfig, config: LearnerConfig) -> PreTrainedModel:
+    attention = _attention(config)
+    try:
+        model = kind.from_pretrained(
+            path,
+            config=model_config,
+            dtype=DTYPES[config.precision],
+            attn_implementation=attention,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError) as error:
+        raise _unusable(path, error) from error
+    return model.eval()
+
+
+def _attention(config: LearnerConfig) -> str:
+    possible = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
+    if config.attention == "flash" and not (possible and config.precision == "bf16"):
+        raise InputError(
+            "learner.attention: flash needs a CUDA device, the package flash-attn and precision bf16; "
+            "install it, or set attention to auto or sdpa"
+        )
+    return "flash_attention_2" if possible and config.precision == "bf16" and config.attention != "sdpa" else "sdpa"
+
+
+def _unusable(path: str, error: Exception) -> InputError:
+    if Path(path).is_dir():
+        return InputError(f"model {path}: cannot be loaded from this folder ({_first_line(error)})")
+    return InputError(
+        f"model {path}: neither a folder nor in the Hugging Face cache ({_first_line(error)}); "
+        f"give a folder, or where there is a network run `hf download {path}` once"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

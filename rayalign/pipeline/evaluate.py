@@ -1,0 +1,155 @@
+"""The stage that compares models on the same unseen prompts; its figures are the run's summary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.roles import FrozenSpec, start_roles
+from rayalign.config import EvaluateStage, LearnerConfig, SamplingConfig
+from rayalign.coordinator.rendering import Renderer
+from rayalign.data.readers import load_examples
+from rayalign.evaluation.intervals import mean_interval, paired_difference
+from rayalign.evaluation.winrate import win_rate
+from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.feedback import draw
+from rayalign.storage.records import write_jsonl
+from rayalign.types import Group, Prompt, Role
+
+Answers = dict[str, dict[str, str]]
+"""name -> prompt id -> answer"""
+Values = dict[str, dict[str, float]]
+
+
+async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict[str, Any]:
+    """Draw one answer of each model to each prompt, measure, compare."""
+    prompts = {e.prompt.id: e.prompt for e in load_examples(stage.data, seed=context.job.seed, use="prompts")}
+    answers = await _answers(context, stage, prompts)
+    values = await _values(context, stage, prompts, answers)
+    rows = [
+        {
+            "model": model,
+            "prompt_id": prompt_id,
+            "prompt": prompts[prompt_id].messages[-1].content,
+            "answer": text,
+            "value": values[model].get(prompt_id),
+        }
+        for model, texts in answers.items()
+        for prompt_id, text in texts.items()
+    ]
+    write_jsonl(context.stage_folder(name) / "records.jsonl", rows)
+    results, comparisons = compare(stage, values, seed=context.job.seed)
+    results += await _perplexities(context, stage, prompts, answers)
+    return {"results": results, "comparisons": comparisons}
+
+
+def compare(stage: EvaluateStage, values: Values, *, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The mean of each row; paired differences and win rates of each model against the ones to beat."""
+    results = [_result(name, stage.metric, list(v.values()), seed) for name, v in values.items()]
+    comparisons = []
+    for other in stage.against or (next(iter(stage.models)),):
+        for name in values:
+            common = [p for p in values[name] if p in values[other]]
+            if name == other or not common:
+                continue
+            ours, theirs = [values[name][p] for p in common], [values[other][p] for p in common]
+            gap = paired_difference(ours, theirs, seed=seed)
+            comparisons.append(
+                {"a": name, "b": other, "metric": stage.metric, "mean_difference": gap.mean}
+                | {"low": gap.low, "high": gap.high, "n": gap.n}
+            )
+            results.append(_wins(name, other, ours, theirs, seed))
+    return results, comparisons
+
+
+def _result(name: str, metric: str, values: Sequence[float], seed: int) -> dict[str, Any]:
+    interval = mean_interval(values, seed=seed)
+    return {"name": name, "metric": metric, "mean": interval.mean, "low": interval.low, "high": interval.high} | {
+        "n": interval.n
+    }
+
+
+def _wins(name: str, other: str, ours: Sequence[float], theirs: Sequence[float], seed: int) -> dict[str, Any]:
+    """Win rate in percent, in AlpacaEval's convention: a draw is half a win."""
+    preferences = [1.5 if a == b else 2.0 if a > b else 1.0 for a, b in zip(ours, theirs, strict=True)]
+    spread = mean_interval([100 * (p - 1) for p in preferences], seed=seed)
+    rate = win_rate(preferences)
+    return {"name": name, "metric": f"win_rate_against_{other}", "mean": rate.win_rate} | {
+        "low": spread.low,
+        "high": spread.high,
+        "n": rate.n_total,
+    }
+
+
+async def _answers(context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt]) -> Answers:
+    answers: Answers = {}
+    for name, model in stage.models.items():
+        drawn = await draw(context, model, stage.data, stage.sampling, 1)
+        answers[name] = {e.prompt.id: e.candidates[0].text for e in drawn}
+    if stage.baselines:
+        from rayalign.evaluation import baselines
+
+        for kind in stage.baselines:
+            texts = baselines.answers(kind, list(prompts.values()))
+            answers[kind] = dict(zip(prompts, texts, strict=True))
+    return answers
+
+
+async def _values(
+    context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers
+) -> Values:
+    if stage.metric == "gold_utility":
+        from rayalign.evaluation.baselines import gold_utilities
+
+        return {
+            name: dict(zip(texts, gold_utilities([prompts[p] for p in texts], list(texts.values())), strict=True))
+            for name, texts in answers.items()
+        }
+    assert stage.reward is not None  # `check` refuses the metric without it
+    async with _frozen(context, "reward", stage.reward) as (reward, renderer):
+        values: Values = {}
+        for name, texts in answers.items():
+            groups = _groups(renderer, prompts, texts)
+            scores = await reward.first(lambda actor, g=groups: actor.score.remote(g))  # type: ignore[misc]
+            found = {group.id: score[0].value for group, score in zip(groups, scores, strict=True)}
+            values[name] = {p: value for p, value in found.items() if value is not None}
+        return values
+
+
+async def _perplexities(
+    context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers
+) -> list[dict[str, Any]]:
+    """exp of the mean negative log-prob of a token, by the named model; the interval is clustered by prompt."""
+    if stage.perplexity is None:
+        return []
+    rows = []
+    async with _frozen(context, "reference", stage.perplexity) as (reference, renderer):
+        for name in stage.models:
+            groups = _groups(renderer, prompts, {p: t for p, t in answers[name].items() if t})
+            means = await reference.first(lambda a, g=groups: a.mean_logprobs.remote(g, renderer.pad_id))  # type: ignore[misc]
+            interval = mean_interval([-m for m in means], seed=context.job.seed)
+            low, mean, high = (math.exp(x) for x in (interval.low, interval.mean, interval.high))
+            rows.append({"name": name, "metric": "perplexity", "mean": mean, "low": low, "high": high, "n": interval.n})
+    return rows
+
+
+def _groups(renderer: Renderer, prompts: Mapping[str, Prompt], texts: Mapping[str, str]) -> list[Group]:
+    """Answers as groups of one, in the tokens of the model that is to read them."""
+    return [Group(p, prompts[p], 0, (renderer.trajectory(p, 0, prompts[p], text, 0),)) for p, text in texts.items()]
+
+
+@asynccontextmanager
+async def _frozen(context: RunContext, role: Role, reference: str) -> AsyncIterator[tuple[ActorGroup, Renderer]]:
+    """A frozen model in an actor of its own, while this is entered."""
+    context.session()
+    model = context.model(reference)
+    spec = FrozenSpec(model, LearnerConfig(), 1.0, model, context.job.cluster.call_timeout)
+    with context.starting(f"the {role} of an evaluation"):
+        roles = await start_roles({role: spec}, {}, context.job.cluster, context.events)
+    try:
+        yield roles[role], Renderer(model, context.job.rollout.context, SamplingConfig())
+    finally:
+        roles.stop()

@@ -1,0 +1,78 @@
+"""The stages that make preference data: answers from a model, verdicts from a judge."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rayalign.annotator.judges import RubricJudge
+from rayalign.config import AnnotateStage, DataConfig, GenerateStage, SamplingConfig
+from rayalign.coordinator.rendering import Renderer
+from rayalign.data.readers import load_examples
+from rayalign.errors import InputError
+from rayalign.pipeline.context import RunContext
+from rayalign.rollout.base import candidate_seed
+from rayalign.storage.records import decode, encode, read_jsonl, write_jsonl
+from rayalign.types import Candidate, Comparison, Example
+
+
+async def generate(context: RunContext, name: str, stage: GenerateStage) -> dict[str, Any]:
+    """Draw candidates; records.jsonl holds one example for each prompt."""
+    examples = await draw(context, stage.model, stage.data, stage.sampling, stage.count)
+    write_jsonl(context.stage_folder(name) / "records.jsonl", [encode(e) for e in examples])
+    return {"rows": len(examples)}
+
+
+async def draw(
+    context: RunContext, reference: str, data: DataConfig, sampling: SamplingConfig, count: int
+) -> list[Example]:
+    """`count` answers of a model to each prompt of a data set; a prompt whose generation failed is left out."""
+    job = context.job
+    model = context.model(reference)
+    renderer = Renderer(model, job.rollout.context, sampling)
+    prompts = renderer.fitting(load_examples(data, seed=job.seed, use="prompts"), data)
+    pool = await context.pool(model)
+    requests = [
+        renderer.request(str(i), e.prompt, [candidate_seed(job.seed, 0, e.prompt.id, k) for k in range(count)])
+        for i, e in enumerate(prompts)
+    ]
+    made = await pool.generate(requests)
+    return [
+        Example(e.prompt, tuple(Candidate(renderer.decode(t), reference) for t in group.trajectories))
+        for e, group in zip(prompts, made, strict=True)
+        if group.failure is None
+    ]
+
+
+def annotate(context: RunContext, name: str, stage: AnnotateStage) -> dict[str, Any]:
+    """Have the judge compare drawn pairs; records.jsonl holds the comparisons, those without a verdict too."""
+    path = context.stage_folder(stage.examples.removeprefix("stage:")) / "records.jsonl"
+    examples = [decode(Example, row, f"{path}") for row in read_jsonl(path)]
+    pairs = list(_pairs(examples, stage.pairs, context.job.seed))
+    if not pairs:
+        raise InputError(f"{stage.examples} has no prompt with two different answers; raise its count or temperature")
+    judge = RubricJudge(stage.judge)
+    verdicts = judge.compare([(e.prompt, a.text, b.text) for e, a, b in pairs], seed=context.job.seed)
+    rows = [
+        Comparison(e.prompt, a, b, verdict, stage.judge.kind)
+        for (e, a, b), verdict in zip(pairs, verdicts, strict=True)
+    ]
+    write_jsonl(context.stage_folder(name) / "records.jsonl", [encode(row) for row in rows])
+    return {"rows": len(rows), "without_verdict": sum(row.preference is None for row in rows)}
+
+
+def _pairs(
+    examples: Sequence[Example], count: int, seed: int
+) -> Iterator[tuple[Example, Candidate, Candidate]]:
+    """At most `count` pairs of different answers from each group, in a drawn order."""
+    for example in examples:
+        draw = random.Random(f"{seed}/{example.prompt.id}")
+        options = [p for p in itertools.permutations(example.candidates, 2) if p[0].text != p[1].text]
+        seen: set[frozenset[str]] = set()
+        for first, second in draw.sample(options, len(options)):
+            pair = frozenset((first.text, second.text))
+            if pair not in seen and len(seen) < count:
+                seen.add(pair)
+                yield example, first, second

@@ -1,0 +1,42 @@
+"""Peak memory of a run: the proportional set size of this process and all that it started, summed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+EVERY = 3.0
+"""seconds between two looks"""
+
+
+class PeakMemory:
+    """Watches while it is entered; `peak` is the largest sum so far [bytes]."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join(timeout=2 * EVERY)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(EVERY):
+            here = psutil.Process()
+            self.peak = max(self.peak, sum(_pss(p.pid) for p in [here, *here.children(recursive=True)]))
+
+
+def _pss(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (OSError, ProcessLookupError):  # it ended meanwhile
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)

@@ -1,0 +1,168 @@
+"""The stages that train on given rows: pretraining, and every algorithm that does not need the live policy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rayalign.algorithms.base import load
+from rayalign.cluster.placement import Claim, claims, cores, free_cpus, threads_environment
+from rayalign.config import LearnerConfig, PretrainStage, RoleConfig, TrainStage
+from rayalign.coordinator.offline import OfflineSpec, launch
+from rayalign.data.collate import EncodedRow, encode_examples
+from rayalign.data.readers import load_examples
+from rayalign.data.tokenizer import load_tokenizer
+from rayalign.models.load import make_preset
+from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.plan import data_use
+from rayalign.storage.metrics import ConsoleSink, read_metrics
+from rayalign.storage.records import decode, read_jsonl
+from rayalign.types import Comparison, Example, Role
+
+logger = logging.getLogger(__name__)
+
+
+def pretrain(context: RunContext, name: str, stage: PretrainStage) -> dict[str, Any]:
+    """Make the preset's model and train it on the corpus, or take both from the cache."""
+    folder = context.stage_folder(name)
+    cached = _cache(context, stage)
+    if cached.exists():
+        shutil.copytree(cached, folder / "model", dirs_exist_ok=True)
+        logger.info("%s: taken from %s", name, cached)
+        return {}
+    examples = load_examples(stage.data, seed=context.job.seed, use="corpus")
+    start = folder / "start"
+    make_preset(stage.model.removeprefix("preset:"), _tokenizer(stage, examples), context.job.seed, start)
+    tokenizer = load_tokenizer(str(start))
+    rows = encode_corpus(tokenizer, examples, context.job.rollout.context)
+    spec = _spec(context, name, str(start), stage.learner, {"name": "sft"}, stage.epochs)
+    _fit(context, spec, rows, stage.roles.get("policy", RoleConfig()))
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(folder / "model", cached, dirs_exist_ok=True)
+    return {}
+
+
+def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
+    """Train one role on the rows of a data set or of an earlier stage."""
+    algorithm = load(stage.algorithm)
+    model = context.model(stage.model)
+    examples = read_examples(context, stage)
+    rows = encode_examples(load_tokenizer(model), examples, context=context.job.rollout.context)
+    role = algorithm.trains[0]
+    spec = _spec(context, name, model, stage.learner, stage.algorithm, stage.epochs, role=role, stage=stage)
+    _fit(context, spec, rows, stage.roles.get(role, RoleConfig()))
+    return {}
+
+
+def read_examples(context: RunContext, stage: TrainStage) -> list[Example]:
+    """The rows of an offline stage: those of an earlier stage where it names one, else those of its data."""
+    if stage.examples is None:
+        use = data_use(stage, load(stage.algorithm))
+        assert use is not None
+        return load_examples(stage.data, seed=context.job.seed, use=use)
+    path = context.stage_folder(stage.examples.removeprefix("stage:")) / "records.jsonl"
+    rows = list(read_jsonl(path))
+    if rows and "preference" in rows[0]:
+        verdicts = [decode(Comparison, row).as_example() for row in rows]
+        return [example for example in verdicts if example is not None]
+    return [decode(Example, row) for row in rows]
+
+
+def encode_corpus(tokenizer: Any, examples: Sequence[Example], context: int) -> list[EncodedRow]:
+    """Plain documents as rows that are trained on whole, dialogues as their template renders them."""
+    rows = []
+    for number, example in enumerate(examples):
+        text = example.candidates[0].text
+        if example.prompt.messages:
+            turns = [{"role": m.role, "content": m.content} for m in example.prompt.messages]
+            turns.append({"role": "assistant", "content": text})
+            text = tokenizer.apply_chat_template(turns, tokenize=False)
+        ids = tuple(tokenizer.encode(text, add_special_tokens=False)[:context])
+        rows.append(EncodedRow(ids, (False, *[True] * (len(ids) - 1)), number))
+    return rows
+
+
+def _tokenizer(stage: PretrainStage, examples: Sequence[Example]) -> Any:
+    if stage.data.format == "paddock":
+        from rayalign.data.paddock.tokenizer import build_tokenizer
+
+        return build_tokenizer()
+    from rayalign.data.chat import train_tokenizer
+
+    texts = (t for e in examples for t in [*(m.content for m in e.prompt.messages), e.candidates[0].text])
+    return train_tokenizer(texts, stage.vocabulary)
+
+
+def _cache(context: RunContext, stage: PretrainStage) -> Path:
+    key = [stage.model_dump(mode="json", exclude={"roles"}), context.job.seed, context.job.rollout.context]
+    digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=12).hexdigest()
+    return Path(context.job.output).resolve() / ".cache" / "pretrain" / digest
+
+
+def _spec(
+    context: RunContext,
+    name: str,
+    model: str,
+    learner: LearnerConfig,
+    algorithm: dict[str, Any],
+    epochs: int,
+    *,
+    role: Role = "policy",
+    stage: TrainStage | None = None,
+) -> OfflineSpec:
+    head: Literal["causal", "scalar"] = "causal" if role == "policy" else "scalar"
+    return OfflineSpec(
+        model=model,
+        head=head,
+        role=role,
+        learner=learner,
+        algorithm=algorithm,
+        epochs=epochs,
+        steps=stage.steps if stage else None,
+        stop_gain=stage.stop_gain if stage else 0.0,
+        holdout=stage.holdout if stage else 0.0,
+        keep=stage.keep if stage else 1,
+        seed=context.job.seed,
+        folder=str(context.stage_folder(name)),
+        events=str(context.events_path),
+    )
+
+
+def _fit(context: RunContext, spec: OfflineSpec, rows: Sequence[EncodedRow], hosting: RoleConfig) -> None:
+    """Launch the loop, with its progress on the console."""
+    context.session()
+    claim: Claim = claims({spec.role: hosting}, free_cpus=free_cpus(), default_threads=cores())[spec.role]
+    with _follow(Path(spec.folder)):
+        launch(spec, rows, ranks=hosting.actors, resources=claim.bundle, environment=threads_environment(claim))
+
+
+class _follow:
+    """Shows a stage's metrics.jsonl on the console while the loop writes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "metrics.jsonl"
+        self._sink = ConsoleSink(folder.name, None)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="follow", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *failure: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5.0)
+        self._sink.close()
+
+    def _watch(self) -> None:
+        shown = -1
+        while not self._stop.wait(1.0):
+            rows = read_metrics(self._path) if self._path.exists() else []
+            if rows and rows[-1]["step"] != shown:
+                shown = rows[-1]["step"]
+                self._sink.write(shown, rows[-1]["metrics"])

@@ -1,0 +1,150 @@
+"""The stage that trains with the live policy in the loop: makes the parts, lets the trainer run, keeps the model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rayalign.actors.learner import LearnerSpec
+from rayalign.algorithms.base import Algorithm, load
+from rayalign.cluster.channel import WeightChannel
+from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.roles import FrozenSpec, Roles, start_preparer, start_roles
+from rayalign.config import TrainStage
+from rayalign.coordinator.online import OnlineTrainer, Parts
+from rayalign.coordinator.order import PromptOrder
+from rayalign.coordinator.recovery import Resumption, recover
+from rayalign.coordinator.rendering import Renderer
+from rayalign.coordinator.rollouts import RolloutLoop
+from rayalign.data.readers import load_examples
+from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.plan import candidates_per_prompt, role_models
+from rayalign.storage.checkpoints import CheckpointStore
+from rayalign.storage.journal import Accounting, Journal
+from rayalign.storage.metrics import open_sinks
+from rayalign.storage.samples import SampleTable
+from rayalign.types import Role
+from rayalign.weights import probe
+
+
+async def train_online(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
+    """Run the online loop to its end and save the policy."""
+    job, folder = context.job, context.stage_folder(name)
+    model = context.model(stage.model)
+    renderer = Renderer(model, job.rollout.context, stage.sampling)
+    examples = renderer.fitting(load_examples(stage.data, seed=job.seed, use="prompts"), stage.data)
+    algorithm = load(stage.algorithm)
+    journal = Journal(context.folder / "journal" / f"{name}.jsonl")
+    checkpoints = CheckpointStore(folder / "checkpoints", stage.keep)
+    pool = await context.engines(model)
+    context.weights_changed()
+    with context.starting(f"the roles of {name}"):
+        roles, preparer = await _start(context, stage, algorithm)
+    try:
+        resumption = recover(
+            journal,
+            checkpoints,
+            scored="reward" in roles,
+            max_staleness=stage.max_staleness,
+            deterministic=stage.deterministic,
+        )
+        rollouts = RolloutLoop(
+            stage,
+            seed=job.seed,
+            order=PromptOrder(examples, job.seed),
+            pool=pool,
+            reward=roles["reward"] if "reward" in roles else None,
+            renderer=renderer,
+            journal=journal,
+            events=context.events,
+            timeout=job.cluster.call_timeout,
+        )
+        parts = Parts(
+            algorithm=algorithm,
+            roles=roles,
+            preparer=preparer,
+            pool=pool,
+            channel=_channel(context, stage, renderer),
+            rollouts=rollouts,
+            journal=journal,
+            checkpoints=checkpoints,
+            sink=open_sinks(job.tracking, folder, name, stage.iterations, job.model_dump(mode="json")),
+            samples=SampleTable(folder / "samples.jsonl"),
+            events=context.events,
+        )
+        await _train(parts, stage, context, renderer, resumption)
+        await _save(parts, folder / "model", model, stage, renderer)
+    finally:
+        roles.stop()
+        preparer.kill()
+    account = Accounting.of(journal.replay(effective=True))
+    return {"groups_consumed": len(account.consumed), "groups_dropped": dict(account.drops)}
+
+
+async def _train(
+    parts: Parts, stage: TrainStage, context: RunContext, renderer: Renderer, resumption: Resumption
+) -> None:
+    trainer = OnlineTrainer(stage, context.job.tracking, parts, seed=context.job.seed, pad_id=renderer.pad_id)
+    try:
+        await trainer.train(resumption)
+    finally:
+        parts.sink.close()
+        parts.samples.close()
+        parts.journal.close()
+
+
+async def _start(
+    context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]
+) -> tuple[Roles, ActorGroup]:
+    cluster = context.job.cluster
+    specs = _specs(context, stage, algorithm)
+    preparer, roles = await asyncio.gather(
+        start_preparer(stage.algorithm, cluster, context.events), start_roles(specs, stage.roles, cluster, context.events)
+    )
+    return roles, preparer
+
+
+def _specs(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]) -> Mapping[Role, LearnerSpec | FrozenSpec]:
+    """What each declared role is made from."""
+    timeout = context.job.cluster.call_timeout
+    policy = context.model(stage.model)
+    temperature = stage.sampling.temperature if "behaviour_logprobs" in algorithm.needs else 1.0
+    samples = stage.prompts * candidates_per_prompt(stage)
+    specs: dict[Role, LearnerSpec | FrozenSpec] = {}
+    for role in ("policy", "critic", "reference", "reward"):
+        source = role_models(stage, algorithm).get(role)
+        if source is None:
+            continue
+        if role in algorithm.trains:
+            config = stage.critic_learner if role == "critic" and stage.critic_learner else stage.learner
+            steps = stage.iterations * algorithm.passes * -(-samples // config.minibatch)
+            specs[role] = LearnerSpec(
+                context.model(source), config, stage.algorithm, temperature, steps, context.job.seed, timeout
+            )
+        else:
+            specs[role] = FrozenSpec(context.model(source), stage.learner, temperature, policy, timeout)
+    return specs
+
+
+def _channel(context: RunContext, stage: TrainStage, renderer: Renderer) -> WeightChannel:
+    return WeightChannel(
+        probe.tokens_of(renderer.tokenizer),
+        tolerance=probe.tolerance(stage.learner.precision, context.job.rollout.dtype),
+        timeout=context.job.cluster.transfer_timeout,
+        events=context.events,
+    )
+
+
+async def _save(parts: Parts, target: Path, tokenizer: str, stage: TrainStage, renderer: Renderer) -> None:
+    """The model folder with its probe, whole or not at all."""
+    temporary = target.with_name(".model.tmp")
+    policy = parts.roles["policy"]
+    await policy.all(lambda actor: actor.save.remote(str(temporary), tokenizer))
+    tokens = probe.tokens_of(renderer.tokenizer)
+    answers = await policy.all(lambda actor: actor.probe.remote(tokens))
+    logprobs = tuple(tuple(row) for row in answers[0])
+    made = probe.Probe(stage.iterations, tokens, logprobs, probe.tolerance(stage.learner.precision))
+    probe.save(made, temporary)
+    temporary.rename(target)

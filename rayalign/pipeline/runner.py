@@ -1,0 +1,109 @@
+"""A job from its first unfinished stage to its last; what finished and did not change is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from rayalign.config import (
+    AnnotateStage,
+    EvaluateStage,
+    GenerateStage,
+    LoadedJob,
+    PretrainStage,
+    Stage,
+    TrainStage,
+)
+from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.evaluate import evaluate
+from rayalign.pipeline.feedback import annotate, generate
+from rayalign.pipeline.hashing import fields_hash, stage_fields, stage_states
+from rayalign.pipeline.memory import PeakMemory
+from rayalign.pipeline.offline import pretrain, train_offline
+from rayalign.pipeline.online import train_online
+from rayalign.storage.report import write_report
+from rayalign.storage.summary import read_done, write_done, write_summary
+
+logger = logging.getLogger(__name__)
+
+
+def run(loaded: LoadedJob) -> Path:
+    """Run the job; the folder of its outputs, with summary.json and report.html.
+
+    Raises:
+        RayalignError: a stage failed; the same call goes on from there.
+    """
+    job = loaded.job
+    fields, states = stage_fields(job), stage_states(job)
+    with RunContext(loaded) as context, PeakMemory() as memory:
+        for name, stage in job.stages.items():
+            if states[name] == "finished":
+                logger.info("%s: finished before", name)
+                continue
+            logger.info("%s: %s", name, states[name])
+            _run_stage(context, name, stage, fields[name])
+            _summarise(context, memory)
+        _summarise(context, memory)
+    write_report(context.folder)
+    return context.folder
+
+
+def _run_stage(context: RunContext, name: str, stage: Stage, fields: dict[str, Any]) -> None:
+    folder = context.stage_folder(name)
+    _clear_if_changed(folder, fields_hash(fields))
+    context.fixed_seconds = 0.0
+    start = time.perf_counter()
+    context.events.write("stage_started", stage=name)
+    outputs = _dispatch(context, name, stage)
+    seconds = time.perf_counter() - start
+    write_done(
+        folder, fields_hash(fields), fields=fields, seconds=seconds, fixed_seconds=context.fixed_seconds, **outputs
+    )
+    context.events.write("stage_finished", stage=name, seconds=seconds, fixed_seconds=context.fixed_seconds)
+    logger.info("%s: done in %.1f s, %.1f s of them fixed", name, seconds, context.fixed_seconds)
+
+
+def _dispatch(context: RunContext, name: str, stage: Stage) -> dict[str, Any]:
+    match stage:
+        case PretrainStage():
+            return pretrain(context, name, stage)
+        case TrainStage(online=True):
+            return asyncio.run(train_online(context, name, stage))
+        case TrainStage():
+            return train_offline(context, name, stage)
+        case GenerateStage():
+            return asyncio.run(generate(context, name, stage))
+        case AnnotateStage():
+            return annotate(context, name, stage)
+        case EvaluateStage():
+            return asyncio.run(evaluate(context, name, stage))
+
+
+def _clear_if_changed(folder: Path, wanted: str) -> None:
+    """What an earlier, different job left of this stage would be taken for its own when it resumes."""
+    mark = folder / "hash"
+    if folder.exists() and (not mark.exists() or mark.read_text() != wanted):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text(wanted)
+
+
+def _summarise(context: RunContext, memory: PeakMemory) -> None:
+    stages, results, comparisons = [], [], []
+    for name in context.job.stages:
+        done = read_done(context.stage_folder(name))
+        stages.append(
+            {
+                "name": name,
+                "status": "finished" if done else "open",
+                "seconds": done["seconds"] if done else None,
+                "fixed_seconds": done["fixed_seconds"] if done else None,
+            }
+        )
+        results += done.get("results", []) if done else []
+        comparisons += done.get("comparisons", []) if done else []
+    write_summary(context.folder / "summary.json", results, comparisons, stages, memory.peak)

@@ -1,0 +1,176 @@
+"""An engine of plain transformers: slower than vLLM, runs wherever torch does."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rayalign.config import RolloutConfig, SamplingConfig
+from rayalign.rollout.assembly import Assembly, Draft
+from rayalign.rollout.base import Finished, Request
+from rayalign.weights.files import exactly
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+
+class LocalEngine:
+    """Draws one token of each sequence in flight at each step, with a cache over left-padded rows.
+
+    Sequences go in waves of at most `max_sequences`: rows leave as they end, new ones enter when the wave has ended or
+    when new weights have made the cache void. A candidate's random numbers come from its own seed, and the rows'
+    mathematics do not mix, so answers depend on their neighbours only through rounding.
+    """
+
+    def __init__(self, model_path: str, config: RolloutConfig) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.version = 0
+        self._config = config
+        self._device = torch.device("cuda" if config.gpus else "cpu")
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+        self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(self._device).eval()
+        self._assembly = Assembly(config.context)
+        self._waiting: list[tuple[Draft, random.Random]] = []
+        self._wave: list[tuple[Draft, random.Random]] = []
+        self._cache: DynamicCache | None = None
+        self._attention_BT = torch.empty(0)
+
+    @property
+    def pending(self) -> int:
+        return self._assembly.pending
+
+    def submit(self, request: Request) -> None:
+        drafts = self._assembly.submit(request)
+        self._waiting += [(draft, random.Random(request.seeds[draft.index])) for draft in drafts]
+
+    @torch.inference_mode()
+    def step(self) -> list[Finished]:
+        if self._cache is None:
+            free = self._config.max_sequences - len(self._wave)
+            self._wave += self._waiting[:free]
+            del self._waiting[:free]
+        if self._wave:
+            tokens_B, logprobs_B = self._draw(self._next_logits())
+            self._write(tokens_B.tolist(), logprobs_B.tolist())
+        return self._assembly.take()
+
+    def abort(self, group_ids: Collection[str]) -> None:
+        self._assembly.abort(group_ids)
+        self._waiting = [d for d in self._waiting if d[0].request.group_id not in group_ids]
+        self._keep([row for row, d in enumerate(self._wave) if d[0].request.group_id not in group_ids])
+
+    @torch.no_grad()
+    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        parameters = dict(self._model.named_parameters())
+        for name, tensor in exactly(weights, parameters):
+            parameters[name].copy_(tensor)
+        self._cache = None
+        self.version = version
+
+    @torch.inference_mode()
+    def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        scores = []
+        for ids in token_ids:
+            ids_T = torch.tensor(ids, device=self._device)
+            logprobs_TV = self._model(ids_T[None]).logits[0, :-1].float().log_softmax(-1)
+            scores.append(logprobs_TV.gather(-1, ids_T[1:, None])[:, 0].tolist())
+        return scores
+
+    def sleep(self) -> None:
+        assert not self.pending
+        self._model.to("cpu")
+
+    def wake(self) -> None:
+        self._model.to(self._device)
+
+    def close(self) -> None:
+        self._cache = None
+
+    def _next_logits(self) -> Tensor:
+        """Logits [B, V] after the tokens so far; without a cache all of them are read, else the last ones."""
+        if self._cache is None:
+            from transformers import DynamicCache
+
+            self._cache = DynamicCache(config=self._model.config)
+            rows = [torch.tensor((*d.request.prompt_ids, *d.token_ids)) for d, _ in self._wave]
+            input_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
+            lengths_B = torch.tensor([len(row) for row in rows])
+            width = input_BT.shape[1]
+            self._attention_BT = (torch.arange(width) >= width - lengths_B[:, None]).long().to(self._device)
+            positions_BT = (self._attention_BT.cumsum(-1) - 1).clamp(min=0)
+        else:
+            input_BT = torch.tensor([[d.token_ids[-1]] for d, _ in self._wave])
+            self._attention_BT = torch.nn.functional.pad(self._attention_BT, (0, 1), value=1)
+            positions_BT = self._attention_BT.sum(-1, keepdim=True) - 1
+        outputs = self._model(
+            input_ids=input_BT.to(self._device),
+            attention_mask=self._attention_BT,
+            position_ids=positions_BT,
+            past_key_values=self._cache,
+            logits_to_keep=1,
+        )
+        logits_BV: Tensor = outputs.logits[:, -1].float()
+        return logits_BV
+
+    def _draw(self, logits_BV: Tensor) -> tuple[Tensor, Tensor]:
+        tokens_B = torch.empty(len(self._wave), dtype=torch.long, device=self._device)
+        logprobs_BV = torch.empty_like(logits_BV)
+        uniform_B = torch.tensor([dice.random() for _, dice in self._wave], dtype=torch.float64, device=self._device)
+        configs = [draft.request.sampling for draft, _ in self._wave]
+        for sampling in dict.fromkeys(configs):
+            rows = torch.tensor([c == sampling for c in configs], device=self._device)
+            logprobs_BV[rows] = processed_logprobs(logits_BV[rows], sampling)
+            if sampling.temperature == 0.0:
+                tokens_B[rows] = logits_BV[rows].argmax(-1)
+            else:
+                tokens_B[rows] = invert(logprobs_BV[rows], uniform_B[rows])
+        return tokens_B, logprobs_BV.gather(-1, tokens_B[:, None])[:, 0]
+
+    def _write(self, tokens: list[int], logprobs: list[float]) -> None:
+        kept = []
+        for row, (draft, _) in enumerate(self._wave):
+            reason = draft.add(tokens[row], logprobs[row], self.version)
+            if reason:
+                self._assembly.finish(draft, reason)
+            else:
+                kept.append(row)
+        self._keep(kept)
+
+    def _keep(self, rows: list[int]) -> None:
+        if len(rows) == len(self._wave):
+            return
+        self._wave = [self._wave[row] for row in rows]
+        if not rows:
+            self._cache = None
+        if self._cache is not None:
+            index_N = torch.tensor(rows, device=self._device)
+            self._cache.batch_select_indices(index_N)
+            self._attention_BT = self._attention_BT[index_N]
+
+
+def processed_logprobs(logits_BV: Tensor, sampling: SamplingConfig) -> Tensor:
+    """Log-probs [B, V] of the distribution that is sampled from: temperature, then top-k, then top-p; -inf if left out.
+
+    Greedy decoding (temperature 0) has those of temperature 1.
+    """
+    logits_BV = logits_BV / (sampling.temperature or 1.0)
+    if 0 < sampling.top_k < logits_BV.shape[-1]:
+        least_B1 = logits_BV.topk(sampling.top_k).values[:, -1:]
+        logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+    if sampling.top_p < 1.0:
+        sorted_BV, order_BV = logits_BV.sort(descending=True)
+        probs_BV = sorted_BV.softmax(-1)
+        cut_BV = probs_BV.cumsum(-1) - probs_BV >= sampling.top_p
+        logits_BV = logits_BV.masked_fill(cut_BV.scatter(-1, order_BV, cut_BV), -torch.inf)
+    return logits_BV.log_softmax(-1)
+
+
+def invert(logprobs_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """Tokens [B] drawn by inverting the cumulative distribution at one uniform number a row; never one of mass 0."""
+    total_BV = logprobs_BV.double().exp().cumsum(-1)
+    return torch.searchsorted(total_BV, uniform_B[:, None] * total_BV[:, -1:], right=True)[:, 0]

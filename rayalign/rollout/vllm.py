@@ -1,0 +1,206 @@
+"""The vLLM adapter: the synchronous engine in this process, stepped by our own loop.
+
+The environment variables of `environment` must be set before vllm is imported. vLLM changes its process (thread counts,
+os.environ), so nothing else should live there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rayalign.config import RolloutConfig
+from rayalign.errors import InputError
+from rayalign.rollout.assembly import Assembly, Draft
+from rayalign.rollout.base import Finished, Request
+from rayalign.weights.files import exactly, shapes
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput
+
+_log = logging.getLogger(__name__)
+_IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
+
+
+def environment(config: RolloutConfig) -> dict[str, str]:
+    """What must be in the environment of the engine's process before vllm is imported."""
+    variables = {_IN_PROCESS: "0", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    if config.gpus:
+        return variables
+    binding = {"VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(config.tensor_parallel)))}
+    return {
+        **variables,
+        # One sampling helper is compiled whatever enforce_eager says, for 4 to 11 s and no gain on a CPU.
+        "TORCH_COMPILE_DISABLE": "1",
+        "OMP_NUM_THREADS": str(config.threads),
+        **(binding if config.tensor_parallel > 1 else {}),
+    }
+
+
+class VllmEngine:
+    """Each candidate is a request of its own, so that its seed alone decides what is drawn.
+
+    `score` takes sequences shorter than the context, since vLLM keeps room for one more token.
+    """
+
+    def __init__(self, model_path: str, config: RolloutConfig) -> None:
+        if os.environ.get(_IN_PROCESS) != "0":
+            raise InputError(
+                f"{_IN_PROCESS} is not 0; start the engine's process with rollout.vllm.environment(config)"
+            )
+        from vllm import LLM
+
+        self.version = 0
+        self._gpu = config.gpus > 0
+        self._names = frozenset(shapes(Path(model_path)))
+        self._assembly = Assembly(config.context)
+        self._drafts: dict[str, Draft] = {}
+        self._scores: dict[str, list[float] | None] = {}
+        self._llm = LLM(
+            model_path,
+            dtype=config.dtype,
+            max_model_len=config.context,
+            max_num_seqs=config.max_sequences,
+            kv_cache_memory_bytes=config.cache_bytes,
+            tensor_parallel_size=config.tensor_parallel,
+            logprobs_mode="processed_logprobs",
+            skip_tokenizer_init=True,
+            generation_config="vllm",
+            # A probe right after a load goes before the groups that the load has put back in line.
+            scheduling_policy="priority",
+            enforce_eager=not self._gpu,
+            enable_sleep_mode=self._gpu,
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+        )
+        self._engine = self._llm.llm_engine
+        self._engine.set_weight_version("0")
+
+    @property
+    def pending(self) -> int:
+        return self._assembly.pending
+
+    def submit(self, request: Request) -> None:
+        for draft in self._assembly.submit(request):
+            self._drafts[f"{request.group_id}/{draft.index}"] = draft
+            sampling = request.sampling
+            self._add(
+                f"{request.group_id}/{draft.index}",
+                request.prompt_ids,
+                seed=request.seeds[draft.index],
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                max_tokens=draft.limit,
+                stop_token_ids=list(request.stop_ids),
+                logprobs=0,
+            )
+
+    def step(self) -> list[Finished]:
+        if self._drafts:
+            self._advance()
+        return self._assembly.take()
+
+    def abort(self, group_ids: Collection[str]) -> None:
+        self._drop(group_ids)
+        self._assembly.abort(group_ids)
+
+    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        named = exactly(weights, self._names)
+        workers = self._engine.vllm_config.parallel_config.world_size
+        self._llm.collective_rpc(_reload, args=(named if workers == 1 else list(named),))
+        # What is in flight is put back in line, and its cache is computed again with the new weights.
+        self._engine.reset_prefix_cache(reset_running_requests=True)
+        self._engine.set_weight_version(str(version))
+        self.version = version
+
+    def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        keys = [f"score/{row}" for row in range(len(token_ids))]
+        self._scores = dict.fromkeys(keys)
+        for key, ids in zip(keys, token_ids, strict=True):
+            self._add(key, ids, priority=-1, temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        while None in self._scores.values():
+            self._advance()
+        return [scores for scores in self._scores.values() if scores is not None]
+
+    def sleep(self) -> None:
+        assert not self.pending
+        if self._gpu:
+            self._llm.sleep(level=2)
+        else:
+            _log.debug("an engine on a CPU has no device memory to give back")
+
+    def wake(self) -> None:
+        if self._gpu:
+            self._llm.wake_up()
+
+    def close(self) -> None:
+        self._engine.engine_core.shutdown()
+
+    def _drop(self, group_ids: Collection[str]) -> None:
+        gone = [key for key, draft in self._drafts.items() if draft.request.group_id in group_ids]
+        self._engine.abort_request(gone)
+        for key in gone:
+            del self._drafts[key]
+
+    def _add(self, key: str, ids: Sequence[int], *, priority: int = 0, **settings: Any) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            **settings,
+            ignore_eos=True,
+            detokenize=False,
+            flat_logprobs=True,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        self._engine.add_request(key, {"prompt_token_ids": list(ids)}, params, priority=priority)
+
+    def _advance(self) -> None:
+        for output in self._engine.step():
+            draft = self._drafts.pop(output.request_id, None)
+            if draft is not None:
+                self._take(draft, output)
+            elif output.request_id in self._scores:
+                self._scores[output.request_id] = _first_of_each(output.prompt_logprobs)[1:]
+
+    def _take(self, draft: Draft, output: RequestOutput) -> None:
+        answer = output.outputs[0]
+        if answer.finish_reason not in ("stop", "length"):
+            self._assembly.fail(draft.request.group_id, f"vLLM ended an answer with {answer.finish_reason}")
+            self._drop([draft.request.group_id])
+            return
+        draft.token_ids = list(answer.token_ids)
+        draft.logprobs = _first_of_each(answer.logprobs)
+        draft.starts = [(span.start, int(span.version)) for span in answer.weight_versions]
+        self._assembly.finish(draft, answer.finish_reason)
+
+
+def _first_of_each(flat: Any) -> list[float]:
+    """The log-prob of the token itself at each position; vLLM puts it before the most likely ones."""
+    return [
+        flat.logprobs[start] if end > start else 0.0
+        for start, end in zip(flat.start_indices, flat.end_indices, strict=True)
+    ]
+
+
+def _reload(worker: Any, named: Iterable[tuple[str, Tensor]]) -> None:
+    """Runs in each worker: vLLM's layerwise reload, and what it leaves out on a CPU."""
+    from vllm.config import set_current_vllm_config
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+    runner = worker.model_runner
+    with set_current_vllm_config(worker.vllm_config), torch.no_grad():
+        initialize_layerwise_reload(runner.model)
+        runner.model.load_weights(named)
+        finalize_layerwise_reload(runner.model, runner.model_config)
+        if runner.device.type == "cpu" and runner.model_config.hf_text_config.tie_word_embeddings:
+            # The output head works on a packed copy of the embeddings, which the reload does not renew.
+            dispatch_cpu_unquantized_gemm(runner.model.lm_head, remove_weight=False)

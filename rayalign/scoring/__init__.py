@@ -1,0 +1,1 @@
+"""Scorers: what gives each candidate a number, or says why it has none."""

@@ -1,0 +1,50 @@
+"""A scalar-head reward model as a scorer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rayalign.config import LearnerConfig
+from rayalign.data.chat import encode_example
+from rayalign.data.collate import EncodedRow, collate_examples
+from rayalign.data.tokenizer import load_tokenizer
+from rayalign.models.frozen import Frozen
+from rayalign.types import Batch, Group, Score, Trajectory
+
+
+class RewardModelScorer:
+    """Scores the last token of prompt and answer.
+
+    Where the reward model has the policy's tokenizer it reads the very tokens that were written; else the dialogue is
+    rendered anew by its own template.
+    """
+
+    def __init__(self, model: str, config: LearnerConfig, policy: str) -> None:
+        self._model = Frozen(model, "scalar", config)
+        self._tokenizer = load_tokenizer(model)
+        self._same_tokens = self._tokenizer.get_vocab() == load_tokenizer(policy).get_vocab()
+
+    def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        """One forward over all candidates of all groups."""
+        rows = [self._row(group, t) for group in groups for t in group.trajectories]
+        rollouts = collate_examples(rows, pad_id=self._tokenizer.pad_token_id)
+        tensors = {
+            "input_ids_BT": rollouts.input_ids_BT,
+            "attention_mask_BT": rollouts.attention_mask_BT,
+            "policy_mask_BT": rollouts.policy_mask_BT,
+        }
+        scores_B = self._model.evaluate(Batch(tensors, rollouts.group_B)).scores_B
+        assert scores_B is not None
+        values = iter(scores_B.tolist())
+        return [tuple(_score(next(values)) for _ in group.trajectories) for group in groups]
+
+    def _row(self, group: Group, trajectory: Trajectory) -> EncodedRow:
+        if self._same_tokens:
+            return EncodedRow(trajectory.token_ids, trajectory.policy_mask, group=0)
+        token_ids, mask = encode_example(self._tokenizer, group.prompt, trajectory.text)
+        return EncodedRow(tuple(token_ids), mask, group=0)
+
+
+def _score(value: float) -> Score:
+    return Score(value) if math.isfinite(value) else Score(None, "the reward model's score is not finite")

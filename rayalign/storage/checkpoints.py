@@ -1,0 +1,120 @@
+"""Checkpoints that exist whole or not at all.
+
+    begin    .iteration-000012.tmp/   every role writes its files here
+    commit   the same, with manifest.json written last, then renamed to iteration-000012/
+
+A kill before the rename leaves a hidden folder that `latest` removes; after it, the checkpoint is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from rayalign.storage.records import atomic_write, dumps, finite, sync_folder
+
+logger = logging.getLogger(__name__)
+Manifest = dict[str, Any]
+
+
+class CheckpointStore:
+    """The checkpoints of one stage: the last `keep` and the best one. Called from one process."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._keep = folder, keep
+
+    def begin(self, iteration: int) -> Path:
+        """An empty folder that the roles fill, on whichever machine they are."""
+        path = self._folder / f".iteration-{iteration:06d}.tmp"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        return path
+
+    def commit(self, path: Path, manifest: Manifest) -> Path:
+        """Make what was written under `path` (from `begin`) the latest checkpoint; where it is now.
+
+        `score` in the manifest (higher is better) lets a checkpoint become the best; NaN and None never do.
+        """
+        files = {str(f.relative_to(path)): _seal(f) for f in sorted(path.rglob("*")) if f.is_file()}
+        for folder in [path, *(f for f in path.rglob("*") if f.is_dir())]:
+            sync_folder(folder)
+        atomic_write(path / "manifest.json", [dumps({"manifest": finite(manifest), "files": files})])
+        target = path.with_name(path.name.removeprefix(".").removesuffix(".tmp"))
+        if target.exists():
+            # the same iteration, made again after a resume from an earlier one
+            target.rename(target.with_name(f".{target.name}.replaced.tmp"))
+        path.rename(target)
+        sync_folder(self._folder)
+        self._point("last", target)
+        self._prune()
+        self._remove_uncommitted()
+        return target
+
+    def latest(self) -> tuple[Path, Manifest] | None:
+        """The newest checkpoint whose files are as they were committed; uncommitted ones are removed."""
+        self._remove_uncommitted()
+        for path in reversed(self._committed()):
+            content = json.loads((path / "manifest.json").read_text())
+            damaged = [name for name, seal in content["files"].items() if _damaged(path / name, seal)]
+            if not damaged:
+                return path, content["manifest"]
+            logger.warning("%s is skipped: %s missing or changed since it was written", path, ", ".join(damaged[:5]))
+        return None
+
+    def best(self) -> Path | None:
+        """The checkpoint with the highest score, of equals the earliest; None where none has a score."""
+        scored = [(s, p) for p in self._committed() if (s := _score(p)) is not None]
+        return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+    def _committed(self) -> list[Path]:
+        return sorted(p for p in self._folder.glob("iteration-*") if (p / "manifest.json").is_file())
+
+    def _prune(self) -> None:
+        best = self.best()
+        if best is not None:
+            self._point("best", best)
+        for path in self._committed()[: -self._keep]:
+            if path != best:
+                shutil.rmtree(path)
+
+    def _remove_uncommitted(self) -> None:
+        for path in self._folder.glob(".iteration-*.tmp"):
+            shutil.rmtree(path)
+
+    def _point(self, name: str, target: Path) -> None:
+        """Have the link `name` lead to a checkpoint, for people; nothing here reads it."""
+        temporary = self._folder / f".{name}.tmp"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target.name)
+        temporary.replace(self._folder / name)
+
+
+def _score(path: Path) -> float | None:
+    score: float | None = json.loads((path / "manifest.json").read_text())["manifest"].get("score")
+    return score
+
+
+def _checksum(path: Path) -> str:
+    digest = xxhash.xxh3_64()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _seal(path: Path) -> dict[str, Any]:
+    """Make a file durable; its size and checksum."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return {"bytes": path.stat().st_size, "xxh3_64": _checksum(path)}
+
+
+def _damaged(path: Path, seal: dict[str, Any]) -> bool:
+    return not path.is_file() or path.stat().st_size != seal["bytes"] or _checksum(path) != seal["xxh3_64"]

@@ -1,0 +1,212 @@
+"""Where metrics go: JSONL always, and as the job says console, TensorBoard, Weights & Biases."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from rayalign.config import TrackingConfig
+from rayalign.storage.records import cut_torn_line, dumps, finite, read_jsonl
+from rayalign.types import Metric, Metrics
+
+_SHOWN = {
+    "reward/mean": "reward {:.3f}",
+    "kl/reference": "KL {:.4f}",
+    "eval/loss": "held-out loss {:.4f}",
+    "rollout/tokens_per_second": "{:.0f} tokens/s",
+}
+
+
+class MetricSink(Protocol):
+    """Takes the metrics of each step."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take the metrics of one step, by name `area/name`; after a resume a step may come again."""
+
+    def close(self) -> None:
+        """Flush; nothing is written after."""
+
+
+def reduce(metrics: Sequence[Metrics]) -> dict[str, float]:
+    """Observations from micro-batches, ranks or steps, each name reduced in its own way."""
+    merged: dict[str, Metric] = {}
+    for name, metric in (item for observed in metrics for item in observed.items()):
+        merged[name] = merged[name].merge(metric) if name in merged else metric
+    return {name: metric.value for name, metric in merged.items()}
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl by step, also while it grows; of a step written twice, the later."""
+    rows = {row["step"]: row for row in read_jsonl(path, growing=True)}
+    return [rows[step] for step in sorted(rows)]
+
+
+class JsonlSink:
+    """Rows {"step", "time", "metrics"}; a number that is not finite becomes null."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cut_torn_line(path)
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one row."""
+        values = finite({name: float(value) for name, value in metrics.items()})
+        self._file.write((dumps({"step": step, "time": time.time(), "metrics": values}) + "\n").encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoardSink:
+    """Event files for TensorBoard."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a scalar for each metric."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        self._writer.close()
+
+
+class WandbSink:
+    """A run at Weights & Biases, continued after a resume; WANDB_MODE=offline keeps it under the folder."""
+
+    def __init__(self, project: str, run_name: str, folder: Path, config: Mapping[str, Any] | None = None) -> None:
+        import wandb
+
+        folder.mkdir(parents=True, exist_ok=True)
+        identity = folder / "wandb-id"
+        if not identity.exists():
+            identity.write_text(uuid.uuid4().hex)
+        self._run = wandb.init(
+            project=project,
+            name=run_name,
+            id=identity.read_text(),
+            resume="allow",
+            dir=str(folder),
+            config=dict(config or {}),
+        )
+        # a step axis of our own, since wandb's refuses steps that a resumed run makes again
+        self._run.define_metric("*", step_metric="step")
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log one step."""
+        self._run.log({**metrics, "step": step})
+
+    def close(self) -> None:
+        """Finish the run and its upload."""
+        self._run.finish()
+
+
+class ConsoleSink:
+    """A progress line: slowest phase, step, reward, KL, tokens/s, time left; without a terminal a line now and then."""
+
+    def __init__(
+        self,
+        title: str,
+        total: int | None,
+        console: Console | None = None,
+        *,
+        every: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._title, self._total, self._every, self._clock = title, total, every, clock
+        self._console = console or Console(stderr=True)
+        self._first: tuple[int, float] | None = None
+        self._printed, self._pending = float("-inf"), ""
+        self._bar = Progress(
+            BarColumn(bar_width=24), TextColumn("{task.description}", markup=False), console=self._console
+        )
+        self._task = self._bar.add_task(title, total=total)
+        if self._console.is_terminal:
+            self._bar.start()
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Show one step."""
+        now = self._clock()
+        self._first = self._first or (step, now)
+        self._pending = self._line(step, metrics, now)
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=step, description=self._pending)
+        elif now - self._printed >= self._every:
+            self._print(now)
+
+    def close(self) -> None:
+        """Leave the last step on the screen."""
+        if self._console.is_terminal:
+            self._bar.stop()
+        elif self._pending:
+            self._print(self._clock())
+
+    def _print(self, now: float) -> None:
+        self._console.print(self._pending, soft_wrap=True, markup=False, highlight=False)
+        self._printed, self._pending = now, ""
+
+    def _line(self, step: int, metrics: Mapping[str, float], now: float) -> str:
+        parts = [self._title, f"{step}/{self._total}" if self._total else str(step)]
+        parts += [text.format(metrics[name]) for name, text in _SHOWN.items() if name in metrics]
+        return "  ".join([*parts, *_slowest(metrics), *self._left(step, now)])
+
+    def _left(self, step: int, now: float) -> list[str]:
+        """Time left, by the pace since the first step that this process made."""
+        first, since = self._first or (step, now)
+        if not self._total or step <= first:
+            return []
+        seconds = round((now - since) / (step - first) * (self._total - step))
+        return [f"{seconds // 60}:{seconds % 60:02d} left"]
+
+
+def _slowest(metrics: Mapping[str, float]) -> list[str]:
+    phases = {n.removeprefix("phase/"): v for n, v in metrics.items() if n.startswith("phase/") and n != "phase/total"}
+    if not phases:
+        return []
+    name = max(phases, key=lambda n: phases[n])
+    return [f"mostly {name} ({phases[name]:.1f} s)"]
+
+
+class MultiSink:
+    """Hands everything to several sinks."""
+
+    def __init__(self, sinks: Sequence[MetricSink]) -> None:
+        self._sinks = tuple(sinks)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write to each."""
+        for sink in self._sinks:
+            sink.write(step, metrics)
+
+    def close(self) -> None:
+        """Close each."""
+        for sink in self._sinks:
+            sink.close()
+
+
+def open_sinks(
+    tracking: TrackingConfig,
+    folder: Path,
+    run_name: str,
+    total: int | None,
+    config: Mapping[str, Any] | None = None,
+) -> MetricSink:
+    """The sinks of one stage, whose files are put into `folder`; `total` steps are to come, None where unknown."""
+    sinks: list[MetricSink] = [JsonlSink(folder / "metrics.jsonl"), ConsoleSink(run_name, total)]
+    if tracking.tensorboard:
+        sinks.append(TensorBoardSink(folder / "tensorboard"))
+    if tracking.wandb:
+        sinks.append(WandbSink(tracking.wandb, run_name, folder, config))
+    return MultiSink(sinks)

@@ -1,0 +1,130 @@
+"""Records as JSON lines. Floats round-trip exactly; NaN and infinity are refused, since JSON has neither."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from rayalign.errors import InputError
+
+T = TypeVar("T")
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def encode(record: Any) -> dict[str, Any]:
+    """Any dataclass of `rayalign.types` that holds no tensors, as what `json` can write."""
+    kind: Any = type(record)
+    row: dict[str, Any] = _adapter(kind).dump_python(record)
+    return row
+
+
+def decode(kind: type[T], row: object, where: str = "a record") -> T:
+    """The record that `encode` made `row` from; InputError, which names `where` it stood, when it is none."""
+    try:
+        record: T = _adapter(cast(Any, kind)).validate_python(row)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(f"{where}: not a {kind.__name__}: {key}: {first['msg']}. Correct or remove it.") from None
+    return record
+
+
+def dumps(row: object) -> str:
+    """One line of JSON, without its end."""
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise InputError(f"A record cannot be written as JSON: {error}. The record: {str(row)[:200]}") from None
+
+
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`row` with None in the place of NaN and infinity, for logs, which must not stop a run."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def read_jsonl(path: Path, *, growing: bool = False) -> Iterator[dict[str, Any]]:
+    """The rows of a file, split at "\\n" only; `growing` passes over a last line that is still being written."""
+    return (row for _, row in positioned_jsonl(path, growing=growing))
+
+
+def positioned_jsonl(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """As `read_jsonl`, each row with the byte at which its line starts."""
+    start = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if growing and not line.endswith(b"\n"):
+                return
+            if line.strip():
+                yield start, _parse(line, f"{path}:{number}")
+            start += len(line)
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row: dict[str, Any] = json.loads(line, parse_constant=_refuse)
+    except ValueError as error:
+        raise InputError(f"{where} is not a line of JSON: {error}. Repair or remove the line.") from None
+    return row
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def read_records(path: Path, kind: type[T]) -> Iterator[T]:
+    """The rows of a file as records of one kind."""
+    return (decode(kind, row, f"{path}, row {i}") for i, row in enumerate(read_jsonl(path), start=1))
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> None:
+    """Write mappings or records, one for each line; the file appears whole or not at all."""
+    atomic_write(path, (dumps(r if isinstance(r, Mapping) else encode(r)) + "\n" for r in rows))
+
+
+def atomic_write(path: Path, parts: Iterable[str]) -> None:
+    """Replace the file's text, such that a kill at any time leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside the folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def cut_torn_line(path: Path) -> bool:
+    """Cut off a last line without its end, left by a kill in the middle of a write; whether there was one."""
+    if not path.exists():
+        return False
+    end = 0
+    with path.open("rb+") as file:
+        for line in file:
+            end += len(line) if line.endswith(b"\n") else 0
+        torn = end < file.tell()
+        file.truncate(end)
+    return torn

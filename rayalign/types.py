@@ -1,0 +1,238 @@
+"""The records that cross module boundaries.
+
+Shapes, here and in the whole package: P prompts, K candidates, B sequences, T tokens, V vocabulary.
+A per-token tensor is aligned with the tokens themselves: entry [b, t] speaks of token t, so `logprobs_BT[b, t]` is the
+log-probability of token t given tokens before t, and `values_BT[b, t]` is the value of the state before token t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Role = Literal["policy", "critic", "reference", "reward"]
+Unit = Literal["sequence", "pair", "group"]
+Author = Literal["policy", "environment", "template"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a dialogue."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One input: a dialogue that ends where the assistant is to answer."""
+
+    id: str
+    """stable within its data set"""
+    messages: tuple[Message, ...]
+    meta: Mapping[str, str] = field(default_factory=dict)
+    """what the data set knows besides, such as the family or the split; never shown to a model"""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One answer to a prompt."""
+
+    text: str
+    source: str = "dataset"
+    score: float | None = None
+    """higher is better; None when absent, never zero for a failure"""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of an offline data set: a demonstration has one candidate, a comparison two scored ones, a ranking more."""
+
+    prompt: Prompt
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A judge's verdict on two answers, in AlpacaFarm's convention."""
+
+    prompt: Prompt
+    first: Candidate
+    second: Candidate
+    preference: float | None
+    """1 first better, 2 second better, between them a probability, 1.5 a tie, None no verdict"""
+    annotator: str
+
+    def as_example(self) -> Example | None:
+        """The comparison as two scored candidates, None without a verdict."""
+        if self.preference is None:
+            return None
+        scores = (2.0 - self.preference, self.preference - 1.0)
+        pair = (replace(self.first, score=scores[0]), replace(self.second, score=scores[1]))
+        return Example(self.prompt, pair)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of tokens with one author, from `start` to the next segment's start."""
+
+    start: int
+    author: Author
+    version: int = -1
+    """the weights that wrote it; -1 where no policy did"""
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One candidate with everything that training needs of it."""
+
+    group_id: str
+    index: int
+    """which candidate of its group"""
+    token_ids: tuple[int, ...]
+    """prompt and answer"""
+    segments: tuple[Segment, ...]
+    logprobs: tuple[float, ...]
+    """behaviour log-probabilities, one for each policy token, of the distribution that was sampled from"""
+    finish_reason: FinishReason
+    text: str = ""
+    """the answer, decoded without special tokens"""
+
+    @property
+    def policy_mask(self) -> list[bool]:
+        """True for each token that the policy wrote."""
+        mask: list[bool] = []
+        ends = [s.start for s in self.segments[1:]] + [len(self.token_ids)]
+        for segment, end in zip(self.segments, ends, strict=True):
+            mask.extend([segment.author == "policy"] * (end - segment.start))
+        return mask
+
+    @property
+    def version(self) -> int:
+        """The oldest weights that wrote any of it."""
+        return min(s.version for s in self.segments if s.author == "policy")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a scorer says of one candidate: a number, or absent with a reason."""
+
+    value: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The candidates of one prompt, consumed together by one iteration."""
+
+    id: str
+    prompt: Prompt
+    iteration: int
+    trajectories: tuple[Trajectory, ...]
+    scores: tuple[Score, ...] = ()
+    """one for each trajectory once scored"""
+
+    @property
+    def version(self) -> int:
+        """The oldest weights that wrote any of it; its staleness is counted from here."""
+        return min(t.version for t in self.trajectories)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number that knows how it is reduced over micro-batches, ranks and steps."""
+
+    value: float
+    weight: float = 1.0
+    reduction: Literal["mean", "sum", "max", "min"] = "mean"
+
+    def merge(self, other: Metric) -> Metric:
+        """This metric with another observation of the same name."""
+        if self.reduction != "mean":
+            combine = {"sum": lambda a, b: a + b, "max": max, "min": min}[self.reduction]
+            return replace(self, value=combine(self.value, other.value), weight=self.weight + other.weight)
+        weight = self.weight + other.weight
+        if weight == 0.0:
+            return self
+        return Metric((self.value * self.weight + other.value * other.weight) / weight, weight)
+
+
+Metrics = dict[str, Metric]
+
+
+@dataclass(slots=True)
+class Rollouts:
+    """What `Algorithm.prepare` sees: sequences of one iteration (or of an offline data set), padded on the right."""
+
+    input_ids_BT: Tensor
+    attention_mask_BT: Tensor
+    """1 for each real token"""
+    policy_mask_BT: Tensor
+    """1 for each token that is trained on"""
+    group_B: Tensor
+    """which group each row belongs to; rows of a group are neighbours"""
+    scores_B: Tensor | None = None
+    """NaN where absent"""
+    ended_B: Tensor | None = None
+    """1 where the answer ended by itself, 0 where it was cut"""
+    behaviour_logprobs_BT: Tensor | None = None
+    logprobs_BT: Tensor | None = None
+    """the trainer's own, before the first update of this iteration"""
+    reference_logprobs_BT: Tensor | None = None
+    values_BT: Tensor | None = None
+    staleness_B: Tensor | None = None
+    """weight versions between writing and consuming"""
+    state: Mapping[str, float] = field(default_factory=dict)
+    """controllers' state (adaptive KL, running moments) before this batch"""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What learners are fed: named tensors with one row for each sequence, and which rows belong together."""
+
+    tensors: dict[str, Tensor]
+    """always `input_ids_BT`, `attention_mask_BT`, `policy_mask_BT`; besides what the algorithm's losses read"""
+    unit_B: Tensor
+    """rows with the same number are one unit: sharding and micro-batching never split it"""
+    metrics: Metrics = field(default_factory=dict)
+    state: Mapping[str, float] = field(default_factory=dict)
+    """controllers' state after this batch"""
+
+    def __len__(self) -> int:
+        return int(self.unit_B.shape[0])
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def rows(self, index_N: Tensor) -> Batch:
+        """The rows named by `index_N`, without metrics and state."""
+        return Batch({k: v[index_N] for k, v in self.tensors.items()}, self.unit_B[index_N])
+
+
+Minibatch = Batch
+
+
+@dataclass(slots=True)
+class Outputs:
+    """What the Learner computed for a minibatch; log-probs and entropy at the stage's temperature, never logits."""
+
+    logprobs_BT: Tensor | None = None
+    entropy_BT: Tensor | None = None
+    values_BT: Tensor | None = None
+    """scalar head at the state before each token (critic)"""
+    scores_B: Tensor | None = None
+    """scalar head at the last real token (reward)"""
+
+
+@dataclass(slots=True)
+class LossSum:
+    """A loss as a sum: the Learner divides by the normaliser of the global minibatch."""
+
+    numerator: Tensor
+    normaliser: float
+    metrics: Metrics = field(default_factory=dict)

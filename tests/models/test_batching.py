@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rayalign.models.batching import micro_batches, micro_rows, minibatches, shard, trim, unit_rows
+from rayalign.types import Batch
+
+
+def batch_of(lengths: list[int], units: list[int]) -> Batch:
+    mask_BT = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    rows_B = torch.arange(len(lengths))
+    return Batch({"attention_mask_BT": mask_BT, "row_B": rows_B}, torch.tensor(units))
+
+
+def numbers(tensors: list[Tensor]) -> list[list[int]]:
+    return [x.tolist() for x in tensors]
+
+
+def test_unit_rows_finds_rows_that_are_no_neighbours() -> None:
+    assert numbers(unit_rows(batch_of([1, 1, 1, 1], [7, 3, 7, 3]))) == [[1, 3], [0, 2]]
+
+
+def test_shard_balances_tokens_and_keeps_units() -> None:
+    batch = batch_of([9, 2, 3, 3, 5], [0, 1, 1, 2, 3])
+    # units cost 9, 5, 3, 5: the 9 goes to rank 0, both 5s to rank 1, then the 3 to rank 0
+    assert [shard(batch, rank, 2)["row_B"].tolist() for rank in (0, 1)] == [[0, 3], [1, 2, 4]]
+
+
+def test_shard_may_leave_a_rank_without_rows() -> None:
+    batch = batch_of([3, 4], [0, 0])
+    assert [len(shard(batch, rank, 3)) for rank in range(3)] == [2, 0, 0]
+
+
+def test_minibatches_hold_each_row_once_and_whole_units() -> None:
+    batch = batch_of([1] * 10, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
+    parts = [m["row_B"].tolist() for m in minibatches(batch, 4, torch.Generator().manual_seed(0))]
+    assert [len(p) for p in parts] == [4, 4, 2]
+    assert sorted(sum(parts, [])) == list(range(10))
+    assert all(p[i] // 2 == p[i + 1] // 2 for p in parts for i in range(0, len(p), 2))
+
+
+def test_minibatches_are_shuffled_anew_and_repeat_with_the_seed() -> None:
+    batch = batch_of([1] * 20, list(range(20)))
+    generator = torch.Generator().manual_seed(1)
+    first, second = (numbers([m["row_B"] for m in minibatches(batch, 5, generator)]) for _ in range(2))
+    again = numbers([m["row_B"] for m in minibatches(batch, 5, torch.Generator().manual_seed(1))])
+    assert first != second
+    assert first == again
+
+
+def test_a_unit_larger_than_a_minibatch_goes_alone() -> None:
+    batch = batch_of([1] * 5, [0, 0, 0, 0, 1])
+    sizes = sorted(len(m) for m in minibatches(batch, 2, torch.Generator()))
+    assert sizes == [1, 4]
+
+
+def test_micro_rows_sort_by_length_within_the_budget() -> None:
+    assert numbers(micro_rows(batch_of([2, 8, 3, 7, 1], [0, 1, 2, 3, 4]), 16)) == [[1, 3], [2, 0, 4]]
+
+
+def test_a_unit_over_the_budget_goes_alone() -> None:
+    assert numbers(micro_rows(batch_of([8, 8, 2, 2], [0, 0, 1, 2]), 4)) == [[0, 1], [2, 3]]
+
+
+def test_micro_batches_lose_padding_columns_only() -> None:
+    widths = [m["attention_mask_BT"].shape for m in micro_batches(batch_of([8, 3, 2], [0, 1, 2]), 8)]
+    assert widths == [(1, 8), (2, 3)]
+
+
+def test_trim_cuts_both_sides() -> None:
+    mask_BT = torch.tensor([[0, 0, 1, 1, 0], [0, 1, 1, 0, 0]])
+    cut = trim(Batch({"attention_mask_BT": mask_BT, "scores_B": torch.ones(2)}, torch.arange(2)))
+    assert cut["attention_mask_BT"].tolist() == [[0, 1, 1], [1, 1, 0]]
+    assert cut["scores_B"].shape == (2,)
+
+
+def test_micro_rows_of_nothing() -> None:
+    batch = batch_of([2], [0])
+    assert micro_rows(batch.rows(torch.empty(0, dtype=torch.long)), 8) == []

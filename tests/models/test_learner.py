@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from rayalign.algorithms.base import load
+from rayalign.config import LearnerConfig
+from rayalign.models.heads import TokenLogprobs
+from rayalign.models.learner import Learner, schedule
+from rayalign.types import Batch
+from tests.models.conftest import WEIGHTED, make_batch, make_learner, settings, train, weights
+
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def expected(folder: str) -> Weights:
+    """Weights after two passes in a world of one, each minibatch in one micro-batch."""
+    learner = make_learner(folder)
+    train(learner, passes=2)
+    return weights(learner)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left behind; see ranks.py."""
+    out = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    path = os.pathsep.join(p for p in sys.path if p)
+    command = [sys.executable, "-m", "tests.models.ranks", folder, str(out)]
+    environments = [os.environ | common | {"RANK": str(rank), "PYTHONPATH": path} for rank in (0, 1)]
+    processes = [subprocess.Popen(command, env=e, stderr=subprocess.PIPE, text=True) for e in environments]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    return out
+
+
+def assert_close(got: Weights, wanted: Weights, tolerance: float = 1e-6) -> None:
+    torch.testing.assert_close(got, wanted, atol=tolerance, rtol=0)
+
+
+def test_steps_are_those_of_plain_torch(folder: str) -> None:
+    config = settings(learning_rate=0.01, eps=1e-4, betas=(0.9, 0.95), weight_decay=0.1, clip_norm=0.3, minibatch=12)
+    learner = make_learner(folder, config)
+    metrics = train(learner, passes=3)
+    head = TokenLogprobs(AutoModelForCausalLM.from_pretrained(folder))
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.01, eps=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
+    batch = make_batch()
+    for step in metrics:
+        logprobs_BT, _ = head(batch["input_ids_BT"], batch["attention_mask_BT"], batch["policy_mask_BT"])
+        (-(batch["advantages_BT"] * logprobs_BT).sum() / batch["policy_mask_BT"].sum()).backward()
+        norm = torch.nn.utils.clip_grad_norm_(head.parameters(), 0.3)
+        assert step["learner/grad_norm"].value == pytest.approx(norm.item(), rel=1e-4)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert_close(weights(learner), dict(head.model.named_parameters()), 1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"micro_tokens": 1},
+        {"micro_tokens": 60},
+        {"micro_tokens": 60, "zero_stage": 1},
+        {"gradient_checkpointing": True},
+    ],
+)
+def test_how_it_is_computed_changes_no_gradient(folder: str, expected: Weights, changes: dict[str, Any]) -> None:
+    learner = make_learner(folder, settings(**changes))
+    train(learner, passes=2)
+    assert_close(weights(learner), expected)
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_two_ranks_end_as_one_does(two_ranks: Path, expected: Weights, folder: str, stage: int) -> None:
+    ranks = [torch.load(two_ranks / f"rank{rank}.pt", weights_only=False)[stage] for rank in (0, 1)]
+    for rank in ranks:
+        assert_close(rank["weights"], expected, 1e-5)
+        assert rank["resumed"]
+    saved = AutoModelForCausalLM.from_pretrained(two_ranks / f"model{stage}")
+    assert_close(dict(saved.state_dict()), ranks[0]["weights"], 0.0)
+    assert ranks[0]["metrics"] == ranks[1]["metrics"]
+    alone = make_learner(folder)
+    logprobs_BT = alone.evaluate(make_batch()).logprobs_BT
+    torch.testing.assert_close(ranks[1]["logprobs"], logprobs_BT[:9], atol=1e-5, rtol=0)
+    for got, wanted in zip(ranks[0]["metrics"], train(alone, passes=2), strict=True):
+        assert got.keys() == wanted.keys()
+        assert {k: m.value for k, m in got.items()} == pytest.approx({k: m.value for k, m in wanted.items()}, rel=1e-4)
+
+
+def test_the_first_ratio_of_ppo_is_one(folder: str) -> None:
+    learner = make_learner(folder, settings(micro_tokens=60), temperature=0.7)
+    batch = make_batch()
+    learner.update(batch, WEIGHTED, pass_index=0, seed=0)
+    logprobs_BT = learner.evaluate(batch).logprobs_BT
+    tensors = batch.tensors | {"logprobs_BT": logprobs_BT, "weights_BT": torch.ones_like(logprobs_BT)}
+    steps = learner.update(Batch(tensors, batch.unit_B), load({"name": "ppo"}), pass_index=0, seed=0)
+    assert steps[0]["policy/ratio_min"].value == pytest.approx(1.0, abs=1e-6)
+    assert steps[0]["policy/ratio_max"].value == pytest.approx(1.0, abs=1e-6)
+    assert steps[0]["policy/clip_fraction"].value == 0.0
+    assert steps[1]["policy/ratio_max"].value > 1.0001
+
+
+def test_metrics_of_a_step_cover_all_its_micro_batches(folder: str) -> None:
+    batch = make_batch()
+    steps = train(make_learner(folder, settings(micro_tokens=30)))
+    assert len(steps) == 2
+    assert sum(s["learner/tokens"].value for s in steps) == batch["attention_mask_BT"].sum()
+    assert sum(s["loss/toy"].weight for s in steps) == batch["policy_mask_BT"].sum()
+    assert [s["learner/skipped_steps"].value for s in steps] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16")])
+def test_a_loss_that_is_not_finite_costs_its_step_only(folder: str, stage: int, precision: str) -> None:
+    config = settings(zero_stage=stage, precision=precision, schedule="linear", minibatch=12, micro_tokens=60)
+    learner = make_learner(folder, config)
+    train(learner)
+    before, bad = weights(learner), make_batch()
+    bad.tensors["advantages_BT"][5, 5] = torch.inf
+    (skipped,) = learner.update(bad, WEIGHTED, pass_index=0, seed=0)
+    assert skipped["learner/skipped_steps"].value == 1.0
+    assert_close(weights(learner), before, 0.0)
+    (step,) = train(learner)
+    assert step["learner/skipped_steps"].value == 0.0
+    assert step["learner/learning_rate"].value == skipped["learner/learning_rate"].value
+    assert any(not torch.equal(x, before[name]) for name, x in weights(learner).items())
+
+
+@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (2, "fp32"), (0, "bf16")])
+def test_a_resumed_learner_goes_on_bit_by_bit(folder: str, tmp_path: Path, stage: int, precision: str) -> None:
+    config = LearnerConfig(
+        learning_rate=0.01, schedule="cosine", minibatch=8, zero_stage=stage, precision=precision, micro_tokens=60
+    )
+    learner = make_learner(folder, config)
+    train(learner)
+    learner.save_state(tmp_path)
+    random = torch.rand(3)
+    wanted_metrics, wanted = train(learner), weights(learner)
+    learner.close()
+    again = make_learner(folder, config)
+    again.load_state(tmp_path)
+    assert torch.equal(torch.rand(3), random)
+    assert train(again) == wanted_metrics
+    assert_close(weights(again), wanted, 0.0)
+
+
+def test_bf16_learns(folder: str) -> None:
+    learner = make_learner(folder, LearnerConfig(learning_rate=0.01, precision="bf16", minibatch=12, micro_tokens=60))
+    losses = [step["loss/toy"].value for step in train(learner, passes=8)]
+    assert losses[-1] < losses[0] - 0.5
+    assert {x.dtype for x in weights(learner).values()} == {torch.bfloat16}
+
+
+def test_a_critic_learns_from_zero_and_is_saved(
+    folder: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    config = LearnerConfig(learning_rate=0.01, minibatch=12)
+    learner = make_learner(folder, config, head="scalar", role="critic", initial="zero")
+    batch = make_batch()
+    assert not learner.evaluate(batch).values_BT.any()
+    losses = [step["loss/toy"].value for step in train(learner, passes=10)]
+    assert losses[-1] < 0.7 * losses[0]
+    learner.save(tmp_path, tokenizer)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    own_B1 = model(input_ids=batch["input_ids_BT"], attention_mask=batch["attention_mask_BT"]).logits
+    torch.testing.assert_close(learner.evaluate(batch).scores_B, own_B1[:, 0].detach(), atol=1e-5, rtol=0)
+
+
+def test_the_probe_is_at_temperature_one(folder: str) -> None:
+    learner = make_learner(folder, temperature=0.5)
+    (short, long) = learner.score_probe([[5, 6], [7, 8, 9]])
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    full_TV = model(input_ids=torch.tensor([[7, 8, 9]])).logits[0].log_softmax(dim=-1)
+    assert long == pytest.approx([full_TV[0, 8].item(), full_TV[1, 9].item()], abs=1e-5)
+    assert len(short) == 1
+
+
+def test_weights_have_the_names_of_hugging_face(folder: str) -> None:
+    named: Learner = make_learner(folder)
+    assert dict(named.named_weights()).keys() == AutoModelForCausalLM.from_pretrained(folder).state_dict().keys()
+
+
+def test_schedules() -> None:
+    def factors(schedule_name: str, warmup: int) -> list[float]:
+        factor = schedule(LearnerConfig(schedule=schedule_name, warmup_steps=warmup), 6)
+        return [factor(step) for step in range(8)]
+
+    assert factors("constant", 1) == [0.5] + [1.0] * 7
+    assert factors("linear", 2) == pytest.approx([1 / 3, 2 / 3, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
+    assert factors("cosine", 0) == pytest.approx([1.0, 0.933, 0.75, 0.5, 0.25, 0.067, 0.0, 0.0], abs=1e-3)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from rayalign.config import LearnerConfig
+from rayalign.errors import InputError
+from rayalign.models.load import load_causal, load_scalar, make_preset
+
+CONFIG = LearnerConfig()
+
+
+def test_a_preset_is_decided_by_its_seed(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        make_preset("nano", tokenizer, seed, tmp_path / name)
+    assert torch.equal(state, torch.get_rng_state())
+    a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "a")
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.lm_head.weight.data_ptr() != model.model.embed_tokens.weight.data_ptr()
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+
+
+def test_an_unknown_preset_names_the_known_ones(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="known: nano"):
+        make_preset("mini", tokenizer, 0, tmp_path)
+
+
+def test_dropout_is_off_and_the_model_evaluates(folder: str) -> None:
+    model = load_causal(folder, CONFIG)
+    assert model.config.attention_dropout == 0.0
+    assert not model.training
+
+
+def test_precision_is_that_of_the_section(folder: str) -> None:
+    assert load_causal(folder, LearnerConfig(precision="bf16")).dtype == torch.bfloat16
+
+
+def test_a_critic_starts_at_zero_on_the_causal_body(folder: str) -> None:
+    model = load_scalar(folder, CONFIG, 0, "zero")
+    assert not model.score.weight.any()
+    body = load_causal(folder, CONFIG).model.state_dict()
+    torch.testing.assert_close(model.model.state_dict(), body)
+
+
+def test_a_reward_head_has_the_deviation_of_its_width(folder: str) -> None:
+    weights = torch.cat([load_scalar(folder, CONFIG, seed).score.weight[0] for seed in range(10)])
+    assert weights.std().item() == pytest.approx(33**-0.5, rel=0.15)
+    assert torch.equal(load_scalar(folder, CONFIG, 3).score.weight, load_scalar(folder, CONFIG, 3).score.weight)
+
+
+def test_a_scalar_folder_is_taken_as_it_is(folder: str, tmp_path: Path) -> None:
+    model = load_scalar(folder, CONFIG, 5)
+    model.save_pretrained(tmp_path)
+    again = load_scalar(str(tmp_path), CONFIG, 6, "zero")
+    torch.testing.assert_close(again.state_dict(), model.state_dict())
+
+
+def test_a_classifier_is_refused(folder: str, tmp_path: Path) -> None:
+    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="3 outputs"):
+        load_scalar(str(tmp_path), CONFIG, 0)
+
+
+def test_a_missing_model_says_what_to_do() -> None:
+    with pytest.raises(InputError, match=r"hf download nobody/nothing"):
+        load_causal("nobody/nothing", CONFIG)
+
+
+def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be loaded from this folder"):
+        load_causal(str(tmp_path), CONFIG)
+
+
+def test_flash_that_is_not_there_is_refused(folder: str) -> None:
+    with pytest.raises(InputError, match="set attention to auto or sdpa"):
+        load_causal(folder, LearnerConfig(attention="flash"))

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rayalign.config import LoadedJob
+from rayalign.errors import InputError
+from rayalign.pipeline.checks import check
+
+Study = Callable[..., LoadedJob]
+
+
+def refusal(study: Study, *overrides: str) -> list[str]:
+    with pytest.raises(InputError) as error:
+        check(study(*overrides))
+    return str(error.value).splitlines()
+
+
+def test_a_sound_study_passes(study: Study) -> None:
+    check(study())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.sft.model=stage:bas", "stages.sft.model: there is no stage 'bas'; did you mean base?"),
+        ("stages.sft.model=stage:rl", "stages.sft.model: stage 'rl' does not come before stage 'sft'; put it above"),
+        (
+            "stages.rl.reward=stage:sft",
+            "stages.rl.reward: stage:sft makes a language model; expected a stage that makes a reward model",
+        ),
+        (
+            "stages.rm.examples=stage:sft",
+            "stages.rm.examples: stage:sft makes a language model; "
+            "expected a stage that makes candidates or comparisons",
+        ),
+        (
+            "stages.test.models.rm=stage:rm",
+            "stages.test.models.rm: stage:rm makes a reward model; expected a stage that makes a language model",
+        ),
+        ("stages.rl.reward=null", "stages.rl.reward: ppo needs a reward model; name a stage or a folder"),
+        (
+            "stages.rl.algorithm.kl_coeficient=1",
+            "stages.rl.algorithm: algorithm ppo: kl_coeficient is not known; did you mean kl_coefficient?",
+        ),
+        ("stages.sft.algorithm.name=stf", "stages.sft.algorithm: algorithm 'stf' is not known; did you mean sft?"),
+        ("stages.sft.roles.critic={}", "stages.sft.roles.critic: sft runs no critic; its roles: policy"),
+        (
+            "stages.rl.prompts=30",
+            "stages.rl.learner.minibatch: indivisible batch: 30 prompts x 4 candidates = 120 samples, "
+            "which is 1.88 minibatches of 64; take minibatch 60, or prompts 16 or 32",
+        ),
+        (
+            "stages.sft.roles.policy.actors=3",
+            "stages.sft.learner.minibatch: indivisible batch: 64 is not a multiple of "
+            "3 ranks x 1 samples that stay together = 3; take 63 or 66",
+        ),
+        (
+            "stages.draws.sampling.max_tokens=128",
+            "stages.draws.sampling.max_tokens: 128 tokens leave no room for a prompt in rollout.context 128",
+        ),
+        (
+            "stages.rl.guards=[{metric: kl/refrence, above: 1}]",
+            "stages.rl.guards.0.metric: 'kl/refrence' is not a metric; did you mean kl/reference?",
+        ),
+        (
+            "stages.rl.guards=[{metric: reward/mean}]",
+            "stages.rl.guards.0: a guard needs a limit; give above or below",
+        ),
+        (
+            "stages.base.model=preset:nan",
+            "stages.base.model: there is no preset 'preset:nan'; did you mean preset:nano?",
+        ),
+        (
+            "stages.test.against=[stf]",
+            "stages.test.against: 'stf' is neither in models nor in baselines; did you mean sft?",
+        ),
+        (
+            "stages.test.metric=reward",
+            "stages.test.reward: the metric reward needs a reward model; name a stage or a folder",
+        ),
+        (
+            "stages.sft.data.format=papdock",
+            "stages.sft.data: data format 'papdock' is not known; did you mean paddock?",
+        ),
+        (
+            "stages.rm.model=./none",
+            "stages.rm.model: none holds no model: there is no config.json; give a folder written by save_pretrained",
+        ),
+    ],
+)
+def test_each_problem_is_one_line_with_its_remedy(study: Study, override: str, message: str) -> None:
+    assert message in [line.partition(": ")[2] for line in refusal(study, override)]
+
+
+def test_a_problem_names_where_it_was_written(study: Study) -> None:
+    assert "/job.yaml:17: stages.rl.learner.minibatch: " in refusal(study, "stages.rl.prompts=30")[0]
+    assert refusal(study, "stages.rl.learner.minibatch=50")[0].startswith("command line: stages.rl.learner.minibatch: ")
+
+
+@pytest.mark.parametrize("setting", ["top_p=0.9", "top_k=20", "temperature=0"])
+def test_cut_distributions_are_refused_for_training_only(study: Study, setting: str) -> None:
+    assert "log-probs of the distribution that was sampled from" in refusal(study, f"stages.rl.sampling.{setting}")[0]
+    check(study(f"stages.draws.sampling.{setting}"))
+
+
+def test_an_online_algorithm_needs_live_candidates(study: Study) -> None:
+    found = refusal(study, "stages.rl.candidates=[]")
+    assert any("stages.rl.candidates: ppo trains on what the policy writes" in line for line in found)
+
+
+def test_devices_and_cpus_are_counted(study: Study) -> None:
+    asked = ("rollout.gpus=1", "stages.rl.roles.policy.gpus=1")
+    assert refusal(study, "cluster.gpus=2", *asked) == [
+        "command line: stages.rl.roles: asks for 3 devices (policy 1 x 1, generator 2 x 1), but there are 2; ask for "
+        "fewer, share them by fractions, or set cluster.gpus for a rehearsal on logical devices"
+    ]
+    check(study("cluster.gpus=3", *asked))
+    assert "asks for 6 cpus (generator 2 x 3), but there are 4" in refusal(study, "rollout.cpus=3")[0]
+
+
+def test_a_folder_needs_a_chat_template(study: Study, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    wanted = f"stages.sft.model={model}"
+    assert "model without chat template" in refusal(study, wanted)[0]
+    (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    check(study(wanted))
+    (model / "tokenizer_config.json").write_text("{}")
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    check(study(wanted))
+
+
+def test_a_group_stays_whole(study: Study) -> None:
+    rrhf = (
+        "stages.rl.algorithm=null",
+        "stages.rl.algorithm={name: rrhf}",
+        "stages.rl.candidates=[{source: live, count: 6}]",
+    )
+    assert (
+        "64 is not a multiple of 1 ranks x 6 samples that stay together = 6; take 60 or 66" in refusal(study, *rrhf)[0]
+    )
+    check(study(*rrhf, "stages.rl.learner.minibatch=48"))

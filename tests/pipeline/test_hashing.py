@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rayalign.config import Job, LoadedJob
+from rayalign.pipeline.hashing import stage_fields, stage_hashes, stage_states
+from rayalign.storage.summary import write_done
+
+Study = Callable[..., LoadedJob]
+
+
+def finish(job: Job) -> None:
+    """Mark every stage as finished."""
+    for name, fields in stage_fields(job).items():
+        folder = Path(job.output) / job.name / "stages" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_done(folder, stage_hashes(job)[name], fields=fields)
+
+
+def changed(study: Study, *overrides: str) -> list[str]:
+    before, after = (stage_hashes(study(*more).job) for more in ((), overrides))
+    return [name for name in before if before[name] != after[name]]
+
+
+@pytest.mark.parametrize(
+    ("override", "stages"),
+    [
+        ("stages.rl.iterations=20", ["rl", "test"]),
+        ("stages.rm.learner.learning_rate=1", ["rm", "rl", "test"]),
+        ("stages.verdicts.judge.flip=0.1", ["verdicts", "rm", "rl", "test"]),
+        ("stages.rl.algorithm.kl_coefficient=0.2", ["rl", "test"]),
+        ("seed=1", ["base", "sft", "draws", "verdicts", "rm", "rl", "test"]),
+        ("rollout.dtype=bfloat16", ["draws", "verdicts", "rm", "rl", "test"]),
+        ("stages.rl.roles.policy={actors: 2, gpus: 1}", []),
+        ("stages.rl.learner={micro_tokens: 1, zero_stage: 3, gradient_checkpointing: true}", []),
+        ("rollout={engines: 3, threads: 2, engine: local}", []),
+        ("cluster.call_timeout=1", []),
+        ("tracking.tensorboard=true", []),
+        ("stages.rl={keep: 5, checkpoint_every: 1}", []),
+        ("name=other", []),
+    ],
+)
+def test_a_hash_covers_what_is_computed_and_nothing_else(study: Study, override: str, stages: list[str]) -> None:
+    assert changed(study, override) == stages
+
+
+def test_a_default_written_out_changes_nothing(study: Study) -> None:
+    assert changed(study, "stages.sft.learner.clip_norm=1.0", "stages.rl.algorithm.kl_coefficient=0.1") == []
+
+
+def test_a_stages_own_name_is_not_part_of_it(study: Study) -> None:
+    one = stage_hashes(study().job)
+    other = stage_hashes(study(renamed=(("  base:", "  ground:"), (":base", ":ground"))).job)
+    assert one["base"] == other["ground"]
+
+
+def test_the_content_of_a_data_file_counts(study: Study, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("one")
+    job = study(f"stages.sft.data.path={rows}").job
+    before = stage_hashes(job)
+    rows.write_text("two")
+    assert stage_hashes(job)["sft"] != before["sft"]
+    assert stage_hashes(job)["base"] == before["base"]
+
+
+def test_states_name_the_reason(study: Study) -> None:
+    job = study().job
+    assert set(stage_states(job).values()) == {"will run: never ran"}
+    finish(job)
+    assert set(stage_states(job).values()) == {"finished"}
+    states = stage_states(study("stages.rm.learner.learning_rate=1", "stages.rm.epochs=2").job)
+    assert states["sft"] == "finished"
+    assert states["rm"] == "will run: epochs, learner.learning_rate changed"
+    assert states["rl"] == "will run: stage rm changed"
+    assert states["test"] == "will run: stage rl changed"
+
+
+def test_fields_survive_json(study: Study) -> None:
+    fields = stage_fields(study().job)
+    assert json.loads(json.dumps(fields)) == fields

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from rayalign.config import LearnerConfig, LoadedJob
+from rayalign.models.catalogue import ModelShape
+from rayalign.pipeline.plan import Plan, RolePlan, StagePlan, learner_memory, plan
+
+Study = Callable[..., LoadedJob]
+
+SHAPE = ModelShape(10, 4, 1, 2, 1, 6, True)
+
+
+def stage_of(made: Plan, name: str) -> StagePlan:
+    return next(stage for stage in made.stages if stage.name == name)
+
+
+def role_of(stage: StagePlan, name: str) -> RolePlan:
+    return next(role for role in stage.roles if role.role == name)
+
+
+def test_the_roles_of_an_online_stage(study: Study) -> None:
+    stage = stage_of(plan(study().job), "rl")
+    assert [(r.role, r.model, r.trained, r.actors) for r in stage.roles] == [
+        ("policy", "stage:sft", True, 1),
+        ("critic", "stage:rm", True, 1),
+        ("reference", "stage:sft", False, 1),
+        ("reward", "stage:rm", False, 1),
+        ("generator", "stage:sft", False, 2),
+    ]
+    # four cores for six actors
+    assert {round(r.cpus, 3) for r in stage.roles} == {0.667}
+    assert {r.devices for r in stage.roles} == {("cpu",), ("cpu", "cpu")}
+
+
+def test_named_cpus_leave_the_rest_to_share(study: Study) -> None:
+    stage = stage_of(plan(study("rollout.cpus=1").job), "rl")
+    assert (role_of(stage, "generator").cpus, role_of(stage, "policy").cpus) == (1.0, 0.5)
+
+
+def test_other_stages_run_what_they_need(study: Study) -> None:
+    made = plan(study().job)
+    roles = {stage.name: [r.role for r in stage.roles] for stage in made.stages}
+    assert roles["base"] == roles["sft"] == ["policy"]
+    assert roles["rm"] == ["reward"]
+    assert roles["draws"] == roles["test"] == ["generator"]
+    assert roles["verdicts"] == []
+
+
+def test_the_arithmetic_is_spelled_out(study: Study) -> None:
+    stage = stage_of(plan(study("stages.rl.algorithm.epochs=3").job), "rl")
+    assert stage.batch == (
+        "32 prompts x 4 candidates = 128 samples; / minibatch 64 = 2 steps; x 3 passes = 6 steps an iteration; "
+        "x 10 iterations = 60 steps"
+    )
+
+
+def test_models_are_followed_to_where_they_were_made(study: Study) -> None:
+    made = plan(study().job)
+    assert {r.parameters for s in made.stages for r in s.roles} == {984_192}
+    job = study("stages.sft.model=Qwen/Qwen2.5-0.5B-Instruct", "stages.rl.model=someone/else").job
+    # without the biases of its attention, 494,032,768 in all
+    assert role_of(stage_of(plan(job), "draws"), "generator").parameters == 494_005_120
+    assert role_of(stage_of(plan(job), "rl"), "policy").memory is None
+
+
+def test_a_learners_memory_by_hand() -> None:
+    n = SHAPE.parameters
+    fp32 = LearnerConfig(micro_tokens=8)
+    activations = 8 * 4 * 1 * 17 * 4
+    assert learner_memory(SHAPE, fp32, 1) == (8 + 4 + 4) * n + activations
+    assert learner_memory(SHAPE, fp32.model_copy(update={"zero_stage": 1}), 2) == (4 + 4 + 4) * n + activations
+    assert learner_memory(SHAPE, fp32.model_copy(update={"zero_stage": 3}), 2) == (4 + 2 + 2) * n + activations
+    bf16 = LearnerConfig(micro_tokens=8, precision="bf16", gradient_checkpointing=True)
+    assert learner_memory(SHAPE, bf16, 1) == (12 + 2 + 2) * n + 8 * 4 * 2
+
+
+def test_devices_are_given_out_in_order(study: Study) -> None:
+    overrides = ("cluster.gpus=4", "rollout.gpus=1", "stages.rl.roles={policy: {gpus: 0.5}, critic: {gpus: 0.5}}")
+    stage = stage_of(plan(study(*overrides).job), "rl")
+    assert role_of(stage, "policy").devices == role_of(stage, "critic").devices == ("gpu:0",)
+    assert role_of(stage, "generator").devices == ("gpu:1", "gpu:2")
+    both = sum(role_of(stage, r).memory or 0 for r in ("policy", "critic"))
+    assert stage.device_memory["gpu:0"] == both
+
+
+def test_an_engine_over_several_devices_claims_each(study: Study) -> None:
+    overrides = ("cluster.gpus=4", "rollout={gpus: 2, tensor_parallel: 2, cache_bytes: 1000}")
+    stage = stage_of(plan(study(*overrides).job), "draws")
+    assert role_of(stage, "generator").devices == ("gpu:0,1", "gpu:2,3")
+    assert stage.device_memory == {f"gpu:{i}": 984_192 * 2 + 1000 for i in range(4)}
+    assert stage.memory == 0
+
+
+@pytest.mark.parametrize(("capacity", "count"), [(1 << 40, 0), (1 << 20, 1)])
+def test_too_small_devices_are_warned_of(study: Study, capacity: int, count: int) -> None:
+    job = study(f"cluster.gpu_memory={capacity}", "cluster.gpus=1", "stages.sft.roles.policy.gpus=1").job
+    assert len([w for w in plan(job).warnings if w.startswith("sft needs about")]) == count

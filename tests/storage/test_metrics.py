@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import io
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rayalign.config import TrackingConfig
+from rayalign.storage.metrics import ConsoleSink, JsonlSink, open_sinks, read_metrics, reduce
+from rayalign.storage.records import read_jsonl
+from rayalign.types import Metric
+
+
+def test_reduce_merges_each_name_in_its_own_way() -> None:
+    first = {"a/mean": Metric(1.0, 3.0), "a/max": Metric(2.0, reduction="max"), "a/sum": Metric(1.0, reduction="sum")}
+    second = {"a/mean": Metric(5.0, 1.0), "a/max": Metric(-2.0, reduction="max"), "a/sum": Metric(2.0, reduction="sum")}
+    assert reduce([first, second, {"b/only": Metric(7.0)}]) == {
+        "a/mean": 2.0,
+        "a/max": 2.0,
+        "a/sum": 3.0,
+        "b/only": 7.0,
+    }
+    assert reduce([]) == {}
+
+
+def test_jsonl_rows_and_a_resume(tmp_path: Path) -> None:
+    path = tmp_path / "ppo" / "metrics.jsonl"
+    sink = JsonlSink(path)
+    sink.write(1, {"reward/mean": 0.1})
+    sink.write(2, {"reward/mean": math.nan})
+    sink.close()
+    path.write_bytes(path.read_bytes() + b'{"step": 3, "met')
+    assert [row["step"] for row in read_metrics(path)] == [1, 2]
+    again = JsonlSink(path)
+    again.write(2, {"reward/mean": 0.25})
+    again.close()
+    assert [(row["step"], row["metrics"]) for row in read_metrics(path)] == [
+        (1, {"reward/mean": 0.1}),
+        (2, {"reward/mean": 0.25}),
+    ]
+    assert [row["metrics"]["reward/mean"] for row in read_jsonl(path)] == [0.1, None, 0.25]
+
+
+def test_console_without_a_terminal_prints_a_line_now_and_then() -> None:
+    times = iter([0.0, 1.0, 6.0, 7.0, 8.0])
+    out = io.StringIO()
+    sink = ConsoleSink(
+        "ppo", 10, Console(file=out, force_terminal=False, width=60), every=5.0, clock=lambda: next(times)
+    )
+    for step in range(1, 5):
+        sink.write(step, {"reward/mean": step / 10, "phase/generate": 2.0, "phase/score": 1.0, "phase/total": 3.0})
+    sink.close()
+    first, second, last = out.getvalue().splitlines()
+    assert first == "ppo  1/10  reward 0.100  mostly generate (2.0 s)"
+    # two steps took 6 s, so that the 7 to come take 21
+    assert second == "ppo  3/10  reward 0.300  mostly generate (2.0 s)  0:21 left"
+    assert last.startswith("ppo  4/10  reward 0.400")
+
+
+def test_console_with_a_terminal_shows_the_step() -> None:
+    out = io.StringIO()
+    sink = ConsoleSink("ppo", None, Console(file=out, force_terminal=True, width=100), clock=lambda: 0.0)
+    sink.write(7, {"kl/reference": 0.5, "rollout/tokens_per_second": 1234.5})
+    sink.close()
+    assert "ppo  7  KL 0.5000  1234 tokens/s" in out.getvalue()
+
+
+def test_tensorboard_gets_scalars(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    sink = open_sinks(TrackingConfig(tensorboard=True), tmp_path, "ppo", 3)
+    sink.write(2, {"reward/mean": 0.5})
+    sink.close()
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("reward/mean")] == [(2, 0.5)]
+    assert read_metrics(tmp_path / "metrics.jsonl")[0]["metrics"] == {"reward/mean": 0.5}
+
+
+def test_wandb_offline_run_stays_in_the_folder(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    # its own process, since wandb keeps a service and threads
+    code = f"""
+from pathlib import Path
+from rayalign.storage.metrics import WandbSink
+for step in (1, 2):
+    sink = WandbSink("project", "ppo", Path({str(tmp_path)!r}), {{"seed": 1}})
+    sink.write(step, {{"reward/mean": 0.5}})
+    sink.close()
+"""
+    env = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=120)
+    identity = (tmp_path / "wandb-id").read_text()
+    # both processes' parts belong to one run
+    assert {p.name for p in tmp_path.glob("wandb/offline-run-*/*.wandb")} == {f"run-{identity}.wandb"}

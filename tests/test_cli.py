@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import rayalign
+from rayalign.cli import app
+from rayalign.config import LoadedJob
+from rayalign.errors import ActorError
+
+JOB = """\
+name: small
+stages:
+  base: {kind: pretrain}
+  sft: {kind: train, algorithm: {name: sft}, model: stage:base}
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path of a sound job; the working folder is the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAYALIGN_DEBUG", raising=False)
+    Path("job.yaml").write_text(JOB)
+    return "job.yaml"
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def end_with(error: BaseException | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a run in the runner's place that ends so; nothing is started."""
+
+    def run(loaded: LoadedJob) -> Path:
+        if error is not None:
+            raise error
+        return Path(loaded.job.output) / loaded.job.name
+
+    monkeypatch.setattr(rayalign, "run", run, raising=False)
+
+
+def test_check_shows_stages_roles_and_arithmetic(job: str) -> None:
+    result = call("check", job, "stages.sft.learner.minibatch=48")
+    assert result.exit_code == 0, result.stderr
+    assert "sft (train)  will run: never ran" in result.stdout
+    assert "48 samples a step, at most 1 epochs" in result.stdout
+    assert "policy*" in result.stdout and "stage:base" in result.stdout and "984.2k" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("sed=3", "rayalign: command line: sed is not known; did you mean seed?\n"),
+        ("stages.sft.model=stage:bas",
+         "rayalign: command line: stages.sft.model: there is no stage 'bas'; did you mean base?\n"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_wrong_input_is_one_line_and_exit_code_2(job: str, command: str, override: str, line: str) -> None:
+    result = call(command, job, override)
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", line)
+
+
+def test_run_prints_the_folder(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    end_with(None, monkeypatch)
+    result = call("run", job, "output=elsewhere")
+    assert (result.exit_code, result.stdout) == (0, "elsewhere/small\n")
+
+
+def test_a_failure_is_told_without_a_traceback(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    end_with(ActorError("policy died"), monkeypatch)
+    result = call("run", job)
+    assert (result.exit_code, result.stderr) == (1, "rayalign: policy died\n")
+    monkeypatch.setenv("RAYALIGN_DEBUG", "1")
+    assert isinstance(call("run", job).exception, ActorError)
+
+
+def test_an_interrupt_says_how_to_go_on(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    end_with(KeyboardInterrupt(), monkeypatch)
+    result = call("run", job)
+    assert result.exit_code == 130
+    assert result.stderr == "rayalign: interrupted; the same command goes on where this one stopped\n"
+
+
+def test_a_missing_run_has_no_report(job: str) -> None:
+    result = call("report", "runs/none")
+    assert (result.exit_code, result.stderr) == (2, "rayalign: runs/none: there is no such run folder\n")
+
+
+def test_schema_is_that_of_a_job(job: str) -> None:
+    schema = json.loads(call("schema").stdout)
+    assert {"name", "stages", "rollout"} <= schema["properties"].keys()
+
+
+def test_doctor_reports_and_its_code_says_whether_something_conflicts() -> None:
+    result = call("doctor")
+    assert f"ok        pydantic {__import__('pydantic').VERSION}" in result.stdout
+    assert result.exit_code == int(any(line.startswith("conflict") for line in result.stdout.splitlines()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (["--help"], ["ray", "transformers", "vllm", "deepspeed", "torch", "pydantic"]),
+        (["schema"], ["ray", "transformers", "vllm", "deepspeed", "torch"]),
+        (["check", "job.yaml"], ["ray", "transformers", "vllm", "deepspeed", "datasets", "matplotlib"]),
+    ],
+)
+def test_heavy_libraries_stay_out(job: str, arguments: list[str], absent: list[str]) -> None:
+    program = (
+        f"import sys; sys.argv = ['rayalign', *{arguments!r}]\n"
+        "from rayalign.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        f"print('loaded:', [m for m in {absent!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("loaded: []\n"), done.stdout + done.stderr

