@@ -40,12 +40,14 @@ types: setup ## static types
 	@$(BIN)/mypy
 
 lock: $(INSTALLED) ## write constraints.txt anew from setup.py; versions stay unless UPGRADE=--upgrade
+	@sed -i '/^torch==/d' constraints.txt  # which would hold uv to the CUDA build, the one without +cpu in its version
 	@$(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-find-links $(UPGRADE) $(UV_SOURCES) \
 		--extra cpu --extra dev --overrides overrides.txt --output-file constraints.txt setup.py
 	@sed -i 's/+cpu$$//' constraints.txt
+	@$(BIN)/uv pip compile --quiet --extra gpu --constraint constraints.txt --output-file /dev/null setup.py  # one set for both
 
 clean: ## remove .venv and all caches; runs stay
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(INSTALLED):

@@ -39,11 +39,15 @@ setup(
     packages=find_namespace_packages(include=["rayalign", "rayalign.*"]),
     package_data={"": ["*.css", "*.html", "*.js", "*.json", "*.jsonl", "*.txt", "*.yaml"]},
     install_requires=[
+        "jinja2>=3.1",
         "numpy>=2",
+        "packaging>=24",
+        "psutil>=6",
         "pydantic>=2.12,<3",
         "pyyaml>=6",
         "rich>=14",
         "safetensors>=0.7",
+        "tokenizers>=0.22",
         "torch>=2.13,<2.14",
         "transformers>=5.16,<5.20",
         "typer>=0.20",
@@ -54,7 +58,6 @@ setup(
         "gpu": [*STACK, "vllm==0.32.0"],
         "flash": ["flash-attn>=2.8"],
         "dev": [
-            "hypothesis>=6",
             "mypy>=2",
             "pytest>=9",
             "pytest-asyncio>=1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +62,10 @@ def run(job: JobFile, overrides: Overrides = None) -> None:
         logger.addHandler(logging.StreamHandler())
     loaded = rayalign.load_job(job, overrides or ())
     rayalign.check(loaded)
-    typer.echo(rayalign.run(loaded))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
+    folder = rayalign.run(loaded)
+    _show_results(folder)
+    typer.echo(f"report: {folder / 'report.html'}")
 
 
 @app.command()
@@ -130,6 +134,47 @@ def _show(plan: Plan, name: str, console: Console) -> None:
     console.print(f"{name}: about {size(need)} of main memory at most; this machine: {have}")
     for warning in plan.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
+
+
+def _show_results(folder: Path) -> None:
+    """The run's tables: each model's figures, what differs between them, and where the time went."""
+    from rich.console import Console
+
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    console = Console(highlight=False)
+    figures = [
+        (r["name"], r["metric"], f"{r['mean']:.3f}", f"[{r['low']:.3f}, {r['high']:.3f}]", str(r["n"]))
+        for r in summary["results"]
+    ]
+    if figures:
+        console.print(_plain_table(("name", "metric", "mean", "95% interval", "n"), figures))
+    gaps = [
+        (f"{c['a']} - {c['b']}", c["metric"], f"{c['mean_difference']:+.3f}", f"[{c['low']:+.3f}, {c['high']:+.3f}]")
+        for c in summary["comparisons"]
+    ]
+    if gaps:
+        console.print(_plain_table(("paired difference", "metric", "mean", "95% interval"), gaps))
+    times = [
+        (t["name"], t["status"], _seconds(t["fixed_seconds"]), _seconds(t["seconds"])) for t in summary["stages"]
+    ]
+    console.print(_plain_table(("stage", "status", "fixed s", "total s"), times))
+    console.print(f"peak memory of all processes: {summary['peak_memory_bytes'] / 2**30:.2f} GiB")
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _plain_table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index < 2 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _table(stage: StagePlan) -> Table:

@@ -154,8 +154,9 @@ class Metric:
     def merge(self, other: Metric) -> Metric:
         """This metric with another observation of the same name."""
         if self.reduction != "mean":
-            combine = {"sum": lambda a, b: a + b, "max": max, "min": min}[self.reduction]
-            return replace(self, value=combine(self.value, other.value), weight=self.weight + other.weight)
+            values = (self.value, other.value)
+            merged = {"sum": sum(values), "max": max(values), "min": min(values)}[self.reduction]
+            return replace(self, value=merged, weight=self.weight + other.weight)
         weight = self.weight + other.weight
         if weight == 0.0:
             return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import ray
 
@@ -50,7 +51,7 @@ class GeneratorActor(HostedActor):
 
     def load_folder(self, folder: str, version: int) -> None:
         """Replace the weights by those of a model folder."""
-        self._loop.call(lambda engine: engine.load(read_folder(folder), version), timeout=self._timeout)
+        self._loop.call(lambda engine: engine.load(read_folder(Path(folder)), version), timeout=self._timeout)
 
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probs of fixed tokens as the engine computes them, at temperature 1."""

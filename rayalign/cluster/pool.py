@@ -35,6 +35,8 @@ class GeneratorPool:
         """folder that the engines were built from: their architecture and tokenizer"""
         self._placement = placement
         self._open: dict[ActorHandle, dict[str, Request]] = {actor: {} for actor in group.actors}
+        # a poll under way outlives the stream that began it: what it brings home must not be lost
+        self._polls: dict[ActorHandle, ray.ObjectRef] = {}
 
     @property
     def pending(self) -> int:
@@ -100,9 +102,12 @@ class GeneratorPool:
         self._placement.remove()
 
     def _poll(self, actor: ActorHandle) -> asyncio.Task[list[Finished]]:
-        return asyncio.ensure_future(self.group.one(actor, lambda a: a.collect.remote(POLL)))
+        if actor not in self._polls:
+            self._polls[actor] = actor.collect.remote(POLL)
+        return asyncio.ensure_future(self.group.one(actor, lambda a: self._polls[a]))
 
     async def _harvest(self, actor: ActorHandle, poll: asyncio.Task[list[Finished]]) -> list[Finished]:
+        del self._polls[actor]
         try:
             items = poll.result()
         except ActorError as error:

@@ -17,8 +17,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-
-from ray.actor import ActorHandle
+from typing import TYPE_CHECKING
 
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.pool import GeneratorPool
@@ -31,6 +30,9 @@ from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Journal
 from rayalign.storage.records import encode
 from rayalign.types import Example, Group, Score
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 logger = logging.getLogger(__name__)
 ATTEMPTS = 4

@@ -1,4 +1,4 @@
-"""Which rows go where: ranks, minibatches and micro-batches. Pure, deterministic, and never through the middle of a unit."""
+"""Which rows go where: ranks, minibatches and micro-batches. Pure, and never through the middle of a unit."""
 
 from __future__ import annotations
 

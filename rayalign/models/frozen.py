@@ -33,5 +33,5 @@ class Frozen:
         """Of all parameters; constant for as long as the object lives."""
         value = 0
         for parameter in self._head.parameters():
-            value = zlib.crc32(parameter.detach().cpu().contiguous().view(torch.uint8).numpy(), value)
+            value = zlib.crc32(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes(), value)
         return value

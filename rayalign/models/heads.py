@@ -5,6 +5,8 @@ Both heads are modules, so that under DeepSpeed everything passes through the en
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -13,6 +15,9 @@ from rayalign.errors import InputError
 from rayalign.models.batching import micro_rows, trim
 from rayalign.types import Batch, Outputs
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 CHUNK_LOGITS = 1 << 24
 """logits that exist at a time: 64 MiB in fp32"""
 
@@ -20,7 +25,9 @@ CHUNK_LOGITS = 1 << 24
 class TokenLogprobs(nn.Module):
     """Log-probs and entropies of a causal model at chosen tokens."""
 
-    def __init__(self, model: nn.Module, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS) -> None:
+    model: PreTrainedModel
+
+    def __init__(self, model: PreTrainedModel, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS) -> None:
         super().__init__()
         assert temperature > 0.0, "the greedy distribution has no gradient"
         self.model = model
@@ -31,7 +38,7 @@ class TokenLogprobs(nn.Module):
     def forward(
         self, input_ids_BT: Tensor, attention_mask_BT: Tensor, select_BT: Tensor, temperature: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Log-prob of token t given the tokens before it, and that distribution's entropy [nats]; 0 where not selected."""
+        """Log-prob of token t given the tokens before it, and that distribution's entropy [nats]; else 0."""
         hidden_BTD = _hidden(self.model, input_ids_BT, attention_mask_BT)
         select_BT = select_BT.bool()
         select_BT = torch.cat([torch.zeros_like(select_BT[:, :1]), select_BT[:, 1:]], dim=1)
@@ -82,7 +89,9 @@ class TokenLogprobs(nn.Module):
 class TokenValues(nn.Module):
     """One number for each token, of a model with a scalar head named `score`."""
 
-    def __init__(self, model: nn.Module) -> None:
+    model: PreTrainedModel
+
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
@@ -145,7 +154,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return Batch({name: x.to(device, non_blocking=True) for name, x in batch.tensors.items()}, batch.unit_B)
 
 
-def _hidden(model: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+def _hidden(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
     """Last hidden states. Causal attention never sees padding on the right, so only left padding needs a mask."""
     if bool(attention_mask_BT[:, 0].all()):
         return model.base_model(input_ids=input_ids_BT, use_cache=False).last_hidden_state

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 import threading
@@ -20,6 +18,7 @@ from rayalign.data.readers import load_examples
 from rayalign.data.tokenizer import load_tokenizer
 from rayalign.models.load import make_preset
 from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.hashing import stage_hashes
 from rayalign.pipeline.plan import data_use
 from rayalign.storage.metrics import ConsoleSink, read_metrics
 from rayalign.storage.records import decode, read_jsonl
@@ -31,7 +30,7 @@ logger = logging.getLogger(__name__)
 def pretrain(context: RunContext, name: str, stage: PretrainStage) -> dict[str, Any]:
     """Make the preset's model and train it on the corpus, or take both from the cache."""
     folder = context.stage_folder(name)
-    cached = _cache(context, stage)
+    cached = _cache(context, name)
     if cached.exists():
         shutil.copytree(cached, folder / "model", dirs_exist_ok=True)
         logger.info("%s: taken from %s", name, cached)
@@ -99,10 +98,9 @@ def _tokenizer(stage: PretrainStage, examples: Sequence[Example]) -> Any:
     return train_tokenizer(texts, stage.vocabulary)
 
 
-def _cache(context: RunContext, stage: PretrainStage) -> Path:
-    key = [stage.model_dump(mode="json", exclude={"roles"}), context.job.seed, context.job.rollout.context]
-    digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=12).hexdigest()
-    return Path(context.job.output).resolve() / ".cache" / "pretrain" / digest
+def _cache(context: RunContext, name: str) -> Path:
+    """Where runs of the same content keep the model."""
+    return Path(context.job.output).resolve() / ".cache" / "pretrain" / stage_hashes(context.job)[name]
 
 
 def _spec(

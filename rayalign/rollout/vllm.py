@@ -121,7 +121,7 @@ class VllmEngine:
         self.version = version
 
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
-        keys = [f"score/{row}" for row in range(len(token_ids))]
+        keys = [f"score {row}" for row in range(len(token_ids))]
         self._scores = dict.fromkeys(keys)
         for key, ids in zip(keys, token_ids, strict=True):
             self._add(key, ids, priority=-1, temperature=0.0, max_tokens=1, prompt_logprobs=0)

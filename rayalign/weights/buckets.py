@@ -114,6 +114,6 @@ def _seal(index: int, specs: list[TensorSpec], data: Bytes) -> Bucket:
 
 
 def _digest(specs: tuple[TensorSpec, ...], data: Bytes) -> int:
-    hasher = xxhash.xxh3_64(data)
+    hasher = xxhash.xxh3_64(data.data)
     hasher.update(repr(specs).encode())
     return hasher.intdigest()

@@ -4,8 +4,16 @@ import math
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Gemma2Config, Gemma2ForCausalLM
-from transformers import GraniteConfig, GraniteForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
 
 from rayalign.errors import InputError
 from rayalign.models.batching import trim
@@ -52,9 +60,16 @@ def test_the_first_token_has_no_logprob(folder: str) -> None:
     assert logprobs_BT[0, 1] < 0.0
 
 
+def with_absolute_positions() -> TokenLogprobs:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=40, initializer_range=0.3)
+    return TokenLogprobs(GPT2LMHeadModel(config).eval())
+
+
 @pytest.mark.parametrize("left", [3, 17])
-def test_left_padding_changes_nothing(folder: str, left: int) -> None:
-    head, batch = causal(folder), make_batch()
+@pytest.mark.parametrize("positions", ["rotary", "absolute"])
+def test_left_padding_changes_nothing(folder: str, left: int, positions: str) -> None:
+    head, batch = causal(folder) if positions == "rotary" else with_absolute_positions(), make_batch()
     plain_BT, _ = head(*arguments(batch))
     moved_BT, _ = head(*arguments(padded(batch, left)))
     torch.testing.assert_close(moved_BT[:, left:], plain_BT, atol=1e-5, rtol=0)

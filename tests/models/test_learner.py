@@ -15,8 +15,8 @@ from rayalign.algorithms.base import load
 from rayalign.config import LearnerConfig
 from rayalign.models.heads import TokenLogprobs
 from rayalign.models.learner import Learner, schedule
-from rayalign.types import Batch
-from tests.models.conftest import WEIGHTED, make_batch, make_learner, settings, train, weights
+from rayalign.types import Batch, LossSum, Minibatch, Outputs, Role
+from tests.models.conftest import WEIGHTED, Weighted, make_batch, make_learner, settings, train, weights
 
 Weights = dict[str, torch.Tensor]
 
@@ -136,6 +136,22 @@ def test_a_loss_that_is_not_finite_costs_its_step_only(folder: str, stage: int, 
     assert step["learner/skipped_steps"].value == 0.0
     assert step["learner/learning_rate"].value == skipped["learner/learning_rate"].value
     assert any(not torch.equal(x, before[name]) for name, x in weights(learner).items())
+
+
+class Broken(Weighted):
+    """A loss that is infinite, though its gradient is not."""
+
+    def loss(self, role: Role, outputs: Outputs, minibatch: Minibatch) -> LossSum:
+        loss_sum = super().loss(role, outputs, minibatch)
+        return LossSum(loss_sum.numerator + torch.inf, loss_sum.normaliser)
+
+
+def test_an_infinite_loss_is_skipped_even_where_its_gradient_is_finite(folder: str) -> None:
+    learner = make_learner(folder)
+    before = weights(learner)
+    steps = learner.update(make_batch(), Broken(WEIGHTED.config), pass_index=0, seed=0)
+    assert [s["learner/skipped_steps"].value for s in steps] == [1.0, 1.0]
+    assert_close(weights(learner), before, 0.0)
 
 
 @pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (2, "fp32"), (0, "bf16")])

@@ -10,16 +10,6 @@ def _request(name: str, prompt: tuple[int, ...] = (1, 2), seeds: tuple[int, ...]
     return Request(name, prompt, seeds, SamplingConfig(max_tokens=3), stop_ids=(9,))
 
 
-def test_a_draft_ends_at_a_stop_token_or_at_its_limit() -> None:
-    stopped, cut = Assembly(10).submit(_request("g"))
-    assert [stopped.add(t, -1.0, 0) for t in (5, 9)] == [None, "stop"]
-    assert [cut.add(t, -1.0, 0) for t in (5, 6, 7)] == [None, None, "length"]
-
-
-def test_the_context_lowers_the_limit() -> None:
-    assert [d.limit for d in Assembly(4).submit(_request("g"))] == [2, 2]
-
-
 def test_versions_become_segments() -> None:
     draft, _ = Assembly(10).submit(_request("g"))
     for token, version in ((5, 3), (6, 3), (9, 4)):
@@ -32,19 +22,6 @@ def test_versions_become_segments() -> None:
         logprobs=(-0.5, -0.6, -0.9),
         finish_reason="stop",
     )
-
-
-def test_a_group_leaves_with_its_last_draft() -> None:
-    assembly = Assembly(10)
-    first, second = assembly.submit(_request("g"))
-    for draft in (second, first):
-        assert assembly.take() == []
-        assert assembly.pending == 1
-        draft.add(9, -1.0, 0)
-        assembly.finish(draft, "stop")
-    (finished,) = assembly.take()
-    assert [t.index for t in finished.trajectories] == [0, 1]
-    assert assembly.pending == 0
 
 
 def test_impossible_prompts_are_pending_until_they_are_taken() -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
@@ -32,11 +30,3 @@ def test_an_unprepared_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
     with pytest.raises(InputError, match="environment"):
         VllmEngine("nowhere", RolloutConfig())
-
-
-def test_choosing_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from rayalign.config.sections import RolloutConfig; from rayalign.rollout import choose;"
-        "choose(RolloutConfig()); print([m for m in ('torch', 'vllm', 'transformers') if m in sys.modules])"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

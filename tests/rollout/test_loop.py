@@ -61,25 +61,25 @@ def test_groups_come_out_as_from_the_bare_engine(loop: EngineLoop) -> None:
     assert [f.group_id for f in found] == ["short", "long"]
 
 
-def test_the_engine_lives_in_one_thread() -> None:
-    threads: list[str] = []
+def test_the_engine_is_made_and_stepped_by_one_thread_and_rests_when_idle() -> None:
+    threads: list[int] = []
 
     class Watched(ScriptedEngine):
         def __init__(self) -> None:
             super().__init__(random_table(16))
-            threads.append(threading.current_thread().name)
+            threads.append(threading.get_ident())
 
         def step(self) -> list[Finished]:
-            threads.append(threading.current_thread().name)
+            threads.append(threading.get_ident())
             return super().step()
 
     loop = EngineLoop(Watched)
-    loop.submit([_request("a")])
+    loop.submit([_request("a", 4)])
     _collect(loop, 1)
-    threads.append(loop.call(lambda _: threading.current_thread().name, WAIT))
+    assert loop.collect(0.05) == []
+    assert len(threads) == 1 + 4
+    assert set(threads) == {loop.call(lambda _: threading.get_ident(), WAIT)} != {threading.get_ident()}
     loop.close(WAIT)
-    assert len(threads) >= 6 and len(set(threads)) == 1
-    assert threads[0] != threading.current_thread().name
 
 
 def test_calls_are_served_while_groups_are_written() -> None:
@@ -101,22 +101,6 @@ def test_a_paused_loop_takes_groups_and_writes_none(loop: EngineLoop) -> None:
     assert loop.collect(0.05) == []
     loop.resume(WAIT)
     assert [f.group_id for f in _collect(loop, 1)] == ["a"]
-
-
-def test_an_idle_loop_does_not_step() -> None:
-    steps = []
-
-    class Counting(ScriptedEngine):
-        def step(self) -> list[Finished]:
-            steps.append(1)
-            return super().step()
-
-    loop = EngineLoop(lambda: Counting(random_table(16)))
-    loop.submit([_request("a", 4)])
-    _collect(loop, 1)
-    assert loop.collect(0.05) == []
-    loop.close(WAIT)
-    assert len(steps) == 4
 
 
 def test_a_failing_step_ends_the_loop() -> None:

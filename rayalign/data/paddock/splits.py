@@ -18,6 +18,8 @@ SIZES = {
 _BUCKETS = {"sft": range(0, 30), "preference": range(30, 50), "train": range(50, 80), "validation": range(80, 85)}
 LONGEST = 24
 """tokens of a prompt as the chat template renders it"""
+_PATIENCE = 3000
+"""draws in a row without a new prompt after which a split counts as used up"""
 _HELD_OUT = 15
 """percent of the compositions of two or more constraints that only the split `compositions` has"""
 
@@ -54,13 +56,13 @@ def prompts(seed: int, split: str, count: int | None = None) -> list[Prompt]:
     if split not in SIZES:
         raise InputError(f"paddock has no split {split!r}; choose one of {', '.join(SIZES)}")
     rng, found = random.Random(f"{seed}/{split}"), dict[Dialogue, Task]()
-    wanted = SIZES[split] if count is None else count
-    for _ in range(400 * wanted):
-        if len(found) == wanted:
-            break
+    wanted, misses = SIZES[split] if count is None else count, 0
+    while len(found) < wanted and misses < _PATIENCE:
         task, dialogue = _draw(rng, split)
-        if split_of(task, dialogue) == split and _length(dialogue) <= LONGEST:
-            found.setdefault(dialogue, task)
+        new = split_of(task, dialogue) == split and _length(dialogue) <= LONGEST and dialogue not in found
+        misses = 0 if new else misses + 1
+        if new:
+            found[dialogue] = task
     if len(found) < wanted:
         raise InputError(f"paddock split {split!r} has fewer than {wanted} prompts; ask for at most {len(found)}")
     return [_prompt(task, dialogue) for dialogue, task in found.items()]
