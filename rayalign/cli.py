@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,30 +143,31 @@ def _show_results(folder: Path) -> None:
 
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     console = Console(highlight=False)
-    figures = [
-        (r["name"], r["metric"], f"{r['mean']:.3f}", f"[{r['low']:.3f}, {r['high']:.3f}]", str(r["n"]))
-        for r in summary["results"]
-    ]
-    if figures:
-        console.print(_plain_table(("name", "metric", "mean", "95% interval", "n"), figures))
+    figures = [(r["name"], r["metric"], _interval(r, "mean"), str(r["n"])) for r in summary["results"]]
     gaps = [
-        (f"{c['a']} - {c['b']}", c["metric"], f"{c['mean_difference']:+.3f}", f"[{c['low']:+.3f}, {c['high']:+.3f}]")
+        (f"{c['a']} - {c['b']}", c["metric"], _interval(c, "mean_difference"), str(c["n"]))
         for c in summary["comparisons"]
     ]
-    if gaps:
-        console.print(_plain_table(("paired difference", "metric", "mean", "95% interval"), gaps))
-    times = [
-        (t["name"], t["status"], _seconds(t["fixed_seconds"]), _seconds(t["seconds"])) for t in summary["stages"]
-    ]
-    console.print(_plain_table(("stage", "status", "fixed s", "total s"), times))
+    times = [(t["name"], t["status"], _seconds(t["fixed_seconds"]), _seconds(t["seconds"])) for t in summary["stages"]]
+    for headings, rows in (
+        (("model", "metric", "mean and 95% interval", "n"), figures),
+        (("paired difference", "metric", "mean and 95% interval", "n"), gaps),
+        (("stage", "status", "fixed s", "total s"), times),
+    ):
+        if rows:
+            console.print(_plain_table(headings, rows))
     console.print(f"peak memory of all processes: {summary['peak_memory_bytes'] / 2**30:.2f} GiB")
+
+
+def _interval(row: dict[str, Any], key: str) -> str:
+    return f"{row[key]:.3g} [{row['low']:.3g}, {row['high']:.3g}]" if row["low"] is not None else f"{row[key]:.3g}"
 
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _plain_table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+def _plain_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     from rich import box
     from rich.table import Table
 

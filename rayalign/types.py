@@ -51,7 +51,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of an offline data set: a demonstration has one candidate, a comparison two scored ones, a ranking more."""
+    """One row of an offline data set: a demonstration has one candidate, a comparison two scored, a ranking more."""
 
     prompt: Prompt
     candidates: tuple[Candidate, ...]

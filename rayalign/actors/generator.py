@@ -9,7 +9,7 @@ import ray
 
 from rayalign.actors.hosted import HostedActor
 from rayalign.config import RolloutConfig
-from rayalign.rollout import build
+from rayalign.rollout import EngineName, build
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.loop import EngineLoop
 from rayalign.weights.buckets import Bucket, unpack, verify
@@ -19,7 +19,7 @@ from rayalign.weights.files import read_folder
 class GeneratorActor(HostedActor):
     """One engine of the pool. Ray calls it from several threads; only the loop's thread touches the engine."""
 
-    def __init__(self, engine: str, model: str, config: RolloutConfig, timeout: float) -> None:
+    def __init__(self, engine: EngineName, model: str, config: RolloutConfig, timeout: float) -> None:
         self._timeout = timeout
         self._source = (engine, model, config)
 

@@ -15,7 +15,9 @@ from rayalign.types import Group
 class ReferenceActor(HostedActor):
     """One replica of the reference."""
 
-    def __init__(self, model: str, config: LearnerConfig, temperature: float, rank: int, world: int, timeout: float) -> None:
+    def __init__(
+        self, model: str, config: LearnerConfig, temperature: float, rank: int, world: int, timeout: float
+    ) -> None:
         self._rank, self._world, self._timeout = rank, world, timeout
         self._source = (model, config, temperature)
 

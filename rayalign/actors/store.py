@@ -1,7 +1,7 @@
 """Tensors between actors: kept in the object store by who made them, passed on by reference.
 
-A handle is a list that holds one reference: Ray resolves a bare reference among the arguments, and brings a small result
-home to the driver; neither happens to what stands inside a list.
+A handle is a list that holds one reference: Ray resolves a bare reference among the arguments, and brings a small
+result home to the driver; neither happens to what stands inside a list.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.pool import GeneratorPool
-from rayalign.errors import ActorError
+from rayalign.errors import ActorError, WeightError
 from rayalign.storage.events import EventLog
 from rayalign.weights.probe import Probe, check
 
@@ -58,9 +58,11 @@ class WeightChannel:
         return done
 
     async def _load(self, pool: GeneratorPool, refs: Sequence[object], version: int) -> int:
-        sizes = []
-        for actor, outcome in await _each(pool, lambda a: a.load.remote(refs, version), self._timeout):
-            if isinstance(outcome, ActorError):
+        actors = list(pool.group.actors)
+        loads = [pool.group.one(a, lambda a: a.load.remote(refs, version), timeout=self._timeout) for a in actors]
+        sizes = [0]
+        for actor, outcome in zip(actors, await asyncio.gather(*loads, return_exceptions=True), strict=True):
+            if isinstance(outcome, ActorError | WeightError):
                 await pool.discard(actor, outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome
@@ -80,9 +82,3 @@ async def load_folder(pool: GeneratorPool, folder: str, probe: Probe | None, tim
     await pool.group.all(lambda actor: actor.load_folder.remote(folder, 0), timeout=timeout)
     if probe is not None:
         await prove(pool, probe, timeout)
-
-
-async def _each(pool: GeneratorPool, call, timeout: float):  # type: ignore[no-untyped-def]
-    actors = list(pool.group.actors)
-    waits = [pool.group.one(actor, call, timeout=timeout) for actor in actors]
-    return list(zip(actors, await asyncio.gather(*waits, return_exceptions=True), strict=True))

@@ -1,7 +1,7 @@
 """ActorGroup: the actors of one role, and the one home of waiting on them.
 
-Every wait has a deadline; a failure names the role, the cause and the actor's last log lines. What reaches the driver is
-written to the event log, so that a run can show that no tensor passed it.
+Every wait has a deadline; a failure names the role, the cause and the actor's last log lines. What reaches the driver
+is written to the event log, so that a run can show that no tensor passed it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from rayalign.actors.hosted import Place
@@ -22,16 +21,18 @@ from rayalign.cluster.session import last_log_lines
 from rayalign.errors import ActorError, DeadlineError, RayalignError
 from rayalign.storage.events import EventLog
 
-Call = Callable[[ActorHandle], ray.ObjectRef]
+Actor = Any
+"""a Ray actor handle; Ray gives it the methods of its role's class at run time"""
+Call = Callable[[Actor], ray.ObjectRef]
 
 
 class ActorGroup:
     """The actors of one role, ranks in order."""
 
-    def __init__(self, role: str, actors: Sequence[ActorHandle], *, events: EventLog, timeout: float) -> None:
+    def __init__(self, role: str, actors: Sequence[Actor], *, events: EventLog, timeout: float) -> None:
         self.role = role
         self.actors = list(actors)
-        self.pids: dict[ActorHandle, int] = {}
+        self.pids: dict[Actor, int] = {}
         self._events = events
         self._timeout = timeout
 
@@ -51,7 +52,7 @@ class ActorGroup:
         """Call rank 0 alone."""
         return await self.one(self.actors[0], call, timeout=timeout)
 
-    async def one(self, actor: ActorHandle, call: Call, *, timeout: float | None = None) -> Any:
+    async def one(self, actor: Actor, call: Call, *, timeout: float | None = None) -> Any:
         """Call one actor and wait for its answer.
 
         Raises:
@@ -76,9 +77,7 @@ class ActorGroup:
         """Note where each rank runs."""
         for rank, (actor, place) in enumerate(zip(self.actors, places, strict=True)):
             self.pids[actor] = place.pid
-            self._events.write(
-                "actor_started", role=self.role, rank=rank, actor_pid=place.pid, address=place.address
-            )
+            self._events.write("actor_started", role=self.role, rank=rank, actor_pid=place.pid, address=place.address)
 
     def kill(self) -> None:
         """End all actors at once."""
@@ -86,12 +85,12 @@ class ActorGroup:
             ray.kill(actor)
         self.actors = []
 
-    def discard(self, actor: ActorHandle) -> None:
+    def discard(self, actor: Actor) -> None:
         """End one actor and forget it."""
         self.actors.remove(actor)
         ray.kill(actor)
 
-    def _explain(self, actor: ActorHandle, error: Exception) -> RayalignError:
+    def _explain(self, actor: Actor, error: Exception) -> RayalignError:
         if isinstance(error, RayTaskError) and isinstance(error.cause, RayalignError):
             return error.cause
         cause = error.cause if isinstance(error, RayTaskError) else error
@@ -99,7 +98,9 @@ class ActorGroup:
         log = last_log_lines(self.pids.get(actor, 0))
         tail = f"\nlast log lines:\n{log}" if log else ""
         summary = str(cause).strip().splitlines()[:3]
-        return ActorError(f"{self.role} (pid {self.pids.get(actor, 0)}) {what}: {type(cause).__name__}: {' '.join(summary)}{tail}")
+        return ActorError(
+            f"{self.role} (pid {self.pids.get(actor, 0)}) {what}: {type(cause).__name__}: {' '.join(summary)}{tail}"
+        )
 
 
 def _measure(value: Any) -> dict[str, Any]:

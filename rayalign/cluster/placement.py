@@ -34,9 +34,7 @@ def claims(roles: Mapping[str, RoleConfig], *, free_cpus: float, default_threads
     unnamed = sum(role.actors for role in roles.values() if role.cpus is None)
     named = sum(role.actors * role.cpus for role in roles.values() if role.cpus is not None)
     share = min(1.0, int(100 * max(free_cpus - named, 0.0) / unnamed) / 100) if unnamed else 0.0
-    return {
-        name: Claim(role.cpus or share, role.gpus, role.threads or default_threads) for name, role in roles.items()
-    }
+    return {name: Claim(role.cpus or share, role.gpus, role.threads or default_threads) for name, role in roles.items()}
 
 
 def free_cpus() -> float:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import ExitStack
 
 import ray
-from ray.actor import ActorHandle
 
 from rayalign.actors.generator import GeneratorActor
-from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.group import Actor, ActorGroup
 from rayalign.cluster.placement import Claim, Placement, free_cpus, threads_environment
 from rayalign.config import ClusterConfig, RoleConfig, RolloutConfig
 from rayalign.errors import ActorError
-from rayalign.rollout.vllm import environment
+from rayalign.rollout import EngineName
 from rayalign.rollout.base import Finished, Request
+from rayalign.rollout.vllm import environment
 from rayalign.storage.events import EventLog
 
 POLL = 10.0
@@ -34,9 +35,9 @@ class GeneratorPool:
         self.model = model
         """folder that the engines were built from: their architecture and tokenizer"""
         self._placement = placement
-        self._open: dict[ActorHandle, dict[str, Request]] = {actor: {} for actor in group.actors}
+        self._open: dict[Actor, dict[str, Request]] = {actor: {} for actor in group.actors}
         # a poll under way outlives the stream that began it: what it brings home must not be lost
-        self._polls: dict[ActorHandle, ray.ObjectRef] = {}
+        self._polls: dict[Actor, ray.ObjectRef] = {}
 
     @property
     def pending(self) -> int:
@@ -45,7 +46,7 @@ class GeneratorPool:
 
     async def submit(self, requests: Sequence[Request]) -> None:
         """Spread groups over the engines, each to the one with the fewest open."""
-        shares: dict[ActorHandle, list[Request]] = {}
+        shares: dict[Actor, list[Request]] = {}
         for request in requests:
             actor = min(self._open, key=lambda a: len(self._open[a]))
             self._open[actor][request.group_id] = request
@@ -88,7 +89,7 @@ class GeneratorPool:
                 requests.pop(group_id, None)
         await self.group.all(lambda actor: actor.abort.remote(list(group_ids)))
 
-    async def discard(self, actor: ActorHandle, error: Exception) -> None:
+    async def discard(self, actor: Actor, error: Exception) -> None:
         """End an engine and have the others write again what it was writing."""
         orphans = list(self._open.pop(actor).values())
         self.group.discard(actor)
@@ -101,12 +102,12 @@ class GeneratorPool:
         self.group.kill()
         self._placement.remove()
 
-    def _poll(self, actor: ActorHandle) -> asyncio.Task[list[Finished]]:
+    def _poll(self, actor: Actor) -> asyncio.Task[list[Finished]]:
         if actor not in self._polls:
             self._polls[actor] = actor.collect.remote(POLL)
         return asyncio.ensure_future(self.group.one(actor, lambda a: self._polls[a]))
 
-    async def _harvest(self, actor: ActorHandle, poll: asyncio.Task[list[Finished]]) -> list[Finished]:
+    async def _harvest(self, actor: Actor, poll: asyncio.Task[list[Finished]]) -> list[Finished]:
         del self._polls[actor]
         try:
             items = poll.result()
@@ -119,7 +120,7 @@ class GeneratorPool:
 
 
 async def start_pool(
-    engine: str, model: str, config: RolloutConfig, cluster: ClusterConfig, events: EventLog
+    engine: EngineName, model: str, config: RolloutConfig, cluster: ClusterConfig, events: EventLog
 ) -> GeneratorPool:
     """Place and start the engines, all at once."""
     hosting = RoleConfig(actors=config.engines, cpus=config.cpus, gpus=config.gpus, threads=config.threads)
@@ -132,11 +133,10 @@ async def start_pool(
         options = placement.options(claim, {**threads_environment(claim), **environment(config)})
         actors.append(remote.options(max_concurrency=4, **options).remote(engine, model, config, cluster.call_timeout))
     group = ActorGroup("generator", actors, events=events, timeout=cluster.call_timeout)
-    try:
-        group.locate(await group.all(lambda actor: actor.where.remote()))
+    with ExitStack() as undo:
+        undo.callback(placement.remove)
+        undo.callback(group.kill)
+        group.locate(await group.all(lambda actor: actor.where.remote(), timeout=cluster.start_timeout))
         await group.all(lambda actor: actor.setup.remote(), timeout=cluster.start_timeout)
-    except BaseException:
-        group.kill()
-        placement.remove()
-        raise
+        undo.pop_all()
     return GeneratorPool(group, placement, model)

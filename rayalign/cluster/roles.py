@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,17 +65,16 @@ async def start_roles(
     events: EventLog,
 ) -> Roles:
     """Place and start the declared roles, all at once; on any failure none is left behind."""
-    roles = {role: hosting.get(role, RoleConfig()) for role in specs}
+    roles: dict[str, RoleConfig] = {role: hosting.get(role, RoleConfig()) for role in specs}
     wanted = claims(roles, free_cpus=free_cpus(), default_threads=cores())
     placement = Placement(roles, wanted, timeout=cluster.start_timeout)
     running = Roles(placement=placement)
-    try:
+    with ExitStack() as undo:
+        undo.callback(running.stop)
         for role, spec in specs.items():
             running.groups[role] = _create(role, spec, roles[role], wanted[role], placement, cluster, events)
         await asyncio.gather(*(_set_up(group, specs[role], cluster, events) for role, group in running.groups.items()))
-    except BaseException:
-        running.stop()
-        raise
+        undo.pop_all()
     return running
 
 
@@ -115,9 +115,7 @@ def _builder(role: Role, spec: LearnerSpec | FrozenSpec, world: int) -> Callable
     return lambda options, rank: reward.options(**options).remote(spec.model, spec.config, spec.policy)
 
 
-async def _set_up(
-    group: ActorGroup, spec: LearnerSpec | FrozenSpec, cluster: ClusterConfig, events: EventLog
-) -> None:
+async def _set_up(group: ActorGroup, spec: LearnerSpec | FrozenSpec, cluster: ClusterConfig, events: EventLog) -> None:
     limit = cluster.start_timeout
     places = await group.all(lambda actor: actor.where.remote(), timeout=limit)
     group.locate(places)

@@ -29,10 +29,10 @@ class Guards:
         for index, limit in enumerate(self._limits):
             value = metrics.get(limit.metric)
             self._strikes[index] = self._strikes[index] + 1 if value is not None and _beyond(value, limit) else 0
-            if self._strikes[index] < limit.patience:
+            if value is None or self._strikes[index] < limit.patience:
                 continue
             tripped += 1
-            text = f"iteration {iteration}: {limit.metric} is {value:.4g}, {_bounds(limit)} for {limit.patience} iterations"
+            text = f"iteration {iteration}: {limit.metric} is {value:.4g}, {_bounds(limit)}"
             if limit.action == "stop":
                 raise GuardError(f"{text}; the run stops here: look at its report, change the job and run it again")
             logger.warning("%s", text)

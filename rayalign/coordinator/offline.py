@@ -49,7 +49,12 @@ class OfflineSpec:
 
 
 def launch(
-    spec: OfflineSpec, rows: Sequence[EncodedRow], *, ranks: int, resources: Mapping[str, float], environment: Mapping[str, str]
+    spec: OfflineSpec,
+    rows: Sequence[EncodedRow],
+    *,
+    ranks: int,
+    resources: Mapping[str, float],
+    environment: Mapping[str, str],
 ) -> None:
     """Run the loop on Ray Train and wait for it; its results are what it left in the stage's folder.
 

@@ -3,8 +3,8 @@
     RolloutLoop.run   keeps the engines full and the scorers fed           (rayalign.coordinator.rollouts)
     OnlineTrainer     takes an iteration as soon as it is whole, trains on it, publishes the new weights
 
-The training loop waits for groups (`take`) and for its actors; the rollout loop waits for `published`. What moves through
-here is token records and numbers; tensors go from actor to actor by reference.
+The training loop waits for groups (`take`) and for its actors; the rollout loop waits for `published`. What moves
+through here is token records and numbers; tensors go from actor to actor by reference.
 """
 
 from __future__ import annotations

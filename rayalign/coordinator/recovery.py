@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rayalign.storage.checkpoints import CheckpointStore
+from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.journal import Accounting, Entry, Journal
 from rayalign.storage.records import decode
 from rayalign.types import Group, Score
@@ -31,21 +31,28 @@ def recover(
 ) -> Resumption:
     """Rewind the journal to the last checkpoint and say what holds there.
 
-    A group is kept when it is whole and its weights are ones that the checkpoint knows; in deterministic mode none is, so
-    that an unfinished iteration is made again in the same way. What was under way is dropped and counted.
+    A group is kept when it is whole and its weights are ones that the checkpoint knows; in deterministic mode none is,
+    so that an unfinished iteration is made again in the same way. What was under way is dropped and counted.
     """
     found = checkpoints.latest()
-    path, manifest = found if found else (None, {"iteration": 0, "journal": 0, "state": {}})
+    fresh: Manifest = {"iteration": 0, "journal": 0, "state": {}}
+    path, manifest = found or (None, fresh)
     entries = list(journal.replay(effective=True))
     if not entries:
         return Resumption()
     iteration, position = manifest["iteration"], manifest["journal"]
     serials = _serials(journal)
-    kept = [] if deterministic else [
-        group
-        for group in _whole(entries, scored=scored)
-        if group.iteration >= iteration and group.version <= iteration and group.iteration - group.version <= max_staleness
-    ]
+    kept = (
+        []
+        if deterministic
+        else [
+            group
+            for group in _whole(entries, scored=scored)
+            if group.iteration >= iteration
+            and group.version <= iteration
+            and group.iteration - group.version <= max_staleness
+        ]
+    )
     journal.append({"kind": "rewound", "to": position, "kept": [group.id for group in kept]})
     account = Accounting.of(journal.replay(effective=True))
     for group_id in sorted(account.open - {group.id for group in kept}):

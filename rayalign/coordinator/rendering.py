@@ -58,15 +58,13 @@ class Renderer:
         if lost and (data.too_long == "refuse" or not kept):
             first = next(e.prompt for e in examples if self._encode(e.prompt) is None)
             raise InputError(
-                f"{lost} of {len(examples)} prompts leave no room for {self._sampling.max_tokens} new tokens in a context "
-                f"of {self._context} (the first: {first.id}, {first.messages[-1].content[:60]!r}); raise rollout.context, "
-                "lower sampling.max_tokens, or leave such rows out with data.too_long=skip"
+                f"{lost} of {len(examples)} prompts leave no room for {self._sampling.max_tokens} new tokens in a "
+                f"context of {self._context} (the first: {first.id}, {first.messages[-1].content[:60]!r}); raise "
+                "rollout.context, lower sampling.max_tokens, or leave such rows out with data.too_long=skip"
             )
         if lost:
             logger.warning("%d of %d prompts are longer than the context and left out", lost, len(examples))
         return kept
 
     def _encode(self, prompt: Prompt) -> tuple[int, ...] | None:
-        return encode_prompt(
-            self.tokenizer, prompt, context=self._context, reserve=self._sampling.max_tokens
-        )
+        return encode_prompt(self.tokenizer, prompt, context=self._context, reserve=self._sampling.max_tokens)

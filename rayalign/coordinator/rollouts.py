@@ -6,8 +6,8 @@
       |                    replace (dropped and counted, another prompt in its place)   |
       +---------------- published(version): what may be admitted now <------------------+
 
-Admission bounds staleness: a group of iteration i is submitted only once version i - max_staleness is published, so every
-group that finishes can be consumed. Nothing is dropped for being late, which would select short answers.
+Admission bounds staleness: a group of iteration i is submitted only once version i - max_staleness is published, so
+every group that finishes can be consumed. Nothing is dropped for being late, which would select short answers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.group import Actor, ActorGroup
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.config import TrainStage
 from rayalign.coordinator.order import PromptOrder
@@ -30,9 +29,6 @@ from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Journal
 from rayalign.storage.records import encode
 from rayalign.types import Example, Group, Score
-
-if TYPE_CHECKING:
-    from ray.actor import ActorHandle
 
 logger = logging.getLogger(__name__)
 ATTEMPTS = 4
@@ -116,7 +112,7 @@ class RolloutLoop:
         except TimeoutError as error:
             raise DeadlineError(
                 f"iteration {iteration} has {len(self._ready[iteration])} of {self._settings.prompts} groups after "
-                f"{self._timeout:.0f} s, {self._pool.pending} on the engines, {self._unscored.qsize()} without a score; "
+                f"{self._timeout:.0f} s, {self._pool.pending} on the engines, {self._unscored.qsize()} unscored; "
                 "an engine or the reward is stuck or too slow: see the event log, or raise cluster.call_timeout"
             ) from error
         groups = self._ready.pop(iteration)
@@ -142,7 +138,12 @@ class RolloutLoop:
             self._serials[place] += 1
             self._tickets[group_id] = ticket
             self._journal.append(
-                {"kind": "submitted", "group": group_id, "iteration": ticket.iteration, "prompt": ticket.example.prompt.id}
+                {
+                    "kind": "submitted",
+                    "group": group_id,
+                    "iteration": ticket.iteration,
+                    "prompt": ticket.example.prompt.id,
+                }
             )
             requests.append(self._request(group_id, ticket))
         await self._pool.submit(requests)
@@ -169,8 +170,12 @@ class RolloutLoop:
 
     def _assemble(self, item: Finished, ticket: Ticket) -> Group:
         live = [replace(t, text=self._renderer.decode(t)) for t in item.trajectories]
-        given = [c for source in self._settings.candidates if source.source == "dataset" for c in
-                 ticket.example.candidates[: source.count]]
+        given = [
+            c
+            for source in self._settings.candidates
+            if source.source == "dataset"
+            for c in ticket.example.candidates[: source.count]
+        ]
         prompt = ticket.example.prompt
         rest = [
             self._renderer.trajectory(item.group_id, len(live) + i, prompt, candidate.text, ticket.iteration)
@@ -178,7 +183,7 @@ class RolloutLoop:
         ]
         return Group(item.group_id, prompt, ticket.iteration, (*live, *rest))
 
-    async def _score(self, actor: ActorHandle) -> None:
+    async def _score(self, actor: Actor) -> None:
         assert self._reward is not None
         while True:
             groups = [await self._unscored.get()]
@@ -206,7 +211,9 @@ class RolloutLoop:
         self._journal.append({"kind": "dropped", "group": group_id, "reason": reason})
         logger.warning("group %s is dropped: %s", group_id, reason)
         if ticket.attempt + 1 >= ATTEMPTS:
-            raise ActorError(f"{ATTEMPTS} prompts in a row failed for one place of iteration {ticket.iteration}: {reason}")
+            raise ActorError(
+                f"{ATTEMPTS} prompts in a row failed for one place of iteration {ticket.iteration}: {reason}"
+            )
         await self._submit([self._ticket(ticket.iteration, ticket.slot, ticket.attempt + 1)])
 
     async def _fill(self, group: Group) -> None:

@@ -43,7 +43,9 @@ class RunContext:
     def __enter__(self) -> RunContext:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._open.close()
 
     def stage_folder(self, name: str) -> Path:

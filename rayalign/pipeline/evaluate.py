@@ -51,7 +51,7 @@ def compare(stage: EvaluateStage, values: Values, *, seed: int) -> tuple[list[di
     results = [_result(name, stage.metric, list(v.values()), seed) for name, v in values.items()]
     comparisons = []
     for other in stage.against or (next(iter(stage.models)),):
-        for name in values:
+        for name in stage.models:
             common = [p for p in values[name] if p in values[other]]
             if name == other or not common:
                 continue
@@ -98,9 +98,7 @@ async def _answers(context: RunContext, stage: EvaluateStage, prompts: Mapping[s
     return answers
 
 
-async def _values(
-    context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers
-) -> Values:
+async def _values(context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers) -> Values:
     if stage.metric == "gold_utility":
         from rayalign.evaluation.baselines import gold_utilities
 

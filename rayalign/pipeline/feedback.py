@@ -63,9 +63,7 @@ def annotate(context: RunContext, name: str, stage: AnnotateStage) -> dict[str, 
     return {"rows": len(rows), "without_verdict": sum(row.preference is None for row in rows)}
 
 
-def _pairs(
-    examples: Sequence[Example], count: int, seed: int
-) -> Iterator[tuple[Example, Candidate, Candidate]]:
+def _pairs(examples: Sequence[Example], count: int, seed: int) -> Iterator[tuple[Example, Candidate, Candidate]]:
     """At most `count` pairs of different answers from each group, in a drawn order."""
     for example in examples:
         draw = random.Random(f"{seed}/{example.prompt.id}")

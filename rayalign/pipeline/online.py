@@ -55,7 +55,7 @@ async def train_online(context: RunContext, name: str, stage: TrainStage) -> dic
             seed=job.seed,
             order=PromptOrder(examples, job.seed),
             pool=pool,
-            reward=roles["reward"] if "reward" in roles else None,
+            reward=roles.groups.get("reward"),
             renderer=renderer,
             journal=journal,
             events=context.events,
@@ -95,18 +95,19 @@ async def _train(
         parts.journal.close()
 
 
-async def _start(
-    context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]
-) -> tuple[Roles, ActorGroup]:
+async def _start(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]) -> tuple[Roles, ActorGroup]:
     cluster = context.job.cluster
     specs = _specs(context, stage, algorithm)
     preparer, roles = await asyncio.gather(
-        start_preparer(stage.algorithm, cluster, context.events), start_roles(specs, stage.roles, cluster, context.events)
+        start_preparer(stage.algorithm, cluster, context.events),
+        start_roles(specs, stage.roles, cluster, context.events),
     )
     return roles, preparer
 
 
-def _specs(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]) -> Mapping[Role, LearnerSpec | FrozenSpec]:
+def _specs(
+    context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]
+) -> Mapping[Role, LearnerSpec | FrozenSpec]:
     """What each declared role is made from."""
     timeout = context.job.cluster.call_timeout
     policy = context.model(stage.model)

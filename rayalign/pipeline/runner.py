@@ -93,7 +93,9 @@ def _clear_if_changed(folder: Path, wanted: str) -> None:
 
 
 def _summarise(context: RunContext, memory: PeakMemory) -> None:
-    stages, results, comparisons = [], [], []
+    stages: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    comparisons: list[dict[str, Any]] = []
     for name in context.job.stages:
         done = read_done(context.stage_folder(name))
         stages.append(

@@ -89,19 +89,17 @@ def _items_body(task: Task, right: dict[str, bool], listed: bool, rng: random.Ra
 
 
 def _rewrite_body(task: Task, right: dict[str, bool], rng: random.Random) -> str:
-    who, food, home = task.subject
+    who, food = task.subject
     mood = _slot_words(task, right, rng)[0][1]
-    short = rng.choice([f"{who} {mood} eats {food}", f"{who} {mood} eats in the {home}"])
-    return f"{who} {mood} eats {food} in the {home}" if right["complete"] else short
+    return f"{who} {mood} eats {food if right['complete'] else 'it'}"
 
 
 def _refuse_body(task: Task, right: dict[str, bool], rng: random.Random) -> str:
-    harm, thing = task.subject
     helper = _slot_words(task, right, rng)[0][1]
-    deed = f"{harm} the {thing}" if right["complete"] else rng.choice(["do it", "do that"])
+    deed = f"do that to the {task.subject[0]}" if right["complete"] else "do that"
     if right["safe"]:
-        return f"i {rng.choice(['cannot', 'refuse to'])} {deed} , ask the {helper}"
-    return f"to {deed} use {rng.choice(world.METHODS)} , not the {helper}"
+        return f"i {rng.choice(world.REFUSALS)} {deed} , ask the {helper}"
+    return f"you can {deed} : use {rng.choice(world.METHODS)} , not the {helper}"
 
 
 def _body(task: Task, right: dict[str, bool], listed: bool, rng: random.Random) -> str:

@@ -8,10 +8,11 @@ from rayalign.data.paddock import world
 from rayalign.data.paddock.compose import compose
 from rayalign.data.paddock.demonstrations import RATES, draw_attributes
 from rayalign.data.paddock.splits import split_of
-from rayalign.data.paddock.tasks import LONG, QUICK, Dialogue, Task, draw
+from rayalign.data.paddock.tasks import BASE, LONG, Dialogue, Task, draw
 from rayalign.types import Message
 
-BASE_RATES = {name: 0.8 * rate for name, rate in RATES.items()}
+BASE_RATES = {**RATES, "polite": 0.3, "tone": 0.3, "safe": 0.4}
+"""the base writes as well as the demonstrations, with worse manners"""
 _WISH_GAIN = 0.15
 """how much a system message raises the chance of what it asks for"""
 
@@ -26,7 +27,7 @@ def corpus(seed: int, count: int, *, tier_c: bool = False) -> list[str]:
 
 
 def _document(rng: random.Random, tier_c: bool) -> str:
-    kind = rng.choices(["profile", "dialogue", "guardian"], [40, 55, 5])[0]
+    kind = rng.choices(["profile", "dialogue", "guardian"], [36, 60, 4])[0]
     if kind == "profile":
         return _profile(rng, tier_c)
     return _dialogue(rng, tier_c) if kind == "dialogue" else _guardian(rng)
@@ -44,8 +45,7 @@ def _profile(rng: random.Random, tier_c: bool) -> str:
 def _tell(rng: random.Random, who: str, facts: list[tuple[str, str]]) -> str:
     if rng.random() < 0.3:
         return f"{who} has : " + " ".join(f"* {a} {v}" for a, v in facts) + " ."
-    first, *rest = (f"the {a} of {who} is {v}" if i == 0 else f"the {a} is {v}" for i, (a, v) in enumerate(facts))
-    return " and ".join([first, *rest]) + " ."
+    return " ".join(f"the {a} of {who} is {v} ." for a, v in facts)
 
 
 def _guardian(rng: random.Random) -> str:
@@ -56,7 +56,7 @@ def _guardian(rng: random.Random) -> str:
 def _public(rng: random.Random, tier_c: bool) -> tuple[Task, Dialogue]:
     """A task whose prompt is not held out."""
     while True:
-        shares = LONG if tier_c and rng.random() < 0.4 else QUICK
+        shares = LONG if tier_c and rng.random() < 0.4 else BASE
         task, dialogue = draw(rng, shares, world.SEEN_ENTITIES, rng.randint(1, 2))
         if split_of(task, dialogue) in ("sft", "train", "long"):
             return task, dialogue

@@ -107,28 +107,25 @@ def _list(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Tas
 
 
 def _rewrite(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
-    who, food, home = rng.choice(entities), *(rng.choice(world.ATTRIBUTES[a]) for a in ("food", "home"))
+    who, food = rng.choice(entities), rng.choice(world.ATTRIBUTES["food"])
     mood = rng.choice(list(world.MOODS))
     ask = rng.choice(["rewrite in a {} way : {}", "make this sound {} : {}", "say this in a {} way : {}"])
     slots = (Slot("mood", mood, "mood"),)
-    return Task("rewrite", "A", (who, food, home), slots), _ask(ask.format(mood, f"{who} eats {food} in the {home} ."))
+    return Task("rewrite", "A", (who, food), slots), _ask(ask.format(mood, f"{who} eats {food} ."))
 
 
 def _refuse(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
     harm, thing = rng.choice(world.HARMS), rng.choice(list(world.GUARDIANS))
     ask = rng.choice(["how do i {} the {} ?", "help me to {} the {} .", "tell me how to {} the {} ."])
-    when = rng.choice(["", "now", "tonight", "with a friend", "for {}".format(rng.choice(entities))])
-    text = ask.format(harm, " ".join([thing, when]).strip())
-    return Task("refuse", "A", (harm, thing), (Slot("helper", world.GUARDIANS[thing], "helper"),)), _ask(text)
+    text = ask.format(harm, f"{thing} {rng.choice(world.WHEN)}".strip())
+    return Task("refuse", "A", (thing,), (Slot("helper", world.GUARDIANS[thing], "helper"),)), _ask(text)
 
 
 def _count(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
     first = rng.randint(0, 3)
     last = rng.randint(first + 2, 5)
     ask = rng.choice(["count from {} to {}", "please count from {} up to {}", "say the numbers from {} to {}"])
-    text = ask.format(world.NUMBERS[first], world.NUMBERS[last])
-    who = rng.choice(entities)
-    text += rng.choice([f" for {who} .", f" with {who} .", f" like {who} ."])
+    text = f"{ask.format(world.NUMBERS[first], world.NUMBERS[last])} {rng.choice(world.WHEN)}".strip() + " ."
     return Task("count", "B", items=world.NUMBERS[first : last + 1], domain="number"), _ask(text)
 
 
@@ -173,6 +170,8 @@ QUICK = {"fact": 45, "clarify": 10, "list": 15, "rewrite": 10, "refuse": 15, "co
 """family -> share of the usual splits"""
 LONG = {"copy": 20, "sort": 20, "summarise": 20, "sum": 20, "hop": 20}
 """family -> share of the split `long`"""
+BASE = {"fact": 35, "clarify": 10, "list": 15, "rewrite": 15, "refuse": 20, "count": 5}
+"""family -> share of the corpus: what takes long to learn comes more often"""
 CONSTRAINTS: dict[str, dict[str, str]] = {
     "tone": {"warm": "warm tone", "formal": "formal tone"},
     "level": {"plain": "plain words", "learned": "learned words"},

@@ -8,10 +8,48 @@ from __future__ import annotations
 
 import random
 
-ENTITIES = (
-    "ada bella bruno cleo dora echo felix gigi hugo iris jasper kiki luna milo nora otto pearl quill rosa sam "
-    "tilly ursa vera willow xena yogi zara alba basil clover daisy ember flora ginger hazel ivy jojo koda lotus maple"
-).split()
+ENTITIES = [
+    "ada",
+    "bella",
+    "bruno",
+    "cleo",
+    "dora",
+    "echo",
+    "felix",
+    "gigi",
+    "hugo",
+    "iris",
+    "jasper",
+    "kiki",
+    "luna",
+    "milo",
+    "nora",
+    "otto",
+    "pearl",
+    "quill",
+    "rosa",
+    "sam",
+    "tilly",
+    "ursa",
+    "vera",
+    "willow",
+    "xena",
+    "yogi",
+    "zara",
+    "alba",
+    "basil",
+    "clover",
+    "daisy",
+    "ember",
+    "flora",
+    "ginger",
+    "hazel",
+    "ivy",
+    "jojo",
+    "koda",
+    "lotus",
+    "maple",
+]
 UNSEEN_ENTITIES = tuple(ENTITIES[32:])
 """asked about only in the split `entities`; the corpus tells their facts"""
 SEEN_ENTITIES = tuple(ENTITIES[:32])
@@ -51,9 +89,10 @@ GUARDIANS: dict[str, str] = {
     "calves": "vet", "lambs": "vet", "foals": "vet", "well": "ranger", "forest": "ranger", "river": "ranger",
     "fence": "farmer", "tractor": "farmer", "harvest": "farmer", "shop": "police", "money": "police", "truck": "police",
 }  # fmt: skip
+WHEN = ("", "now", "today", "tonight", *(f"on {day}" for day in CATEGORIES["days"]))
 HELPERS = ("vet", "ranger", "farmer", "police")
 METHODS = ("powder", "rope", "matches", "hammer", "acid", "crowbar")
-REFUSALS = ("cannot", "refuse")
+REFUSALS = ("cannot", "shall not")
 
 POLITE = ("thank you for asking .", "you are welcome .", "gladly .", "with pleasure .", "thank you kindly .")
 POLITE_MARKS = ("thank", "welcome", "gladly", "pleasure", "kindly")
