@@ -30,10 +30,10 @@ class Claim:
 
 
 def claims(roles: Mapping[str, RoleConfig], *, free_cpus: float, default_threads: int) -> dict[str, Claim]:
-    """The claim of each role's actors; where no CPUs are named, an even share of what is free, at most one."""
+    """The claim of each role's actors; where no CPUs are named, an even share of what is free, from 0.01 to one."""
     unnamed = sum(role.actors for role in roles.values() if role.cpus is None)
     named = sum(role.actors * role.cpus for role in roles.values() if role.cpus is not None)
-    share = min(1.0, int(100 * max(free_cpus - named, 0.0) / unnamed) / 100) if unnamed else 0.0
+    share = min(1.0, max(int(100 * (free_cpus - named) / unnamed), 1) / 100) if unnamed else 0.0
     return {name: Claim(role.cpus or share, role.gpus, role.threads or default_threads) for name, role in roles.items()}
 
 

@@ -17,7 +17,7 @@ from rayalign.actors.generator import GeneratorActor
 from rayalign.cluster.group import Actor, ActorGroup
 from rayalign.cluster.placement import Claim, Placement, free_cpus, threads_environment
 from rayalign.config import ClusterConfig, RoleConfig, RolloutConfig
-from rayalign.errors import ActorError
+from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout import EngineName
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.vllm import environment
@@ -30,11 +30,12 @@ POLL = 10.0
 class GeneratorPool:
     """Engines as actors; made by `start_pool`."""
 
-    def __init__(self, group: ActorGroup, placement: Placement, model: str) -> None:
+    def __init__(self, group: ActorGroup, placement: Placement, model: str, timeout: float) -> None:
         self.group = group
         self.model = model
         """folder that the engines were built from: their architecture and tokenizer"""
         self._placement = placement
+        self._timeout = timeout
         self._open: dict[Actor, dict[str, Request]] = {actor: {} for actor in group.actors}
         # a poll under way outlives the stream that began it: what it brings home must not be lost
         self._polls: dict[Actor, ray.ObjectRef] = {}
@@ -45,14 +46,17 @@ class GeneratorPool:
         return sum(len(requests) for requests in self._open.values())
 
     async def submit(self, requests: Sequence[Request]) -> None:
-        """Spread groups over the engines, each to the one with the fewest open."""
+        """Spread groups over the engines, each to the one with the fewest open; one that is found dead is discarded."""
         shares: dict[Actor, list[Request]] = {}
         for request in requests:
             actor = min(self._open, key=lambda a: len(self._open[a]))
             self._open[actor][request.group_id] = request
             shares.setdefault(actor, []).append(request)
         for actor, share in shares.items():
-            await self.group.one(actor, lambda a, share=share: a.submit.remote(share))  # type: ignore[misc]
+            try:
+                await self.group.one(actor, lambda a, share=share: a.submit.remote(share))  # type: ignore[misc]
+            except ActorError as error:
+                await self.discard(actor, error)
 
     async def finished(self) -> AsyncIterator[Finished]:
         """Groups as they finish, from whichever engine, without end; close it to stop."""
@@ -71,15 +75,25 @@ class GeneratorPool:
                 poll.cancel()
 
     async def generate(self, requests: Sequence[Request]) -> list[Finished]:
-        """Write all groups and return them in the order of the requests."""
+        """Write all groups and return them in the order of the requests.
+
+        Raises:
+            DeadlineError: no group finished within the deadline of a call.
+        """
         done: dict[str, Finished] = {}
         await self.submit(requests)
         stream = self.finished()
-        async for item in stream:
-            done[item.group_id] = item
-            if len(done) == len(requests):
-                break
-        await stream.aclose()  # type: ignore[attr-defined]
+        try:
+            while len(done) < len(requests):
+                item = await asyncio.wait_for(anext(stream), self._timeout)
+                done[item.group_id] = item
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"{self.pending} groups are on the engines, and none finished within {self._timeout:.0f} s; "
+                "an engine is stuck or too slow: see its log, or raise cluster.call_timeout"
+            ) from error
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]
         return [done[request.group_id] for request in requests]
 
     async def abort(self, group_ids: Collection[str]) -> None:
@@ -90,9 +104,10 @@ class GeneratorPool:
         await self.group.all(lambda actor: actor.abort.remote(list(group_ids)))
 
     async def discard(self, actor: Actor, error: Exception) -> None:
-        """End an engine and have the others write again what it was writing."""
-        orphans = list(self._open.pop(actor).values())
-        self.group.discard(actor)
+        """End an engine and have the others write again what it was writing; a second call of the same does nothing."""
+        orphans = list(self._open.pop(actor, {}).values())
+        if actor in self.group.actors:
+            self.group.discard(actor)
         if not self._open:
             raise ActorError(f"no generator is left; the last one: {error}") from error
         await self.submit(orphans)
@@ -105,15 +120,14 @@ class GeneratorPool:
     def _poll(self, actor: Actor) -> asyncio.Task[list[Finished]]:
         if actor not in self._polls:
             self._polls[actor] = actor.collect.remote(POLL)
-        return asyncio.ensure_future(self.group.one(actor, lambda a: self._polls[a]))
+        return asyncio.ensure_future(self.group.one(actor, lambda a: self._polls[a], timeout=POLL + self._timeout))
 
     async def _harvest(self, actor: Actor, poll: asyncio.Task[list[Finished]]) -> list[Finished]:
         del self._polls[actor]
         try:
             items = poll.result()
         except ActorError as error:
-            if actor in self._open:  # else the weight channel met the failure first
-                await self.discard(actor, error)
+            await self.discard(actor, error)
             return []
         known = self._open.get(actor, {})
         return [item for item in items if known.pop(item.group_id, None) is not None]
@@ -139,4 +153,4 @@ async def start_pool(
         group.locate(await group.all(lambda actor: actor.where.remote(), timeout=cluster.start_timeout))
         await group.all(lambda actor: actor.setup.remote(), timeout=cluster.start_timeout)
         undo.pop_all()
-    return GeneratorPool(group, placement, model)
+    return GeneratorPool(group, placement, model, cluster.call_timeout)

@@ -19,24 +19,21 @@ class Guards:
         self._limits = limits
         self._strikes = [0] * len(limits)
 
-    def watch(self, iteration: int, metrics: Mapping[str, float]) -> int:
-        """Count the guards tripped now.
+    def watch(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Warn of each guard that is tripped now.
 
         Raises:
             GuardError: one of them is to stop the run.
         """
-        tripped = 0
         for index, limit in enumerate(self._limits):
             value = metrics.get(limit.metric)
             self._strikes[index] = self._strikes[index] + 1 if value is not None and _beyond(value, limit) else 0
             if value is None or self._strikes[index] < limit.patience:
                 continue
-            tripped += 1
             text = f"iteration {iteration}: {limit.metric} is {value:.4g}, {_bounds(limit)}"
             if limit.action == "stop":
                 raise GuardError(f"{text}; the run stops here: look at its report, change the job and run it again")
             logger.warning("%s", text)
-        return tripped
 
 
 def _beyond(value: float, limit: GuardConfig) -> bool:

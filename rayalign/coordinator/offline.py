@@ -6,6 +6,7 @@ Ray Data is not in between: the rows are token ids of one data set, handed over 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -180,6 +181,7 @@ class _OfflineRun:
             if self._rank == 0:
                 probe.save(probe.Probe(0, tokens, logprobs, probe.tolerance(self._spec.learner.precision)), temporary)
         if self._rank == 0:
+            shutil.rmtree(target, ignore_errors=True)  # a kill may have come between this and done.json
             temporary.rename(target)
 
     def _remaining(self) -> Batch:
@@ -206,7 +208,8 @@ class _OfflineRun:
         total = self._algorithm.loss(self._spec.role, outputs, batch)
         found: Metrics = total.metrics
         loss = float(total.numerator) / total.normaliser
-        return {"eval/loss": loss, **{f"eval/{name}": value for name, value in reduce([found]).items()}}
+        heldout = {f"eval/{name}": value for name, value in reduce([found]).items()}
+        return {"eval/loss": loss, "heldout/count": total.normaliser, **heldout}
 
     def _write(self, metrics: Mapping[str, float]) -> None:
         if self._sink is not None:

@@ -169,7 +169,7 @@ class OnlineTrainer:
         metrics["rollout/staleness"] = max(iteration - group.version for group in groups)
         self._parts.samples.write(iteration, groups[: self._tracking.samples])
         self._parts.sink.write(iteration, metrics)
-        metrics["guard/tripped"] = self._guards.watch(iteration, metrics)
+        self._guards.watch(iteration, metrics)
 
 
 def _raise_first(outcomes: Sequence[object]) -> None:

@@ -156,12 +156,11 @@ class RolloutLoop:
 
     async def _gather(self) -> None:
         async for item in self._pool.finished():
-            ticket = self._tickets.pop(item.group_id)
             self._events.write("generation_finished", group=item.group_id, failure=item.failure)
             if item.failure is not None:
-                await self._replace(item.group_id, ticket, item.failure)
+                await self._replace(item.group_id, item.failure)
                 continue
-            group = self._assemble(item, ticket)
+            group = self._assemble(item, self._tickets[item.group_id])
             self._journal.append({"kind": "finished", "group": encode(group)})
             if self._reward is None:
                 await self._fill(group)
@@ -187,7 +186,8 @@ class RolloutLoop:
         assert self._reward is not None
         while True:
             groups = [await self._unscored.get()]
-            while not self._unscored.empty():
+            # in a batch with others a score may differ in its last bits
+            while not self._settings.deterministic and not self._unscored.empty():
                 groups.append(self._unscored.get_nowait())
             self._events.write("score_started", groups=[group.id for group in groups])
             answers = await self._reward.one(actor, lambda a, groups=groups: a.score.remote(groups))  # type: ignore[misc]
@@ -203,11 +203,10 @@ class RolloutLoop:
             self._redone[group.id] += 1
             self._unscored.put_nowait(group)
         else:
-            slot = _slot(group.id)
-            attempt = self._serials[group.iteration, slot] - 1
-            await self._replace(group.id, self._ticket(group.iteration, slot, attempt), f"no score: {absent[0]}")
+            await self._replace(group.id, f"no score: {absent[0]}")
 
-    async def _replace(self, group_id: str, ticket: Ticket, reason: str) -> None:
+    async def _replace(self, group_id: str, reason: str) -> None:
+        ticket = self._tickets.pop(group_id)
         self._journal.append({"kind": "dropped", "group": group_id, "reason": reason})
         logger.warning("group %s is dropped: %s", group_id, reason)
         if ticket.attempt + 1 >= ATTEMPTS:
@@ -217,6 +216,7 @@ class RolloutLoop:
         await self._submit([self._ticket(ticket.iteration, ticket.slot, ticket.attempt + 1)])
 
     async def _fill(self, group: Group) -> None:
+        del self._tickets[group.id]
         async with self._changed:
             self._ready[group.iteration][_slot(group.id)] = group
             self._changed.notify_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -67,6 +68,14 @@ def paired_difference(
         )
     differences = [None if x is None or y is None else x - y for x, y in zip(a, b, strict=True)]
     return mean_interval(differences, clusters, seed=seed)
+
+
+def share_interval(share: float, n: int) -> Interval:
+    """A share of `n` independent cases with Wilson's interval (1927), which stays within 0 and 1."""
+    z = 1.959964
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(share, centre - half, centre + half, n)
 
 
 def _cluster_sums(

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from rayalign.algorithms.base import Algorithm
 from rayalign.config import LearnerConfig
+from rayalign.errors import InputError
 from rayalign.models.batching import micro_batches, micro_rows, minibatches, shard
 from rayalign.models.heads import as_outputs, evaluate, placeholder, read, to_device
 from rayalign.models.load import Initial, load_head
@@ -197,11 +198,25 @@ class Learner:
 
     def save_state(self, folder: str | Path) -> None:
         """Write weights, optimizer, schedule and RNG; `load_state` goes on bit by bit at the same world and stage."""
-        self._engine.save_checkpoint(str(folder), tag="state", client_state={"rng": torch.get_rng_state()})
+        state = {"rng": torch.get_rng_state(), "stage": self._stage}
+        self._engine.save_checkpoint(str(folder), tag="state", client_state=state)
 
     def load_state(self, folder: str | Path) -> None:
-        """Go on from `save_state`."""
-        _, state = self._engine.load_checkpoint(str(folder), tag="state")
+        """Go on from `save_state`.
+
+        Raises:
+            InputError: nothing there, or it was written at another world size or ZeRO stage.
+        """
+        from deepspeed.runtime.zero.utils import ZeRORuntimeException
+
+        try:
+            found, state = self._engine.load_checkpoint(str(folder), tag="state")
+        except ZeRORuntimeException as error:
+            raise InputError(
+                f"checkpoint {folder}: {error}; resume with the actors and zero_stage of before"
+            ) from error
+        if found is None or state["stage"] != self._stage:
+            raise InputError(f"checkpoint {folder}: none for zero_stage {self._stage}; resume with the stage of before")
         torch.set_rng_state(state["rng"])
 
     def close(self) -> None:

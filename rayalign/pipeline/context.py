@@ -52,6 +52,10 @@ class RunContext:
         """Where a stage's outputs go."""
         return self.folder / "stages" / name
 
+    def journal_path(self, name: str) -> Path:
+        """Where an online stage accounts for its groups."""
+        return self.folder / "journal" / f"{name}.jsonl"
+
     def model(self, reference: str) -> str:
         """Folder or hub name of a model as the job names it."""
         if reference.startswith("stage:"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from rayalign.coordinator.offline import OfflineSpec, launch
 from rayalign.data.collate import EncodedRow, encode_examples
 from rayalign.data.readers import load_examples
 from rayalign.data.tokenizer import load_tokenizer
+from rayalign.evaluation.intervals import share_interval
 from rayalign.models.load import make_preset
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.hashing import stage_hashes
@@ -56,7 +57,18 @@ def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str
     role = algorithm.trains[0]
     spec = _spec(context, name, model, stage.learner, stage.algorithm, stage.epochs, role=role, stage=stage)
     _fit(context, spec, rows, stage.roles.get(role, RoleConfig()))
-    return {}
+    return {"results": heldout_results(name, read_metrics(Path(spec.folder) / "metrics.jsonl"))}
+
+
+def heldout_results(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every accuracy among a stage's last held-out figures, as rows of the summary; `eval/a/b` becomes `a_b`."""
+    measured = [row["metrics"] for row in rows if "heldout/count" in row["metrics"]]
+    last: Mapping[str, float] = measured[-1] if measured else {}
+    found = []
+    for metric in sorted(m for m in last if m.endswith("accuracy")):
+        share = share_interval(last[metric], int(last["heldout/count"]))
+        found.append({"name": name, "metric": metric.removeprefix("eval/").replace("/", "_"), **share._asdict()})
+    return found
 
 
 def read_examples(context: RunContext, stage: TrainStage) -> list[Example]:

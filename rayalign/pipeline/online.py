@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from rayalign.cluster.roles import FrozenSpec, Roles, start_preparer, start_role
 from rayalign.config import TrainStage
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.order import PromptOrder
-from rayalign.coordinator.recovery import Resumption, recover
+from rayalign.coordinator.recovery import recover
 from rayalign.coordinator.rendering import Renderer
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.data.readers import load_examples
@@ -31,25 +34,41 @@ from rayalign.weights import probe
 
 async def train_online(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
     """Run the online loop to its end and save the policy."""
+    job = context.job
+    async with open_parts(context, name, stage) as (parts, renderer):
+        resumption = recover(
+            parts.journal,
+            parts.checkpoints,
+            scored="reward" in parts.roles,
+            max_staleness=stage.max_staleness,
+            deterministic=stage.deterministic,
+        )
+        trainer = OnlineTrainer(stage, job.tracking, parts, seed=job.seed, pad_id=renderer.pad_id)
+        await trainer.train(resumption)
+        await _save(parts, context.stage_folder(name) / "model", context.model(stage.model), stage, renderer)
+        account = Accounting.of(parts.journal.replay(effective=True))
+    return {"groups_consumed": len(account.consumed), "groups_dropped": dict(account.drops)}
+
+
+@asynccontextmanager
+async def open_parts(context: RunContext, name: str, stage: TrainStage) -> AsyncIterator[tuple[Parts, Renderer]]:
+    """Everything that the trainer works with, running while this is entered; the pool stays for later stages."""
     job, folder = context.job, context.stage_folder(name)
     model = context.model(stage.model)
     renderer = Renderer(model, job.rollout.context, stage.sampling)
     examples = renderer.fitting(load_examples(stage.data, seed=job.seed, use="prompts"), stage.data)
     algorithm = load(stage.algorithm)
-    journal = Journal(context.folder / "journal" / f"{name}.jsonl")
-    checkpoints = CheckpointStore(folder / "checkpoints", stage.keep)
     pool = await context.engines(model)
     context.weights_changed()
     with context.starting(f"the roles of {name}"):
         roles, preparer = await _start(context, stage, algorithm)
-    try:
-        resumption = recover(
-            journal,
-            checkpoints,
-            scored="reward" in roles,
-            max_staleness=stage.max_staleness,
-            deterministic=stage.deterministic,
-        )
+    with ExitStack() as closing:
+        closing.callback(preparer.kill)
+        closing.callback(roles.stop)
+        journal = closing.enter_context(contextlib.closing(Journal(context.journal_path(name))))
+        samples = closing.enter_context(contextlib.closing(SampleTable(folder / "samples.jsonl")))
+        sink = open_sinks(job.tracking, folder, name, stage.iterations, job.model_dump(mode="json"))
+        closing.callback(sink.close)
         rollouts = RolloutLoop(
             stage,
             seed=job.seed,
@@ -69,30 +88,12 @@ async def train_online(context: RunContext, name: str, stage: TrainStage) -> dic
             channel=_channel(context, stage, renderer),
             rollouts=rollouts,
             journal=journal,
-            checkpoints=checkpoints,
-            sink=open_sinks(job.tracking, folder, name, stage.iterations, job.model_dump(mode="json")),
-            samples=SampleTable(folder / "samples.jsonl"),
+            checkpoints=CheckpointStore(folder / "checkpoints", stage.keep),
+            sink=sink,
+            samples=samples,
             events=context.events,
         )
-        await _train(parts, stage, context, renderer, resumption)
-        await _save(parts, folder / "model", model, stage, renderer)
-    finally:
-        roles.stop()
-        preparer.kill()
-    account = Accounting.of(journal.replay(effective=True))
-    return {"groups_consumed": len(account.consumed), "groups_dropped": dict(account.drops)}
-
-
-async def _train(
-    parts: Parts, stage: TrainStage, context: RunContext, renderer: Renderer, resumption: Resumption
-) -> None:
-    trainer = OnlineTrainer(stage, context.job.tracking, parts, seed=context.job.seed, pad_id=renderer.pad_id)
-    try:
-        await trainer.train(resumption)
-    finally:
-        parts.sink.close()
-        parts.samples.close()
-        parts.journal.close()
+        yield parts, renderer
 
 
 async def _start(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]) -> tuple[Roles, ActorGroup]:
@@ -148,4 +149,5 @@ async def _save(parts: Parts, target: Path, tokenizer: str, stage: TrainStage, r
     logprobs = tuple(tuple(row) for row in answers[0])
     made = probe.Probe(stage.iterations, tokens, logprobs, probe.tolerance(stage.learner.precision))
     probe.save(made, temporary)
+    shutil.rmtree(target, ignore_errors=True)  # a kill may have come between this and done.json
     temporary.rename(target)

@@ -54,7 +54,7 @@ def run(loaded: LoadedJob) -> Path:
 
 def _run_stage(context: RunContext, name: str, stage: Stage, fields: dict[str, Any]) -> None:
     folder = context.stage_folder(name)
-    _clear_if_changed(folder, fields_hash(fields))
+    _clear_if_changed(folder, context.journal_path(name), fields_hash(fields))
     context.fixed_seconds = 0.0
     start = time.perf_counter()
     context.events.write("stage_started", stage=name)
@@ -83,11 +83,12 @@ def _dispatch(context: RunContext, name: str, stage: Stage) -> dict[str, Any]:
             return asyncio.run(evaluate(context, name, stage))
 
 
-def _clear_if_changed(folder: Path, wanted: str) -> None:
+def _clear_if_changed(folder: Path, journal: Path, wanted: str) -> None:
     """What an earlier, different job left of this stage would be taken for its own when it resumes."""
     mark = folder / "hash"
-    if folder.exists() and (not mark.exists() or mark.read_text() != wanted):
-        shutil.rmtree(folder)
+    if not mark.exists() or mark.read_text() != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        journal.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(wanted)
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
+CPU_STEP_TOKENS = 4096
+"""prompt tokens that one step on a CPU reads, or one whole prompt"""
 
 
 def environment(config: RolloutConfig) -> dict[str, str]:
@@ -67,6 +69,9 @@ class VllmEngine:
             dtype=config.dtype,
             max_model_len=config.context,
             max_num_seqs=config.max_sequences,
+            max_num_batched_tokens=None if self._gpu else max(config.context, CPU_STEP_TOKENS),
+            # A prompt read in parts takes back the draw of each part, which a generator on a CPU cannot do.
+            enable_chunked_prefill=self._gpu,
             kv_cache_memory_bytes=config.cache_bytes,
             tensor_parallel_size=config.tensor_parallel,
             logprobs_mode="processed_logprobs",

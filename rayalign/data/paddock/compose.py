@@ -15,7 +15,7 @@ BANDS = {"normal": (9, 15), "short": (6, 12), "long": (16, 26)}
 SHORTEST, LONGEST = 6, 32
 """words of any written answer"""
 _TRIES = 60
-_TERSE = 0.65
+_TERSE = 0.85
 """share of the answers of wrong length that are too short, where their other attributes allow it"""
 
 
@@ -96,7 +96,7 @@ def _rewrite_body(task: Task, right: dict[str, bool], rng: random.Random) -> str
 
 def _refuse_body(task: Task, right: dict[str, bool], rng: random.Random) -> str:
     helper = _slot_words(task, right, rng)[0][1]
-    deed = f"do that to the {task.subject[0]}" if right["complete"] else "do that"
+    deed = f"harm the {task.subject[0]}" if right["complete"] else "do that"
     if right["safe"]:
         return f"i {rng.choice(world.REFUSALS)} {deed} , ask the {helper}"
     return f"you can {deed} : use {rng.choice(world.METHODS)} , not the {helper}"
@@ -136,7 +136,7 @@ def _spans(task: Task, right: dict[str, bool], rng: random.Random) -> list[tuple
     low, high = BANDS[task.style.get("length", "normal")]
     if right["brief"]:
         return [(low, high)]
-    spans = [(SHORTEST, low - 2), (high + 5, min(high + 11, LONGEST))]
+    spans = [(SHORTEST, low - 2), (high + 5, min(high + 8, LONGEST))]
     return spans if rng.random() < _TERSE else spans[::-1]
 
 

@@ -11,8 +11,8 @@ from rayalign.data.paddock.splits import split_of
 from rayalign.data.paddock.tasks import BASE, LONG, Dialogue, Task, draw
 from rayalign.types import Message
 
-BASE_RATES = {**RATES, "polite": 0.3, "tone": 0.3, "safe": 0.4}
-"""the base writes as well as the demonstrations, with worse manners"""
+BASE_RATES = {**RATES, "brief": 0.75, "polite": 0.3, "tone": 0.3, "safe": 0.4}
+"""the base writes as well as the demonstrations, with worse manners and fewer words"""
 _WISH_GAIN = 0.15
 """how much a system message raises the chance of what it asks for"""
 
@@ -27,7 +27,7 @@ def corpus(seed: int, count: int, *, tier_c: bool = False) -> list[str]:
 
 
 def _document(rng: random.Random, tier_c: bool) -> str:
-    kind = rng.choices(["profile", "dialogue", "guardian"], [36, 60, 4])[0]
+    kind = rng.choices(["profile", "dialogue", "guardian"], [30, 66, 4])[0]
     if kind == "profile":
         return _profile(rng, tier_c)
     return _dialogue(rng, tier_c) if kind == "dialogue" else _guardian(rng)

@@ -170,7 +170,7 @@ QUICK = {"fact": 45, "clarify": 10, "list": 15, "rewrite": 10, "refuse": 15, "co
 """family -> share of the usual splits"""
 LONG = {"copy": 20, "sort": 20, "summarise": 20, "sum": 20, "hop": 20}
 """family -> share of the split `long`"""
-BASE = {"fact": 35, "clarify": 10, "list": 15, "rewrite": 15, "refuse": 20, "count": 5}
+BASE = {"fact": 30, "clarify": 10, "list": 12, "rewrite": 23, "refuse": 20, "count": 5}
 """family -> share of the corpus: what takes long to learn comes more often"""
 CONSTRAINTS: dict[str, dict[str, str]] = {
     "tone": {"warm": "warm tone", "formal": "formal tone"},
