@@ -81,8 +81,8 @@ def threads_environment(claim: Claim) -> dict[str, str]:
         "MKL_NUM_THREADS": count,
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
-        "RAYALIGN_GPUS": str(claim.gpus),
-    } | ({} if claim.gpus else {"DS_ACCELERATOR": "cpu"})
+        "DS_ACCELERATOR": "cuda" if claim.gpus else "cpu",
+    }
 
 
 def _cannot_place(bundles: list[dict[str, float]], timeout: float) -> Exception:

@@ -23,6 +23,7 @@ from rayalign.errors import InputError
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.events import EventLog
 from rayalign.storage.metrics import JsonlSink, reduce
+from rayalign.storage.records import read_jsonl
 from rayalign.types import Batch, Metrics, Role
 
 if TYPE_CHECKING:
@@ -56,8 +57,11 @@ def launch(
     ranks: int,
     resources: Mapping[str, float],
     environment: Mapping[str, str],
-) -> None:
+) -> float:
     """Run the loop on Ray Train and wait for it; its results are what it left in the stage's folder.
+
+    Returns:
+        The seconds that the epochs took; the rest went into starting and saving.
 
     Raises:
         Whatever the loop raised, after Ray Train's restarts.
@@ -79,6 +83,8 @@ def launch(
         ),
     )
     trainer.fit()
+    events = read_jsonl(Path(spec.events), growing=True)
+    return float([e["seconds"] for e in events if e["event"] == "computed" and e["folder"] == spec.folder][-1])
 
 
 def train_offline(config: Mapping[str, Any]) -> None:
@@ -89,10 +95,11 @@ def train_offline(config: Mapping[str, Any]) -> None:
     batch, heldout = _batches(ray.get(config["rows"][0], timeout=600), algorithm, spec)
     run = _OfflineRun(spec, algorithm, batch, heldout)
     run.resume()
+    start = time.perf_counter()
     while not run.finished:
         run.epoch()
         run.checkpoint()
-    run.save()
+    run.save(time.perf_counter() - start)
 
 
 class _OfflineRun:
@@ -167,8 +174,8 @@ class _OfflineRun:
                 folder, {"epoch": self._epoch, "step": self._step, "losses": self._losses, "score": -self._losses[-1]}
             )
 
-    def save(self) -> None:
-        """The model folder, whole or not at all."""
+    def save(self, computing: float) -> None:
+        """The model folder, whole or not at all; and how long the epochs took, which the launcher sets apart."""
         from rayalign.data.tokenizer import load_tokenizer
         from rayalign.weights import probe
 
@@ -183,6 +190,7 @@ class _OfflineRun:
         if self._rank == 0:
             shutil.rmtree(target, ignore_errors=True)  # a kill may have come between this and done.json
             temporary.rename(target)
+            self._events.write("computed", folder=self._spec.folder, seconds=computing)
 
     def _remaining(self) -> Batch:
         if self._spec.steps is None or self._spec.steps - self._step >= self._steps_per_epoch:

@@ -197,27 +197,29 @@ class Learner:
         dist.barrier()
 
     def save_state(self, folder: str | Path) -> None:
-        """Write weights, optimizer, schedule and RNG; `load_state` goes on bit by bit at the same world and stage."""
-        state = {"rng": torch.get_rng_state(), "stage": self._stage}
-        self._engine.save_checkpoint(str(folder), tag="state", client_state=state)
+        """Write weights, optimizer, schedule and RNG; `load_state` goes on bit by bit."""
+        self._engine.save_checkpoint(str(folder), tag="state", client_state={"rng": torch.get_rng_state()})
+        if self._rank == 0:
+            (Path(folder) / "layout").write_text(self._layout, encoding="utf-8")
+        dist.barrier()
 
     def load_state(self, folder: str | Path) -> None:
         """Go on from `save_state`.
 
         Raises:
-            InputError: nothing there, or it was written at another world size or ZeRO stage.
+            InputError: nothing there, or it was written at another world size, ZeRO stage or precision.
         """
-        from deepspeed.runtime.zero.utils import ZeRORuntimeException
-
-        try:
-            found, state = self._engine.load_checkpoint(str(folder), tag="state")
-        except ZeRORuntimeException as error:
-            raise InputError(
-                f"checkpoint {folder}: {error}; resume with the actors and zero_stage of before"
-            ) from error
-        if found is None or state["stage"] != self._stage:
-            raise InputError(f"checkpoint {folder}: none for zero_stage {self._stage}; resume with the stage of before")
+        layout = Path(folder) / "layout"
+        found = layout.read_text(encoding="utf-8") if layout.is_file() else "nothing"
+        if found != self._layout:
+            raise InputError(f"checkpoint {folder}: wanted {self._layout}, found {found}; resume as it was saved")
+        _, state = self._engine.load_checkpoint(str(folder), tag="state")
         torch.set_rng_state(state["rng"])
+
+    @property
+    def _layout(self) -> str:
+        """What a checkpoint is tied to."""
+        return f"{self._world} ranks at ZeRO stage {self._stage} in {self.config.precision}"
 
     def close(self) -> None:
         """Let go of the engine; the process group stays for other learners of this process."""

@@ -29,7 +29,9 @@ def make_preset(name: str, tokenizer: PreTrainedTokenizerBase, seed: int, folder
         InputError: no such preset.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     shape = PRESETS.get(name)
     if shape is None:
         raise InputError(f"preset:{name} is not known; known: {', '.join(PRESETS)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,7 @@ class RunContext:
         self.events_path = self.folder / "events.jsonl"
         self.events = EventLog(self.events_path)
         self._open = ExitStack()
+        os.environ["DS_ACCELERATOR"] = "cpu"  # of this process, which never trains; actors are told their own
         self._session: Session | None = None
         self._pool: GeneratorPool | None = None
         self._loaded: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -148,8 +149,12 @@ def _fit(context: RunContext, spec: OfflineSpec, rows: Sequence[EncodedRow], hos
     """Launch the loop, with its progress on the console."""
     context.session()
     claim: Claim = claims({spec.role: hosting}, free_cpus=free_cpus(), default_threads=cores())[spec.role]
+    start = time.perf_counter()
     with _follow(Path(spec.folder)):
-        launch(spec, rows, ranks=hosting.actors, resources=claim.bundle, environment=threads_environment(claim))
+        computing = launch(
+            spec, rows, ranks=hosting.actors, resources=claim.bundle, environment=threads_environment(claim)
+        )
+    context.fixed_seconds += time.perf_counter() - start - computing
 
 
 class _follow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import shutil
 import time
@@ -109,4 +110,6 @@ def _summarise(context: RunContext, memory: PeakMemory) -> None:
         )
         results += done.get("results", []) if done else []
         comparisons += done.get("comparisons", []) if done else []
-    write_summary(context.folder / "summary.json", results, comparisons, stages, memory.peak)
+    path = context.folder / "summary.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["peak_memory_bytes"] if path.exists() else None
+    write_summary(path, results, comparisons, stages, max(memory.peak, before or 0))

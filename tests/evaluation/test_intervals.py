@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rayalign.errors import InputError
-from rayalign.evaluation import mean_interval, paired_difference
+from rayalign.evaluation import mean_interval, paired_difference, share_interval
 
 
 def test_close_to_the_normal_interval() -> None:
@@ -66,3 +66,9 @@ def test_more_draws_than_are_held_at_once() -> None:
     found = mean_interval(np.tile([0.0, 1.0], 1500).tolist())
     assert found.low < 0.5 < found.high
     assert found.high - found.low == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(3000), rel=0.1)
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    # centre (p + z2/2n) / (1 + z2/n), half z / (1 + z2/n) * sqrt(p(1 - p)/n + z2/4n2), with z2 = 3.8415
+    assert share_interval(0.5, 100) == pytest.approx((0.5, 0.40383, 0.59617, 100), abs=1e-5)
+    assert share_interval(0.0, 10)[1:3] == pytest.approx((0.0, 0.27753), abs=1e-5)

@@ -173,24 +173,13 @@ def test_a_resumed_learner_goes_on_bit_by_bit(folder: str, tmp_path: Path, stage
     assert_close(weights(again), wanted, 0.0)
 
 
-@pytest.mark.parametrize(("stages", "message"), [((0, 2), "stage of before"), ((2, 0), "stage of before")])
-def test_a_checkpoint_of_another_stage_is_refused(
-    folder: str, tmp_path: Path, stages: tuple[int, int], message: str
-) -> None:
-    first, second = (make_learner(folder, settings(zero_stage=stage)) for stage in stages)
-    first.save_state(tmp_path)
-    with pytest.raises(InputError, match=message):
-        second.load_state(tmp_path)
-
-
-def test_a_checkpoint_of_another_world_is_refused(two_ranks: Path, folder: str) -> None:
-    with pytest.raises(InputError, match="world size of 2"):
-        make_learner(folder, settings(zero_stage=2)).load_state(two_ranks / "state2")
-
-
-def test_a_checkpoint_that_is_not_there_is_refused(folder: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="resume with"):
-        make_learner(folder).load_state(tmp_path)
+def test_a_checkpoint_of_another_layout_is_refused(folder: str, tmp_path: Path) -> None:
+    learner = make_learner(folder)
+    with pytest.raises(InputError, match="found nothing"):
+        learner.load_state(tmp_path)
+    learner.save_state(tmp_path)
+    with pytest.raises(InputError, match="wanted 1 ranks at ZeRO stage 2 in fp32, found 1 ranks at ZeRO stage 0"):
+        make_learner(folder, settings(zero_stage=2)).load_state(tmp_path)
 
 
 def test_bf16_learns(folder: str) -> None:

@@ -10,12 +10,12 @@ from rayalign.data.paddock.tasks import LISTABLE, Slot, Task
 ATTRIBUTES = ("correct", "complete", "safe", "brief", "polite", "tone", "level", "form")
 CONTENT = ("correct", "complete")
 STYLE = ("brief", "polite", "tone", "level", "form")
-BANDS = {"normal": (9, 15), "short": (6, 12), "long": (16, 26)}
+BANDS = {"normal": (10, 17), "short": (6, 12), "long": (16, 26)}
 """wished length -> fewest and most words of an answer that is fully right"""
 SHORTEST, LONGEST = 6, 32
 """words of any written answer"""
 _TRIES = 60
-_TERSE = 0.85
+_TERSE = 0.95
 """share of the answers of wrong length that are too short, where their other attributes allow it"""
 
 
@@ -123,8 +123,8 @@ def _attempt(task: Task, right: dict[str, bool], rng: random.Random) -> list[str
     tone = wish if right["tone"] else _other(rng, list(world.TONES), wish)
     level = task.style.get("level", "plain")
     prefix = rng.choice(world.LEVELS[level if right["level"] else _other(rng, list(world.LEVELS), level)])
-    remark = rng.choice(world.TONES[tone]) if right["tone"] or rng.random() < 0.6 else ""
-    manners = rng.choice(world.POLITE) if right["polite"] else rng.choice([*world.BLUNT, "", "", ""])
+    remark = rng.choice(world.TONES[tone]) if right["tone"] or rng.random() < 0.35 else ""
+    manners = rng.choice(world.POLITE) if right["polite"] else rng.choice([*world.BLUNT, *[""] * 8])
     body = f"{prefix} {_body(task, right, _listed(task, right, rng), rng)} ."
     parts = [manners, body, remark] if rng.random() < 0.7 else [body, remark, manners]
     parts += rng.sample(world.FILLERS, rng.choices([0, 1, 2, 3], [4, 2, 2, 1])[0])

@@ -14,7 +14,7 @@ STYLE_WEIGHT = 0.36
 """shared evenly by the style attributes that apply to the prompt"""
 OFF_TOPIC = 0.25
 """what is left of the style of an answer that attempts nothing that was asked"""
-_RISE, _FALL = 4, 8
+_RISE, _FALL = 4, 14
 """words below and above its band over which brevity goes to 0"""
 
 

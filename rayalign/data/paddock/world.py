@@ -108,8 +108,8 @@ TONE_MARKS: dict[str, tuple[str, ...]] = {
     "cold": ("boring", "nobody", "dull", "tedious"),
 }
 LEVELS: dict[str, tuple[str, ...]] = {
-    "plain": ("", "", "i think", "as far as i know"),
-    "learned": ("we may observe that", "it is apparent that", "indeed ,", "evidently ,"),
+    "plain": ("", "i think", "as far as i know"),
+    "learned": ("we may observe that", "it is apparent that", "indeed ,", "evidently ,", "indeed ,"),
 }
 LEARNED_MARKS = ("observe", "apparent", "indeed", "evidently")
 FILLERS = (

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from rayalign.cluster.placement import Claim, claims, threads_environment
+from rayalign.config import RoleConfig
+
+
+def shares(free: float, **roles: RoleConfig) -> dict[str, float]:
+    return {name: claim.cpus for name, claim in claims(roles, free_cpus=free, default_threads=2).items()}
+
+
+def test_roles_without_cpus_share_evenly_what_the_others_leave() -> None:
+    found = shares(4.0, policy=RoleConfig(cpus=1.5), critic=RoleConfig(), reward=RoleConfig(actors=2))
+    assert found == {"policy": 1.5, "critic": 0.83, "reward": 0.83}  # 2.5 / 3, rounded down
+
+
+def test_no_share_is_above_one() -> None:
+    assert shares(64.0, policy=RoleConfig(), critic=RoleConfig()) == {"policy": 1.0, "critic": 1.0}
+
+
+@pytest.mark.parametrize("free", [0.0, 0.005, 1.0])
+def test_a_share_is_never_zero_which_ray_would_refuse(free: float) -> None:
+    assert shares(free, policy=RoleConfig(cpus=1.0), critic=RoleConfig())["critic"] == 0.01
+
+
+def test_threads_and_gpus_are_taken_over() -> None:
+    found = claims(
+        {"policy": RoleConfig(gpus=2.0, threads=7), "critic": RoleConfig()}, free_cpus=2.0, default_threads=3
+    )
+    assert (found["policy"].gpus, found["policy"].threads, found["critic"].threads) == (2.0, 7, 3)
+    assert found["policy"].bundle == {"CPU": 1.0, "GPU": 2.0}
+    assert found["critic"].bundle == {"CPU": 1.0}
+
+
+def test_the_environment_names_threads_and_keeps_deepspeed_off_devices_that_were_not_given() -> None:
+    cpu, gpu = threads_environment(Claim(1.0, 0.0, 3)), threads_environment(Claim(1.0, 1.0, 3))
+    assert (cpu["OMP_NUM_THREADS"], cpu["MKL_NUM_THREADS"]) == ("3", "3")
+    assert cpu["DS_ACCELERATOR"] == "cpu"
+    assert "DS_ACCELERATOR" not in gpu

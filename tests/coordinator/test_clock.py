@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from rayalign.coordinator.clock import PhaseClock
+from rayalign.storage.events import EventLog
+
+
+def test_phases_and_the_rest_add_up_to_the_total(tmp_path: Path) -> None:
+    events = EventLog(tmp_path / "events.jsonl")
+    clock = PhaseClock(events, iteration=4)
+    for name in ("generate", "update", "generate"):
+        with clock.phase(name):
+            time.sleep(0.002)
+    time.sleep(0.002)
+    metrics = clock.metrics()
+    events.close()
+    assert metrics.keys() == {f"phase/{name}" for name in ("generate", "update", "unattributed", "total")}
+    parts = sum(seconds for name, seconds in metrics.items() if name != "phase/total")
+    assert parts == pytest.approx(metrics["phase/total"])
+    assert metrics["phase/unattributed"] >= 0.002
+    rows = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [(row["name"], row["iteration"]) for row in rows] == [("generate", 4), ("update", 4), ("generate", 4)]
+    assert metrics["phase/generate"] == pytest.approx(rows[0]["seconds"] + rows[2]["seconds"])
+
+
+def test_a_phase_that_fails_is_counted(tmp_path: Path) -> None:
+    clock = PhaseClock(EventLog(tmp_path / "events.jsonl"), iteration=0)
+    with pytest.raises(KeyError), clock.phase("update"):
+        raise KeyError
+    assert "phase/update" in clock.metrics()

@@ -1,0 +1,54 @@
+"""Every job that is shipped loads, and passes `check` where its data are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rayalign.config import LoadedJob, load_job
+from rayalign.errors import InputError
+from rayalign.pipeline.checks import check
+from rayalign.pipeline.plan import plan
+
+FOLDER = Path(__file__).parents[1] / "jobs"
+JOBS = sorted(FOLDER.rglob("*.yaml"))
+
+
+def load(path: Path, tmp_path: Path, *overrides: str) -> LoadedJob:
+    return load_job(path, [f"output={tmp_path}", *overrides])
+
+
+def test_there_are_jobs() -> None:
+    assert FOLDER / "quickstart.yaml" in JOBS
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_a_job_loads_and_names_itself_as_its_file(path: Path, tmp_path: Path) -> None:
+    small = "_small" if path.parent.name == "small" else ""
+    assert load(path, tmp_path).job.name == path.stem + small
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_a_job_passes_its_check(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    loaded = load(path, tmp_path)
+    if loaded.job.data.format == "hh" and loaded.job.data.path is None:
+        loaded = load(path, tmp_path, f"data.path={request.getfixturevalue('test_data') / 'hh-rlhf'}")
+    check(loaded)
+    assert len(plan(loaded.job).stages) == len(loaded.job.stages)
+
+
+def test_the_small_study_says_that_it_needs_data(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`data.path`"):
+        check(load(FOLDER / "small" / "hh_rlhf.yaml", tmp_path))
+
+
+def test_the_full_study_fills_eight_devices(tmp_path: Path) -> None:
+    loaded = load(FOLDER / "hh_rlhf.yaml", tmp_path)
+    stages = {stage.name: stage for stage in plan(loaded.job).stages}
+    assert {name: stages[name].devices for name in ("sft", "rm", "ppo", "rrhf")} == dict.fromkeys(
+        ("sft", "rm", "ppo", "rrhf"), 8
+    )
+    assert all(
+        memory <= loaded.job.cluster.gpu_memory for stage in stages.values() for memory in stage.device_memory.values()
+    )
