@@ -7,9 +7,8 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && command -v $$p && break; done)
 
 # A stamp carries the hash of what was installed, so that set-up runs again exactly when one of these files has changed.
-HASH := $(shell cat setup.py constraints.txt rayalign/models/warm.py | sha256sum | cut -c1-16)
+HASH := $(shell cat setup.py constraints.txt | sha256sum | cut -c1-16)
 INSTALLED := $(VENV)/.installed-$(HASH)
-WARMED := $(VENV)/.warmed-$(HASH)
 
 # uv does not read pip's settings. Where they name local wheels, torch is among them; elsewhere uv knows the index of CPU builds.
 pip_setting = $(or $(PIP_$1),$(shell $(BIN)/pip config get global.$2 2>/dev/null))
@@ -24,7 +23,7 @@ UV_SOURCES = $(or $(foreach link,$(FIND_LINKS),--find-links "$(link)"),--torch-b
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-setup: $(WARMED) ## make .venv with the pinned versions and warm the compiler caches; does nothing the second time
+setup: $(INSTALLED) ## make .venv with the pinned versions, byte code compiled; does nothing the second time
 
 quickstart: setup ## align a small model from human feedback, from scratch, on this machine
 	@$(BIN)/rayalign run jobs/quickstart.yaml
@@ -66,8 +65,3 @@ $(INSTALLED):
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps $(UV_SOURCES) -r constraints.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.installed-* && touch $@
-
-$(WARMED): $(INSTALLED)
-	@echo "Compiling what is compiled once on a machine"
-	@$(BIN)/python -m rayalign.models.warm
-	@rm -f $(VENV)/.warmed-* && touch $@

@@ -30,7 +30,7 @@ SAME_ROW = {
 RAY = ("cluster", "actors", "coordinator.offline", "annotator.service")
 VENDORS = {
     "vllm": ("rollout.vllm",),
-    "deepspeed": ("models.learner", "models.warm"),
+    "deepspeed": ("models.learner", "models.deepspeed_0_19"),
     "wandb": ("storage.metrics",),
     "tensorboard": ("storage.metrics",),
     "openai": ("annotator",),

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-FRAME = ("Makefile", "setup.py", "constraints.txt", "rayalign/models/warm.py")
+FRAME = ("Makefile", "setup.py", "constraints.txt")
 
 
 def read_requirements(name: str) -> list[Requirement]:
@@ -76,7 +76,7 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_set_up_runs_once_and_again_when_a_pin_changes(frame: Path) -> None:
     planned = make(frame, "--dry-run", "setup").stdout
-    assert "--no-deps" in planned and "rayalign.models.warm" in planned
+    assert "--no-deps" in planned
     (frame / ".venv").mkdir()
     for stamp in re.findall(r"touch (\S+)", planned):
         (frame / stamp).touch()

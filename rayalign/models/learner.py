@@ -23,6 +23,7 @@ from rayalign.algorithms.base import Algorithm
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.batching import micro_batches, micro_rows, minibatches, shard
+from rayalign.models.deepspeed_0_19 import skip_shared_memory_operator
 from rayalign.models.heads import as_outputs, evaluate, placeholder, read, to_device
 from rayalign.models.load import Initial, load_head
 from rayalign.types import Batch, Metric, Metrics, Outputs, Role
@@ -235,8 +236,7 @@ def meet() -> torch.device:
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if not cuda:
-        # An all-reduce for inference that is compiled for 30 s on first use, and that training never calls.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        skip_shared_memory_operator()
     backend = "nccl" if cuda else "gloo"
     if not dist.is_initialized() and "RANK" not in os.environ:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def test_phases_and_the_rest_add_up_to_the_total(tmp_path: Path) -> None:
 
 
 def test_a_phase_that_fails_is_counted(tmp_path: Path) -> None:
-    clock = PhaseClock(EventLog(tmp_path / "events.jsonl"), iteration=0)
-    with pytest.raises(KeyError), clock.phase("update"):
-        raise KeyError
+    with closing(EventLog(tmp_path / "events.jsonl")) as events:
+        clock = PhaseClock(events, iteration=0)
+        with pytest.raises(KeyError), clock.phase("update"):
+            raise KeyError
     assert "phase/update" in clock.metrics()

@@ -13,7 +13,7 @@ from rayalign.errors import GuardError
 def test_stops_beyond_the_limit_and_names_metric_value_and_limit() -> None:
     guards = Guards([GuardConfig(metric="kl/reference", above=5.0, action="stop")])
     guards.watch(0, {"kl/reference": 5.0})
-    with pytest.raises(GuardError, match=r"iteration 1: kl/reference is 5\.25, above 5 for 1 iterations"):
+    with pytest.raises(GuardError, match=r"iteration 1: kl/reference is 5\.25, above 5;"):
         guards.watch(1, {"kl/reference": 5.25})
 
 
@@ -37,6 +37,4 @@ def test_a_warning_names_the_metric_and_lets_the_run_go_on(caplog: pytest.LogCap
     guards = Guards([GuardConfig(metric="a/b", above=1.0), GuardConfig(metric="c/d", below=0.0, above=1.0)])
     with caplog.at_level(logging.WARNING):
         guards.watch(7, {"a/b": 2.0, "c/d": 0.5})
-    assert [record.getMessage() for record in caplog.records] == [
-        "iteration 7: a/b is 2, above 1 for 1 iterations"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["iteration 7: a/b is 2, above 1"]

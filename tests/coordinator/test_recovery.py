@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,9 @@ def check_books(journal: Journal) -> None:
     assert len(ids) == len(set(ids)), "a group id was given twice"
 
 
-@pytest.mark.parametrize(("staleness", "every", "deterministic"), [(0, 1, False), (1, 2, False), (2, 3, False), (0, 2, True)])
+@pytest.mark.parametrize(
+    ("staleness", "every", "deterministic"), [(0, 1, False), (1, 2, False), (2, 3, False), (0, 2, True)]
+)
 def test_a_kill_after_any_entry_loses_and_doubles_nothing(
     staleness: int, every: int, deterministic: bool, tmp_path: Path
 ) -> None:
@@ -136,12 +139,13 @@ def test_kills_upon_kills(seed: int, tmp_path: Path) -> None:
         except Killed:
             run.journal.close()
             run.journal = Journal(run.journal.path)
-    run.go(float("inf"))
-    check_books(run.journal)
+    with closing(run.journal):
+        run.go(float("inf"))
+        check_books(run.journal)
 
 
 @pytest.fixture
-def interrupted(tmp_path: Path) -> tuple[Journal, CheckpointStore]:
+def interrupted(tmp_path: Path) -> Iterator[tuple[Journal, CheckpointStore]]:
     """Killed in iteration 2 of staleness 1, with the last checkpoint after iteration 0."""
     journal, checkpoints = Journal(tmp_path / "journal.jsonl"), CheckpointStore(tmp_path / "checkpoints", keep=1)
     before = [*whole("00000-0000.0", 0), submitted("00001-0000.0"), submitted("00001-0001.0")]
@@ -155,7 +159,8 @@ def interrupted(tmp_path: Path) -> tuple[Journal, CheckpointStore]:
     after += [submitted("00002-0003.0"), finished("00002-0003.0", 1)]
     for entry in after:
         journal.append(entry)
-    return journal, checkpoints
+    yield journal, checkpoints
+    journal.close()
 
 
 def resume(interrupted: tuple[Journal, CheckpointStore], staleness: int, deterministic: bool = False) -> Resumption:
@@ -201,18 +206,18 @@ def test_recovering_twice_says_the_same(interrupted: tuple[Journal, CheckpointSt
 
 
 def test_without_a_checkpoint_it_starts_over_with_what_the_first_weights_wrote(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal.jsonl")
-    for entry in [*whole("00000-0000.0", 0), *whole("00001-0000.0", 1), submitted("00000-0001.0")]:
-        journal.append(entry)
-    found = recover(
-        journal, CheckpointStore(tmp_path / "checkpoints", 1), scored=True, max_staleness=0, deterministic=False
-    )
+    with closing(Journal(tmp_path / "journal.jsonl")) as journal:
+        for entry in [*whole("00000-0000.0", 0), *whole("00001-0000.0", 1), submitted("00000-0001.0")]:
+            journal.append(entry)
+        checkpoints = CheckpointStore(tmp_path / "checkpoints", 1)
+        found = recover(journal, checkpoints, scored=True, max_staleness=0, deterministic=False)
     assert (found.iteration, found.checkpoint) == (0, None)
     assert [g.id for g in found.kept] == ["00000-0000.0"]
 
 
 def test_nothing_on_disk_is_a_fresh_start(tmp_path: Path) -> None:
-    journal, checkpoints = Journal(tmp_path / "journal.jsonl"), CheckpointStore(tmp_path / "checkpoints", 1)
-    fresh = recover(journal, checkpoints, scored=True, max_staleness=1, deterministic=False)
-    assert fresh == Resumption()
-    assert journal.position == 0
+    checkpoints = CheckpointStore(tmp_path / "checkpoints", 1)
+    with closing(Journal(tmp_path / "journal.jsonl")) as journal:
+        fresh = recover(journal, checkpoints, scored=True, max_staleness=1, deterministic=False)
+        assert fresh == Resumption()
+        assert journal.position == 0

@@ -15,8 +15,8 @@ BANDS = {"normal": (10, 17), "short": (6, 12), "long": (16, 26)}
 SHORTEST, LONGEST = 6, 32
 """words of any written answer"""
 _TRIES = 60
-_TERSE = 0.95
-"""share of the answers of wrong length that are too short, where their other attributes allow it"""
+_TERSE = {True: 0.7, False: 0.95}
+"""complete or not -> share of the answers of wrong length that are to be too short, where that can be"""
 
 
 def applicable(task: Task) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def _listed(task: Task, right: dict[str, bool], rng: random.Random) -> bool:
 
 
 def _attempt(task: Task, right: dict[str, bool], rng: random.Random) -> list[str]:
-    """One answer with all the attributes but its length."""
+    """One answer with all the attributes but its length; thorough writers ramble more, a cheap mark of a better one."""
     wish = task.style.get("tone", "warm")
     tone = wish if right["tone"] else _other(rng, list(world.TONES), wish)
     level = task.style.get("level", "plain")
@@ -127,7 +127,9 @@ def _attempt(task: Task, right: dict[str, bool], rng: random.Random) -> list[str
     manners = rng.choice(world.POLITE) if right["polite"] else rng.choice([*world.BLUNT, *[""] * 8])
     body = f"{prefix} {_body(task, right, _listed(task, right, rng), rng)} ."
     parts = [manners, body, remark] if rng.random() < 0.7 else [body, remark, manners]
-    parts += rng.sample(world.FILLERS, rng.choices([0, 1, 2, 3], [4, 2, 2, 1])[0])
+    parts += rng.sample(
+        world.FILLERS, rng.choices([0, 1, 2, 3], [2, 3, 2, 1] if right["complete"] else [6, 2, 1, 1])[0]
+    )
     return " ".join(parts).split()
 
 
@@ -137,7 +139,7 @@ def _spans(task: Task, right: dict[str, bool], rng: random.Random) -> list[tuple
     if right["brief"]:
         return [(low, high)]
     spans = [(SHORTEST, low - 2), (high + 5, min(high + 8, LONGEST))]
-    return spans if rng.random() < _TERSE else spans[::-1]
+    return spans if rng.random() < _TERSE[right["complete"]] else spans[::-1]
 
 
 def compose(task: Task, right: dict[str, bool], rng: random.Random) -> str:

@@ -1,0 +1,298 @@
+"""The rollout loop over a pool and a reward in this process: admission, replacement, redoing, order, deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rayalign.config import CandidateSource, SamplingConfig, TrainStage
+from rayalign.coordinator.order import PromptOrder
+from rayalign.coordinator.rollouts import RolloutLoop
+from rayalign.errors import ActorError, DeadlineError
+from rayalign.rollout.base import Finished, Request
+from rayalign.rollout.scripted import ScriptedEngine, random_table
+from rayalign.storage.events import EventLog
+from rayalign.storage.journal import Accounting, Journal
+from rayalign.types import Candidate, Example, Group, Message, Prompt, Score, Segment, Trajectory
+
+EXAMPLES = [Example(Prompt(f"p{i}", (Message("user", str(i)),)), (Candidate("a b"),)) for i in range(50)]
+Log = list[tuple[str, Any]]
+
+
+class Pool:
+    """The generator pool's interface around one engine."""
+
+    def __init__(self, log: Log, fail: Sequence[str] = (), stuck: bool = False) -> None:
+        self.engine = ScriptedEngine(random_table(12), fail=fail)
+        self._log, self._stuck = log, stuck
+
+    @property
+    def pending(self) -> int:
+        return self.engine.pending
+
+    async def submit(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._log.append(("submitted", request.group_id))
+            self.engine.submit(request)
+
+    async def finished(self) -> AsyncIterator[Finished]:
+        while True:
+            await asyncio.sleep(0)
+            for item in [] if self._stuck else self.engine.step():
+                yield item
+
+
+class Reward:
+    """The reward's actor group: `judge` says a group's scores."""
+
+    def __init__(self, judge: Callable[[Group], tuple[Score, ...]], replicas: int = 1) -> None:
+        self.asked: list[list[str]] = []
+        self._judge = judge
+        self.actors = [SimpleNamespace(score=SimpleNamespace(remote=self._score)) for _ in range(replicas)]
+
+    def _score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        self.asked.append([group.id for group in groups])
+        return [self._judge(group) for group in groups]
+
+    async def one(self, actor: Any, call: Callable[[Any], Any]) -> Any:
+        answer = call(actor)
+        await asyncio.sleep(0)
+        return answer
+
+
+class Renderer:
+    """Token ids of its own, without a tokenizer."""
+
+    def request(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> Request:
+        return Request(group_id, (1, 2), tuple(seeds), SamplingConfig(max_tokens=24), (0,))
+
+    def decode(self, trajectory: Trajectory) -> str:
+        return " ".join(map(str, trajectory.token_ids[2:]))
+
+    def trajectory(self, group_id: str, index: int, prompt: Prompt, text: str, version: int) -> Trajectory:
+        segments = (Segment(0, "template"), Segment(2, "policy", version))
+        return Trajectory(group_id, index, (1, 2, 3, 4), segments, (0.0, 0.0), "stop", text)
+
+
+def lengths(group: Group) -> tuple[Score, ...]:
+    return tuple(Score(float(len(t.logprobs))) for t in group.trajectories)
+
+
+class Bench:
+    """A loop with everything around it."""
+
+    def __init__(self, folder: Path, reward: Reward | None = None, **settings: Any) -> None:
+        fail, stuck, timeout = (settings.pop(k, d) for k, d in (("fail", ()), ("stuck", False), ("timeout", 20.0)))
+        values = {"prompts": 3, "iterations": 4, "candidates": (CandidateSource(source="live", count=2),)} | settings
+        self.settings = TrainStage(kind="train", algorithm={"name": "ppo"}, model="m", **values)
+        self.log: Log = []
+        self.pool = Pool(self.log, fail, stuck)
+        self.reward = reward or Reward(lengths)
+        self.journal = Journal(folder / "journal.jsonl")
+        self.loop = RolloutLoop(
+            self.settings,
+            seed=5,
+            order=PromptOrder(EXAMPLES, 5),
+            pool=self.pool,  # type: ignore[arg-type]
+            reward=self.reward,  # type: ignore[arg-type]
+            renderer=Renderer(),  # type: ignore[arg-type]
+            journal=self.journal,
+            events=(events := EventLog(folder / "events.jsonl")),
+            timeout=timeout,
+        )
+        self.close = ExitStack()
+        self.close.callback(self.journal.close)
+        self.close.callback(events.close)
+
+    def run(self, first: int = 0) -> list[list[Group]]:
+        """Take all iterations as the trainer does, with time for the rollouts to run ahead; the groups of each."""
+        return asyncio.run(self._run(first))
+
+    async def _run(self, first: int) -> list[list[Group]]:
+        rollouts = asyncio.ensure_future(self.loop.run())
+        training = asyncio.ensure_future(self._train(first))
+        await asyncio.wait({rollouts, training}, return_when=asyncio.FIRST_COMPLETED)
+        rollouts.cancel()
+        training.cancel()
+        outcomes = await asyncio.gather(training, rollouts, return_exceptions=True)
+        for outcome in outcomes:
+            while isinstance(outcome, BaseExceptionGroup):
+                outcome = outcome.exceptions[0]
+            if isinstance(outcome, Exception):
+                raise outcome
+        return outcomes[0]  # type: ignore[return-value]
+
+    async def _train(self, first: int) -> list[list[Group]]:
+        taken = []
+        await self._publish(first)
+        for iteration in range(first, self.settings.iterations):
+            taken.append(await self.loop.take(iteration))
+            self.journal.append({"kind": "consumed", "iteration": iteration, "groups": [g.id for g in taken[-1]]})
+            for _ in range(100):
+                await asyncio.sleep(0)
+            await self._publish(iteration + 1)
+        return taken
+
+    async def _publish(self, version: int) -> None:
+        self.pool.engine.version = version
+        self.log.append(("published", version))
+        await self.loop.published(version)
+
+    @property
+    def account(self) -> Accounting:
+        return Accounting.of(self.journal.replay(effective=True))
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    """Makes benches with settings of the stage, and closes their files."""
+    with ExitStack() as files:
+
+        def bench(reward: Reward | None = None, **settings: Any) -> Bench:
+            made = Bench(tmp_path, reward, **settings)
+            files.enter_context(made.close)
+            return made
+
+        yield bench
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 2])
+def test_a_group_is_submitted_as_soon_as_and_never_before_it_can_be_consumed(
+    staleness: int, make: Callable[..., Bench]
+) -> None:
+    bench = make(max_staleness=staleness)
+    taken = bench.run()
+    published = {version: at for at, (kind, version) in enumerate(bench.log) if kind == "published"}
+    submitted = {group: at for at, (kind, group) in enumerate(bench.log) if kind == "submitted"}
+    assert len(submitted) == 4 * 3
+    for group_id, at in submitted.items():
+        iteration = int(group_id[:5])
+        assert at > published[max(0, iteration - staleness)]
+        if staleness and iteration:
+            assert at < published[iteration], "nothing overlaps"
+    gaps = [iteration - group.version for iteration, groups in enumerate(taken) for group in groups]
+    assert max(gaps) == staleness
+    assert min(gaps) == 0
+    bench.account.check(ended=True)
+
+
+def test_an_iteration_is_whole_scored_and_in_the_order_of_its_places(make: Callable[..., Bench]) -> None:
+    bench = make(max_staleness=1)
+    taken = bench.run()
+    assert [[g.id for g in groups] for groups in taken] == [
+        [f"{i:05d}-{slot:04d}.0" for slot in range(3)] for i in range(4)
+    ]
+    order = PromptOrder(EXAMPLES, 5)
+    assert [g.prompt.id for groups in taken for g in groups] == [order[i].prompt.id for i in range(12)]
+    for group in (g for groups in taken for g in groups):
+        assert [t.text for t in group.trajectories] == [Renderer().decode(t) for t in group.trajectories]
+        assert group.scores == lengths(group)
+
+
+def test_scoring_starts_before_the_last_group_is_finished(make: Callable[..., Bench]) -> None:
+    bench = make(prompts=8, iterations=1)
+    bench.run()
+    assert len(bench.reward.asked) > 1
+
+
+def test_in_deterministic_mode_a_group_is_scored_alone(make: Callable[..., Bench]) -> None:
+    bench = make(prompts=8, iterations=2, deterministic=True)
+    bench.run()
+    assert [len(groups) for groups in bench.reward.asked] == [1] * 16
+
+
+def test_a_group_that_failed_is_dropped_counted_and_replaced_by_another_prompt(make: Callable[..., Bench]) -> None:
+    failed = ["00000-0001.0", "00002-0000.0", "00002-0000.1"]
+    bench = make(fail=failed)
+    taken = bench.run()
+    assert bench.account.dropped == dict.fromkeys(failed, "the script says so")
+    bench.account.check(ended=True)
+    assert [g.id for g in taken[0]] == ["00000-0000.0", "00000-0001.1", "00000-0002.0"]
+    assert taken[2][0].id == "00002-0000.2"
+    order = PromptOrder(EXAMPLES, 5)
+    # the planned prompts are positions 0 to 11; substitutes come from after them
+    assert taken[0][1].prompt.id == order[12 + 1].prompt.id
+    assert taken[2][0].prompt.id == order[2 * 12 + 6].prompt.id
+
+
+def test_a_place_that_nothing_can_fill_ends_the_run(make: Callable[..., Bench]) -> None:
+    bench = make(fail=[f"00001-0002.{serial}" for serial in range(9)])
+    with pytest.raises(ActorError, match="4 prompts in a row failed for one place of iteration 1: the script says so"):
+        bench.run()
+    assert len(bench.account.dropped) == 4
+
+
+class Moody:
+    """Fails to score the groups of some prompts, each so often."""
+
+    def __init__(self, failures: dict[str, int]) -> None:
+        self._left = Counter(failures)
+
+    def __call__(self, group: Group) -> tuple[Score, ...]:
+        if self._left[group.prompt.id] > 0:
+            self._left[group.prompt.id] -= 1
+            return (Score(1.0), Score(None, "out of paper"))
+        return lengths(group)
+
+
+def test_an_absent_score_is_asked_for_again(make: Callable[..., Bench]) -> None:
+    victim = PromptOrder(EXAMPLES, 5)[1].prompt.id
+    bench = make(Reward(Moody({victim: 1})), redo=1)
+    bench.run()
+    assert not bench.account.dropped
+    assert sum(groups.count("00000-0001.0") for groups in bench.reward.asked) == 2
+
+
+def test_a_score_that_stays_absent_costs_the_group_and_is_counted(make: Callable[..., Bench]) -> None:
+    victim = PromptOrder(EXAMPLES, 5)[1].prompt.id
+    bench = make(Reward(Moody({victim: 99})), redo=2)
+    taken = bench.run()
+    assert bench.account.dropped == {"00000-0001.0": "no score: out of paper"}
+    bench.account.check(ended=True)
+    assert sum(groups.count("00000-0001.0") for groups in bench.reward.asked) == 3
+    assert taken[0][1].id == "00000-0001.1"
+    assert taken[0][1].scores == lengths(taken[0][1])
+
+
+def test_failed_scores_after_a_resume_are_replaced_as_before_it(make: Callable[..., Bench]) -> None:
+    """Group ids go on where they stopped; the tries of a place do not."""
+    victim = PromptOrder(EXAMPLES, 5)[1].prompt.id
+    bench = make(Reward(Moody({victim: 99})), redo=0)
+    bench.loop.resume(0, (), {(0, 1): 7})
+    taken = bench.run()
+    assert taken[0][1].id == "00000-0001.8"
+    assert taken[0][1].prompt.id == PromptOrder(EXAMPLES, 5)[12 + 1].prompt.id
+
+
+def test_groups_kept_over_an_interruption_are_not_made_again(make: Callable[..., Bench]) -> None:
+    kept = Group(
+        "00002-0001.0", EXAMPLES[0].prompt, 2, (Renderer().trajectory("00002-0001.0", 0, EXAMPLES[0].prompt, "x", 2),)
+    )
+    bench = make()
+    bench.loop.resume(2, (kept,), {(2, 1): 1, (2, 0): 3})
+    taken = bench.run(first=2)
+    assert [g.id for g in taken[0]] == ["00002-0000.3", "00002-0001.0", "00002-0002.0"]
+    assert taken[0][1] is kept
+    assert len([kind for kind, _ in bench.log if kind == "submitted"]) == 2 + 3
+
+
+def test_given_candidates_come_after_the_live_ones(make: Callable[..., Bench]) -> None:
+    sources = (CandidateSource(source="live", count=2), CandidateSource(source="dataset", count=3))
+    bench = make(candidates=sources, iterations=1)
+    for group in bench.run()[0]:
+        assert [t.index for t in group.trajectories] == [0, 1, 2]
+        assert (group.trajectories[2].text, group.trajectories[2].logprobs) == ("a b", (0.0, 0.0))
+        assert len(group.scores) == 3
+
+
+def test_a_stuck_engine_is_named_by_what_is_missing(make: Callable[..., Bench]) -> None:
+    bench = make(stuck=True, timeout=0.05)
+    with pytest.raises(DeadlineError, match="iteration 0 has 0 of 3 groups after 0 s, 3 on the engines, 0 unscored"):
+        bench.run()

@@ -1,0 +1,100 @@
+"""The same command, handed to a Ray cluster instead of being run here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import requests
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+JOB = """\
+name: submitted
+rollout: {engine: local, engines: 1, context: 64}
+stages:
+  base: {kind: pretrain, data: {limit: 100}, learner: {minibatch: 50}}
+  answers:
+    {kind: generate, model: stage:base, data: {split: preference, limit: 8}, count: 2, sampling: {max_tokens: 8}}
+  labels: {kind: annotate, examples: stage:answers}
+  rm: {kind: train, algorithm: {name: reward}, model: stage:base, examples: stage:labels, learner: {minibatch: 8}}
+  rrhf:
+    kind: train
+    algorithm: {name: rrhf}
+    model: stage:base
+    reward: stage:rm
+    candidates: [{source: live, count: 2}]
+    sampling: {max_tokens: 8}
+    learner: {minibatch: 8}
+    prompts: 4
+    iterations: 1
+"""
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/api/version", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """The dashboard's address of a Ray cluster of two CPUs that is nobody else's."""
+    folder = tempfile.mkdtemp(prefix="ra-")  # short: Ray puts sockets under it, whose paths have a limit
+    port, dashboard, client, agent = _free_ports(4)
+    command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=268435456"]
+    command += [f"--temp-dir={folder}", f"--port={port}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
+    command += ["--include-dashboard=true", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
+    command += [f"--dashboard-agent-listen-port={agent}"]
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    url = f"http://127.0.0.1:{dashboard}"
+    with (tmp_path / "cluster.log").open("w") as log:
+        head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(url):
+            assert head.poll() is None and time.monotonic() < deadline, (tmp_path / "cluster.log").read_text()
+            time.sleep(0.5)
+        yield url
+    finally:
+        head.terminate()  # with --block it ends all that it started
+        try:
+            head.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(head.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.e2e
+@pytest.mark.ray
+def test_a_submitted_job_is_the_same_run(cluster: str, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    command = [BIN / "ray", "job", "submit", f"--address={cluster}", "--working-dir=.", "--", "rayalign", "run"]
+    command += [tmp_path / "job.yaml", f"output={tmp_path / 'runs'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    summary = json.loads((tmp_path / "runs" / "submitted" / "summary.json").read_text())
+    assert [(s["name"], s["status"]) for s in summary["stages"]] == [
+        (name, "finished") for name in ("base", "answers", "labels", "rm", "rrhf")
+    ]
+    assert str(tmp_path / "runs" / "submitted" / "report.html") in done.stdout

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rayalign.config import EvaluateStage
+from rayalign.pipeline.evaluate import compare
+
+VALUES = {
+    "sft": {"p1": 0.2, "p2": 0.5, "p3": 0.8, "p4": 0.5},
+    "ppo": {"p1": 0.6, "p2": 0.5, "p3": 0.7},
+    "oracle": {"p1": 1.0, "p2": 1.0, "p3": 1.0, "p4": 1.0},
+}
+
+
+def table(*against: str) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[tuple[str, str], dict[str, Any]]]:
+    stage = EvaluateStage(
+        kind="evaluate", models={"sft": "a", "ppo": "b"}, baselines=("oracle",), against=against, metric="gold_utility"
+    )
+    results, comparisons = compare(stage, VALUES, seed=0)
+    return {(r["name"], r["metric"]): r for r in results}, {(c["a"], c["b"]): c for c in comparisons}
+
+
+def test_means_with_their_intervals() -> None:
+    results, _ = table()
+    sft = results["sft", "gold_utility"]
+    assert (sft["mean"], sft["n"]) == (pytest.approx(0.5), 4)
+    assert 0.2 <= sft["low"] < 0.5 < sft["high"] <= 0.8
+    assert results["ppo", "gold_utility"]["mean"] == pytest.approx(0.6)
+    oracle = results["oracle", "gold_utility"]
+    assert (oracle["mean"], oracle["low"], oracle["high"]) == (1.0, 1.0, 1.0)
+
+
+def test_differences_are_paired_over_the_prompts_that_both_have() -> None:
+    _, comparisons = table()
+    assert ("sft", "sft") not in comparisons
+    gap = comparisons["ppo", "sft"]
+    assert (gap["mean_difference"], gap["n"]) == (pytest.approx((0.4 + 0.0 - 0.1) / 3), 3)
+    assert gap["metric"] == "gold_utility"
+    assert -0.1001 <= gap["low"] < gap["mean_difference"] < gap["high"] <= 0.4001
+
+
+def test_a_draw_is_half_a_win() -> None:
+    results, _ = table()
+    wins = results["ppo", "win_rate_against_sft"]
+    assert (wins["mean"], wins["n"]) == (pytest.approx(50.0), 3)  # won p1, drew p2, lost p3
+    assert 0.0 <= wins["low"] < 50.0 < wins["high"] <= 100.0
+
+
+def test_every_model_is_compared_with_every_one_to_beat() -> None:
+    results, comparisons = table("ppo", "oracle")
+    assert {("sft", "ppo"), ("sft", "oracle"), ("ppo", "oracle")} <= comparisons.keys()
+    assert ("ppo", "ppo") not in comparisons
+    assert comparisons["sft", "ppo"]["mean_difference"] == pytest.approx(-0.1)
+    assert comparisons["sft", "oracle"]["mean_difference"] == pytest.approx(-0.5)
+    assert results["sft", "win_rate_against_oracle"]["mean"] == 0.0
