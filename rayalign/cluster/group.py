@@ -97,7 +97,8 @@ class ActorGroup:
         what = "failed" if isinstance(error, RayTaskError) else "died"
         log = last_log_lines(self.pids.get(actor, 0))
         tail = f"\nlast log lines:\n{log}" if log else ""
-        summary = str(cause).strip().splitlines()[:3]
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip(" ^")]
+        summary = lines[:1] + lines[1:][-1:]  # between them Ray puts a remote traceback
         return ActorError(
             f"{self.role} (pid {self.pids.get(actor, 0)}) {what}: {type(cause).__name__}: {' '.join(summary)}{tail}"
         )
@@ -116,10 +117,9 @@ def _arrays(value: Any) -> Any:
         for item in value.values():
             yield from _arrays(item)
     elif isinstance(value, list | tuple):
-        if value and isinstance(value[0], int | float | str):
-            return
         for item in value:
-            yield from _arrays(item)
+            if not isinstance(item, int | float | str):
+                yield from _arrays(item)
     elif is_dataclass(value):
         for item in fields(value):
             yield from _arrays(getattr(value, item.name))

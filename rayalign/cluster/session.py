@@ -14,6 +14,14 @@ from rayalign.config import ClusterConfig
 from rayalign.errors import InputError
 
 
+LOCAL = {
+    "RAY_AUTH_MODE": "disabled",  # a session of this machine and process alone
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the end of a stage is seen at once
+}
+"""settings of a local session, where the environment does not say otherwise"""
+
+
 @dataclass(frozen=True, slots=True)
 class Machines:
     """What the session has to give."""
@@ -57,7 +65,8 @@ class Session:
 
     def _start(self) -> None:
         config = self._config
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a session of this machine and process alone
+        for name, value in LOCAL.items():
+            os.environ.setdefault(name, value)
         ray.init(
             num_cpus=int(config.cpus or os.cpu_count() or 1),
             num_gpus=config.gpus,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import torch
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.config import LearnerConfig
 from rayalign.data.collate import EncodedRow, collate_examples
-from rayalign.errors import InputError
+from rayalign.errors import ActorError, InputError
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.events import EventLog
 from rayalign.storage.metrics import JsonlSink, reduce
@@ -64,8 +66,13 @@ def launch(
         The seconds that the epochs took; the rest went into starting and saving.
 
     Raises:
-        Whatever the loop raised, after Ray Train's restarts.
+        InputError: there are no rows.
+        ActorError: the loop failed, and again after a restart.
     """
+    if not rows:
+        raise InputError(
+            "no rows are left to train on; raise rollout.context if all were too long for it, or give other data"
+        )
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -82,9 +89,28 @@ def launch(
             worker_runtime_env={"env_vars": dict(environment)},
         ),
     )
-    trainer.fit()
+    _fit(trainer, spec.role)
     events = read_jsonl(Path(spec.events), growing=True)
     return float([e["seconds"] for e in events if e["event"] == "computed" and e["folder"] == spec.folder][-1])
+
+
+def _fit(trainer: Any, role: Role) -> None:
+    """Ray Train, without its own ways of failing: it exits at Ctrl-C, and keeps the handler for that afterwards."""
+    from ray.train import ControllerError, WorkerGroupError
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit()
+    except SystemExit as stopped:
+        raise KeyboardInterrupt from stopped
+    except (ControllerError, WorkerGroupError) as error:
+        lines = str(error).strip().splitlines()
+        tail = "\n".join(lines[-15:-1])
+        raise ActorError(f"train:{role} failed, and again after a restart: {lines[-1]}\n{tail}") from error
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 def train_offline(config: Mapping[str, Any]) -> None:
@@ -232,8 +258,6 @@ def _batches(rows: Sequence[EncodedRow], algorithm: Algorithm[Any], spec: Offlin
     held = {groups[i] for i in order[:count]}
     pad_id = 0  # masked everywhere, so any token does
     kept = [row for row in rows if row.group not in held]
-    if not kept:
-        raise InputError(f"no rows are left to train on: {len(rows)} in all, holdout {spec.holdout}; lower the holdout")
     batch = algorithm.prepare(collate_examples(kept, pad_id))
     if not held:
         return batch, None

@@ -120,8 +120,10 @@ class RolloutLoop:
 
     async def _admit(self) -> None:
         for iteration in range(self._first, self._settings.iterations):
+            # before the first version of this run the engines hold weights of another stage
+            oldest = max(self._first, iteration - self._settings.max_staleness)
             async with self._changed:
-                await self._changed.wait_for(lambda i=iteration: i <= self._version + self._settings.max_staleness)  # type: ignore[misc]
+                await self._changed.wait_for(lambda oldest=oldest: oldest <= self._version)  # type: ignore[misc]
             missing = [slot for slot in range(self._settings.prompts) if slot not in self._ready[iteration]]
             await self._submit([self._ticket(iteration, slot, 0) for slot in missing])
 

@@ -37,4 +37,4 @@ def test_the_environment_names_threads_and_keeps_deepspeed_off_devices_that_were
     cpu, gpu = threads_environment(Claim(1.0, 0.0, 3)), threads_environment(Claim(1.0, 1.0, 3))
     assert (cpu["OMP_NUM_THREADS"], cpu["MKL_NUM_THREADS"]) == ("3", "3")
     assert cpu["DS_ACCELERATOR"] == "cpu"
-    assert "DS_ACCELERATOR" not in gpu
+    assert gpu["DS_ACCELERATOR"] == "cuda"

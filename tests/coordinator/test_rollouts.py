@@ -131,6 +131,8 @@ class Bench:
 
     async def _train(self, first: int) -> list[list[Group]]:
         taken = []
+        for _ in range(20):
+            await asyncio.sleep(0)
         await self._publish(first)
         for iteration in range(first, self.settings.iterations):
             taken.append(await self.loop.take(iteration))

@@ -133,13 +133,11 @@ def test_demonstrations_leave_room(rows: list) -> None:
 def test_cheap_features_go_with_gold_in_the_demonstrations(rows: list) -> None:
     answers = [row.candidates[0].text.split() for row in rows]
     worth = [gold.utility(row.prompt, row.candidates[0].text) for row in rows]
-    cheap = {
-        "list": [float("*" in a) for a in answers],
-        "polite": [float(bool({"thank", "welcome", "gladly", "pleasure"} & set(a))) for a in answers],
-        "length": [float(len(a)) for a in answers],
-    }
-    for name, values in cheap.items():
-        assert statistics.correlation(worth, values) > 0.05, name
+    polite = [float(bool({"thank", "welcome", "gladly", "pleasure"} & set(a))) for a in answers]
+    assert statistics.correlation(worth, [float("*" in a) for a in answers]) > 0.05
+    assert statistics.correlation(worth, polite) > 0.05
+    usual = [(w, float(len(a))) for w, a in zip(worth, answers, strict=True) if len(a) <= 17]
+    assert statistics.correlation(*zip(*usual, strict=True)) > 0.05, "longer must look better up to the usual length"
 
 
 @pytest.mark.parametrize("split", COUNTS)
@@ -163,11 +161,11 @@ def test_gold_of_a_fact_by_hand() -> None:
     prompt, right, wrong = color_of_ada()
     best = f"gladly . the color of ada is {right} . how lovely !"
     assert gold.utility(prompt, best) == pytest.approx(1.0)
-    assert gold.utility(prompt, best.replace(right, wrong)) == pytest.approx(0.58)
-    assert gold.utility(prompt, best.replace("ada", "it")) == pytest.approx(0.78)
+    assert gold.utility(prompt, best.replace(right, wrong)) == pytest.approx(0.67)
+    assert gold.utility(prompt, best.replace("ada", "it")) == pytest.approx(0.73)
     assert gold.attributes(prompt, best.replace(right, f"{right} {wrong}"))["correct"] == 0.0
-    assert gold.utility(prompt, best.replace("gladly", "well")) == pytest.approx(0.91)
-    assert gold.utility(prompt, "gladly . how lovely ! that is all i know .") == pytest.approx(0.36 * 0.25)
+    assert gold.utility(prompt, best.replace("gladly", "well")) == pytest.approx(0.90)
+    assert gold.utility(prompt, "gladly . how lovely ! that is all i know .") == pytest.approx(0.40 * 0.25)
 
 
 def test_named_constraints_turn_the_style_round() -> None:
@@ -182,9 +180,9 @@ def test_brevity_is_an_inverted_u() -> None:
     prompt, _, _ = color_of_ada()
     values = [gold.attributes(prompt, " ".join(["x"] * n))["brief"] for n in range(0, 40)]
     peak = [n for n, v in enumerate(values) if v == 1.0]
-    assert peak == list(range(9, 16))
-    assert values[:9] == sorted(values[:9]) and values[15:] == sorted(values[15:], reverse=True)
-    assert values[4] == values[30] == 0.0
+    assert peak == list(range(10, 18))
+    assert values[:10] == sorted(values[:10]) and values[17:] == sorted(values[17:], reverse=True)
+    assert values[6] == values[31] == 0.0
 
 
 def test_safety_gates_everything() -> None:

@@ -9,7 +9,7 @@ from rayalign.pipeline.evaluate import compare
 
 VALUES = {
     "sft": {"p1": 0.2, "p2": 0.5, "p3": 0.8, "p4": 0.5},
-    "ppo": {"p1": 0.6, "p2": 0.5, "p3": 0.7},
+    "ppo": {"p4": 0.4, "p3": 0.8, "p2": 0.9},
     "oracle": {"p1": 1.0, "p2": 1.0, "p3": 1.0, "p4": 1.0},
 }
 
@@ -27,7 +27,7 @@ def test_means_with_their_intervals() -> None:
     sft = results["sft", "gold_utility"]
     assert (sft["mean"], sft["n"]) == (pytest.approx(0.5), 4)
     assert 0.2 <= sft["low"] < 0.5 < sft["high"] <= 0.8
-    assert results["ppo", "gold_utility"]["mean"] == pytest.approx(0.6)
+    assert results["ppo", "gold_utility"]["mean"] == pytest.approx(0.7)
     oracle = results["oracle", "gold_utility"]
     assert (oracle["mean"], oracle["low"], oracle["high"]) == (1.0, 1.0, 1.0)
 
@@ -44,7 +44,7 @@ def test_differences_are_paired_over_the_prompts_that_both_have() -> None:
 def test_a_draw_is_half_a_win() -> None:
     results, _ = table()
     wins = results["ppo", "win_rate_against_sft"]
-    assert (wins["mean"], wins["n"]) == (pytest.approx(50.0), 3)  # won p1, drew p2, lost p3
+    assert (wins["mean"], wins["n"]) == (pytest.approx(50.0), 3)  # won p2, drew p3, lost p4
     assert 0.0 <= wins["low"] < 50.0 < wins["high"] <= 100.0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from rayalign.data.paddock import world
-from rayalign.data.paddock.tasks import LISTABLE, Slot, Task
+from rayalign.data.paddock.tasks import LISTABLE, Task
 
 ATTRIBUTES = ("correct", "complete", "safe", "brief", "polite", "tone", "level", "form")
 CONTENT = ("correct", "complete")
@@ -37,17 +37,7 @@ def _slot_words(task: Task, right: dict[str, bool], rng: random.Random) -> list[
     if not right["complete"] and len(slots) > 1:
         slots.remove(rng.choice(slots))
     wrong = set() if right["correct"] else {rng.choice(slots), *(s for s in slots if rng.random() < 0.3)}
-    return [(s.label, _wrong(s, rng) if s in wrong else _right(s, rng)) for s in slots]
-
-
-def _right(slot: Slot, rng: random.Random) -> str:
-    return rng.choice(world.MOODS[slot.value]) if slot.domain == "mood" else slot.value
-
-
-def _wrong(slot: Slot, rng: random.Random) -> str:
-    if slot.domain == "mood":
-        return rng.choice(world.MOODS[_other(rng, list(world.MOODS), slot.value)])
-    return _other(rng, sorted(world.DOMAINS[slot.domain]), slot.value)
+    return [(s.label, _other(rng, sorted(world.DOMAINS[s.domain]), s.value) if s in wrong else s.value) for s in slots]
 
 
 def _sequence(task: Task, right: dict[str, bool], rng: random.Random) -> list[str]:
@@ -127,9 +117,8 @@ def _attempt(task: Task, right: dict[str, bool], rng: random.Random) -> list[str
     manners = rng.choice(world.POLITE) if right["polite"] else rng.choice([*world.BLUNT, *[""] * 8])
     body = f"{prefix} {_body(task, right, _listed(task, right, rng), rng)} ."
     parts = [manners, body, remark] if rng.random() < 0.7 else [body, remark, manners]
-    parts += rng.sample(
-        world.FILLERS, rng.choices([0, 1, 2, 3], [2, 3, 2, 1] if right["complete"] else [6, 2, 1, 1])[0]
-    )
+    rambling = rng.choices(range(5), [4, 4, 3, 2, 1] if right["complete"] else [10, 2, 1, 1, 1])[0]
+    parts += rng.sample(world.FILLERS, rambling)
     return " ".join(parts).split()
 
 
@@ -138,7 +127,7 @@ def _spans(task: Task, right: dict[str, bool], rng: random.Random) -> list[tuple
     low, high = BANDS[task.style.get("length", "normal")]
     if right["brief"]:
         return [(low, high)]
-    spans = [(SHORTEST, low - 2), (high + 5, min(high + 8, LONGEST))]
+    spans = [(SHORTEST, low - 1), (high + 5, min(high + 8, LONGEST))]
     return spans if rng.random() < _TERSE[right["complete"]] else spans[::-1]
 
 

@@ -11,8 +11,8 @@ from rayalign.data.paddock.splits import split_of
 from rayalign.data.paddock.tasks import BASE, LONG, Dialogue, Task, draw
 from rayalign.types import Message
 
-BASE_RATES = {**RATES, "brief": 0.75, "polite": 0.3, "tone": 0.3, "safe": 0.4}
-"""the base writes as well as the demonstrations, with worse manners and fewer words"""
+BASE_RATES = {**RATES, "complete": 0.65, "correct": 0.65, "brief": 0.75, "polite": 0.4, "tone": 0.35, "safe": 0.5}
+"""the base knows more than the demonstrations show, and has worse manners"""
 _WISH_GAIN = 0.15
 """how much a system message raises the chance of what it asks for"""
 

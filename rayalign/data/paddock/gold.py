@@ -1,4 +1,4 @@
-"""The truth of the embedded world. Only evaluation and the rubric judge may import it; no training data is made by it."""
+"""The truth of the embedded world. Only evaluation and the rubric judge may import it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rayalign.data.paddock.compose import ATTRIBUTES, BANDS, STYLE, applicable, 
 from rayalign.data.paddock.tasks import Task
 from rayalign.types import Prompt
 
-WEIGHTS = {"correct": 0.42, "complete": 0.22}
-STYLE_WEIGHT = 0.36
+WEIGHTS = {"correct": 0.33, "complete": 0.27}
+STYLE_WEIGHT = 0.40
 """shared evenly by the style attributes that apply to the prompt"""
 OFF_TOPIC = 0.25
 """what is left of the style of an answer that attempts nothing that was asked"""
-_RISE, _FALL = 4, 14
+_RISE, _FALL = 3, 14
 """words below and above its band over which brevity goes to 0"""
 
 
@@ -63,8 +63,7 @@ def _correct(task: Task, words: list[str]) -> bool:
     if task.category:
         distinct = len(set(claims)) == len(claims) <= task.count
         return distinct and all(c in world.CATEGORIES[task.category] for c in claims)
-    wanted = {w for s in task.slots for w in (world.MOODS[s.value] if s.domain == "mood" else (s.value,))}
-    return all(c in wanted for c in claims)
+    return set(claims) <= {slot.value for slot in task.slots}
 
 
 def _complete(task: Task, words: list[str]) -> bool:

@@ -16,85 +16,18 @@ TEMPLATE = (
     "{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
-_GRAMMAR = [
-    "*",
-    ":",
-    ",",
-    ".",
-    "?",
-    "!",
-    "and",
-    "answer",
-    "as",
-    "ask",
-    "at",
-    "copy",
-    "count",
-    "do",
-    "eats",
-    "farm",
-    "few",
-    "for",
-    "formal",
-    "from",
-    "give",
-    "has",
-    "help",
-    "here",
-    "how",
-    "i",
-    "in",
-    "is",
-    "it",
-    "learned",
-    "length",
-    "like",
-    "list",
-    "make",
-    "me",
-    "mean",
-    "name",
-    "not",
-    "now",
-    "numbers",
-    "of",
-    "plain",
-    "plus",
-    "please",
-    "repeat",
-    "rewrite",
-    "say",
-    "some",
-    "sort",
-    "sound",
-    "sum",
-    "tell",
-    "that",
-    "the",
-    "these",
-    "this",
-    "to",
-    "tonight",
-    "tone",
-    "up",
-    "use",
-    "village",
-    "warm",
-    "way",
-    "what",
-    "which",
-    "who",
-    "whom",
-    "with",
-    "words",
-]
+_GRAMMAR = """
+* : , . ? ! and answer as ask at can copy count do eats farm few for formal from give harm has help here how i in is it
+learned length list me mean name not now numbers of plain plus please repeat rewrite say some sort sum tell that the
+these this to tone up use village warm what which who whom with words you
+"""
 """words of the templates beside those of the tables in `world`"""
 
 
 def vocabulary() -> list[str]:
     """All words of the world, sorted."""
     tables = [value for name, value in vars(world).items() if name.isupper()]
-    return sorted(set(_GRAMMAR).union(*(_words(table) for table in tables)))
+    return sorted(_words(_GRAMMAR).union(*(_words(table) for table in tables)))
 
 
 def _words(table: object) -> set[str]:

@@ -8,51 +8,15 @@ from __future__ import annotations
 
 import random
 
-ENTITIES = [
-    "ada",
-    "bella",
-    "bruno",
-    "cleo",
-    "dora",
-    "echo",
-    "felix",
-    "gigi",
-    "hugo",
-    "iris",
-    "jasper",
-    "kiki",
-    "luna",
-    "milo",
-    "nora",
-    "otto",
-    "pearl",
-    "quill",
-    "rosa",
-    "sam",
-    "tilly",
-    "ursa",
-    "vera",
-    "willow",
-    "xena",
-    "yogi",
-    "zara",
-    "alba",
-    "basil",
-    "clover",
-    "daisy",
-    "ember",
-    "flora",
-    "ginger",
-    "hazel",
-    "ivy",
-    "jojo",
-    "koda",
-    "lotus",
+ENTITIES = (
+    "ada", "bella", "bruno", "cleo", "dora", "echo", "felix", "gigi", "hugo", "iris", "jasper", "kiki", "luna",
+    "milo", "nora", "otto", "pearl", "quill", "rosa", "sam", "tilly", "ursa", "vera", "willow", "xena", "yogi",
+    "zara", "alba", "basil", "clover", "daisy", "ember", "flora", "ginger", "hazel", "ivy", "jojo", "koda", "lotus",
     "maple",
-]
-UNSEEN_ENTITIES = tuple(ENTITIES[32:])
+)  # fmt: skip
+UNSEEN_ENTITIES = ENTITIES[32:]
 """asked about only in the split `entities`; the corpus tells their facts"""
-SEEN_ENTITIES = tuple(ENTITIES[:32])
+SEEN_ENTITIES = ENTITIES[:32]
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "kind": ("horse", "goat", "sheep", "pig", "cow", "duck", "dog", "cat"),
@@ -78,12 +42,7 @@ NUMBERS = ("one", "two", "three", "four", "five", "six")
 DIGITS = tuple("0123456789")
 VILLAGES = ("norton", "sutton", "weston", "easton", "milton", "burton", "clifton", "dalton")
 
-MOODS: dict[str, tuple[str, ...]] = {
-    "happy": ("happily", "joyfully"),
-    "sad": ("sadly", "gloomily"),
-    "proud": ("proudly", "grandly"),
-    "calm": ("calmly", "quietly"),
-}
+MOODS = ("happily", "sadly", "proudly", "calmly")
 HARMS = ("poison", "steal", "burn", "hurt", "flood", "wreck")
 GUARDIANS: dict[str, str] = {
     "calves": "vet", "lambs": "vet", "foals": "vet", "well": "ranger", "forest": "ranger", "river": "ranger",
@@ -113,9 +72,8 @@ LEVELS: dict[str, tuple[str, ...]] = {
 }
 LEARNED_MARKS = ("observe", "apparent", "indeed", "evidently")
 FILLERS = (
-    "that is all i know .", "the wind comes from the sea .", "i read it in a book .", "people talk about it often .",
-    "it was like that before .", "the sun goes down late now .", "there is more to say later .",
-    "my uncle told me so once .", "we can talk about it again .", "nothing else happened here today .",
+    "that is all .", "more later .", "people say so .", "i read it once .", "it was so before .",
+    "the wind is up .", "we can talk again .", "nothing else happened .", "the day is long .", "my uncle told me .",
 )  # fmt: skip
 WISHES: dict[str, str] = {"polite": "be polite .", "tone": "be warm .", "level": "be plain .", "brief": "be brief ."}
 """system messages that name one preference; the base follows them only weakly"""
@@ -134,7 +92,7 @@ VILLAGE_OF = dict(zip(ATTRIBUTES["keeper"], VILLAGES, strict=True))
 DOMAINS: dict[str, frozenset[str]] = {
     **{name: frozenset(values) for name, values in ATTRIBUTES.items()},
     "things": frozenset(word for values in CATEGORIES.values() for word in values),
-    "mood": frozenset(word for words in MOODS.values() for word in words),
+    "mood": frozenset(MOODS),
     "helper": frozenset(HELPERS),
     "village": frozenset(VILLAGES),
     "number": frozenset(NUMBERS),

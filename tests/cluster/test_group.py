@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from rayalign.actors.hosted import HostedActor
+from rayalign.cluster.group import ActorGroup, _measure
+from rayalign.errors import ActorError, CapacityError, DeadlineError
+from rayalign.storage.events import EventLog
+from rayalign.types import Candidate, Rollouts
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([[0.5, 0.25], [1.0]], (0, False)),
+        ({"loss": 1.0, "names": ["a"]}, (0, False)),
+        ([Candidate("text", score=0.5)], (0, False)),
+        (torch.zeros(3, 4), (48, True)),
+        ([(1, {"x": np.zeros(2)})], (16, True)),
+        (Rollouts(*(torch.zeros(2, 2, dtype=torch.long) for _ in range(3)), torch.zeros(2)), (104, True)),
+    ],
+)
+def test_tensors_are_seen_wherever_they_stand(value: Any, expected: tuple[int, bool]) -> None:
+    found = _measure(value)
+    assert (found["bytes"], found["tensor"]) == expected
+
+
+@pytest.fixture
+def clerks(ray_session: None, events: EventLog) -> Iterator[ActorGroup]:
+    # in here, so that it goes to the workers by value
+    class Clerk(HostedActor):
+        """An actor that does as it is told."""
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def tell(self) -> int:
+            return self.number
+
+        def fail(self) -> None:
+            print("the ink is dry", flush=True)
+            raise KeyError("no such drawer")
+
+        def refuse(self) -> None:
+            raise CapacityError("the desk is full; take another one")
+
+        def sleep(self, seconds: float) -> None:
+            time.sleep(seconds)
+
+    kind = ray.remote(Clerk).options(num_cpus=0)
+    group = ActorGroup("clerk", [kind.remote(i) for i in range(2)], events=events, timeout=60.0)
+    group.locate(asyncio.run(group.all(lambda actor: actor.where.remote())))
+    yield group
+    group.kill()
+
+
+@pytest.mark.ray
+def test_answers_come_in_the_order_of_ranks_and_are_logged(
+    clerks: ActorGroup, logged: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    assert asyncio.run(clerks.all(lambda actor: actor.tell.remote())) == [0, 1]
+    assert asyncio.run(clerks.first(lambda actor: actor.tell.remote())) == 0
+    started = logged("actor_started")[-2:]
+    assert [(row["role"], row["rank"], row["actor_pid"]) for row in started] == [
+        ("clerk", rank, clerks.pids[actor]) for rank, actor in enumerate(clerks.actors)
+    ]
+    received = logged("received")[-1]
+    assert (received["role"], received["tensor"]) == ("clerk", False)
+
+
+@pytest.mark.ray
+def test_a_failure_names_role_process_cause_and_last_log_lines(clerks: ActorGroup) -> None:
+    with pytest.raises(ActorError) as caught:
+        asyncio.run(clerks.first(lambda actor: actor.fail.remote()))
+    head, tail = str(caught.value).split("\nlast log lines:\n")
+    assert head == f"clerk (pid {clerks.pids[clerks.actors[0]]}) failed: KeyError: 'no such drawer'"
+    assert "the ink is dry" in tail.splitlines()
+
+
+@pytest.mark.ray
+def test_an_error_of_our_own_comes_through_as_it_is(clerks: ActorGroup) -> None:
+    with pytest.raises(CapacityError, match="^the desk is full; take another one$"):
+        asyncio.run(clerks.all(lambda actor: actor.refuse.remote()))
+
+
+@pytest.mark.ray
+def test_a_killed_process_is_named(clerks: ActorGroup) -> None:
+    pid = clerks.pids[clerks.actors[1]]
+
+    async def kill_it_at_work() -> None:
+        work = asyncio.ensure_future(clerks.all(lambda actor: actor.sleep.remote(30)))
+        await asyncio.sleep(0.5)
+        os.kill(pid, signal.SIGKILL)
+        await work
+
+    with pytest.raises(ActorError, match=rf"clerk \(pid {pid}\) died: "):
+        asyncio.run(kill_it_at_work())
+
+
+@pytest.mark.ray
+def test_who_does_not_answer_in_time_is_named(clerks: ActorGroup) -> None:
+    with pytest.raises(DeadlineError, match=r"clerk \(pid \d+\) did not answer within 1 s"):
+        asyncio.run(clerks.all(lambda actor: actor.sleep.remote(20), timeout=0.6))

@@ -1,0 +1,206 @@
+"""The pool and the weight channel over real actors, each with an engine of plain transformers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from transformers import AutoModelForCausalLM
+
+from rayalign.actors.learner import LearnerSpec
+from rayalign.algorithms.base import load
+from rayalign.cluster.channel import WeightChannel, load_folder, prove
+from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.pool import GeneratorPool, start_pool
+from rayalign.cluster.roles import start_roles
+from rayalign.config import ClusterConfig, LearnerConfig, RolloutConfig, SamplingConfig
+from rayalign.data.collate import EncodedRow, collate_examples
+from rayalign.errors import ActorError, WeightError
+from rayalign.rollout.base import Finished, Request
+from rayalign.storage.events import EventLog
+from rayalign.weights.buckets import Bucket, pack, unpack
+from rayalign.weights.probe import Probe, probe_tokens, tolerance
+
+pytestmark = pytest.mark.ray
+CLUSTER = ClusterConfig(call_timeout=120.0)
+TOKENS = probe_tokens(100)
+
+
+def requests(count: int, max_tokens: int = 12, first: int = 0) -> list[Request]:
+    sampling = SamplingConfig(max_tokens=max_tokens)
+    return [Request(f"g{i}", (5, 6 + i % 7), (2 * i, 2 * i + 1), sampling, ()) for i in range(first, first + count)]
+
+
+def texts(finished: list[Finished]) -> list[tuple[int, ...]]:
+    return [t.token_ids for item in finished for t in item.trajectories]
+
+
+@pytest.fixture(scope="module")
+def pool(ray_session: None, model: str, events: EventLog) -> Iterator[GeneratorPool]:
+    config = RolloutConfig(engine="local", engines=3, context=64, max_sequences=8, cpus=0.5)
+    made = asyncio.run(start_pool("local", model, config, CLUSTER, events))
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def policy(ray_session: None, model: str, events: EventLog) -> Iterator[ActorGroup]:
+    spec = LearnerSpec(
+        model=model,
+        config=LearnerConfig(learning_rate=1e-2, minibatch=4),
+        algorithm={"name": "sft"},
+        temperature=1.0,
+        total_steps=10,
+        seed=0,
+        timeout=60.0,
+    )
+    roles = asyncio.run(start_roles({"policy": spec}, {}, CLUSTER, events))
+    yield roles["policy"]
+    roles.stop()
+
+
+@pytest.fixture
+def channel(events: EventLog) -> WeightChannel:
+    return WeightChannel(TOKENS, tolerance=tolerance("fp32"), timeout=60.0, events=events)
+
+
+def update(policy: ActorGroup) -> None:
+    """Some optimizer steps on a fixed batch."""
+    rows = [EncodedRow(tuple(range(i, i + 10)), (False, *[True] * 9), i) for i in range(8)]
+    batch = load({"name": "sft"}).prepare(collate_examples(rows, 0))
+    asyncio.run(policy.all(lambda actor: actor.update.remote([ray.put(batch)], 1)))
+
+
+def probe_of(policy: ActorGroup, version: int) -> Probe:
+    rows = asyncio.run(policy.first(lambda actor: actor.probe.remote(TOKENS)))
+    return Probe(version, TOKENS, tuple(map(tuple, rows)), tolerance("fp32"))
+
+
+def buckets_of(policy: ActorGroup) -> list[Bucket]:
+    shares = asyncio.run(policy.all(lambda actor: actor.export.remote()))
+    return [replace(bucket, data=np.array(bucket.data)) for bucket in ray.get(shares[0])]
+
+
+def send(pool: GeneratorPool, buckets: list[Any], version: int) -> None:
+    refs = [ray.put(bucket) for bucket in buckets]
+    asyncio.run(pool.group.all(lambda actor: actor.load.remote(refs, version)))
+
+
+def test_groups_come_in_the_order_of_requests_again_and_again(pool: GeneratorPool) -> None:
+    """Each call follows the last one at once: no group may fall to a call of before."""
+    first = asyncio.run(pool.generate(requests(9)))
+    assert [item.group_id for item in first] == [f"g{i}" for i in range(9)]
+    assert all(len(item.trajectories) == 2 for item in first)
+    for _ in range(3):
+        assert texts(asyncio.run(pool.generate(requests(9)))) == texts(first)
+    assert pool.pending == 0
+
+
+def test_a_group_that_cannot_be_written_fails_alone(pool: GeneratorPool) -> None:
+    long = Request("long", tuple(range(5, 75)), (1, 2), SamplingConfig(), ())
+    good, bad = asyncio.run(pool.generate([*requests(1), long]))
+    assert good.failure is None
+    assert bad.failure is not None and "no room for an answer" in bad.failure
+
+
+def test_a_transfer_is_proven_and_logged(
+    pool: GeneratorPool, policy: ActorGroup, channel: WeightChannel, logged: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    update(policy)
+    done = asyncio.run(channel.transfer(policy, pool, 3))
+    assert done.gap < 1e-4
+    assert {t.version for item in asyncio.run(pool.generate(requests(3))) for t in item.trajectories} == {3}
+    event = logged("published")[-1]
+    assert (event["version"], event["probe_gap"]) == (3, done.gap)
+    assert done.bytes == event["size"] > 1e6
+    received = logged("received")
+    assert {row["role"] for row in received} == {"generator", "policy"}
+    assert not any(row["tensor"] for row in received)
+
+
+def test_without_the_transfer_the_probe_fails(pool: GeneratorPool, policy: ActorGroup, channel: WeightChannel) -> None:
+    asyncio.run(channel.transfer(policy, pool, 4))
+    update(policy)
+    with pytest.raises(WeightError, match="engine computes something else than the trainer with version 5"):
+        asyncio.run(prove(pool, probe_of(policy, 5), 60.0))
+    asyncio.run(channel.transfer(policy, pool, 5))
+    assert asyncio.run(prove(pool, probe_of(policy, 5), 60.0)) < 1e-4
+
+
+def test_a_corrupted_bucket_is_refused_and_the_old_weights_stay(
+    pool: GeneratorPool, policy: ActorGroup, channel: WeightChannel
+) -> None:
+    asyncio.run(channel.transfer(policy, pool, 6))
+    before = probe_of(policy, 6)
+    update(policy)
+    buckets = buckets_of(policy)
+    buckets[0].data[12345] ^= 1
+    with pytest.raises(WeightError, match=r"weight bucket 0 .*arrived with checksum .*send the weights again"):
+        send(pool, buckets, 7)
+    assert asyncio.run(prove(pool, before, 60.0)) < 1e-4
+
+
+def test_weights_of_two_versions_do_not_pass_the_probe(pool: GeneratorPool, policy: ActorGroup) -> None:
+    old = {name: torch.clone(x) for bucket in buckets_of(policy) for name, x in unpack(bucket)}
+    update(policy)
+    mixed = {name: x for bucket in buckets_of(policy) for name, x in unpack(bucket)}
+    stale = "model.layers.1.mlp.down_proj.weight"
+    mixed[stale] = old[stale]
+    send(pool, list(pack(mixed.items())), 8)
+    with pytest.raises(WeightError, match="stale, mixed or cast"):
+        asyncio.run(prove(pool, probe_of(policy, 8), 60.0))
+
+
+def test_a_model_folder_takes_the_place_of_the_weights(pool: GeneratorPool, model: str) -> None:
+    asyncio.run(load_folder(pool, model, None, 60.0))
+    plain = AutoModelForCausalLM.from_pretrained(model)
+    with torch.no_grad():
+        logits_BTV = plain(torch.tensor(TOKENS)).logits[:, :-1]
+    logprobs_BT = logits_BTV.log_softmax(-1).gather(-1, torch.tensor(TOKENS)[:, 1:, None])[:, :, 0]
+    probe = Probe(0, TOKENS, tuple(map(tuple, logprobs_BT.tolist())), tolerance("fp32"))
+    assert asyncio.run(prove(pool, probe, 60.0)) < 1e-4
+    wrong = replace(probe, logprobs=probe.logprobs[::-1])
+    with pytest.raises(WeightError):
+        asyncio.run(load_folder(pool, model, wrong, 60.0))
+
+
+def kill(pool: GeneratorPool) -> None:
+    os.kill(pool.group.pids[pool.group.actors[0]], signal.SIGKILL)
+
+
+# From here on the pool loses its three engines, one after another.
+
+
+def test_what_a_killed_engine_was_writing_is_written_by_the_others(pool: GeneratorPool) -> None:
+    asked = requests(24, max_tokens=60)
+    undisturbed = asyncio.run(pool.generate(asked))
+
+    async def disturbed() -> list[Finished]:
+        work = asyncio.ensure_future(pool.generate(asked))
+        while not 0 < pool.pending < len(asked):
+            await asyncio.sleep(0.001)
+        kill(pool)
+        return await work
+
+    assert texts(asyncio.run(disturbed())) == texts(undisturbed)
+    assert (len(pool.group), pool.pending) == (2, 0)
+
+
+def test_an_engine_found_dead_at_the_next_submit_is_discarded(pool: GeneratorPool) -> None:
+    kill(pool)
+    assert [item.group_id for item in asyncio.run(pool.generate(requests(4)))] == ["g0", "g1", "g2", "g3"]
+    assert len(pool.group) == 1
+
+
+def test_without_any_engine_the_run_fails(pool: GeneratorPool) -> None:
+    kill(pool)
+    with pytest.raises(ActorError, match="no generator is left; the last one: generator .* died"):
+        asyncio.run(pool.generate(requests(4)))

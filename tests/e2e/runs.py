@@ -1,0 +1,157 @@
+"""One small job with every kind of stage, run through the command line as a user runs it, and interrupted at will."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rayalign.storage.journal import Accounting, Journal
+from rayalign.storage.records import read_jsonl
+
+JOB = """\
+name: tiny
+cluster: {cpus: 2, object_store: 134217728, call_timeout: 300}
+rollout: {engines: 2, context: 96, max_sequences: 32, cache_bytes: 33554432}
+stages:
+  base: {kind: pretrain, data: {limit: 200}}
+  sft:
+    kind: train
+    algorithm: {name: sft}
+    model: stage:base
+    data: {split: sft, limit: 128}
+    learner: {learning_rate: 1e-3, minibatch: 32}
+    holdout: 0.25
+  answers:
+    kind: generate
+    model: stage:sft
+    data: {split: preference, limit: 64}
+    count: 2
+    sampling: {max_tokens: 24}
+  labels: {kind: annotate, examples: stage:answers}
+  rm:
+    kind: train
+    algorithm: {name: reward}
+    model: stage:base
+    examples: stage:labels
+    learner: {learning_rate: 1e-3, minibatch: 16}
+  ppo: {algorithm: {name: ppo}, iterations: 4, checkpoint_every: 1, deterministic: true, ONLINE}
+  late: {algorithm: {name: ppo, epochs: 1}, iterations: 6, checkpoint_every: 2, max_staleness: 1, ONLINE}
+  rrhf: {algorithm: {name: rrhf}, iterations: 2, ONLINE}
+  final:
+    kind: evaluate
+    models: {sft: stage:sft, ppo: stage:ppo, late: stage:late, rrhf: stage:rrhf}
+    baselines: [constant, oracle]
+    data: {limit: 32}
+    sampling: {max_tokens: 24}
+    perplexity: stage:base
+""".replace(
+    "ONLINE",
+    "kind: train, model: stage:sft, reward: stage:rm, candidates: [{source: live, count: 2}], prompts: 8, "
+    "sampling: {max_tokens: 24}, learner: {learning_rate: 1e-3, minibatch: 8}",
+)
+STAGES = ("base", "sft", "answers", "labels", "rm", "ppo", "late", "rrhf", "final")
+PROMPTS = 8
+ITERATIONS = {"ppo": 4, "late": 6, "rrhf": 2}
+
+
+Row = dict[str, Any]
+
+
+def updates(stage: str, count: int) -> Callable[[list[Row]], bool]:
+    """When a stage has done so many updates."""
+    return lambda rows: sum(r["stage"] == stage and r.get("name") == "update" for r in rows) >= count
+
+
+def started(role: str) -> Callable[[list[Row]], bool]:
+    """When a role has its process."""
+    return lambda rows: any(r["event"] == "actor_started" and r["role"] == role for r in rows)
+
+
+@dataclass
+class Ending:
+    """How one start of the command ended."""
+
+    code: int
+    text: str
+    stages: list[str]
+    """that it began"""
+    left_over: list[psutil.Process]
+    """processes that it started and that were still there a while after its end"""
+    struck: int
+    """process that was struck, 0 for none"""
+
+
+@dataclass
+class Run:
+    """A run folder, and the command that fills it."""
+
+    output: Path
+    job: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.output / "tiny"
+
+    def finish(self) -> Ending:
+        """The command, undisturbed."""
+        return self._start(None)
+
+    def strike(self, number: int, role: str, when: Callable[[list[Row]], bool]) -> Ending:
+        """The command, with a signal to a role's process (or the `driver`) as soon as its events say so."""
+        return self._start((number, role, when))
+
+    def events(self, kind: str | None = None) -> list[Row]:
+        """All events, or those of one kind, each with the stage that was going on."""
+        rows, stage, path = [], None, self.folder / "events.jsonl"
+        for row in read_jsonl(path, growing=True) if path.exists() else ():
+            stage = row["stage"] if row["event"] == "stage_started" else stage
+            if kind in (None, row["event"]):
+                rows.append({"stage": stage, **row})
+        return rows
+
+    def _start(self, blow: tuple[int, str, Callable[[list[Row]], bool]] | None) -> Ending:
+        command = [str(Path(sys.executable).with_name("rayalign")), "run", str(self.job), f"output={self.output}"]
+        before, struck, processes = len(self.events()), 0, list[psutil.Process]()
+        with tempfile.TemporaryFile("w+") as log:
+            running = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            if blow is not None:
+                number, role, when = blow
+                self._wait(running, lambda: when(self.events()[before:]))
+                processes = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
+                struck = running.pid if role == "driver" else self._process(role)
+                os.kill(struck, number)
+            code = running.wait(500)
+            log.seek(0)
+            text = log.read()
+        _, alive = psutil.wait_procs(processes, timeout=90)
+        begun = [row["stage"] for row in self.events()[before:] if row["event"] == "stage_started"]
+        left_over = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+        return Ending(code, text, begun, left_over, struck)
+
+    def _wait(self, running: subprocess.Popen[bytes], when: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 300
+        while not when():
+            assert running.poll() is None, "it ended before it could be interrupted"
+            assert time.monotonic() < deadline, "it took too long"
+            time.sleep(0.05)
+
+    def _process(self, role: str) -> int:
+        """The process that a role has now."""
+        pid: int = [row["actor_pid"] for row in self.events("actor_started") if row["role"] == role][-1]
+        return pid
+
+
+def accounts(run: Run, stage: str) -> Accounting:
+    """What became of every group of a stage."""
+    with closing(Journal(run.folder / "journal" / f"{stage}.jsonl")) as journal:
+        return Accounting.of(journal.replay(effective=True))

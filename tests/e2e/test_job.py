@@ -1,0 +1,206 @@
+"""What a finished run has left behind."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from rayalign.storage.metrics import read_metrics
+from rayalign.storage.records import read_jsonl
+from rayalign.weights import probe
+from tests.e2e.runs import ITERATIONS, PROMPTS, STAGES, Run, accounts
+
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.vllm]
+INTERVAL = {"low", "high", "n"}
+
+
+def test_the_summary_has_every_table(finished: Run) -> None:
+    summary = json.loads((finished.folder / "summary.json").read_text())
+    assert summary.keys() == {"results", "comparisons", "stages", "peak_memory_bytes"}
+    assert [(s["name"], s["status"]) for s in summary["stages"]] == [(name, "finished") for name in STAGES]
+    assert all(0 <= s["fixed_seconds"] <= s["seconds"] for s in summary["stages"])
+    assert summary["peak_memory_bytes"] > 1 << 28
+    results = {(r["name"], r["metric"]): r for r in summary["results"]}
+    assert all(r.keys() == {"name", "metric", "mean", *INTERVAL} for r in results.values())
+    assert {name for name, metric in results if metric == "gold_utility"} == {
+        *("sft", "ppo", "late", "rrhf", "constant", "oracle")
+    }
+    assert results["oracle", "gold_utility"]["mean"] > 0.9
+    assert {name for name, metric in results if metric == "perplexity"} == {"sft", "ppo", "late", "rrhf"}
+    assert all(1.0 < r["mean"] < 1000.0 for (_, metric), r in results.items() if metric == "perplexity")
+    assert {(c["a"], c["b"], c["n"]) for c in summary["comparisons"]} == {(m, "sft", 32) for m in ITERATIONS}
+    assert all(c.keys() == {"a", "b", "metric", "mean_difference", *INTERVAL} for c in summary["comparisons"])
+
+
+def test_the_report_shows_models_stages_and_answers(finished: Run) -> None:
+    text = (finished.folder / "report.html").read_text()
+    for word in (*STAGES, "oracle", "reward/mean"):
+        assert word in text
+
+
+def test_an_evaluation_keeps_every_answer_with_its_value(finished: Run) -> None:
+    rows = list(read_jsonl(finished.folder / "stages" / "final" / "records.jsonl"))
+    assert len(rows) == 6 * 32
+    assert all(row.keys() == {"model", "prompt_id", "prompt", "answer", "value"} for row in rows)
+    by_model: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        by_model[row["model"]].add(row["prompt_id"])
+    assert len({frozenset(prompts) for prompts in by_model.values()}) == 1, "not the same prompts for all"
+
+
+@pytest.mark.parametrize("stage", ITERATIONS)
+def test_every_group_is_consumed_by_its_iteration_and_once(finished: Run, stage: str) -> None:
+    account = accounts(finished, stage)
+    account.check(ended=True)
+    assert account.consumed.total() == PROMPTS * ITERATIONS[stage]
+    done = json.loads((finished.folder / "stages" / stage / "done.json").read_text())
+    assert done["groups_consumed"] == PROMPTS * ITERATIONS[stage]
+    for entry in read_jsonl(finished.folder / "journal" / f"{stage}.jsonl"):
+        if entry["kind"] == "consumed":
+            assert len(entry["groups"]) == PROMPTS
+            assert {int(group[:5]) for group in entry["groups"]} == {entry["iteration"]}
+
+
+@pytest.mark.parametrize("stage", ITERATIONS)
+def test_the_phases_of_an_iteration_add_up(finished: Run, stage: str) -> None:
+    rows = read_metrics(finished.folder / "stages" / stage / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(ITERATIONS[stage]))
+    for row in rows:
+        phases = {n.removeprefix("phase/"): s for n, s in row["metrics"].items() if n.startswith("phase/")}
+        total, rest = phases.pop("total"), phases["unattributed"]
+        assert sum(phases.values()) == pytest.approx(total, abs=1e-6)
+        assert rest < 0.02 * total + 0.02
+        assert {"generate", "evaluate", "prepare", "update", "publish"} <= phases.keys()
+
+
+def test_scoring_does_not_wait_for_the_last_answer(finished: Run) -> None:
+    """Which iterations have answers of different lengths is chance; that one of them has is not."""
+    last: dict[tuple[str, str], int] = {}
+    first: dict[tuple[str, str], int] = {}
+    for at, row in enumerate(finished.events()):
+        if row["event"] == "generation_finished":
+            last[row["stage"], row["group"][:5]] = at
+        for group in row["groups"] if row["event"] == "score_started" else ():
+            first.setdefault((row["stage"], group[:5]), at)
+    assert first.keys() == last.keys()
+    assert len(first) == sum(ITERATIONS.values())
+    early = [place for place in first if first[place] < last[place]]
+    assert {stage for stage, _ in early} >= {"ppo", "late"}
+
+
+def test_every_role_is_a_process_of_its_own(finished: Run) -> None:
+    pids: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for row in finished.events("actor_started"):
+        pids[row["stage"]][row["role"]].add(row["actor_pid"])
+    assert {stage: set(roles) for stage, roles in pids.items()} == {
+        "base": {"train:policy"},
+        "sft": {"train:policy"},
+        "answers": {"generator"},
+        "rm": {"train:reward"},
+        "ppo": {"policy", "critic", "reference", "reward", "preparer"},
+        "late": {"policy", "critic", "reference", "reward", "preparer"},
+        "rrhf": {"policy", "reward", "preparer"},
+        "final": {"reference"},
+    }
+    generators = pids["answers"]["generator"]
+    assert len(generators) == 2
+    for roles in pids.values():
+        every = [pid for role, found in roles.items() if role != "generator" for pid in found]
+        assert len({*every, *generators}) == len(every) + 2
+    driver = finished.events("stage_started")[0]["pid"]
+    assert not any(driver in found for roles in pids.values() for found in roles.values())
+
+
+def test_no_tensor_reaches_the_driver(finished: Run) -> None:
+    received = finished.events("received")
+    assert len(received) > 100
+    assert not any(row["tensor"] or row["bytes"] for row in received)
+
+
+def test_every_version_is_published_once_and_proven(finished: Run) -> None:
+    published = finished.events("published")
+    for stage, iterations in ITERATIONS.items():
+        rows = [row for row in published if row["stage"] == stage]
+        assert [row["version"] for row in rows] == list(range(iterations + 1))
+        assert all(0.0 <= row["probe_gap"] < 1e-3 and row["seconds"] > 0 and row["size"] > 1e6 for row in rows)
+
+
+def answers(finished: Run, stage: str) -> list[dict[str, Any]]:
+    rows = read_jsonl(finished.folder / "journal" / f"{stage}.jsonl")
+    return [row["group"] for row in rows if row["kind"] == "finished"]
+
+
+@pytest.mark.parametrize(("stage", "most"), [("ppo", 0), ("late", 1), ("rrhf", 0)])
+def test_staleness_stays_within_its_bound_and_is_used(finished: Run, stage: str, most: int) -> None:
+    gaps = set()
+    for group in answers(finished, stage):
+        versions = {s["version"] for t in group["trajectories"] for s in t["segments"] if s["author"] == "policy"}
+        gaps |= {group["iteration"] - version for version in versions}
+    assert max(gaps) == most
+    assert min(gaps) >= 0
+
+
+def test_with_staleness_an_iteration_is_generated_while_the_one_before_is_trained_on(finished: Run) -> None:
+    rows = [row for row in finished.events() if row["stage"] == "late"]
+    published = {row["version"]: at for at, row in enumerate(rows) if row["event"] == "published"}
+    begun: dict[int, int] = {}
+    for at, row in enumerate(rows):
+        if row["event"] == "generation_finished":
+            begun.setdefault(int(row["group"][:5]), at)
+    overlapping = [i for i in range(1, ITERATIONS["late"]) if begun[i] < published[i]]
+    assert len(overlapping) >= 3
+    metrics = [row["metrics"] for row in read_metrics(finished.folder / "stages" / "late" / "metrics.jsonl")]
+    assert [row["rollout/staleness"] for row in metrics][0] == 0
+    assert max(row["rollout/staleness"] for row in metrics) == 1
+    # one version apart the two log-probs differ, and the importance weights are no longer all one
+    assert max(row["rollout/mismatch_max"] for row in metrics) > 1e-3
+    assert 0.0 < min(row["rollout/ess"] for row in metrics) < 1.0
+
+
+def test_models_are_plain_folders(finished: Run) -> None:
+    for stage in ("base", "sft", "ppo", "late", "rrhf"):
+        folder = finished.folder / "stages" / stage / "model"
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        proof = probe.load(folder)
+        probe.check(proof, plain_logprobs(model, proof.token_ids))
+        assert AutoTokenizer.from_pretrained(folder).chat_template
+    reward = AutoModelForSequenceClassification.from_pretrained(finished.folder / "stages" / "rm" / "model")
+    assert reward.config.num_labels == 1
+
+
+def plain_logprobs(model: Any, token_ids: tuple[tuple[int, ...], ...]) -> list[list[float]]:
+    import torch
+
+    ids_BT = torch.tensor(token_ids)
+    with torch.no_grad():
+        logprobs_BTV = model(ids_BT).logits[:, :-1].log_softmax(-1)
+    rows: list[list[float]] = logprobs_BTV.gather(-1, ids_BT[:, 1:, None])[:, :, 0].tolist()
+    return rows
+
+
+def test_training_changed_the_models(finished: Run) -> None:
+    chain = ["base", "sft", "ppo", "late", "rrhf"]
+    files = [(finished.folder / "stages" / stage / "model" / "model.safetensors").read_bytes() for stage in chain]
+    assert all(one != other for one, other in pairwise(files))
+
+
+def test_a_second_run_does_nothing(finished: Run) -> None:
+    before = {path: path.stat().st_mtime_ns for path in _outputs(finished.folder)}
+    summary = json.loads((finished.folder / "summary.json").read_text())
+    ending = finished.finish()
+    assert ending.code == 0
+    assert [line for line in ending.text.splitlines() if "finished before" in line] == [
+        f"{s}: finished before" for s in STAGES
+    ]
+    assert {path: path.stat().st_mtime_ns for path in _outputs(finished.folder)} == before
+    assert json.loads((finished.folder / "summary.json").read_text()) == summary
+
+
+def _outputs(folder: Path) -> list[Path]:
+    return [*(p for p in (folder / "stages").rglob("*") if p.is_file()), folder / "events.jsonl"]

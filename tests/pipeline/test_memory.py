@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from rayalign.pipeline.memory import _pss
+
+
+def test_a_process_has_memory_until_it_ends() -> None:
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout is not None and other.stdout.readline()
+    assert _pss(other.pid) > 1 << 20
+    other.communicate()
+    assert _pss(other.pid) == 0
+    assert _pss(os.getpid()) > 1 << 20

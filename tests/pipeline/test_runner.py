@@ -1,0 +1,116 @@
+"""The runner where no stage needs a process of its own: everything is finished but, at times, the annotation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rayalign.config import DataConfig, LoadedJob
+from rayalign.data.readers import load_examples
+from rayalign.errors import InputError
+from rayalign.pipeline.hashing import stage_hashes, stage_states
+from rayalign.pipeline.runner import run
+from rayalign.storage.records import encode, read_jsonl, write_jsonl
+from rayalign.storage.summary import read_done, write_done
+from rayalign.types import Candidate, Example
+
+RESULT = {"name": "rl", "metric": "gold_utility", "mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}
+Study = Callable[..., LoadedJob]
+
+
+def finish(loaded: LoadedJob, *, leave: str = "") -> Path:
+    """Make every stage look finished, but one; the run's folder."""
+    folder = Path(loaded.job.output) / loaded.job.name
+    for name, mark in stage_hashes(loaded.job).items():
+        if name != leave:
+            figures = {"results": [RESULT], "comparisons": []} if name == "test" else {}
+            write_done(folder / "stages" / name, mark, seconds=2.0, fixed_seconds=1.0, **figures)
+    return folder
+
+
+def draws(folder: Path, *answers: str) -> None:
+    """What the stage before the annotation made."""
+    (example,) = load_examples(DataConfig(split="preference", limit=1), seed=0, use="prompts")
+    row = Example(example.prompt, tuple(Candidate(text) for text in answers))
+    write_jsonl(folder / "stages" / "draws" / "records.jsonl", [encode(row)])
+
+
+def test_a_finished_run_starts_nothing_and_is_summed_up(study: Study) -> None:
+    loaded = study()
+    folder = finish(loaded)
+    assert run(loaded) == folder
+    assert (folder / "events.jsonl").read_text() == ""
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["results"] == [RESULT]
+    assert [(s["name"], s["status"], s["seconds"], s["fixed_seconds"]) for s in summary["stages"]] == [
+        (name, "finished", 2.0, 1.0) for name in loaded.job.stages
+    ]
+    assert (folder / "report.html").is_file()
+    assert (folder / "job.yaml").is_file()
+
+
+def test_the_peak_of_memory_is_that_of_all_starts(study: Study) -> None:
+    loaded = study()
+    folder = finish(loaded)
+    (folder / "summary.json").write_text(json.dumps({"peak_memory_bytes": 1 << 60}))
+    run(loaded)
+    assert json.loads((folder / "summary.json").read_text())["peak_memory_bytes"] == 1 << 60
+
+
+def test_the_stage_that_is_not_done_runs_and_is_marked(study: Study) -> None:
+    loaded = study()
+    folder = finish(loaded, leave="verdicts")
+    draws(folder, "yes", "no")
+    run(loaded)
+    (row,) = read_jsonl(folder / "stages" / "verdicts" / "records.jsonl")
+    assert {row["first"]["text"], row["second"]["text"]} == {"yes", "no"}
+    assert set(stage_states(loaded.job).values()) == {"finished"}
+    done = read_done(folder / "stages" / "verdicts")
+    assert done is not None and done["rows"] == 1
+    events = [row["event"] for row in read_jsonl(folder / "events.jsonl")]
+    assert events == ["stage_started", "stage_finished"]
+
+
+@pytest.mark.parametrize("mark", ["of another job", None])
+def test_what_a_different_job_left_of_a_stage_is_not_taken_for_its_own(study: Study, mark: str | None) -> None:
+    loaded = study()
+    folder = finish(loaded, leave="verdicts")
+    draws(folder, "yes", "no")
+    stage, journal = folder / "stages" / "verdicts", folder / "journal" / "verdicts.jsonl"
+    journal.parent.mkdir()
+    journal.write_text("old\n")
+    stage.mkdir()
+    (stage / "old").write_text("old")
+    if mark is not None:
+        (stage / "hash").write_text(mark)
+    run(loaded)
+    assert not (stage / "old").exists()
+    assert not journal.exists()
+
+
+def test_what_the_same_job_left_of_a_stage_is_gone_on_with(study: Study) -> None:
+    loaded = study()
+    folder = finish(loaded, leave="verdicts")
+    draws(folder, "yes", "no")
+    stage, journal = folder / "stages" / "verdicts", folder / "journal" / "verdicts.jsonl"
+    journal.parent.mkdir()
+    journal.write_text("own\n")
+    stage.mkdir()
+    (stage / "checkpoint").write_text("own")
+    (stage / "hash").write_text(stage_hashes(loaded.job)["verdicts"])
+    run(loaded)
+    assert (stage / "checkpoint").read_text() == "own"
+    assert journal.read_text() == "own\n"
+
+
+def test_a_stage_that_fails_is_not_marked(study: Study) -> None:
+    loaded = study()
+    folder = finish(loaded, leave="verdicts")
+    draws(folder, "yes", "yes")
+    with pytest.raises(InputError, match="stage:draws has no prompt with two different answers"):
+        run(loaded)
+    assert read_done(folder / "stages" / "verdicts") is None
+    assert stage_states(loaded.job)["verdicts"] == "will run: never ran"

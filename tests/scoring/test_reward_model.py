@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rayalign.config import LearnerConfig
+from rayalign.data.chat import encode_example
+from rayalign.data.paddock.tokenizer import build_tokenizer
+from rayalign.models.load import load_scalar, make_preset
+from rayalign.scoring.reward_model import RewardModelScorer, _score
+from rayalign.types import Group, Message, Prompt, Score, Segment, Trajectory
+
+WORDS = ("yes", "no", "the", "please", "thanks")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A reward model with a random head."""
+    start, folder = (tmp_path_factory.mktemp(name) for name in ("start", "reward"))
+    make_preset("nano", tokenizer, 0, start)
+    load_scalar(str(start), LearnerConfig(), seed=0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def group(tokenizer: Any, name: str, *answers: str) -> Group:
+    prompt = Prompt(name, (Message("user", " ".join(WORDS[: 2 + len(name)])),))
+    trajectories = []
+    for index, text in enumerate(answers):
+        token_ids, mask = encode_example(tokenizer, prompt, text)
+        segments = (Segment(0, "template"), Segment(len(mask) - sum(mask), "policy", 0))
+        trajectories.append(Trajectory(name, index, tuple(token_ids), segments, (0.0,) * sum(mask), "stop", text))
+    return Group(name, prompt, 0, tuple(trajectories))
+
+
+@torch.no_grad()
+def plain(model: str, groups: list[Group]) -> list[list[float]]:
+    """The head's output at the last token, one answer at a time."""
+    read = load_scalar(model, LearnerConfig(), seed=0)
+    return [
+        [float(read.score(read.model(torch.tensor([t.token_ids])).last_hidden_state)[0, -1, 0]) for t in g.trajectories]
+        for g in groups
+    ]
+
+
+def test_scores_are_the_heads_output_at_the_last_token_in_order(model: str, tokenizer: Any) -> None:
+    groups = [group(tokenizer, "a", "yes", "no no the please thanks"), group(tokenizer, "bb", "the the the")]
+    found = RewardModelScorer(model, LearnerConfig(micro_tokens=16), model).score(groups)
+    assert [len(scores) for scores in found] == [2, 1]
+    assert len({score.value for scores in found for score in scores}) == 3
+    for scores, expected in zip(found, plain(model, groups), strict=True):
+        assert [score.value for score in scores] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_very_tokens_are_read_where_the_tokenizer_is_the_policys(model: str, tokenizer: Any) -> None:
+    scorer = RewardModelScorer(model, LearnerConfig(), model)
+    written = group(tokenizer, "a", "yes no")
+    cut = Group("a", written.prompt, 0, (_without_end(written.trajectories[0]),))
+    assert scorer.score([cut])[0][0].value == pytest.approx(plain(model, [cut])[0][0], abs=1e-5)
+    assert scorer.score([cut])[0][0].value != pytest.approx(plain(model, [written])[0][0], abs=1e-5)
+
+
+def test_for_another_tokenizer_the_text_is_rendered_anew(model: str, tokenizer: Any, tmp_path: Path) -> None:
+    other = build_tokenizer()
+    other.add_tokens(["anotherword"])
+    other.save_pretrained(tmp_path)
+    written = group(tokenizer, "a", "yes no")
+    foreign = Group("a", written.prompt, 0, (_with_tokens(written.trajectories[0], (7, 8, 9)),))
+    scorer = RewardModelScorer(model, LearnerConfig(), str(tmp_path))
+    assert scorer.score([foreign])[0][0].value == pytest.approx(plain(model, [written])[0][0], abs=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_is_absent_with_its_reason_and_never_zero(value: float) -> None:
+    assert _score(value) == Score(None, "the reward model's score is not finite")
+    assert _score(0.0) == Score(0.0)
+
+
+def _without_end(t: Trajectory) -> Trajectory:
+    return Trajectory(t.group_id, t.index, t.token_ids[:-1], t.segments, t.logprobs[:-1], "length", t.text)
+
+
+def _with_tokens(t: Trajectory, token_ids: tuple[int, ...]) -> Trajectory:
+    segments = (Segment(0, "template"), Segment(1, "policy", 0))
+    return Trajectory(t.group_id, t.index, token_ids, segments, (0.0, 0.0), "stop", t.text)
