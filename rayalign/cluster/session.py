@@ -13,7 +13,6 @@ import ray
 from rayalign.config import ClusterConfig
 from rayalign.errors import InputError
 
-
 LOCAL = {
     "RAY_AUTH_MODE": "disabled",  # a session of this machine and process alone
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away

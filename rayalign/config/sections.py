@@ -281,6 +281,8 @@ class EvaluateStage(Section):
     data: DataConfig = DataConfig(split="test")
     against: tuple[str, ...] = ()
     """models that every other one is compared with; empty: the first"""
+    roles: dict[Role, RoleConfig] = {}
+    """of `reward`, and of `reference`, which measures the perplexity"""
     sampling: SamplingConfig = SamplingConfig()
 
 

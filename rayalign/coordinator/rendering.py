@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from rayalign.config import DataConfig, SamplingConfig
-from rayalign.data.chat import decode_answer, encode_example, encode_prompt, stop_ids
+from rayalign.data.chat import cut_to_fit, decode_answer, encode_example, encode_prompt, stop_ids
 from rayalign.data.tokenizer import load_tokenizer
 from rayalign.errors import InputError
 from rayalign.rollout.base import Request
@@ -41,8 +41,11 @@ class Renderer:
         return decode_answer(self.tokenizer, [t for t, own in zip(trajectory.token_ids, mask, strict=True) if own])
 
     def trajectory(self, group_id: str, index: int, prompt: Prompt, text: str, version: int) -> Trajectory:
-        """A given answer as if it had been written now; it has no behaviour log-probs."""
+        """A given answer as if written now, after what fits of its prompt; it has no behaviour log-probs."""
         token_ids, mask = encode_example(self.tokenizer, prompt, text)
+        if len(token_ids) > self._context:
+            fitting = cut_to_fit(self.tokenizer, prompt, self._context - sum(mask)) or prompt
+            token_ids, mask = encode_example(self.tokenizer, fitting, text)
         start = len(mask) - sum(mask)
         segments = (Segment(0, "template"), Segment(start, "policy", version))
         return Trajectory(group_id, index, token_ids, segments, (0.0,) * sum(mask), "stop", text)

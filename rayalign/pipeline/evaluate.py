@@ -107,7 +107,7 @@ async def _values(context: RunContext, stage: EvaluateStage, prompts: Mapping[st
             for name, texts in answers.items()
         }
     assert stage.reward is not None  # `check` refuses the metric without it
-    async with _frozen(context, "reward", stage.reward) as (reward, renderer):
+    async with _frozen(context, stage, "reward", stage.reward) as (reward, renderer):
         values: Values = {}
         for name, texts in answers.items():
             groups = _groups(renderer, prompts, texts)
@@ -124,7 +124,7 @@ async def _perplexities(
     if stage.perplexity is None:
         return []
     rows = []
-    async with _frozen(context, "reference", stage.perplexity) as (reference, renderer):
+    async with _frozen(context, stage, "reference", stage.perplexity) as (reference, renderer):
         for name in stage.models:
             groups = _groups(renderer, prompts, {p: t for p, t in answers[name].items() if t})
             means = await reference.first(lambda a, g=groups: a.mean_logprobs.remote(g, renderer.pad_id))  # type: ignore[misc]
@@ -140,13 +140,15 @@ def _groups(renderer: Renderer, prompts: Mapping[str, Prompt], texts: Mapping[st
 
 
 @asynccontextmanager
-async def _frozen(context: RunContext, role: Role, reference: str) -> AsyncIterator[tuple[ActorGroup, Renderer]]:
+async def _frozen(
+    context: RunContext, stage: EvaluateStage, role: Role, reference: str
+) -> AsyncIterator[tuple[ActorGroup, Renderer]]:
     """A frozen model in an actor of its own, while this is entered."""
     context.session()
     model = context.model(reference)
     spec = FrozenSpec(model, LearnerConfig(), 1.0, model, context.job.cluster.call_timeout)
     with context.starting(f"the {role} of an evaluation"):
-        roles = await start_roles({role: spec}, {}, context.job.cluster, context.events)
+        roles = await start_roles({role: spec}, stage.roles, context.job.cluster, context.events)
     try:
         yield roles[role], Renderer(model, context.job.rollout.context, SamplingConfig())
     finally:

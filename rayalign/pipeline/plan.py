@@ -128,7 +128,7 @@ def role_models(stage: Stage, algorithm: Algorithm[Any] | None) -> dict[str, str
         # the pool loads the models one after another
         models: dict[str, str | None] = {GENERATOR: next(iter(stage.models.values()))}
         models |= {"reward": stage.reward} if stage.metric == "reward" else {}
-        return models | ({"perplexity": stage.perplexity} if stage.perplexity else {})
+        return models | ({"reference": stage.perplexity} if stage.perplexity else {})
     if isinstance(stage, AnnotateStage) or algorithm is None:
         return {}
     others = {
@@ -179,7 +179,7 @@ def size(number: float) -> str:
 def _roles(job: Job, stage: Stage, machine: Machine | None) -> list[RolePlan]:
     algorithm = load(stage.algorithm) if isinstance(stage, TrainStage) else None
     trained = algorithm.trains if algorithm else ("policy",) if isinstance(stage, PretrainStage) else ()
-    hosts = stage.roles if isinstance(stage, TrainStage | PretrainStage) else {}
+    hosts = stage.roles if isinstance(stage, TrainStage | PretrainStage | EvaluateStage) else {}
     models = {role: (model, _host(job, role, hosts)) for role, model in role_models(stage, algorithm).items() if model}
     share = _share([host for _, host in models.values()], machine.cpus if machine else float("inf"))
     roles = []
