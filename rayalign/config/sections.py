@@ -92,9 +92,8 @@ class RoleConfig(Section):
     actors: PositiveInt = 1
     """ranks of a learner, or replicas"""
     cpus: PositiveFloat | None = None
-    """for each actor; None: an even share of the machine, at most 1"""
+    """for each actor, as `gpus` is; None: an even share of the machine, at most 1"""
     gpus: NonNegativeFloat = 0.0
-    """for each actor"""
     threads: PositiveInt | None = None
     """BLAS and OpenMP threads of each actor; None: the cores of its machine for learners"""
 
@@ -165,8 +164,7 @@ class CandidateSource(Section):
     """Where a group's candidates come from."""
 
     source: Literal["live", "dataset"]
-    count: PositiveInt = 4
-    """live: drawn for each prompt; dataset: at most so many of the row's own"""
+    count: PositiveInt = 4  # drawn for each prompt, or at most so many of the row's own
 
 
 class GuardConfig(Section):
@@ -213,7 +211,6 @@ class TrainStage(Section):
     critic_learner: LearnerConfig | None = None
     """None: as `learner`"""
     roles: dict[Role, RoleConfig] = {}
-    # offline
     epochs: PositiveInt = 1
     """at most; see `stop_gain`"""
     stop_gain: NonNegativeFloat = 0.0
@@ -222,7 +219,6 @@ class TrainStage(Section):
     """offline: share of the rows kept for the held-out figures"""
     steps: PositiveInt | None = None
     """offline: exactly so many optimizer steps, in the place of `epochs`"""
-    # online
     candidates: tuple[CandidateSource, ...] = ()
     sampling: SamplingConfig = SamplingConfig()
     prompts: PositiveInt = 32

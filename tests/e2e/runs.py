@@ -124,13 +124,16 @@ class Run:
         before, struck, processes = len(self.events()), 0, list[psutil.Process]()
         with tempfile.TemporaryFile("w+") as log:
             running = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-            if blow is not None:
-                number, role, when = blow
-                self._wait(running, lambda: when(self.events()[before:]))
-                processes = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
-                struck = running.pid if role == "driver" else self._process(role)
-                os.kill(struck, number)
-            code = running.wait(500)
+            try:
+                if blow is not None:
+                    number, role, when = blow
+                    self._wait(running, lambda: when(self.events()[before:]))
+                    processes = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
+                    struck = running.pid if role == "driver" else self._process(role)
+                    os.kill(struck, number)
+                code = running.wait(900)
+            finally:
+                running.kill()
             log.seek(0)
             text = log.read()
         _, alive = psutil.wait_procs(processes, timeout=90)
@@ -139,7 +142,7 @@ class Run:
         return Ending(code, text, begun, left_over, struck)
 
     def _wait(self, running: subprocess.Popen[bytes], when: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while not when():
             assert running.poll() is None, "it ended before it could be interrupted"
             assert time.monotonic() < deadline, "it took too long"

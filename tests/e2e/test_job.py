@@ -16,7 +16,7 @@ from rayalign.storage.records import read_jsonl
 from rayalign.weights import probe
 from tests.e2e.runs import ITERATIONS, PROMPTS, STAGES, Run, accounts
 
-pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.vllm]
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(1800)]
 INTERVAL = {"low", "high", "n"}
 
 

@@ -13,7 +13,7 @@ from rayalign.storage.metrics import read_metrics
 from rayalign.storage.records import read_jsonl
 from tests.e2e.runs import ITERATIONS, PROMPTS, STAGES, Ending, Run, accounts, started, updates
 
-pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.vllm]
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(1800)]
 
 
 @dataclass
