@@ -55,6 +55,8 @@ Overrides = Annotated[
 @app.command()
 def run(job: JobFile, overrides: Overrides = None) -> None:
     """Run a job, or go on with it: stages that finished and did not change are kept."""
+    from rich.console import Console
+
     import rayalign
 
     logger = logging.getLogger("rayalign")
@@ -63,6 +65,7 @@ def run(job: JobFile, overrides: Overrides = None) -> None:
         logger.addHandler(logging.StreamHandler())
     loaded = rayalign.load_job(job, overrides or ())
     rayalign.check(loaded)
+    _show(rayalign.plan(loaded.job), loaded.job.name, Console(highlight=False))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     folder = rayalign.run(loaded)
     _show_results(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,22 +28,20 @@ class Claim:
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
 
 
-def claims(roles: Mapping[str, RoleConfig], *, free_cpus: float, default_threads: int) -> dict[str, Claim]:
+def claims(roles: Mapping[str, RoleConfig], *, free_cpus: float) -> dict[str, Claim]:
     """The claim of each role's actors; where no CPUs are named, an even share of what is free, from 0.01 to one."""
     unnamed = sum(role.actors for role in roles.values() if role.cpus is None)
     named = sum(role.actors * role.cpus for role in roles.values() if role.cpus is not None)
     share = min(1.0, max(int(100 * (free_cpus - named) / unnamed), 1) / 100) if unnamed else 0.0
-    return {name: Claim(role.cpus or share, role.gpus, role.threads or default_threads) for name, role in roles.items()}
+    return {
+        name: Claim(role.cpus or share, role.gpus, role.threads or max(1, int(role.cpus or 1)))
+        for name, role in roles.items()
+    }
 
 
 def free_cpus() -> float:
     """CPUs that no actor holds now."""
     return float(ray.available_resources().get("CPU", 0.0))
-
-
-def cores() -> int:
-    """Cores of this machine."""
-    return len(os.sched_getaffinity(0))
 
 
 class Placement:

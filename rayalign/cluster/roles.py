@@ -17,7 +17,7 @@ from rayalign.actors.preparer import PreparerActor
 from rayalign.actors.reference import ReferenceActor
 from rayalign.actors.reward import RewardActor
 from rayalign.cluster.group import ActorGroup
-from rayalign.cluster.placement import Claim, Placement, claims, cores, free_cpus, threads_environment
+from rayalign.cluster.placement import Claim, Placement, claims, free_cpus, threads_environment
 from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig
 from rayalign.storage.events import EventLog
 from rayalign.types import Role
@@ -66,7 +66,7 @@ async def start_roles(
 ) -> Roles:
     """Place and start the declared roles, all at once; on any failure none is left behind."""
     roles: dict[str, RoleConfig] = {role: hosting.get(role, RoleConfig()) for role in specs}
-    wanted = claims(roles, free_cpus=free_cpus(), default_threads=cores())
+    wanted = claims(roles, free_cpus=free_cpus())
     placement = Placement(roles, wanted, timeout=cluster.start_timeout)
     running = Roles(placement=placement)
     with ExitStack() as undo:

@@ -95,7 +95,7 @@ class RoleConfig(Section):
     """for each actor, as `gpus` is; None: an even share of the machine, at most 1"""
     gpus: NonNegativeFloat = 0.0
     threads: PositiveInt | None = None
-    """BLAS and OpenMP threads of each actor; None: the cores of its machine for learners"""
+    """BLAS and OpenMP threads of each actor; None: as many as its `cpus`, at least 1"""
 
 
 class RolloutConfig(Section):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rayalign.algorithms.base import load
-from rayalign.cluster.placement import Claim, claims, cores, free_cpus, threads_environment
+from rayalign.cluster.placement import Claim, claims, free_cpus, threads_environment
 from rayalign.config import LearnerConfig, PretrainStage, RoleConfig, TrainStage
 from rayalign.coordinator.offline import OfflineSpec, launch
 from rayalign.data.collate import EncodedRow, encode_examples
@@ -148,7 +148,7 @@ def _spec(
 def _fit(context: RunContext, spec: OfflineSpec, rows: Sequence[EncodedRow], hosting: RoleConfig) -> None:
     """Launch the loop, with its progress on the console."""
     context.session()
-    claim: Claim = claims({spec.role: hosting}, free_cpus=free_cpus(), default_threads=cores())[spec.role]
+    claim: Claim = claims({spec.role: hosting}, free_cpus=free_cpus())[spec.role]
     start = time.perf_counter()
     with _follow(Path(spec.folder)):
         computing = launch(

@@ -193,7 +193,7 @@ def _roles(job: Job, stage: Stage, machine: Machine | None) -> list[RolePlan]:
                 actors=host.actors,
                 cpus=host.cpus or share,
                 gpus=host.gpus,
-                threads=host.threads or (int(machine.cpus) if learns and machine else 1),
+                threads=host.threads or max(1, int(host.cpus or 1)),
                 parameters=shape.parameters if shape else None,
                 memory=_memory(job, stage, role, learns, shape, host.actors) if shape else None,
             )

@@ -7,7 +7,7 @@ from rayalign.config import RoleConfig
 
 
 def shares(free: float, **roles: RoleConfig) -> dict[str, float]:
-    return {name: claim.cpus for name, claim in claims(roles, free_cpus=free, default_threads=2).items()}
+    return {name: claim.cpus for name, claim in claims(roles, free_cpus=free).items()}
 
 
 def test_roles_without_cpus_share_evenly_what_the_others_leave() -> None:
@@ -25,10 +25,8 @@ def test_a_share_is_never_zero_which_ray_would_refuse(free: float) -> None:
 
 
 def test_threads_and_gpus_are_taken_over() -> None:
-    found = claims(
-        {"policy": RoleConfig(gpus=2.0, threads=7), "critic": RoleConfig()}, free_cpus=2.0, default_threads=3
-    )
-    assert (found["policy"].gpus, found["policy"].threads, found["critic"].threads) == (2.0, 7, 3)
+    found = claims({"policy": RoleConfig(gpus=2.0, threads=7), "critic": RoleConfig()}, free_cpus=2.0)
+    assert (found["policy"].gpus, found["policy"].threads, found["critic"].threads) == (2.0, 7, 1)
     assert found["policy"].bundle == {"CPU": 1.0, "GPU": 2.0}
     assert found["critic"].bundle == {"CPU": 1.0}
 
