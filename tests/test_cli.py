@@ -12,6 +12,7 @@ import rayalign
 from rayalign.cli import app
 from rayalign.config import LoadedJob
 from rayalign.errors import ActorError
+from rayalign.storage.summary import write_summary
 
 JOB = """\
 name: small
@@ -68,10 +69,17 @@ def test_wrong_input_is_one_line_and_exit_code_2(job: str, command: str, overrid
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", line)
 
 
-def test_run_prints_the_folder(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_shows_the_roles_then_the_results_and_the_report(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     end_with(None, monkeypatch)
-    result = call("run", job, "output=elsewhere")
-    assert (result.exit_code, result.stdout) == (0, "elsewhere/small\n")
+    folder = Path("elsewhere") / "small"
+    folder.mkdir(parents=True)
+    result = {"name": "sft", "metric": "gold_utility", "mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}
+    stages = [{"name": "sft", "status": "finished", "seconds": 2.0, "fixed_seconds": 1.5}]
+    write_summary(folder / "summary.json", [result], [], stages, 1 << 30)
+    told = call("run", job, "output=elsewhere")
+    assert told.exit_code == 0, told.stderr
+    assert "policy*" in told.stdout and "0.5 [0.4, 0.6]" in told.stdout and "1.00 GiB" in told.stdout
+    assert told.stdout.endswith("report: elsewhere/small/report.html\n")
 
 
 def test_a_failure_is_told_without_a_traceback(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
