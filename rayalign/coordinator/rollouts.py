@@ -77,6 +77,8 @@ class RolloutLoop:
         self._redone: Counter[str] = Counter()
         self._unscored: asyncio.Queue[Group] = asyncio.Queue()
         self._ready: defaultdict[int, dict[int, Group]] = defaultdict(dict)
+        self._kept: set[tuple[int, int]] = set()
+        """places filled before the interruption; whoever takes an iteration empties `_ready`"""
         self._changed = asyncio.Condition()
 
     def resume(self, iteration: int, kept: Sequence[Group], serials: Mapping[tuple[int, int], int]) -> None:
@@ -85,6 +87,7 @@ class RolloutLoop:
         self._serials.update(serials)
         for group in kept:
             self._ready[group.iteration][_slot(group.id)] = group
+            self._kept.add((group.iteration, _slot(group.id)))
 
     async def run(self) -> None:
         """Admit, gather and score until cancelled."""
@@ -124,7 +127,7 @@ class RolloutLoop:
             oldest = max(self._first, iteration - self._settings.max_staleness)
             async with self._changed:
                 await self._changed.wait_for(lambda oldest=oldest: oldest <= self._version)  # type: ignore[misc]
-            missing = [slot for slot in range(self._settings.prompts) if slot not in self._ready[iteration]]
+            missing = [slot for slot in range(self._settings.prompts) if (iteration, slot) not in self._kept]
             await self._submit([self._ticket(iteration, slot, 0) for slot in missing])
 
     def _ticket(self, iteration: int, slot: int, attempt: int) -> Ticket:

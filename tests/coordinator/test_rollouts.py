@@ -285,6 +285,18 @@ def test_groups_kept_over_an_interruption_are_not_made_again(make: Callable[...,
     assert len([kind for kind, _ in bench.log if kind == "submitted"]) == 2 + 3
 
 
+def test_an_iteration_that_was_kept_whole_is_not_made_again(make: Callable[..., Bench]) -> None:
+    """It is taken at once, maybe before the loop looks at what is missing."""
+    ids = [f"00002-{slot:04d}.0" for slot in range(3)]
+    prompt = EXAMPLES[0].prompt
+    kept = [Group(name, prompt, 2, (Renderer().trajectory(name, 0, prompt, "x", 2),)) for name in ids]
+    bench = make()
+    bench.loop.resume(2, kept, {(2, slot): 1 for slot in range(3)})
+    assert bench.run(first=2)[0] == kept
+    assert [group for kind, group in bench.log if kind == "submitted" and group < "00003"] == []
+    bench.account.check(ended=True)
+
+
 def test_given_candidates_come_after_the_live_ones(make: Callable[..., Bench]) -> None:
     sources = (CandidateSource(source="live", count=2), CandidateSource(source="dataset", count=3))
     bench = make(candidates=sources, iterations=1)

@@ -44,8 +44,8 @@ stages:
     model: stage:base
     examples: stage:labels
     learner: {learning_rate: 1e-3, minibatch: 16}
-  ppo: {algorithm: {name: ppo}, iterations: 4, checkpoint_every: 1, deterministic: true, ONLINE}
-  late: {algorithm: {name: ppo, epochs: 1}, iterations: 6, checkpoint_every: 2, max_staleness: 1, ONLINE}
+  ppo: {algorithm: {name: ppo}, iterations: 6, checkpoint_every: 1, deterministic: true, ONLINE}
+  late: {algorithm: {name: ppo, epochs: 1}, iterations: 16, checkpoint_every: 2, max_staleness: 1, ONLINE}
   rrhf: {algorithm: {name: rrhf}, iterations: 2, ONLINE}
   final:
     kind: evaluate
@@ -61,7 +61,7 @@ stages:
 )
 STAGES = ("base", "sft", "answers", "labels", "rm", "ppo", "late", "rrhf", "final")
 PROMPTS = 8
-ITERATIONS = {"ppo": 4, "late": 6, "rrhf": 2}
+ITERATIONS = {"ppo": 6, "late": 16, "rrhf": 2}
 
 
 Row = dict[str, Any]
