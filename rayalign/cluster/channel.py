@@ -49,9 +49,11 @@ class WeightChannel:
         """
         start = time.perf_counter()
         shares = await policy.all(lambda actor: actor.export.remote(), timeout=self._timeout)
-        proof = asyncio.ensure_future(policy.first(lambda a: a.probe.remote(self._tokens), timeout=self._timeout))
-        size = await self._load(pool, shares[0], version)
-        logprobs = tuple(tuple(row) for row in await proof)
+        size, answer = await asyncio.gather(
+            self._load(pool, shares[0], version),
+            policy.first(lambda actor: actor.probe.remote(self._tokens), timeout=self._timeout),
+        )
+        logprobs = tuple(tuple(row) for row in answer)
         gap = await prove(pool, Probe(version, self._tokens, logprobs, self._tolerance), self._timeout)
         done = Transfer(version, time.perf_counter() - start, size, gap)
         self._events.write("published", version=version, seconds=done.seconds, size=size, probe_gap=gap)
