@@ -85,10 +85,16 @@ class Ending:
     text: str
     stages: list[str]
     """that it began"""
-    left_over: list[psutil.Process]
-    """processes that it started and that were still there a while after its end"""
+    processes: list[psutil.Process]
+    """that were there when it was struck"""
     struck: int
     """process that was struck, 0 for none"""
+
+    @property
+    def left_over(self) -> list[psutil.Process]:
+        """Processes that do not end by themselves; two small ones of Ray take a minute to see that they are alone."""
+        _, alive = psutil.wait_procs(self.processes, timeout=120)
+        return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 @dataclass
@@ -136,10 +142,8 @@ class Run:
                 running.kill()
             log.seek(0)
             text = log.read()
-        _, alive = psutil.wait_procs(processes, timeout=90)
         begun = [row["stage"] for row in self.events()[before:] if row["event"] == "stage_started"]
-        left_over = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
-        return Ending(code, text, begun, left_over, struck)
+        return Ending(code, text, begun, processes, struck)
 
     def _wait(self, running: subprocess.Popen[bytes], when: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 900
