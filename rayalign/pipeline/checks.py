@@ -59,6 +59,7 @@ def check(loaded: LoadedJob) -> None:
                 *_roles(key, stage, algorithms[name]),
                 *_batch(key, stage, algorithms[name]),
                 *_guards(key, stage),
+                *_determinism(key, stage),
             ]
         if isinstance(stage, EvaluateStage):
             found += _evaluation(key, stage)
@@ -224,6 +225,14 @@ def _guards(key: str, stage: TrainStage) -> Iterator[Problem]:
         area = guard.metric.partition("/")[0]
         if guard.metric not in METRICS and (near or area not in AREAS):
             yield f"{where}.metric", f"{guard.metric!r} is not a metric; {_nearest(guard.metric, METRICS)}"
+
+
+def _determinism(key: str, stage: TrainStage) -> Iterator[Problem]:
+    if stage.deterministic and stage.max_staleness:
+        yield (
+            f"{key}.max_staleness",
+            f"{stage.max_staleness} overlaps writing with updates, which deterministic: true forbids; take 0",
+        )
 
 
 def _evaluation(key: str, stage: EvaluateStage) -> Iterator[Problem]:

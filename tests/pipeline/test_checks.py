@@ -135,6 +135,11 @@ def test_a_folder_needs_a_chat_template(study: Study, tmp_path: Path) -> None:
     check(study(wanted))
 
 
+def test_what_is_deterministic_does_not_overlap(study: Study) -> None:
+    found = refusal(study, "stages.rl.deterministic=true", "stages.rl.max_staleness=1")
+    assert "stages.rl.max_staleness: 1 overlaps writing with updates" in found[0]
+
+
 def test_a_group_stays_whole(study: Study) -> None:
     rrhf = (
         "stages.rl.algorithm=null",
