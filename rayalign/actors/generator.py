@@ -47,7 +47,7 @@ class GeneratorActor(HostedActor):
             verify(bucket)
         named = (item for bucket in buckets for item in unpack(bucket))
         self._loop.call(lambda engine: engine.load(named, version), timeout=self._timeout)
-        return sum(bucket.data.nbytes for bucket in buckets)
+        return sum(bucket.bytes for bucket in buckets)
 
     def load_folder(self, folder: str, version: int) -> None:
         """Replace the weights by those of a model folder."""

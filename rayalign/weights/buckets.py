@@ -15,63 +15,65 @@ from rayalign.errors import WeightError
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
-_ALIGNMENT = 64
 _DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Where one tensor lies in its bucket."""
+    """What one tensor's bytes are."""
 
     name: str
     dtype: str
     """without `torch.`"""
     shape: tuple[int, ...]
-    offset: int
-    """[bytes]"""
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Some tensors in one contiguous buffer."""
+    """Some tensors that travel together."""
 
     index: int
     specs: tuple[TensorSpec, ...]
-    data: Bytes
+    data: tuple[Bytes, ...]
+    """the bytes of each tensor"""
     digest: int
     """xxh3_64 of the data and the specs"""
 
+    @property
+    def bytes(self) -> int:
+        """What it weighs."""
+        return sum(part.nbytes for part in self.data)
+
 
 def pack(named: Iterable[tuple[str, Tensor]], bucket_bytes: int = 256 << 20) -> Iterator[Bucket]:
-    """Copy tensors once, each as it comes, into buckets of at most `bucket_bytes`; a larger tensor gets its own.
+    """Tensors as they come in buckets of at most `bucket_bytes`; a larger tensor gets its own.
 
-    Tensors may lie on any device. Besides the bucket in hand nothing is held, so that callers can gather as they go.
+    A bucket shares the memory of the tensors that lie on the CPU, so it must be sent before they change. Besides the
+    bucket in hand nothing is held, so that callers can gather as they go.
 
     Raises:
         WeightError: a tensor of a type that cannot travel.
     """
-    index, used, specs, buffer = 0, 0, list[TensorSpec](), np.empty(bucket_bytes, np.uint8)
+    index, used, specs, data = 0, 0, list[TensorSpec](), list[Bytes]()
     for name, tensor in named:
-        spec = _spec(name, tensor, -(-used // _ALIGNMENT) * _ALIGNMENT)
-        if spec.offset + spec.bytes > len(buffer):
-            if specs:
-                yield _seal(index, specs, buffer[:used])
-                index += 1
-            spec, specs, buffer = _spec(name, tensor, 0), [], np.empty(max(bucket_bytes, spec.bytes), np.uint8)
-        _view(buffer, spec).copy_(tensor.detach())
-        buffer[used if specs else 0 : spec.offset] = 0
-        specs.append(spec)
-        used = spec.offset + spec.bytes
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in _DTYPES:
+            raise WeightError(f"tensor {name} is {dtype}, which is not sent; cast it to one of {', '.join(_DTYPES)}")
+        size = tensor.numel() * tensor.element_size()
+        if specs and used + size > bucket_bytes:
+            yield _seal(index, specs, data)
+            index, used, specs, data = index + 1, 0, [], []
+        specs.append(TensorSpec(name, dtype, tuple(tensor.shape)))
+        data.append(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        used += size
     if specs:
-        yield _seal(index, specs, buffer[:used])
+        yield _seal(index, specs, data)
 
 
 def unpack(bucket: Bucket) -> Iterator[tuple[str, Tensor]]:
     """The bucket's tensors without a copy: they share its memory, which may be read-only, and must not be written."""
-    data = np.asarray(_Unlocked(bucket.data))
-    for spec in bucket.specs:
-        yield spec.name, _view(data, spec)
+    for spec, part in zip(bucket.specs, bucket.data, strict=True):
+        yield spec.name, torch.from_numpy(np.asarray(_Unlocked(part))).view(_DTYPES[spec.dtype]).view(spec.shape)
 
 
 def verify(bucket: Bucket) -> None:
@@ -84,7 +86,7 @@ def verify(bucket: Bucket) -> None:
     if found != bucket.digest:
         names = f"{bucket.specs[0].name} .. {bucket.specs[-1].name}"
         raise WeightError(
-            f"weight bucket {bucket.index} ({names}, {bucket.data.nbytes} bytes) arrived with checksum {found:016x}, "
+            f"weight bucket {bucket.index} ({names}, {bucket.bytes} bytes) arrived with checksum {found:016x}, "
             f"sent with {bucket.digest:016x}; send the weights again"
         )
 
@@ -97,23 +99,13 @@ class _Unlocked:
         self.__array_interface__ = {**data.__array_interface__, "data": (data.ctypes.data, False)}
 
 
-def _spec(name: str, tensor: Tensor, offset: int) -> TensorSpec:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype not in _DTYPES:
-        raise WeightError(f"tensor {name} is {dtype}, which is not sent; cast it to one of {', '.join(_DTYPES)}")
-    return TensorSpec(name, dtype, tuple(tensor.shape), offset, tensor.numel() * tensor.element_size())
+def _seal(index: int, specs: list[TensorSpec], data: list[Bytes]) -> Bucket:
+    return Bucket(index, tuple(specs), tuple(data), _digest(tuple(specs), tuple(data)))
 
 
-def _view(data: Bytes, spec: TensorSpec) -> Tensor:
-    raw = torch.from_numpy(data[spec.offset : spec.offset + spec.bytes])
-    return raw.view(_DTYPES[spec.dtype]).view(spec.shape)
-
-
-def _seal(index: int, specs: list[TensorSpec], data: Bytes) -> Bucket:
-    return Bucket(index, tuple(specs), data, _digest(tuple(specs), data))
-
-
-def _digest(specs: tuple[TensorSpec, ...], data: Bytes) -> int:
-    hasher = xxhash.xxh3_64(data.data)
+def _digest(specs: tuple[TensorSpec, ...], data: tuple[Bytes, ...]) -> int:
+    hasher = xxhash.xxh3_64()
+    for part in data:
+        hasher.update(part.data)
     hasher.update(repr(specs).encode())
     return hasher.intdigest()

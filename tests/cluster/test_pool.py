@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import ray
 import torch
@@ -86,7 +85,7 @@ def probe_of(policy: ActorGroup, version: int) -> Probe:
 
 def buckets_of(policy: ActorGroup) -> list[Bucket]:
     shares = asyncio.run(policy.all(lambda actor: actor.export.remote()))
-    return [replace(bucket, data=np.array(bucket.data)) for bucket in ray.get(shares[0])]
+    return [replace(bucket, data=tuple(part.copy() for part in bucket.data)) for bucket in ray.get(shares[0])]
 
 
 def send(pool: GeneratorPool, buckets: list[Any], version: int) -> None:
@@ -142,7 +141,7 @@ def test_a_corrupted_bucket_is_refused_and_the_old_weights_stay(
     before = probe_of(policy, 6)
     update(policy)
     buckets = buckets_of(policy)
-    buckets[0].data[12345] ^= 1
+    buckets[0].data[0][12345] ^= 1
     with pytest.raises(WeightError, match=r"weight bucket 0 .*arrived with checksum .*send the weights again"):
         send(pool, buckets, 7)
     assert asyncio.run(prove(pool, before, 60.0)) < 1e-4
