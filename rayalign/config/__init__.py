@@ -4,3 +4,4 @@ from rayalign.config.explain import explain as explain
 from rayalign.config.job import LoadedJob as LoadedJob
 from rayalign.config.job import load_job as load_job
 from rayalign.config.sections import *  # noqa: F403
+from rayalign.config.stages import *  # noqa: F403

@@ -12,7 +12,8 @@ import yaml
 from pydantic import ValidationError
 
 from rayalign.config.explain import explain, origin_of
-from rayalign.config.sections import DataConfig, Job
+from rayalign.config.sections import DataConfig
+from rayalign.config.stages import Job
 from rayalign.errors import InputError
 
 COMMAND_LINE = "command line"

@@ -27,20 +27,37 @@ def shard(batch: Batch, rank: int, world: int) -> Batch:
     return batch.rows(_joined([units[u] for u in sorted(mine)]))
 
 
-def minibatches(batch: Batch, samples: int, generator: torch.Generator) -> Iterator[Batch]:
-    """One pass: shuffled units in minibatches of at most `samples` rows; each row comes exactly once."""
+def minibatches(batch: Batch, samples: int, generator: torch.Generator, *, window: int = 1) -> Iterator[Batch]:
+    """One pass: shuffled units in minibatches of at most `samples` rows; each row comes exactly once.
+
+    With a window of several rows, rows are sorted by length within each such number of them, which saves padding where
+    a minibatch is small, and the minibatches are shuffled once more.
+    """
     units = unit_rows(batch)
+    order = torch.randperm(len(units), generator=generator)
+    if window > 1:
+        lengths_B = batch["attention_mask_BT"].sum(dim=1)
+        longest = torch.stack([lengths_B[rows].max() for rows in units])
+        parts = order.split(max(1, window * len(units) // len(batch)))
+        order = torch.cat([part[longest[part].argsort(stable=True)] for part in parts])
+    cut = list(_cut([units[unit] for unit in order.tolist()], samples))
+    if window > 1:
+        cut = [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]
+    return (batch.rows(rows) for rows in cut)
+
+
+def _cut(units: list[Tensor], samples: int) -> Iterator[Tensor]:
+    """Units in their order, joined to at most `samples` rows; a larger unit goes alone."""
     taken: list[Tensor] = []
     count = 0
-    for unit in torch.randperm(len(units), generator=generator).tolist():
-        rows = units[unit]
+    for rows in units:
         if taken and count + len(rows) > samples:
-            yield batch.rows(_joined(taken))
+            yield _joined(taken)
             taken, count = [], 0
         taken.append(rows)
         count += len(rows)
     if taken:
-        yield batch.rows(_joined(taken))
+        yield _joined(taken)
 
 
 def micro_batches(batch: Batch, token_budget: int) -> list[Batch]:

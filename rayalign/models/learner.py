@@ -97,7 +97,8 @@ class Learner:
         """One pass over the whole batch, an optimizer step for each minibatch; metrics of each step over all ranks."""
         self._engine.train()
         generator = torch.Generator().manual_seed(seed * 1009 + pass_index)
-        steps = [self._step(m, algorithm) for m in minibatches(batch, self.config.minibatch, generator)]
+        parts = minibatches(batch, self.config.minibatch, generator, window=self.config.length_window)
+        steps = [self._step(minibatch, algorithm) for minibatch in parts]
         everyone: list[list[Metrics]] = [steps] * self._world
         if self._world > 1:
             dist.all_gather_object(everyone, steps)

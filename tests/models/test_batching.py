@@ -49,6 +49,15 @@ def test_minibatches_are_shuffled_anew_and_repeat_with_the_seed() -> None:
     assert first == again
 
 
+def test_a_window_puts_rows_of_like_length_together_in_shuffled_minibatches() -> None:
+    lengths = [5, 1, 4, 2, 3, 6, 8, 7]
+    batch = batch_of(lengths, list(range(8)))
+    parts = [m["row_B"] for m in minibatches(batch, 2, torch.Generator().manual_seed(0), window=8)]
+    found = [sorted(lengths[row] for row in part) for part in numbers(parts)]
+    assert sorted(found) == [[1, 2], [3, 4], [5, 6], [7, 8]]
+    assert found != sorted(found)
+
+
 def test_a_unit_larger_than_a_minibatch_goes_alone() -> None:
     batch = batch_of([1] * 5, [0, 0, 0, 0, 1])
     sizes = sorted(len(m) for m in minibatches(batch, 2, torch.Generator()))
