@@ -62,7 +62,7 @@ class Placement:
             "num_cpus": claim.cpus,
             "num_gpus": claim.gpus,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index),
-            "runtime_env": {"env_vars": {**threads_environment(claim), **environment}},
+            "runtime_env": {"env_vars": {**process_environment(claim), **environment}},
         }
 
     def remove(self) -> None:
@@ -70,14 +70,21 @@ class Placement:
         remove_placement_group(self._group)
 
 
-def threads_environment(claim: Claim) -> dict[str, str]:
-    """Threads must be said before a library is loaded; passive waiting keeps idle teams off the cores."""
+def process_environment(claim: Claim) -> dict[str, str]:
+    """What must be said before a library is loaded: threads, passive waiting, and what becomes of freed memory.
+
+    Passive waiting keeps idle teams off the cores. Freed memory is kept, since the next update or reload takes as much
+    again, and pages that were given back cost a fault each.
+    """
     count = str(claim.threads)
     return {
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+        "MALLOC_ARENA_MAX": "1",
         "DS_ACCELERATOR": "cuda" if claim.gpus else "cpu",
     }
 

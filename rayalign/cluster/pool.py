@@ -15,7 +15,7 @@ import ray
 
 from rayalign.actors.generator import GeneratorActor
 from rayalign.cluster.group import Actor, ActorGroup
-from rayalign.cluster.placement import Claim, Placement, free_cpus, threads_environment
+from rayalign.cluster.placement import Claim, Placement, free_cpus, process_environment
 from rayalign.config import ClusterConfig, RoleConfig, RolloutConfig
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout import EngineName
@@ -144,7 +144,7 @@ async def start_pool(
     remote = ray.remote(GeneratorActor)
     actors = []
     for _ in range(config.engines):
-        options = placement.options(claim, {**threads_environment(claim), **environment(config)})
+        options = placement.options(claim, {**process_environment(claim), **environment(config)})
         actors.append(remote.options(max_concurrency=4, **options).remote(engine, model, config, cluster.call_timeout))
     group = ActorGroup("generator", actors, events=events, timeout=cluster.call_timeout)
     with ExitStack() as undo:

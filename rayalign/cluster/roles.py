@@ -17,7 +17,7 @@ from rayalign.actors.preparer import PreparerActor
 from rayalign.actors.reference import ReferenceActor
 from rayalign.actors.reward import RewardActor
 from rayalign.cluster.group import ActorGroup
-from rayalign.cluster.placement import Claim, Placement, claims, free_cpus, threads_environment
+from rayalign.cluster.placement import Claim, Placement, claims, free_cpus, process_environment
 from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig
 from rayalign.storage.events import EventLog
 from rayalign.types import Role
@@ -81,7 +81,7 @@ async def start_roles(
 async def start_preparer(algorithm: Mapping[str, Any], cluster: ClusterConfig, events: EventLog) -> ActorGroup:
     """The one CPU actor that collates and prepares; it asks for no cores of its own."""
     claim = Claim(cpus=0, gpus=0, threads=1)
-    options = {"num_cpus": 0, "runtime_env": {"env_vars": threads_environment(claim)}}
+    options = {"num_cpus": 0, "runtime_env": {"env_vars": process_environment(claim)}}
     actor = ray.remote(PreparerActor).options(**options).remote(algorithm, cluster.call_timeout)
     group = ActorGroup("preparer", [actor], events=events, timeout=cluster.call_timeout)
     group.locate(await group.all(lambda a: a.where.remote(), timeout=cluster.start_timeout))

@@ -156,6 +156,8 @@ def _roles(key: str, stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[P
         yield f"{key}.reward", f"{name} needs scores of what the policy writes; name a reward model"
     if not stage.online and algorithm.needs & {"behaviour_logprobs", "values"}:
         yield f"{key}.candidates", f"{name} trains on what the policy writes; add [{{source: live, count: 1}}]"
+    elif not stage.online and "reference_logprobs" in algorithm.needs:
+        yield f"{key}.algorithm", f"{name} asks for a reference, which no offline stage runs; set its KL to 0"
 
 
 def _batch(key: str, stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:

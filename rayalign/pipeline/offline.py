@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rayalign.algorithms.base import load
-from rayalign.cluster.placement import Claim, claims, free_cpus, threads_environment
+from rayalign.cluster.placement import Claim, claims, free_cpus, process_environment
 from rayalign.config import LearnerConfig, PretrainStage, RoleConfig, TrainStage
 from rayalign.coordinator.offline import OfflineSpec, launch
 from rayalign.data.collate import EncodedRow, encode_examples
@@ -152,7 +152,7 @@ def _fit(context: RunContext, spec: OfflineSpec, rows: Sequence[EncodedRow], hos
     start = time.perf_counter()
     with _follow(Path(spec.folder)):
         computing = launch(
-            spec, rows, ranks=hosting.actors, resources=claim.bundle, environment=threads_environment(claim)
+            spec, rows, ranks=hosting.actors, resources=claim.bundle, environment=process_environment(claim)
         )
     context.fixed_seconds += time.perf_counter() - start - computing
 

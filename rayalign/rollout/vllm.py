@@ -41,10 +41,6 @@ def environment(config: RolloutConfig) -> dict[str, str]:
         # One sampling helper is compiled whatever enforce_eager says, for 4 to 11 s and no gain on a CPU.
         "TORCH_COMPILE_DISABLE": "1",
         "OMP_NUM_THREADS": str(config.threads),
-        # A reload takes and frees as much memory as the weights: given back to the system, each page costs a fault.
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
-        "MALLOC_ARENA_MAX": "1",
         **(binding if config.tensor_parallel > 1 else {}),
     }
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rayalign.cluster.placement import Claim, claims, threads_environment
+from rayalign.cluster.placement import Claim, claims, process_environment
 from rayalign.config import RoleConfig
 
 
@@ -32,7 +32,7 @@ def test_threads_and_gpus_are_taken_over() -> None:
 
 
 def test_the_environment_names_threads_and_keeps_deepspeed_off_devices_that_were_not_given() -> None:
-    cpu, gpu = threads_environment(Claim(1.0, 0.0, 3)), threads_environment(Claim(1.0, 1.0, 3))
+    cpu, gpu = process_environment(Claim(1.0, 0.0, 3)), process_environment(Claim(1.0, 1.0, 3))
     assert (cpu["OMP_NUM_THREADS"], cpu["MKL_NUM_THREADS"]) == ("3", "3")
     assert cpu["DS_ACCELERATOR"] == "cpu"
     assert gpu["DS_ACCELERATOR"] == "cuda"

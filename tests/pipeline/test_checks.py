@@ -112,6 +112,11 @@ def test_an_online_algorithm_needs_live_candidates(study: Study) -> None:
     assert any("stages.rl.candidates: ppo trains on what the policy writes" in line for line in found)
 
 
+def test_an_offline_algorithm_runs_no_reference(study: Study) -> None:
+    found = refusal(study, "stages.rl.algorithm={name: rrhf, kl_coefficient: 0.1}", "stages.rl.candidates=[]")
+    assert any("stages.rl.algorithm: rrhf asks for a reference" in line for line in found)
+
+
 def test_devices_and_cpus_are_counted(study: Study) -> None:
     asked = ("rollout.gpus=1", "stages.rl.roles.policy.gpus=1")
     assert refusal(study, "cluster.gpus=2", *asked) == [
