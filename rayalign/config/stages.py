@@ -62,7 +62,7 @@ class TrainStage(Section):
     epochs: PositiveInt = 1
     """at most; see `stop_gain`"""
     stop_gain: NonNegativeFloat = 0.0
-    """offline: stop when an epoch lowers the held-out loss by less than this share"""
+    """offline: stop when a further epoch lowers the held-out loss by less than this share"""
     holdout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """offline: share of the rows kept for the held-out figures"""
     steps: PositiveInt | None = None

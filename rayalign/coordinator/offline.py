@@ -161,7 +161,8 @@ class _OfflineRun:
 
     @property
     def _stalled(self) -> bool:
-        if not self._spec.stop_gain or len(self._losses) < 2:
+        # The gain of the first epoch, over the model that came in, says nothing of a further one.
+        if not self._spec.stop_gain or len(self._losses) < 3:
             return False
         before, after = self._losses[-2:]
         return (before - after) < self._spec.stop_gain * abs(before)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import mean
 from typing import Any
 
 from rayalign.annotator.judges import RubricJudge
@@ -15,7 +16,7 @@ from rayalign.errors import InputError
 from rayalign.pipeline.context import RunContext
 from rayalign.rollout.base import candidate_seed
 from rayalign.storage.records import decode, encode, read_jsonl, write_jsonl
-from rayalign.types import Candidate, Comparison, Example
+from rayalign.types import Candidate, Comparison, Example, Prompt
 
 
 async def generate(context: RunContext, name: str, stage: GenerateStage) -> dict[str, Any]:
@@ -61,6 +62,27 @@ def annotate(context: RunContext, name: str, stage: AnnotateStage) -> dict[str, 
     ]
     write_jsonl(context.stage_folder(name) / "records.jsonl", [encode(row) for row in rows])
     return {"rows": len(rows), "without_verdict": sum(row.preference is None for row in rows)}
+
+
+def ranked(comparisons: Iterable[Comparison]) -> list[Example]:
+    """The answers to each prompt as one group, each scored by the mean of its verdicts (Borda's count).
+
+    So an answer is read once however many verdicts it has, and verdicts correct each other. Two that were never
+    compared are ordered by what was said of them; those scored alike, and comparisons without a verdict, say nothing.
+    """
+    prompts: dict[str, Prompt] = {}
+    found: dict[str, dict[str, list[float]]] = {}
+    for c in comparisons:
+        if c.preference is None:
+            continue
+        prompts[c.prompt.id] = c.prompt
+        answers = found.setdefault(c.prompt.id, {})
+        answers.setdefault(c.first.text, []).append(2.0 - c.preference)
+        answers.setdefault(c.second.text, []).append(c.preference - 1.0)
+    return [
+        Example(prompts[key], tuple(Candidate(text, score=mean(scores)) for text, scores in answers.items()))
+        for key, answers in found.items()
+    ]
 
 
 def _pairs(examples: Sequence[Example], count: int, seed: int) -> Iterator[tuple[Example, Candidate, Candidate]]:

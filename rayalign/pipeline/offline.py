@@ -20,6 +20,7 @@ from rayalign.data.tokenizer import load_tokenizer
 from rayalign.evaluation.intervals import share_interval
 from rayalign.models.load import make_preset
 from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.feedback import ranked
 from rayalign.pipeline.hashing import stage_hashes
 from rayalign.pipeline.plan import data_use
 from rayalign.storage.metrics import ConsoleSink, read_metrics
@@ -81,8 +82,7 @@ def read_examples(context: RunContext, stage: TrainStage) -> list[Example]:
     path = context.stage_folder(stage.examples.removeprefix("stage:")) / "records.jsonl"
     rows = list(read_jsonl(path))
     if rows and "preference" in rows[0]:
-        verdicts = [decode(Comparison, row).as_example() for row in rows]
-        return [example for example in verdicts if example is not None]
+        return ranked(decode(Comparison, row) for row in rows)
     return [decode(Example, row) for row in rows]
 
 

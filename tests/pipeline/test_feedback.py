@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from rayalign.pipeline.feedback import _pairs
-from rayalign.types import Candidate, Example, Message, Prompt
+from rayalign.pipeline.feedback import _pairs, ranked
+from rayalign.types import Candidate, Comparison, Example, Message, Prompt
 
 
 def example(*texts: str, name: str = "p") -> Example:
@@ -40,3 +40,20 @@ def test_pairs_stay_with_their_prompt(count: int) -> None:
     named = [(e.prompt.id, {a.text, b.text}) for e, a, b in _pairs(groups, count, 0)]
     assert [name for name, _ in named] == ["x"] * count + ["y"] * count
     assert all(texts <= set("abc" if name == "x" else "def") for name, texts in named)
+
+
+def verdict(first: str, second: str, preference: float | None, name: str = "p") -> Comparison:
+    prompt = Prompt(name, (Message("user", "?"),))
+    return Comparison(prompt, Candidate(first), Candidate(second), preference, "judge")
+
+
+def test_verdicts_on_a_prompt_become_one_ranking() -> None:
+    """a beats b and c; b beats c in one verdict, loses in another, ties in a third."""
+    said = [("a", "b", 1.0), ("c", "a", 2.0), ("b", "c", 1.0), ("c", "b", 1.0), ("b", "c", 1.5)]
+    (row,) = ranked(verdict(*one) for one in said)
+    assert {c.text: c.score for c in row.candidates} == {"a": 1.0, "b": 1.5 / 4, "c": 1.5 / 4}
+
+
+def test_a_comparison_without_a_verdict_says_nothing() -> None:
+    rows = ranked([verdict("a", "b", None), verdict("a", "b", 2.0, name="q"), verdict("a", "c", None, name="q")])
+    assert [(row.prompt.id, {c.text: c.score for c in row.candidates}) for row in rows] == [("q", {"a": 0.0, "b": 1.0})]
