@@ -21,7 +21,6 @@ def version() -> str:
 STACK = [
     "datasets>=5",
     "deepspeed==0.19.8",
-    "matplotlib>=3.10",
     "openai>=3",
     "ray[default,serve,train]==2.60.0",
     "tensorboard>=2.20",

@@ -35,7 +35,6 @@ VENDORS = {
     "tensorboard": ("storage.metrics",),
     "openai": ("annotator",),
     "datasets": ("data.files",),
-    "matplotlib": ("storage.report_plots",),
     "transformers": ("data", "models", "rollout.local"),
 }
 """library -> the modules that may import it, inside a function"""

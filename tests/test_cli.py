@@ -118,7 +118,7 @@ def test_doctor_reports_and_its_code_says_whether_something_conflicts() -> None:
     [
         (["--help"], ["ray", "transformers", "vllm", "deepspeed", "torch", "pydantic"]),
         (["schema"], ["ray", "transformers", "vllm", "deepspeed", "torch"]),
-        (["check", "job.yaml"], ["ray", "transformers", "vllm", "deepspeed", "datasets", "matplotlib"]),
+        (["check", "job.yaml"], ["ray", "transformers", "vllm", "deepspeed", "datasets"]),
     ],
 )
 def test_heavy_libraries_stay_out(job: str, arguments: list[str], absent: list[str]) -> None:

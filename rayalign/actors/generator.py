@@ -36,10 +36,6 @@ class GeneratorActor(HostedActor):
         """Groups that have finished; waits for the first one, at most `timeout` seconds."""
         return self._loop.collect(timeout)
 
-    def abort(self, group_ids: Sequence[str]) -> None:
-        """Forget groups."""
-        self._loop.call(lambda engine: engine.abort(group_ids), timeout=self._timeout)
-
     def load(self, refs: Sequence[ray.ObjectRef], version: int) -> int:
         """Replace the weights by buckets from the object store, each verified first; the bytes loaded."""
         buckets: list[Bucket] = ray.get(list(refs), timeout=self._timeout)
@@ -56,7 +52,3 @@ class GeneratorActor(HostedActor):
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probs of fixed tokens as the engine computes them, at temperature 1."""
         return self._loop.call(lambda engine: engine.score(token_ids), timeout=self._timeout)
-
-    def close(self) -> None:
-        """End the loop."""
-        self._loop.close(self._timeout)

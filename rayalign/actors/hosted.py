@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import ray
 import torch
 
+from rayalign.config import LearnerConfig
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -18,6 +20,40 @@ class Place:
     address: str
     port: int
     """a free one, at the moment of asking"""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendezvous:
+    """Which of a role's actors this is, and where they meet."""
+
+    rank: int
+    world: int
+    address: str
+    port: int
+
+    def environment(self) -> dict[str, str]:
+        """What torch.distributed reads."""
+        return {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": "0",
+            "LOCAL_SIZE": "1",
+            "WORLD_SIZE": str(self.world),
+            "MASTER_ADDR": self.address,
+            "MASTER_PORT": str(self.port),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenSpec:
+    """What a frozen role is made from."""
+
+    model: str
+    config: LearnerConfig
+    temperature: float
+    policy: str
+    """the model whose tokens it reads"""
+    timeout: float
+    """seconds until a batch made by another actor must be there"""
 
 
 class HostedActor:

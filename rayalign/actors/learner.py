@@ -10,34 +10,13 @@ from typing import Any, Literal
 
 import ray
 
-from rayalign.actors.hosted import HostedActor
+from rayalign.actors.hosted import HostedActor, Rendezvous
 from rayalign.actors.slices import rank_rows
 from rayalign.actors.store import Handle, fetch, keep
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.config import LearnerConfig
 from rayalign.types import Batch, Metrics, Role
 from rayalign.weights.buckets import pack
-
-
-@dataclass(frozen=True, slots=True)
-class Rendezvous:
-    """Where the ranks of one role meet."""
-
-    rank: int
-    world: int
-    address: str
-    port: int
-
-    def environment(self) -> dict[str, str]:
-        """What torch.distributed reads."""
-        return {
-            "RANK": str(self.rank),
-            "LOCAL_RANK": "0",
-            "LOCAL_SIZE": "1",
-            "WORLD_SIZE": str(self.world),
-            "MASTER_ADDR": self.address,
-            "MASTER_PORT": str(self.port),
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rayalign.actors.hosted import HostedActor
+from rayalign.actors.hosted import FrozenSpec, HostedActor, Rendezvous
 from rayalign.actors.slices import rank_rows
 from rayalign.actors.store import Handle, fetch, keep
-from rayalign.config import LearnerConfig
 from rayalign.data.collate import collate_trajectories
 from rayalign.types import Group
 
@@ -15,23 +14,21 @@ from rayalign.types import Group
 class ReferenceActor(HostedActor):
     """One replica of the reference."""
 
-    def __init__(
-        self, model: str, config: LearnerConfig, temperature: float, rank: int, world: int, timeout: float
-    ) -> None:
-        self._rank, self._world, self._timeout = rank, world, timeout
-        self._source = (model, config, temperature)
+    def __init__(self, spec: FrozenSpec) -> None:
+        self._spec = spec
 
-    def setup(self) -> None:
+    def setup(self, meeting: Rendezvous) -> None:
         """Load the model."""
         from rayalign.models.frozen import Frozen
 
         self.use_threads()
-        model, config, temperature = self._source
-        self._model = Frozen(model, "causal", config, temperature=temperature)
+        self._meeting, spec = meeting, self._spec
+        self._model = Frozen(spec.model, "causal", spec.config, temperature=spec.temperature)
 
     def evaluate(self, rollouts: Handle) -> Handle:
         """This replica's share of the rows; shares follow each other in the order of replicas."""
-        return keep(self._model.evaluate(rank_rows(fetch(rollouts, self._timeout), self._rank, self._world)))
+        rows = rank_rows(fetch(rollouts, self._spec.timeout), self._meeting.rank, self._meeting.world)
+        return keep(self._model.evaluate(rows))
 
     def mean_logprobs(self, groups: Sequence[Group], pad_id: int) -> list[float]:
         """The mean log-prob of each candidate's own tokens."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rayalign.actors.hosted import HostedActor
-from rayalign.config import LearnerConfig
+from rayalign.actors.hosted import FrozenSpec, HostedActor, Rendezvous
 from rayalign.scoring.reward_model import RewardModelScorer
 from rayalign.types import Group, Score
 
@@ -13,13 +12,13 @@ from rayalign.types import Group, Score
 class RewardActor(HostedActor):
     """One replica of the reward model."""
 
-    def __init__(self, model: str, config: LearnerConfig, policy: str) -> None:
-        self._source = (model, config, policy)
+    def __init__(self, spec: FrozenSpec) -> None:
+        self._spec = spec
 
-    def setup(self) -> None:
-        """Load the model."""
+    def setup(self, meeting: Rendezvous) -> None:
+        """Load the model; replicas share nothing."""
         self.use_threads()
-        self._scorer = RewardModelScorer(*self._source)
+        self._scorer = RewardModelScorer(self._spec.model, self._spec.config, self._spec.policy)
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """One score for each candidate of each group."""

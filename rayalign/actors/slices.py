@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from rayalign.algorithms.ops import token_tensors
 from rayalign.types import Batch, Rollouts
 
 
 def rank_rows(rollouts: Rollouts, rank: int, world: int) -> Batch:
     """The rank's share of the rows, with what a forward pass reads."""
-    rows = torch.arange(rollouts.group_B.shape[0]).tensor_split(world)[rank]
-    tensors = {
-        "input_ids_BT": rollouts.input_ids_BT,
-        "attention_mask_BT": rollouts.attention_mask_BT,
-        "policy_mask_BT": rollouts.policy_mask_BT,
-    }
-    return Batch(tensors, torch.arange(rollouts.group_B.shape[0])).rows(rows)
+    rows_B = torch.arange(len(rollouts.group_B))
+    return Batch(token_tensors(rollouts), rows_B).rows(rows_B.tensor_split(world)[rank])

@@ -111,13 +111,9 @@ class Ppo(Algorithm[PpoConfig]):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Log-probs, values and scores; the others as configured."""
-        needs: set[Need] = {"logprobs", "values", "scores"}
-        if self.config.kl_coefficient:
-            needs.add("reference_logprobs")
-        if self.config.correction_cap is not None:
-            needs.add("behaviour_logprobs")
-        return frozenset(needs)
+        """Log-probs, of the engine too, values and scores; the reference's where the KL counts."""
+        needs: set[Need] = {"behaviour_logprobs", "logprobs", "values", "scores"}
+        return frozenset(needs | {"reference_logprobs"} if self.config.kl_coefficient else needs)
 
     @property
     def passes(self) -> int:

@@ -12,10 +12,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.group import ActorGroup, Call
 from rayalign.cluster.pool import GeneratorPool
-from rayalign.errors import ActorError, WeightError
+from rayalign.errors import ActorError, DeadlineError, WeightError
 from rayalign.storage.events import EventLog
 from rayalign.weights.probe import Probe, check
 
@@ -48,39 +49,52 @@ class WeightChannel:
             DeadlineError: it took longer than the channel's deadline.
         """
         start = time.perf_counter()
-        shares = await policy.all(lambda actor: actor.export.remote(), timeout=self._timeout)
-        size, answer = await asyncio.gather(
-            self._load(pool, shares[0], version),
-            policy.first(lambda actor: actor.probe.remote(self._tokens), timeout=self._timeout),
-        )
-        logprobs = tuple(tuple(row) for row in answer)
-        gap = await prove(pool, Probe(version, self._tokens, logprobs, self._tolerance), self._timeout)
+        try:
+            async with asyncio.timeout(self._timeout):
+                size, gap = await self._carry(policy, pool, version)
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"the weights of version {version} were not proven within {self._timeout:.0f} s; "
+                "see the generators' logs, or raise cluster.transfer_timeout"
+            ) from error
         done = Transfer(version, time.perf_counter() - start, size, gap)
         self._events.write("published", version=version, seconds=done.seconds, size=size, probe_gap=gap)
         return done
 
-    async def _load(self, pool: GeneratorPool, refs: Sequence[object], version: int) -> int:
-        actors = list(pool.group.actors)
-        loads = [pool.group.one(a, lambda a: a.load.remote(refs, version), timeout=self._timeout) for a in actors]
-        sizes = [0]
-        for actor, outcome in zip(actors, await asyncio.gather(*loads, return_exceptions=True), strict=True):
-            if isinstance(outcome, ActorError | WeightError):
-                await pool.discard(actor, outcome)
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                sizes.append(outcome)
-        return max(sizes)
+    async def _carry(self, policy: ActorGroup, pool: GeneratorPool, version: int) -> tuple[int, float]:
+        """Bytes carried, and the probe's gap."""
+        shares = await policy.all(lambda actor: actor.export.remote(), timeout=self._timeout)
+        sizes, answer = await asyncio.gather(
+            _every_engine(pool, lambda actor: actor.load.remote(shares[0], version), self._timeout),
+            policy.first(lambda actor: actor.probe.remote(self._tokens), timeout=self._timeout),
+        )
+        logprobs = tuple(tuple(row) for row in answer)
+        return max(sizes), await prove(pool, Probe(version, self._tokens, logprobs, self._tolerance), self._timeout)
 
 
 async def prove(pool: GeneratorPool, probe: Probe, timeout: float) -> float:
     """The largest gap of any engine to the probe; a WeightError where one is beyond the tolerance."""
-    answers = await pool.group.all(lambda actor: actor.score.remote(probe.token_ids), timeout=timeout)
+    answers = await _every_engine(pool, lambda actor: actor.score.remote(probe.token_ids), timeout)
     return max(check(probe, answer) for answer in answers)
 
 
 async def load_folder(pool: GeneratorPool, folder: str, probe: Probe | None, timeout: float) -> None:
     """Load a model folder into running engines; proven where the folder carries a probe."""
-    await pool.group.all(lambda actor: actor.load_folder.remote(folder, 0), timeout=timeout)
+    await _every_engine(pool, lambda actor: actor.load_folder.remote(folder, 0), timeout)
     if probe is not None:
         await prove(pool, probe, timeout)
+
+
+async def _every_engine(pool: GeneratorPool, call: Call, timeout: float) -> list[Any]:
+    """The answers of all engines but those that failed, which are discarded; an ActorError where none is left."""
+    actors = list(pool.group.actors)
+    waits = (pool.group.one(actor, call, timeout=timeout) for actor in actors)
+    answers = []
+    for actor, outcome in zip(actors, await asyncio.gather(*waits, return_exceptions=True), strict=True):
+        if isinstance(outcome, ActorError | WeightError):
+            await pool.discard(actor, outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        else:
+            answers.append(outcome)
+    return answers

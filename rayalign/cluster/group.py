@@ -66,7 +66,7 @@ class ActorGroup:
         except (TimeoutError, GetTimeoutError) as error:
             raise DeadlineError(
                 f"{self.role} (pid {self.pids.get(actor, 0)}) did not answer within {limit:.0f} s; "
-                "it may be stuck or starved: see its log, or raise cluster.call_timeout"
+                f"it may be stuck or starved: see its log, or raise the timeout in `cluster` that is {limit:.0f} s"
             ) from error
         except (RayTaskError, RayActorError) as error:
             raise self._explain(actor, error) from error

@@ -8,7 +8,7 @@ An engine that dies is discarded and what it was writing is written again by the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 
 import ray
@@ -96,13 +96,6 @@ class GeneratorPool:
             await stream.aclose()  # type: ignore[attr-defined]
         return [done[request.group_id] for request in requests]
 
-    async def abort(self, group_ids: Collection[str]) -> None:
-        """Forget groups on every engine."""
-        for requests in self._open.values():
-            for group_id in group_ids:
-                requests.pop(group_id, None)
-        await self.group.all(lambda actor: actor.abort.remote(list(group_ids)))
-
     async def discard(self, actor: Actor, error: Exception) -> None:
         """End an engine and have the others write again what it was writing; a second call of the same does nothing."""
         orphans = list(self._open.pop(actor, {}).values())
@@ -139,7 +132,7 @@ async def start_pool(
     """Place and start the engines, all at once."""
     hosting = RoleConfig(actors=config.engines, cpus=config.cpus, gpus=config.gpus, threads=config.threads)
     cpus = config.cpus or min(1.0, int(50 * free_cpus() / config.engines) / 100)  # half of the machine for the pool
-    claim = Claim(cpus, config.gpus * config.tensor_parallel, config.threads)
+    claim = Claim(cpus, config.gpus, config.threads)
     placement = Placement({"generator": hosting}, {"generator": claim}, timeout=cluster.start_timeout)
     remote = ray.remote(GeneratorActor)
     actors = []

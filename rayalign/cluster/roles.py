@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,30 +11,19 @@ from typing import Any
 import ray
 
 from rayalign.actors.critic import CriticActor
-from rayalign.actors.learner import LearnerSpec, Rendezvous
+from rayalign.actors.hosted import FrozenSpec, Rendezvous
+from rayalign.actors.learner import LearnerSpec
 from rayalign.actors.policy import PolicyActor
 from rayalign.actors.preparer import PreparerActor
 from rayalign.actors.reference import ReferenceActor
 from rayalign.actors.reward import RewardActor
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.placement import Claim, Placement, claims, free_cpus, process_environment
-from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig
+from rayalign.config import ClusterConfig, RoleConfig
 from rayalign.storage.events import EventLog
 from rayalign.types import Role
 
-LEARNERS = {"policy": PolicyActor, "critic": CriticActor}
-
-
-@dataclass(frozen=True, slots=True)
-class FrozenSpec:
-    """What a frozen role is made from."""
-
-    model: str
-    config: LearnerConfig
-    temperature: float
-    policy: str
-    """the model whose tokens it reads"""
-    timeout: float
+KINDS = {"policy": PolicyActor, "critic": CriticActor, "reference": ReferenceActor, "reward": RewardActor}
 
 
 @dataclass(slots=True)
@@ -73,7 +62,7 @@ async def start_roles(
         undo.callback(running.stop)
         for role, spec in specs.items():
             running.groups[role] = _create(role, spec, roles[role], wanted[role], placement, cluster, events)
-        await asyncio.gather(*(_set_up(group, specs[role], cluster, events) for role, group in running.groups.items()))
+        await asyncio.gather(*(_set_up(group, cluster, events) for group in running.groups.values()))
         undo.pop_all()
     return running
 
@@ -97,32 +86,16 @@ def _create(
     cluster: ClusterConfig,
     events: EventLog,
 ) -> ActorGroup:
-    build = _builder(role, spec, hosting.actors)
-    actors = [build(placement.options(claim, {}), rank) for rank in range(hosting.actors)]
+    kind = ray.remote(KINDS[role])
+    actors = [kind.options(**placement.options(claim, {})).remote(spec) for _ in range(hosting.actors)]
     return ActorGroup(role, actors, events=events, timeout=cluster.call_timeout)
 
 
-def _builder(role: Role, spec: LearnerSpec | FrozenSpec, world: int) -> Callable[[dict[str, Any], int], Any]:
-    if isinstance(spec, LearnerSpec):
-        kind = ray.remote(LEARNERS[role])
-        return lambda options, rank: kind.options(**options).remote(spec)
-    if role == "reference":
-        reference = ray.remote(ReferenceActor)
-        return lambda options, rank: reference.options(**options).remote(
-            spec.model, spec.config, spec.temperature, rank, world, spec.timeout
-        )
-    reward = ray.remote(RewardActor)
-    return lambda options, rank: reward.options(**options).remote(spec.model, spec.config, spec.policy)
-
-
-async def _set_up(group: ActorGroup, spec: LearnerSpec | FrozenSpec, cluster: ClusterConfig, events: EventLog) -> None:
+async def _set_up(group: ActorGroup, cluster: ClusterConfig, events: EventLog) -> None:
     limit = cluster.start_timeout
     places = await group.all(lambda actor: actor.where.remote(), timeout=limit)
     group.locate(places)
-    if isinstance(spec, LearnerSpec):
-        home = places[0]
-        meetings = {a: Rendezvous(rank, len(group), home.address, home.port) for rank, a in enumerate(group.actors)}
-        await group.all(lambda actor: actor.setup.remote(meetings[actor]), timeout=limit)
-    else:
-        await group.all(lambda actor: actor.setup.remote(), timeout=limit)
+    home = places[0]
+    meetings = {a: Rendezvous(rank, len(group), home.address, home.port) for rank, a in enumerate(group.actors)}
+    await group.all(lambda actor: actor.setup.remote(meetings[actor]), timeout=limit)
     events.write("actors_ready", role=group.role)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import ray
 
@@ -21,15 +19,6 @@ LOCAL = {
 """settings of a local session, where the environment does not say otherwise"""
 
 
-@dataclass(frozen=True, slots=True)
-class Machines:
-    """What the session has to give."""
-
-    cpus: float
-    gpus: float
-    local: bool
-
-
 class Session:
     """Ray, from entering to leaving; a cluster that was there before is left running."""
 
@@ -37,6 +26,7 @@ class Session:
         self._config = config
 
     def __enter__(self) -> Session:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(self._config.start_timeout))
         address = self._config.address or os.environ.get("RAY_ADDRESS")
         if address:
             self._attach(address)
@@ -44,17 +34,8 @@ class Session:
             self._start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         ray.shutdown()
-
-    @property
-    def machines(self) -> Machines:
-        """The resources of the whole session."""
-        have = ray.cluster_resources()
-        local = not (self._config.address or os.environ.get("RAY_ADDRESS"))
-        return Machines(cpus=have.get("CPU", 0.0), gpus=have.get("GPU", 0.0), local=local)
 
     def _attach(self, address: str) -> None:
         try:
@@ -67,6 +48,7 @@ class Session:
         for name, value in LOCAL.items():
             os.environ.setdefault(name, value)
         ray.init(
+            address="local",  # whatever else runs on this machine
             num_cpus=int(config.cpus or os.cpu_count() or 1),
             num_gpus=config.gpus,
             object_store_memory=config.object_store,

@@ -109,6 +109,7 @@ class RolloutConfig(Section):
     tensor_parallel: PositiveInt = 1
     cpus: PositiveFloat | None = None
     gpus: NonNegativeFloat = 0.0
+    """of one engine: on devices, as many as `tensor_parallel`"""
     threads: PositiveInt = 1
     """more than one stalls beside other busy processes"""
 

@@ -10,12 +10,12 @@ from rayalign.storage.events import EventLog
 
 
 class PhaseClock:
-    """Times the named phases of one iteration, from its making on."""
+    """Times the named phases of one iteration from `start`, the end of the one before, whose report is in between."""
 
-    def __init__(self, events: EventLog, iteration: int) -> None:
+    def __init__(self, events: EventLog, iteration: int, start: float) -> None:
         self._events = events
         self._iteration = iteration
-        self._start = time.perf_counter()
+        self._start = start
         self._phases: dict[str, float] = {}
 
     @contextmanager
@@ -29,8 +29,8 @@ class PhaseClock:
             self._phases[name] = self._phases.get(name, 0.0) + seconds
             self._events.write("phase", name=name, seconds=seconds, iteration=self._iteration)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, end: float) -> dict[str, float]:
         """`phase/<name>` in seconds, with `phase/unattributed` and `phase/total`."""
-        total = time.perf_counter() - self._start
+        total = end - self._start
         rest = total - sum(self._phases.values())
         return {f"phase/{name}": s for name, s in {**self._phases, "unattributed": rest, "total": total}.items()}

@@ -19,12 +19,12 @@ import ray
 import torch
 
 from rayalign.algorithms.base import Algorithm, load
-from rayalign.config import LearnerConfig
+from rayalign.config import LearnerConfig, TrackingConfig
 from rayalign.data.collate import EncodedRow, collate_examples
-from rayalign.errors import ActorError, InputError
+from rayalign.errors import ActorError, InputError, RayalignError
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.events import EventLog
-from rayalign.storage.metrics import JsonlSink, reduce
+from rayalign.storage.metrics import open_sinks, reduce
 from rayalign.storage.records import read_jsonl
 from rayalign.types import Batch, Metrics, Role
 
@@ -46,6 +46,7 @@ class OfflineSpec:
     stop_gain: float
     holdout: float
     keep: int
+    tracking: TrackingConfig
     seed: int
     folder: str
     """of the stage: model/, metrics.jsonl and checkpoints/ go here"""
@@ -85,7 +86,7 @@ def launch(
         run_config=RunConfig(
             name="launch",
             storage_path=str(Path(spec.folder).resolve()),
-            failure_config=FailureConfig(max_failures=1),
+            failure_config=FailureConfig(max_failures=1, controller_failure_limit=0),
             worker_runtime_env={"env_vars": dict(environment)},
         ),
     )
@@ -104,10 +105,16 @@ def _fit(trainer: Any, role: Role) -> None:
         trainer.fit()
     except SystemExit as stopped:
         raise KeyboardInterrupt from stopped
-    except (ControllerError, WorkerGroupError) as error:
+    except WorkerGroupError as error:
+        causes = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
+        for cause in causes:
+            if isinstance(cause, RayalignError):
+                raise cause from error
         lines = str(error).strip().splitlines()
         tail = "\n".join(lines[-15:-1])
         raise ActorError(f"train:{role} failed, and again after a restart: {lines[-1]}\n{tail}") from error
+    except ControllerError as error:
+        raise ActorError(f"train:{role} could not be run: {str(error).strip()}") from error
     finally:
         if main:
             signal.signal(signal.SIGINT, before)
@@ -119,6 +126,8 @@ def train_offline(config: Mapping[str, Any]) -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     algorithm = load(spec.algorithm)
     batch, heldout = _batches(ray.get(config["rows"][0], timeout=600), algorithm, spec)
+    if not len(batch):
+        raise InputError("of the rows none can be trained on; give scored answers to an algorithm that ranks them")
     run = _OfflineRun(spec, algorithm, batch, heldout)
     run.resume()
     start = time.perf_counter()
@@ -126,20 +135,21 @@ def train_offline(config: Mapping[str, Any]) -> None:
         run.epoch()
         run.checkpoint()
     run.save(time.perf_counter() - start)
+    run.close()
 
 
 class _OfflineRun:
     """The state of the loop between epochs."""
 
     def __init__(self, spec: OfflineSpec, algorithm: Algorithm[Any], batch: Batch, heldout: Batch | None) -> None:
-        from rayalign.models.learner import Learner
+        from rayalign.models.learner import Learner, pass_over
 
         self._spec = spec
         self._algorithm = algorithm
         self._batch = batch
         self._heldout = heldout
-        self._steps_per_epoch = -(-len(batch) // spec.learner.minibatch)
-        total = spec.steps or spec.epochs * self._steps_per_epoch
+        # groups leave gaps in minibatches, and which ones is a matter of the shuffle: this is the first epoch's count
+        total = spec.steps or spec.epochs * len(pass_over(batch, spec.learner, spec.seed, 0))
         self._learner: Learner = Learner(
             spec.model, spec.head, spec.learner, role=spec.role, total_steps=total, seed=spec.seed
         )
@@ -148,7 +158,7 @@ class _OfflineRun:
         self._events = EventLog(Path(spec.events))
         self._events.write("actor_started", role=f"train:{spec.role}", rank=self._rank, actor_pid=os.getpid())
         self._checkpoints = CheckpointStore(self._folder / "checkpoints", spec.keep)
-        self._sink = JsonlSink(self._folder / "metrics.jsonl") if self._rank == 0 else None
+        self._sink = open_sinks(spec.tracking, self._folder, self._folder.name, {}) if self._rank == 0 else None
         self._epoch = self._step = 0
         self._losses: list[float] = []
 
@@ -180,8 +190,10 @@ class _OfflineRun:
     def epoch(self) -> None:
         """One pass, or what is left of the steps."""
         start = time.perf_counter()
-        batch = self._remaining()
-        updates = self._learner.update(batch, self._algorithm, pass_index=self._epoch, seed=self._spec.seed)
+        left = None if self._spec.steps is None else self._spec.steps - self._step
+        updates = self._learner.update(
+            self._batch, self._algorithm, pass_index=self._epoch, seed=self._spec.seed, limit=left
+        )
         seconds = time.perf_counter() - start
         for metrics in updates:
             self._step += 1
@@ -219,14 +231,10 @@ class _OfflineRun:
             temporary.rename(target)
             self._events.write("computed", folder=self._spec.folder, seconds=computing)
 
-    def _remaining(self) -> Batch:
-        if self._spec.steps is None or self._spec.steps - self._step >= self._steps_per_epoch:
-            return self._batch
-        units = self._batch.unit_B.unique()
-        generator = torch.Generator().manual_seed(self._spec.seed + self._epoch)
-        wanted = (self._spec.steps - self._step) * self._spec.learner.minibatch * len(units) // len(self._batch)
-        chosen = units[torch.randperm(len(units), generator=generator)[:wanted]]
-        return self._batch.rows(torch.isin(self._batch.unit_B, chosen).nonzero()[:, 0])
+    def close(self) -> None:
+        """Close what the metrics went to."""
+        if self._sink is not None:
+            self._sink.close()
 
     def _evaluate(self) -> float:
         """The held-out loss, written with its metrics; 0 without held-out rows."""

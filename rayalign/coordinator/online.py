@@ -10,6 +10,7 @@ through here is token records and numbers; tensors go from actor to actor by ref
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +84,9 @@ class OnlineTrainer:
     async def _iterate(self, first: int) -> None:
         parts, settings = self._parts, self._settings
         await self._publish(first)
+        end = time.perf_counter()
         for iteration in range(first, settings.iterations):
-            clock = PhaseClock(parts.events, iteration)
+            clock = PhaseClock(parts.events, iteration, start=end)
             with clock.phase("generate"):
                 groups = await parts.rollouts.take(iteration)
             with clock.phase("collate"):
@@ -101,7 +103,8 @@ class OnlineTrainer:
                 self._consume(iteration, groups)
             with clock.phase("checkpoint"):
                 await self._checkpoint(iteration + 1, metrics)
-            self._report(iteration, groups, metrics | clock.metrics())
+            end = time.perf_counter()
+            self._report(iteration, groups, metrics | clock.metrics(end))
 
     async def _collate(self, groups: Sequence[Group], iteration: int) -> Handle:
         handle: Handle = await self._parts.preparer.first(lambda a: a.collate.remote(groups, self._pad_id, iteration))

@@ -11,8 +11,6 @@ from rayalign.types import Message, Prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-TrainOn = Literal["last", "all"]
-"""the last answer, or every assistant turn"""
 
 DEFAULT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message.role + '|>\n' }}"
@@ -51,33 +49,21 @@ def cut_to_fit(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int) -
 
 
 def encode_example(
-    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answer: str, *, train_on: TrainOn = "last"
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answer: str
 ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Prompt and answer as token ids, and a mask of the tokens to train on.
+    """Prompt and answer as token ids, and a mask of the answer's, which are trained on.
 
-    An answer ends with its end token, which is trained on; nothing of the template follows. Each part is tokenised by
-    itself, as it is when a policy writes it.
+    The answer ends with its end token; nothing of the template follows. Each part is tokenised by itself, as it is when
+    a policy writes it.
     """
     dialogue = (*prompt.messages, Message("assistant", answer))
     closing = str(tokenizer.convert_ids_to_tokens(stop_ids(tokenizer)[0]))
-    ids: list[int] = []
-    mask: list[bool] = []
-    done = 0
-    for index, message in enumerate(dialogue):
-        if message.role != "assistant" or (train_on == "last" and index < len(dialogue) - 1):
-            continue
-        before, whole = _render(tokenizer, dialogue[:index], True), _render(tokenizer, dialogue[: index + 1], False)
-        end = whole.rfind(closing) + len(closing)
-        if not whole.startswith(before) or end < len(before) + len(closing):
-            raise InputError(
-                f"chat template: an answer must follow its prompt as it is, closed by {closing}; {_REMEDY}"
-            )
-        for text, trained in ((before[done:], False), (whole[len(before) : end], True)):
-            piece = _encode(tokenizer, text)
-            ids += piece
-            mask += [trained] * len(piece)
-        done = end
-    return tuple(ids), tuple(mask)
+    before, whole = _render(tokenizer, prompt.messages, True), _render(tokenizer, dialogue, False)
+    end = whole.rfind(closing) + len(closing)
+    if not whole.startswith(before) or end < len(before) + len(closing):
+        raise InputError(f"chat template: an answer must follow its prompt as it is, closed by {closing}; {_REMEDY}")
+    head, tail = _encode(tokenizer, before), _encode(tokenizer, whole[len(before) : end])
+    return (*head, *tail), (*[False] * len(head), *[True] * len(tail))
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -102,19 +88,14 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) 
     return str(tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
 
 
-def check_template(tokenizer: PreTrainedTokenizerBase, *, default: str | None = None) -> None:
+def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
     """Prove at the start that turns only append tokens, and that answers tokenise alike alone and in their dialogue.
-
-    Args:
-        default: given to a tokenizer without a template, such as `DEFAULT_TEMPLATE`.
 
     Raises:
         InputError: there is no template, or it cannot be trained on; with the remedy.
     """
     if tokenizer.chat_template is None:
-        if default is None:
-            raise InputError(f"{tokenizer.name_or_path or 'tokenizer'}: has no chat template; {_REMEDY}")
-        tokenizer.chat_template = default
+        raise InputError(f"{tokenizer.name_or_path or 'tokenizer'}: has no chat template; {_REMEDY}")
     roles: list[Literal["user", "assistant"]] = ["user", "assistant", "user", "assistant", "user"]
     dialogue = [
         Message(role, f"{text} it is, {role}.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rayalign.data.chat import TrainOn, cut_to_fit, encode_example
+from rayalign.data.chat import cut_to_fit, encode_example
 from rayalign.types import Example, Group, Rollouts
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class EncodedRow:
 
 
 def encode_examples(
-    tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], *, context: int, train_on: TrainOn = "last"
+    tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], *, context: int
 ) -> list[EncodedRow]:
     """Every candidate of every example in at most `context` tokens, each example a group.
 
@@ -42,7 +42,7 @@ def encode_examples(
     cut = dropped = total = 0
     for group, example in enumerate(examples):
         total += 1
-        fitted = _encode_group(tokenizer, example, context, train_on)
+        fitted = _encode_group(tokenizer, example, context)
         dropped += fitted is None
         if fitted is not None:
             cut += fitted[1]
@@ -56,19 +56,17 @@ def encode_examples(
 _Encoded = list[tuple[tuple[int, ...], tuple[bool, ...]]]
 
 
-def _encode_group(
-    tokenizer: PreTrainedTokenizerBase, example: Example, context: int, train_on: TrainOn
-) -> tuple[_Encoded, bool] | None:
+def _encode_group(tokenizer: PreTrainedTokenizerBase, example: Example, context: int) -> tuple[_Encoded, bool] | None:
     """All candidates and whether turns were cut; None where they cannot fit."""
     prompt = example.prompt
-    made = [encode_example(tokenizer, prompt, c.text, train_on=train_on) for c in example.candidates]
+    made = [encode_example(tokenizer, prompt, c.text) for c in example.candidates]
     if max(len(ids) for ids, _ in made) <= context:
         return made, False
     longest = max(mask[::-1].index(False) for _, mask in made)
     fitting = cut_to_fit(tokenizer, prompt, context - longest)
     if fitting is None:
         return None
-    return [encode_example(tokenizer, fitting, c.text, train_on=train_on) for c in example.candidates], True
+    return [encode_example(tokenizer, fitting, c.text) for c in example.candidates], True
 
 
 def collate_examples(rows: Sequence[EncodedRow], pad_id: int) -> Rollouts:

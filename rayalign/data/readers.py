@@ -60,14 +60,17 @@ def load_examples(config: DataConfig, *, seed: int, use: Use) -> list[Example]:
     return examples
 
 
-def check(config: DataConfig, *, use: Use) -> None:
-    """Prove cheaply that the data can be read: it is there, and its first rows parse. A hub name is taken on trust.
+def check(config: DataConfig, *, use: Use, whole: bool = False) -> None:
+    """Prove that the data can be read: it is there, and its rows parse, the first ones or, where whole, all of them.
+
+    A hub name is taken on trust.
 
     Raises:
         InputError: as `load_examples` would.
     """
-    if _reader(config.format) is None or not is_hub_name(_path(config)):
-        few = min(config.limit or _CHECKED_ROWS, _CHECKED_ROWS)
+    made_here = _reader(config.format) is None
+    if made_here or not is_hub_name(_path(config)):
+        few = config.limit if whole and not made_here else min(config.limit or _CHECKED_ROWS, _CHECKED_ROWS)
         load_examples(config.model_copy(update={"limit": few}), seed=0, use=use)
 
 
@@ -115,6 +118,9 @@ def _paddock(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
 
     if use == "prompts":
         return (Example(prompt, ()) for prompt in paddock.prompts(seed, config.split, config.limit))
+    own = {"demonstrations": "sft", "corpus": "corpus"}.get(use)
+    if own and config.split not in (own, DataConfig().split):
+        raise InputError(f"paddock has no {use} of the split {config.split!r}; leave data.split out, or take {own}")
     if use == "demonstrations":
         return iter(paddock.demonstrations(seed, config.limit or paddock.SIZES["sft"]))
     if use == "corpus":

@@ -25,11 +25,6 @@ class Interval(NamedTuple):
     n: int
     """clusters, or values where there are none"""
 
-    @property
-    def excludes_zero(self) -> bool:
-        """True where the interval lies on one side of zero."""
-        return self.low > 0.0 or self.high < 0.0
-
 
 def mean_interval(
     values: Sequence[float | None], clusters: Sequence[Hashable] | None = None, *, seed: int = 0

@@ -27,8 +27,8 @@ def shard(batch: Batch, rank: int, world: int) -> Batch:
     return batch.rows(_joined([units[u] for u in sorted(mine)]))
 
 
-def minibatches(batch: Batch, samples: int, generator: torch.Generator, *, window: int = 1) -> Iterator[Batch]:
-    """One pass: shuffled units in minibatches of at most `samples` rows; each row comes exactly once.
+def minibatches(batch: Batch, samples: int, generator: torch.Generator, *, window: int = 1) -> list[Tensor]:
+    """One pass: shuffled units in minibatches of at most `samples` rows, as row numbers; each comes exactly once.
 
     With a window of several rows, rows are sorted by length within each such number of them, which saves padding where
     a minibatch is small, and the minibatches are shuffled once more.
@@ -43,7 +43,7 @@ def minibatches(batch: Batch, samples: int, generator: torch.Generator, *, windo
     cut = list(_cut([units[unit] for unit in order.tolist()], samples))
     if window > 1:
         cut = [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]
-    return (batch.rows(rows) for rows in cut)
+    return cut
 
 
 def _cut(units: list[Tensor], samples: int) -> Iterator[Tensor]:

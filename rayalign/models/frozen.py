@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Literal
 
 import torch
@@ -28,10 +27,3 @@ class Frozen:
     def evaluate(self, batch: Batch) -> Outputs:
         """Log-probs and entropies at policy tokens (causal), or values and scores (scalar), on the CPU."""
         return evaluate(self._head, self._head, batch, self._micro_tokens)
-
-    def checksum(self) -> int:
-        """Of all parameters; constant for as long as the object lives."""
-        value = 0
-        for parameter in self._head.parameters():
-            value = zlib.crc32(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes(), value)
-        return value

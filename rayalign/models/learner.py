@@ -93,12 +93,17 @@ class Learner:
             rounds = self._most(len(micro_rows(batch, self.config.micro_tokens)))
         return evaluate(self._head, self._engine, batch, self.config.micro_tokens, rounds)
 
-    def update(self, batch: Batch, algorithm: Algorithm[Any], *, pass_index: int, seed: int) -> list[Metrics]:
-        """One pass over the whole batch, an optimizer step for each minibatch; metrics of each step over all ranks."""
+    def update(
+        self, batch: Batch, algorithm: Algorithm[Any], *, pass_index: int, seed: int, limit: int | None = None
+    ) -> list[Metrics]:
+        """One pass over the batch, an optimizer step for each minibatch; metrics of each step over all ranks.
+
+        Args:
+            limit: steps after which the pass ends, None for all of it.
+        """
         self._engine.train()
-        generator = torch.Generator().manual_seed(seed * 1009 + pass_index)
-        parts = minibatches(batch, self.config.minibatch, generator, window=self.config.length_window)
-        steps = [self._step(minibatch, algorithm) for minibatch in parts]
+        parts = pass_over(batch, self.config, seed, pass_index)[:limit]
+        steps = [self._step(batch.rows(rows), algorithm) for rows in parts]
         everyone: list[list[Metrics]] = [steps] * self._world
         if self._world > 1:
             dist.all_gather_object(everyone, steps)
@@ -226,6 +231,12 @@ class Learner:
     def close(self) -> None:
         """Let go of the engine; the process group stays for other learners of this process."""
         self._engine.destroy()
+
+
+def pass_over(batch: Batch, config: LearnerConfig, seed: int, index: int) -> list[Tensor]:
+    """The rows of each minibatch of one pass; the same for the same arguments on every rank."""
+    generator = torch.Generator().manual_seed(seed * 1009 + index)
+    return minibatches(batch, config.minibatch, generator, window=config.length_window)
 
 
 def meet() -> torch.device:

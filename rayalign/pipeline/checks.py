@@ -42,8 +42,11 @@ Problem = tuple[str, str]
 """dotted key, and what is wrong with it"""
 
 
-def check(loaded: LoadedJob) -> None:
+def check(loaded: LoadedJob, *, whole: bool = False) -> None:
     """Everything that needs no start, no model and no network.
+
+    Args:
+        whole: read local data to its end, as a run will have to, in the place of its first rows.
 
     Raises:
         InputError: one line for each problem.
@@ -53,7 +56,7 @@ def check(loaded: LoadedJob) -> None:
     found = [*_load_algorithms(job, algorithms), *_references(job, algorithms)]
     for name, stage in job.stages.items():
         key = f"stages.{name}"
-        found += [*_models(key, stage), *_sampling(key, job, stage), *_data(key, stage, algorithms.get(name))]
+        found += [*_models(key, stage), *_sampling(key, job, stage), *_data(key, stage, algorithms.get(name), whole)]
         if isinstance(stage, TrainStage) and name in algorithms:
             found += [
                 *_roles(key, stage, algorithms[name]),
@@ -113,7 +116,8 @@ def _wants(key: str, stage: Stage, algorithm: Algorithm[Any] | None) -> Iterator
         yield f"{key}.model", stage.model, (*language, *reward) if trains_reward else language
     others = {"reference": language, "perplexity": language, "reward": reward, "critic": (*language, *reward)}
     if isinstance(stage, TrainStage):
-        others["examples"] = ("candidates", "comparisons")
+        scored = algorithm is not None and "scores" in algorithm.needs
+        others["examples"] = ("comparisons",) if scored else ("candidates", "comparisons")
     for field, wanted in others.items():
         if (value := stage.model_dump().get(field)) is not None and not isinstance(stage, AnnotateStage):
             yield f"{key}.{field}", value, wanted
@@ -246,14 +250,14 @@ def _evaluation(key: str, stage: EvaluateStage) -> Iterator[Problem]:
         yield f"{key}.reward", "the metric reward needs a reward model; name a stage or a folder"
 
 
-def _data(key: str, stage: Stage, algorithm: Algorithm[Any] | None) -> Iterator[Problem]:
+def _data(key: str, stage: Stage, algorithm: Algorithm[Any] | None, whole: bool) -> Iterator[Problem]:
     from rayalign.data import readers
 
     use = data_use(stage, algorithm)
     if isinstance(stage, AnnotateStage) or use is None:
         return
     try:
-        readers.check(stage.data, use=use)
+        readers.check(stage.data, use=use, whole=whole)
     except InputError as error:
         yield f"{key}.data", str(error)
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from rayalign.cluster.channel import load_folder
 from rayalign.cluster.pool import GeneratorPool, start_pool
@@ -45,9 +44,7 @@ class RunContext:
     def __enter__(self) -> RunContext:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self._open.close()
 
     def stage_folder(self, name: str) -> Path:

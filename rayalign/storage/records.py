@@ -83,11 +83,6 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def read_records(path: Path, kind: type[T]) -> Iterator[T]:
-    """The rows of a file as records of one kind."""
-    return (decode(kind, row, f"{path}, row {i}") for i, row in enumerate(read_jsonl(path), start=1))
-
-
 def write_jsonl(path: Path, rows: Iterable[object]) -> None:
     """Write mappings or records, one for each line; the file appears whole or not at all."""
     atomic_write(path, (dumps(r if isinstance(r, Mapping) else encode(r)) + "\n" for r in rows))

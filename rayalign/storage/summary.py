@@ -31,7 +31,8 @@ def write_summary(
 
 def write_done(folder: Path, hash: str, **outputs: Any) -> None:
     """Mark a stage as finished; written last, with the hash of everything that its outputs depend on."""
-    atomic_write(folder / "done.json", [dumps({"hash": hash, "time": time.time(), **outputs}) + "\n"])
+    tables = {key: [finite(row) for row in rows] if isinstance(rows, list) else rows for key, rows in outputs.items()}
+    atomic_write(folder / "done.json", [dumps({"hash": hash, "time": time.time(), **tables}) + "\n"])
 
 
 def read_done(folder: Path) -> dict[str, Any] | None:

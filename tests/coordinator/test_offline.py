@@ -7,7 +7,7 @@ import pytest
 from ray.train import WorkerGroupError
 
 from rayalign.algorithms.base import load
-from rayalign.config import LearnerConfig
+from rayalign.config import LearnerConfig, TrackingConfig
 from rayalign.coordinator.offline import OfflineSpec, _batches, _fit, launch
 from rayalign.data.collate import EncodedRow
 from rayalign.errors import ActorError, InputError
@@ -24,6 +24,7 @@ SPEC = OfflineSpec(
     stop_gain=0.0,
     holdout=0.25,
     keep=1,
+    tracking=TrackingConfig(),
     seed=0,
     folder="",
     events="",

@@ -72,14 +72,6 @@ def test_only_the_last_answer_and_its_end_are_trained_on(tokenizer: Any) -> None
     assert decode_answer(tokenizer, trained) == "ran"
 
 
-def test_every_assistant_turn_can_be_trained_on(tokenizer: Any) -> None:
-    prompt = Prompt("p", (Message("user", "the cat"), Message("assistant", "sat"), Message("user", "the dog")))
-    last, _ = encode_example(tokenizer, prompt, "ran")
-    ids, mask = encode_example(tokenizer, prompt, "ran", train_on="all")
-    assert ids == last
-    assert tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m]) == "sat<|end|>ran<|end|>"
-
-
 def test_an_overlong_dialogue_loses_its_oldest_turns(tokenizer: Any) -> None:
     whole = encode_prompt(tokenizer, LONG_TALK, context=1000, reserve=0)
     assert whole is not None
@@ -100,12 +92,10 @@ def test_the_token_that_closes_a_turn_comes_first_among_the_stops(tokenizer: Any
     check_template(tokenizer)
 
 
-def test_a_model_without_a_template_is_refused_or_given_one(tokenizer: Any) -> None:
+def test_a_model_without_a_template_is_refused(tokenizer: Any) -> None:
     tokenizer.chat_template = None
     with pytest.raises(InputError, match=r"chat_template\.jinja"):
         check_template(tokenizer)
-    check_template(tokenizer, default=DEFAULT_TEMPLATE)
-    assert tokenizer.chat_template == DEFAULT_TEMPLATE
 
 
 FORGETFUL = (

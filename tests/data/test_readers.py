@@ -86,6 +86,12 @@ def test_what_is_not_there_is_refused_with_the_remedy(tmp_path: Path) -> None:
         check(DataConfig(format="ranking"), use="prompts")
 
 
+@pytest.mark.parametrize("use", ["demonstrations", "corpus"])
+def test_the_embedded_world_says_which_splits_it_does_not_have(use: Use) -> None:
+    with pytest.raises(InputError, match=f"no {use} of the split 'hard'"):
+        check(DataConfig(split="hard"), use=use)
+
+
 def test_a_hub_name_out_of_reach_is_refused_with_the_remedy() -> None:
     pytest.importorskip("datasets")
     with pytest.raises(InputError, match="no such local path, nor .* download it"):

@@ -34,8 +34,7 @@ def test_a_sound_study_passes(study: Study) -> None:
         ),
         (
             "stages.rm.examples=stage:sft",
-            "stages.rm.examples: stage:sft makes a language model; "
-            "expected a stage that makes candidates or comparisons",
+            "stages.rm.examples: stage:sft makes a language model; expected a stage that makes comparisons",
         ),
         (
             "stages.test.models.rm=stage:rm",
@@ -115,6 +114,27 @@ def test_an_online_algorithm_needs_live_candidates(study: Study) -> None:
 def test_an_offline_algorithm_runs_no_reference(study: Study) -> None:
     found = refusal(study, "stages.rl.algorithm={name: rrhf, kl_coefficient: 0.1}", "stages.rl.candidates=[]")
     assert any("stages.rl.algorithm: rrhf asks for a reference" in line for line in found)
+
+
+def test_answers_without_a_score_are_nothing_to_rank(study: Study) -> None:
+    found = refusal(study, "stages.rm.examples=stage:draws")
+    assert "stages.rm.examples: stage:draws makes candidates; expected a stage that makes comparisons" in found[0]
+    check(study("stages.sft2={kind: train, algorithm: {name: sft}, model: stage:sft, examples: stage:draws}"))
+
+
+def test_the_pool_keeps_its_devices_from_its_first_stage_on(study: Study) -> None:
+    later = "stages.last={kind: train, algorithm: {name: sft}, model: stage:sft, roles: {policy: {actors: 2, gpus: 1}}}"
+    assert "stages.last.roles: asks for 4 devices" in refusal(study, "rollout.gpus=1", "cluster.gpus=3", later)[0]
+    check(study("rollout.gpus=1", "cluster.gpus=4", later))
+
+
+def test_a_bad_row_far_down_is_found_before_a_run(study: Study, tmp_path: Path) -> None:
+    rows = [*(json.dumps({"prompt": f"p{i}"}) for i in range(200)), '{"prompt": 3}']
+    (tmp_path / "train.jsonl").write_text("\n".join(rows))
+    loaded = study(f"stages.draws.data={{format: prompts, path: {tmp_path}}}")
+    check(loaded)
+    with pytest.raises(InputError, match=r"train\.jsonl:201"):
+        check(loaded, whole=True)
 
 
 def test_devices_and_cpus_are_counted(study: Study) -> None:

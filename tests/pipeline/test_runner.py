@@ -52,6 +52,19 @@ def test_a_finished_run_starts_nothing_and_is_summed_up(study: Study) -> None:
     assert (folder / "job.yaml").is_file()
 
 
+def test_figures_of_an_earlier_job_are_not_this_ones(study: Study) -> None:
+    """Another mark than this job's stands on the last stage, and the run goes no further than the annotation."""
+    loaded = study()
+    folder = finish(loaded, leave="verdicts")
+    draws(folder, "yes .", "no .")
+    write_done(folder / "stages" / "test", "other", seconds=2.0, fixed_seconds=1.0, results=[RESULT], comparisons=[])
+    with pytest.raises(InputError, match="no tokenizer can be loaded"):
+        run(loaded)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["results"] == []
+    assert {s["name"]: s["status"] for s in summary["stages"]}["test"] == "open"
+
+
 def test_the_peak_of_memory_is_that_of_all_starts(study: Study) -> None:
     loaded = study()
     folder = finish(loaded)

@@ -72,7 +72,7 @@ def test_console_with_a_terminal_shows_the_step() -> None:
 
 def test_tensorboard_gets_scalars(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    sink = open_sinks(TrackingConfig(tensorboard=True), tmp_path, "ppo", 3)
+    sink = open_sinks(TrackingConfig(tensorboard=True), tmp_path, "ppo", {}, ConsoleSink("ppo", 3))
     sink.write(2, {"reward/mean": 0.5})
     sink.close()
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))

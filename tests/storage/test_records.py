@@ -13,7 +13,6 @@ from rayalign.storage.records import (
     dumps,
     encode,
     read_jsonl,
-    read_records,
     write_jsonl,
 )
 from rayalign.types import Candidate, Comparison, Example, Group, Message, Prompt, Score, Segment, Trajectory
@@ -39,7 +38,7 @@ RECORDS = [
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: type(r).__name__)
 def test_record_comes_back_equal(record: object, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "x.jsonl", [record, encode(record)])
-    assert list(read_records(tmp_path / "x.jsonl", type(record))) == [record, record]
+    assert [decode(type(record), row) for row in read_jsonl(tmp_path / "x.jsonl")] == [record, record]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -65,8 +64,9 @@ def test_growing_file_passes_over_the_unfinished_line(tmp_path: Path) -> None:
 
 def test_wrong_record_is_named(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "x.jsonl", [{"role": "user", "content": "a"}, {"role": "robot", "content": "a"}])
+    _, robot = read_jsonl(tmp_path / "x.jsonl")
     with pytest.raises(InputError, match=r"row 2: not a Message: role"):
-        list(read_records(tmp_path / "x.jsonl", Message))
+        decode(Message, robot, "row 2")
     with pytest.raises(InputError, match="not a Score"):
         decode(Score, 3)
 
