@@ -68,14 +68,6 @@ class Comparison:
     """1 first better, 2 second better, between them a probability, 1.5 a tie, None no verdict"""
     annotator: str
 
-    def as_example(self) -> Example | None:
-        """The comparison as two scored candidates, None without a verdict."""
-        if self.preference is None:
-            return None
-        scores = (2.0 - self.preference, self.preference - 1.0)
-        pair = (replace(self.first, score=scores[0]), replace(self.second, score=scores[1]))
-        return Example(self.prompt, pair)
-
 
 @dataclass(frozen=True, slots=True)
 class Segment:

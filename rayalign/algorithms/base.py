@@ -11,12 +11,11 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from rayalign.config import Section, explain
+from rayalign.config import Section, explain, nearest
 from rayalign.errors import InputError
 from rayalign.types import Batch, LossSum, Minibatch, Outputs, Role, Rollouts, Unit
 
@@ -103,8 +102,6 @@ def _find(name: str) -> type[Algorithm[Any]]:
     package = importlib.import_module("rayalign.algorithms")
     known = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in ("base", "ops"))
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-        raise InputError(f"algorithm {name!r} is not known; {hint}")
+        raise InputError(f"algorithm {name!r} is not known; {nearest(name, known)}")
     found: type[Algorithm[Any]] = importlib.import_module(f"rayalign.algorithms.{name}").ALGORITHM
     return found

@@ -1,6 +1,7 @@
 """Job files: their sections, how they are loaded, and what is said of a wrong one."""
 
 from rayalign.config.explain import explain as explain
+from rayalign.config.explain import nearest as nearest
 from rayalign.config.job import LoadedJob as LoadedJob
 from rayalign.config.job import load_job as load_job
 from rayalign.config.sections import *  # noqa: F403

@@ -57,10 +57,10 @@ def _describe(problem: Any, parent: Any, section: str) -> str:
         return f"is missing; expected one of {', '.join(kinds)}"
     if kind == "union_tag_invalid":
         tags = [t.strip(" '") for t in context["expected_tags"].split(",")]
-        return f"is {context['tag']!r}; {_nearest(context['tag'], tags, 'expected one of')}"
+        return f"is {context['tag']!r}; {nearest(context['tag'], tags, 'expected one of')}"
     if kind == "literal_error":
         allowed = context["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-        return f"is {_short(given)}; {_nearest(str(given), allowed, 'expected one of')}"
+        return f"is {_short(given)}; {nearest(str(given), allowed, 'expected one of')}"
     if kind in ("value_error", "assertion_error"):
         said = "is refused" if isinstance(given, Mapping) else f"is {_short(given)}"
         return f"{said}: {context['error']}"
@@ -77,9 +77,10 @@ def _short(given: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _nearest(given: str, known: Sequence[str], otherwise: str) -> str:
+def nearest(given: str, known: Sequence[str], otherwise: str = "known:") -> str:
+    """The remedy for a name that is not known."""
     near = get_close_matches(given, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"{otherwise} {', '.join(known)}"
+    return f"did you mean {near[0]}?" if near else f"{otherwise} {', '.join(known) or 'none'}"
 
 
 def _nearest_key(given: str, known: Sequence[str], section: str) -> str:

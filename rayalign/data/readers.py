@@ -9,15 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from rayalign.config import DataConfig
+from rayalign.config import DataConfig, nearest
 from rayalign.data.files import Row, is_hub_name, rows
 from rayalign.errors import InputError
-from rayalign.types import Candidate, Comparison, Example, Message, Prompt
+from rayalign.types import Candidate, Example, Message, Prompt
 
 Use = Literal["prompts", "demonstrations", "comparisons", "corpus"]
 Reader = Callable[[Row, str], "Example | str"]
@@ -97,9 +96,7 @@ def _examples(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
 def _reader(name: str) -> Reader | None:
     formats = known_formats()
     if name not in formats:
-        near = get_close_matches(name, formats, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(formats)}"
-        raise InputError(f"data format {name!r} is not known; {hint}")
+        raise InputError(f"data format {name!r} is not known; {nearest(name, list(formats))}")
     return formats[name]
 
 
@@ -226,7 +223,7 @@ def comparisons(row: Row, where: str) -> Example | str:
         chosen, rejected = _text(row, "chosen", where), _text(row, "rejected", where)
         candidates = (Candidate(chosen, score=1.0), Candidate(rejected, score=0.0))
         return Example(_prompt(row, where), candidates) if chosen.strip() and rejected.strip() else "an empty answer"
-    first, second = (Candidate(_text(row, key, where)) for key in ("output_1", "output_2"))
+    first, second = (_text(row, key, where) for key in ("output_1", "output_2"))
     preference = row.get("preference")
     if preference is None:
         return "no verdict"
@@ -236,8 +233,8 @@ def comparisons(row: Row, where: str) -> Example | str:
         )
     if preference in (0, 1.5):
         return "a tie"
-    made = Comparison(_instruction(row, where), first, second, float(preference), annotator="dataset").as_example()
-    return made or "no verdict"
+    candidates = (Candidate(first, score=2.0 - preference), Candidate(second, score=preference - 1.0))
+    return Example(_instruction(row, where), candidates)
 
 
 def rankings(row: Row, where: str) -> Example | str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rayalign.config import (
     PretrainStage,
     Stage,
     TrainStage,
+    nearest,
 )
 from rayalign.errors import InputError
 from rayalign.models.catalogue import PRESETS
@@ -94,7 +95,7 @@ def _references(job: Job, algorithms: dict[str, Algorithm[Any]]) -> Iterator[Pro
             elif target in job.stages and target not in made:
                 yield key, f"stage {target!r} does not come before stage {name!r}; put it above"
             elif target not in made:
-                yield key, f"there is no stage {target!r}; {_nearest(target, list(made))}"
+                yield key, f"there is no stage {target!r}; {nearest(target, list(made))}"
         made[name] = _makes(stage, algorithms.get(name))
 
 
@@ -130,7 +131,7 @@ def _models(key: str, stage: Stage) -> Iterator[Problem]:
             continue
         if model.startswith("preset:"):
             if model.removeprefix("preset:") not in PRESETS:
-                yield where, f"there is no preset {model!r}; {_nearest(model, [f'preset:{p}' for p in PRESETS])}"
+                yield where, f"there is no preset {model!r}; {nearest(model, [f'preset:{p}' for p in PRESETS])}"
         elif Path(model).exists() or model.startswith((".", "/", "~")):
             yield from ((where, problem) for problem in _folder(Path(model)))
 
@@ -230,7 +231,7 @@ def _guards(key: str, stage: TrainStage) -> Iterator[Problem]:
         near = get_close_matches(guard.metric, METRICS, n=1, cutoff=0.8)
         area = guard.metric.partition("/")[0]
         if guard.metric not in METRICS and (near or area not in AREAS):
-            yield f"{where}.metric", f"{guard.metric!r} is not a metric; {_nearest(guard.metric, METRICS)}"
+            yield f"{where}.metric", f"{guard.metric!r} is not a metric; {nearest(guard.metric, METRICS)}"
 
 
 def _determinism(key: str, stage: TrainStage) -> Iterator[Problem]:
@@ -245,7 +246,7 @@ def _evaluation(key: str, stage: EvaluateStage) -> Iterator[Problem]:
     names = [*stage.models, *stage.baselines]
     for name in stage.against:
         if name not in names:
-            yield f"{key}.against", f"{name!r} is neither in models nor in baselines; {_nearest(name, names)}"
+            yield f"{key}.against", f"{name!r} is neither in models nor in baselines; {nearest(name, names)}"
     if stage.metric == "reward" and stage.reward is None:
         yield f"{key}.reward", "the metric reward needs a reward model; name a stage or a folder"
 
@@ -276,8 +277,3 @@ def _devices(job: Job) -> Iterator[Problem]:
         if machine and cpus > machine.cpus + 0.01:
             asked = ", ".join(f"{r.role} {r.actors} x {r.cpus:g}" for r in stage.roles)
             yield key, f"asks for {cpus:g} cpus ({asked}), but there are {machine.cpus:g}; leave cpus out to share them"
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"

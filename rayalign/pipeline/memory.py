@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
-EVERY = 3.0
-"""seconds between two looks"""
+EVERY = 10.0
+"""seconds between two looks: the kernel walks every page of every process for them"""
 
 
 class PeakMemory:
@@ -25,10 +25,12 @@ class PeakMemory:
 
     def __exit__(self, *failure: object) -> None:
         self._stop.set()
-        self._thread.join(timeout=2 * EVERY)
+        self._thread.join(timeout=EVERY)
 
     def _watch(self) -> None:
-        while not self._stop.wait(EVERY):
+        stopped = False
+        while not stopped:
+            stopped = self._stop.wait(EVERY)
             here = psutil.Process()
             self.peak = max(self.peak, sum(_pss(p.pid) for p in [here, *here.children(recursive=True)]))
 

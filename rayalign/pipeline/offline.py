@@ -24,7 +24,7 @@ from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
 from rayalign.pipeline.hashing import stage_hashes
 from rayalign.pipeline.plan import data_use
-from rayalign.storage.metrics import ConsoleSink, read_metrics
+from rayalign.storage.metrics import ConsoleSink, last_row, read_metrics
 from rayalign.storage.records import decode, read_jsonl
 from rayalign.types import Comparison, Example, Role
 
@@ -72,7 +72,7 @@ def heldout_results(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
     measured = [row["metrics"] for row in rows if "heldout/count" in row["metrics"]]
     last: Mapping[str, float] = measured[-1] if measured else {}
     found = []
-    for metric in sorted(m for m in last if m.endswith("accuracy")):
+    for metric in sorted(m for m in last if m.startswith("eval/") and m.endswith("accuracy")):
         share = share_interval(last[metric], int(last["heldout/count"]))
         found.append({"name": name, "metric": metric.removeprefix("eval/").replace("/", "_"), **share._asdict()})
     return found
@@ -184,7 +184,7 @@ class _follow:
     def _watch(self) -> None:
         shown = -1
         while not self._stop.wait(1.0):
-            rows = read_metrics(self._path) if self._path.exists() else []
-            if rows and rows[-1]["step"] != shown:
-                shown = rows[-1]["step"]
-                self._sink.write(shown, rows[-1]["metrics"])
+            row = last_row(self._path)
+            if row and row["step"] != shown:
+                shown = row["step"]
+                self._sink.write(shown, row["metrics"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,8 @@ from rayalign.config import TrackingConfig
 from rayalign.storage.records import cut_torn_line, dumps, finite, read_jsonl
 from rayalign.types import Metric, Metrics
 
+_TAIL = 1 << 16
+"""bytes at the end of a file that hold its last row"""
 _SHOWN = {
     "reward/mean": "reward {:.3f}",
     "kl/reference": "KL {:.4f}",
@@ -48,6 +51,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         before = rows.get(row["step"], {"metrics": {}})
         rows[row["step"]] = {**row, "metrics": before["metrics"] | row["metrics"]}
     return [rows[step] for step in sorted(rows)]
+
+
+def last_row(path: Path) -> dict[str, Any] | None:
+    """The last whole row of a metrics.jsonl while it grows, read from its end; None where there is none yet."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        *_, before, _ = [b"", b"", *file.read().split(b"\n")]
+    row: dict[str, Any] | None = json.loads(before) if before.startswith(b"{") else None
+    return row
 
 
 class JsonlSink:

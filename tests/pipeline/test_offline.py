@@ -8,7 +8,7 @@ from rayalign.pipeline.offline import heldout_results
 def test_the_last_held_out_accuracies_become_results() -> None:
     rows = [
         {"step": 0, "metrics": {"eval/loss": 0.7, "heldout/count": 100.0, "eval/reward/accuracy": 0.4}},
-        {"step": 8, "metrics": {"eval/loss": 0.6, "heldout/count": 100.0, "eval/reward/accuracy": 0.5}},
+        {"step": 8, "metrics": {"reward/accuracy": 0.9, "heldout/count": 100.0, "eval/reward/accuracy": 0.5}},
         {"step": 9, "metrics": {"loss/reward": 0.5, "reward/accuracy": 1.0}},
     ]
     (found,) = heldout_results("rm", rows)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from rayalign.config import TrackingConfig
-from rayalign.storage.metrics import ConsoleSink, JsonlSink, open_sinks, read_metrics, reduce
+from rayalign.storage.metrics import ConsoleSink, JsonlSink, last_row, open_sinks, read_metrics, reduce
 from rayalign.storage.records import read_jsonl
 from rayalign.types import Metric
 
@@ -68,6 +68,17 @@ def test_console_with_a_terminal_shows_the_step() -> None:
     sink.write(7, {"kl/reference": 0.5, "rollout/tokens_per_second": 1234.5})
     sink.close()
     assert "ppo  7  KL 0.5000  1234 tokens/s" in out.getvalue()
+
+
+def test_the_last_whole_row_is_read_from_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert last_row(path) is None
+    path.write_text("")
+    assert last_row(path) is None
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    assert last_row(path) == {"step": 2}
+    path.write_text('{"step": 1, "pad": "' + 70000 * "x" + '"}\n{"step": 2}\n{"st')
+    assert last_row(path) == {"step": 2}
 
 
 def test_tensorboard_gets_scalars(tmp_path: Path) -> None:
