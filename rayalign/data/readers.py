@@ -173,9 +173,6 @@ def _distinct(examples: Iterator[Example]) -> Iterator[Example]:
             yield example
 
 
-# ---- formats
-
-
 def hh(row: Row, where: str) -> Example | str:
     """Anthropic HH-RLHF: `chosen` and `rejected` are whole dialogues that share all but the last answer."""
     before, _, chosen = _text(row, "chosen", where).rpartition("\n\nAssistant:")
