@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -129,7 +130,8 @@ class Run:
         command = [str(Path(sys.executable).with_name("rayalign")), "run", str(self.job), f"output={self.output}"]
         before, struck, processes = len(self.events()), 0, list[psutil.Process]()
         with tempfile.TemporaryFile("w+") as log:
-            running = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            # A shell in the background ignores Ctrl-C, and so would everything that it starts.
+            running = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_heed_interrupts)
             try:
                 if blow is not None:
                     number, role, when = blow
@@ -156,6 +158,10 @@ class Run:
         """The process that a role has now."""
         pid: int = [row["actor_pid"] for row in self.events("actor_started") if row["role"] == role][-1]
         return pid
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def accounts(run: Run, stage: str) -> Accounting:
