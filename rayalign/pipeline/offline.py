@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
+import math
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -46,12 +47,11 @@ def pretrain(context: RunContext, name: str, stage: PretrainStage) -> dict[str, 
     rows = encode_corpus(tokenizer, examples, context.job.rollout.context)
     spec = _spec(context, name, str(start), stage.learner, {"name": "sft"}, stage.epochs)
     _fit(context, spec, rows, stage.roles.get("policy", RoleConfig()))
-    partial = cached.with_name(f".{cached.name}.{os.getpid()}")  # whole or not at all, for every later run
-    shutil.copytree(folder / "model", partial)
-    try:
-        partial.rename(cached)
-    except OSError:  # another run was first
-        shutil.rmtree(partial)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:  # whole or not at all, for every later run
+        partial = shutil.copytree(folder / "model", Path(scratch) / "model")
+        if not cached.exists():
+            partial.rename(cached)
     return {}
 
 
@@ -156,7 +156,7 @@ def _fit(context: RunContext, spec: OfflineSpec, rows: Sequence[EncodedRow], hos
     context.session()
     claim: Claim = claims({spec.role: hosting}, free_cpus=free_cpus())[spec.role]
     start = time.perf_counter()
-    total = spec.steps or spec.epochs * -(-len(rows) // spec.learner.minibatch)
+    total = spec.steps or spec.epochs * math.ceil(len(rows) * (1 - spec.holdout) / spec.learner.minibatch)
     with _follow(Path(spec.folder), total):
         computing = launch(
             spec, rows, ranks=hosting.actors, resources=claim.bundle, environment=process_environment(claim)
