@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && command -v $$p && break; done)
 
 # A stamp carries the hash of what was installed, so that set-up runs again exactly when one of these files has changed.
-HASH := $(shell cat setup.py constraints.txt | sha256sum | cut -c1-16)
+HASH := $(shell cat setup.py constraints.txt tests/clients.txt | sha256sum | cut -c1-16)
 INSTALLED := $(VENV)/.installed-$(HASH)
 
 # uv does not read pip's settings. Where they name local wheels, torch is among them; elsewhere uv knows the index of CPU builds.
@@ -64,4 +64,5 @@ $(INSTALLED):
 	@echo "Installing the versions of constraints.txt into $(VENV)"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps $(UV_SOURCES) -r constraints.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(VENV)/clients -r tests/clients.txt
 	@rm -f $(VENV)/.installed-* && touch $@

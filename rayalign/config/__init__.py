@@ -1,5 +1,6 @@
 """Job files: their sections, how they are loaded, and what is said of a wrong one."""
 
+from rayalign.config.annotators import *  # noqa: F403
 from rayalign.config.explain import explain as explain
 from rayalign.config.explain import nearest as nearest
 from rayalign.config.job import LoadedJob as LoadedJob

@@ -1,0 +1,198 @@
+"""What travels over HTTP: the requests and replies of the annotator service, shared by server, client and pool.
+
+Preferences are AlpacaFarm's: 1 the first answer is better, 2 the second, between them 1 + P(second is better), 1.5 a
+tie, null no verdict.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rayalign.types import Message, Prompt
+
+MAX_ROWS = 4096
+"""of one request"""
+MAX_TEXT = 200_000
+"""characters of one text"""
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
+
+
+class Model(BaseModel):
+    """Base of all bodies; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Item(Model):
+    """What is asked of the answers: an instruction with an optional input, or a dialogue."""
+
+    id: str | None = Field(default=None, max_length=256)
+    """given back as it came; unique within a request"""
+    instruction: Text = ""
+    input: Text = ""
+    messages: tuple[Message, ...] | None = Field(default=None, max_length=256)
+    """a dialogue that ends with the user's turn, in the place of `instruction`"""
+    meta: dict[str, str] = {}
+    """what the data set knows besides, such as the embedded world's `task`"""
+
+    @property
+    def text(self) -> str:
+        """The instruction as judges read it (AlpacaEval's merge of instruction and input; of a dialogue its turns)."""
+        if self.messages is not None:
+            if len(self.messages) == 1:
+                return self.messages[0].content
+            return "\n\n".join(f"{m.role}: {m.content}" for m in self.messages)
+        return f"{self.instruction}\n\n{self.input}" if self.input else self.instruction
+
+    @property
+    def prompt(self) -> Prompt:
+        """As the package's own type; its id depends on the content alone, so that noise does too."""
+        messages = self.messages if self.messages is not None else (Message("user", self.text),)
+        return Prompt("\n\n".join(m.content for m in messages), messages, self.meta)
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Item:
+        if self.messages is not None and (self.instruction or self.input or not self.messages):
+            raise ValueError("give either instruction (and input) or messages, and at least one message")
+        return self
+
+
+class PairItem(Item):
+    """Two answers to compare."""
+
+    output_1: Text
+    output_2: Text
+
+
+class ScoreItem(Item):
+    """One answer to score."""
+
+    output: Text
+
+
+class RankItem(Item):
+    """Several answers to rank."""
+
+    outputs: tuple[Text, ...] = Field(min_length=2, max_length=64)
+
+
+class _Request(Model):
+    annotator: str = "pool"
+    """a name of GET /v1/annotators; `pool`: one is drawn for each instruction"""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+def _unique(items: tuple[Item, ...]) -> None:
+    ids = [item.id for item in items if item.id is not None]
+    twice = {i for i in ids if ids.count(i) > 1} if len(set(ids)) < len(ids) else set()
+    if twice:
+        raise ValueError(f"duplicate ids: {sorted(twice)[:3]}; give each row its own or leave `id` out")
+
+
+class PreferenceRequest(_Request):
+    """Pairs to compare."""
+
+    pairs: tuple[PairItem, ...] = Field(min_length=1, max_length=MAX_ROWS)
+    both_orders: bool = False
+    """judge each pair in both orders; where the verdicts disagree the pair ties"""
+    flip: float = Field(default=0.0, ge=0.0, le=0.5)
+    """share of labels drawn at random (AlpacaFarm's label noise), which ask no judge"""
+    stream: bool = False
+    """one JSON line for each annotation as it finishes, in the place of one reply"""
+
+    @model_validator(mode="after")
+    def _ids(self) -> PreferenceRequest:
+        _unique(self.pairs)
+        return self
+
+
+class ScoreRequest(_Request):
+    """Answers to score."""
+
+    annotator: str
+    items: tuple[ScoreItem, ...] = Field(min_length=1, max_length=MAX_ROWS)
+
+    @model_validator(mode="after")
+    def _ids(self) -> ScoreRequest:
+        _unique(self.items)
+        return self
+
+
+class RankRequest(_Request):
+    """Answer lists to rank."""
+
+    items: tuple[RankItem, ...] = Field(min_length=1, max_length=MAX_ROWS // 4)
+
+    @model_validator(mode="after")
+    def _ids(self) -> RankRequest:
+        _unique(self.items)
+        return self
+
+
+class Annotation(Model):
+    """One verdict, in the order of the request's answers."""
+
+    index: int
+    """the row of the request"""
+    id: str | None = None
+    annotator: str
+    preference: float | None
+    reason: str | None = None
+    """why there is no preference"""
+    explanation: str = ""
+    cached: bool = False
+    noise: bool = False
+    """drawn as label noise: no judge was asked"""
+    switched: bool = False
+    """the judge saw the second answer first"""
+    consistent: bool | None = None
+    """whether both orders gave the same verdict, where both were judged"""
+    raw_completion: str | dict[str, Any] | None = None
+    """what the language model wrote, in the order that it saw"""
+    price: float = 0.0
+    seconds: float = 0.0
+
+
+class ScoreReply(Model):
+    """One score, or why there is none."""
+
+    index: int
+    id: str | None = None
+    score: float | None
+    reason: str | None = None
+
+
+class RankReply(Model):
+    """An order of the answers, best first."""
+
+    index: int
+    id: str | None = None
+    order: tuple[int, ...]
+    scores: tuple[float | None, ...]
+    """of each answer, in the order of the request: its own, or its mean preference over the others"""
+    reason: str | None = None
+
+
+class AnnotatorInfo(Model):
+    """One annotator of the pool."""
+
+    name: str
+    kind: str
+    revision: str
+    scores: bool
+    """whether /v1/scores takes it"""
+    pooled: bool
+    """whether `pool` draws it"""
+
+
+class Problem(Model):
+    """The body of every error."""
+
+    code: str
+    """such as invalid_request, unknown_annotator, unauthorized, rate_limited, too_large, budget, unavailable"""
+    message: str
+    """what is wrong and the remedy"""
+    field: str | None = None
+    """where in the request"""

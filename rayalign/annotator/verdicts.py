@@ -1,0 +1,69 @@
+"""What a judge says, and the contract of the judges in a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rayalign.types import Prompt, Score
+
+Pair = tuple[Prompt, str, str]
+"""a prompt and two answers, in the order that the judge is to see"""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a verdict cost."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    price: float = 0.0
+    """US dollars"""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One comparison, in the order that the judge saw."""
+
+    preference: float | None
+    """1 first better, 2 second better, between them 1 + P(second better), 1.5 a tie, None no verdict"""
+    reason: str | None = None
+    """why there is no verdict"""
+    explanation: str = ""
+    """for people: what the judge gave as its ground"""
+    completion: str | Mapping[str, Any] | None = None
+    """what a language model wrote: its text, or the whole choice where token log-probs were read"""
+    utilities: tuple[float, float] | None = None
+    """where the judge gives each answer a number of its own"""
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def mirrored(self) -> Verdict:
+        """The same verdict for the answers in the other order."""
+        preference = None if self.preference is None else 3.0 - self.preference
+        utilities = None if self.utilities is None else (self.utilities[1], self.utilities[0])
+        return Verdict(preference, self.reason, self.explanation, self.completion, utilities, self.usage)
+
+
+class PairJudge(Protocol):
+    """Compares pairs; pure but for its transport, so that a verdict may be kept and given again."""
+
+    @property
+    def revision(self) -> str:
+        """Hash of everything that decides its verdicts: model, prompt, parser, sampling, noise."""
+
+    @property
+    def batch(self) -> int:
+        """How many pairs it likes to be given at once."""
+
+    async def judge(self, pairs: Sequence[Pair], *, seed: int) -> list[Verdict]:
+        """One verdict for each pair; a failure is a verdict without preference, never an exception."""
+
+
+class Scoring(Protocol):
+    """A judge that also gives single answers a number."""
+
+    async def scores(self, items: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        """One score for each answer; higher is better, absent with a reason."""
