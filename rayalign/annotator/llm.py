@@ -1,0 +1,172 @@
+"""A language model as a judge: prompts out, verdicts in. The transport is a Completer's."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rayalign.annotator.completer import ChatMessage, Completer, Completion, UpstreamError
+from rayalign.annotator.drawing import PADDING, batches
+from rayalign.annotator.parsers import Parser, unfenced_json
+from rayalign.annotator.prompts import Template, instruction_of, load_template
+from rayalign.annotator.verdicts import Pair, Usage, Verdict
+from rayalign.config import LLMJudgeConfig, PromptedConfig
+from rayalign.errors import InputError
+
+EXPLANATIONS = ("explanation", "concise_explanation")
+"""keys of a JSON answer that hold the ground of a verdict"""
+_TRANSPORT = {
+    "concurrency", "cpus", "deadline", "engines", "gpus", "key_variable", "price_per_completion_token",
+    "price_per_prompt_token", "randomize_order", "retries", "template", "timeout",
+}  # fmt: skip
+"""settings that change no verdict; the template is told by its text"""
+_MEANING = 1
+"""raised whenever the same settings come to mean other prompts or other verdicts"""
+_BYTES_PER_TOKEN = 4
+_TURN = 8
+"""tokens around a turn"""
+
+
+class LLMJudge:
+    """Compares pairs by asking a language model, `batch` of them in one prompt."""
+
+    def __init__(
+        self, config: PromptedConfig, completer: Completer, *, explanations: Sequence[str] = EXPLANATIONS
+    ) -> None:
+        """InputError when template, parser and batch size do not fit together.
+
+        Args:
+            config: of a model behind an endpoint, or of a hosted one.
+            explanations: keys of a JSON answer to be kept as the verdict's explanation.
+        """
+        self._config = config
+        self._completer = completer
+        self._explanations = tuple(explanations)
+        self._template = Template(load_template(config.template), batch_size=config.batch_size)
+        self._parser = Parser(config.parser.name, config.parser.arguments)
+        self._legacy = isinstance(config, LLMJudgeConfig) and config.legacy
+        self._check_reading()
+        candidates = {"logprobs": True, "top_logprobs": 5} if config.reads == "logprobs" else {}
+        limits = {"max_tokens": config.max_tokens, "temperature": config.temperature}
+        self._arguments: dict[str, Any] = {**limits, **candidates, **config.arguments}
+
+    @property
+    def revision(self) -> str:
+        """SHA-256 over everything that decides the verdicts but the endpoint that an unset `base_url` comes to."""
+        settings = self._config.model_dump(exclude=_TRANSPORT)
+        told = json.dumps([_MEANING, self._template.text, self._arguments, settings], default=str)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    @property
+    def batch(self) -> int:
+        """Pairs in one prompt."""
+        return self._config.batch_size
+
+    async def judge(self, pairs: Sequence[Pair], *, seed: int) -> list[Verdict]:
+        """One verdict for each pair, in the order seen; `seed` decides which pairs share a prompt.
+
+        A pair that could not be judged has a verdict without preference that says why: the endpoint's failure, or
+        what is wrong with its answer.
+        """
+        groups = batches(len(pairs), self.batch, seed)
+        answers = await asyncio.gather(*(self._ask([None if i is None else pairs[i] for i in g]) for g in groups))
+        found = {
+            i: v for group, verdicts in zip(groups, answers, strict=True) for i, v in zip(group, verdicts, strict=True)
+        }
+        return [found[i] for i in range(len(pairs))]
+
+    def estimate(self, pairs: Sequence[Pair]) -> Usage:
+        """About what judging will cost: four bytes a token, answers of full length."""
+        return self._cost(pairs, _BYTES_PER_TOKEN)
+
+    def most(self, pairs: Sequence[Pair]) -> Usage:
+        """The most that judging can cost, whatever the script and the tokenizer: a byte a token."""
+        return self._cost(pairs, 1)
+
+    def _cost(self, pairs: Sequence[Pair], bytes_per_token: int) -> Usage:
+        prompts = [
+            self._prompt([None if i is None else pairs[i] for i in g]) for g in batches(len(pairs), self.batch, 0)
+        ]
+        asked = sum(-(-_bytes(prompt) // bytes_per_token) for prompt in prompts)
+        answered = len(prompts) * self._config.max_tokens
+        price = 0.0
+        if isinstance(self._config, LLMJudgeConfig):
+            price = asked * self._config.price_per_prompt_token + answered * self._config.price_per_completion_token
+        return Usage(asked, answered, price)
+
+    async def _ask(self, group: Sequence[Pair | None]) -> list[Verdict]:
+        try:
+            completion = await self._completer.complete(self._prompt(group), self._arguments)
+        except UpstreamError as error:
+            return [Verdict(None, str(error)) for _ in group]
+        return list(self._verdicts(completion, [pair is not None for pair in group]))
+
+    def _prompt(self, group: Sequence[Pair | None]) -> str | list[ChatMessage]:
+        rows = [PADDING if pair is None else _row(pair) for pair in group]
+        return self._template.fill(rows) if self._legacy else self._template.messages(rows)
+
+    def _verdicts(self, completion: Completion, real: Sequence[bool]) -> Iterator[Verdict]:
+        """One for each place in the prompt, padding too; what the answer cost is shared among the real pairs."""
+        logprobs = self._config.reads == "logprobs"
+        read: str | Mapping[str, Any] = completion.choice if logprobs else completion.text
+        preferences: Sequence[float | None] = [None] * len(real)
+        if logprobs and not (completion.choice.get("logprobs") or {}).get("content"):
+            reason: str | None = "the endpoint returned no token log-probs; set `reads: text` with a parser of texts"
+        else:
+            preferences, reason = self._parser.read(read, len(real))
+        grounds = explanations_in(completion.text, self._explanations, len(real))
+        shares = _shares(completion, real)
+        for preference, ground, usage in zip(preferences, grounds, shares, strict=True):
+            yield Verdict(preference, reason if preference is None else None, ground, read, None, usage)
+
+    def _check_reading(self) -> None:
+        parser, reads = self._parser, self._config.reads
+        if parser.reads_logprobs != (reads == "logprobs"):
+            wanted = "logprobs" if parser.reads_logprobs else "text"
+            raise InputError(f"judge: {parser.name} cannot read {reads}; set `reads: {wanted}` or another parser")
+        if self._legacy and reads == "logprobs":
+            raise InputError("judge: log-probs are read from chat endpoints only; set `legacy: false` or `reads: text`")
+
+
+def explanations_in(text: str, keys: Sequence[str], count: int) -> list[str]:
+    """For each of `count` pairs what a JSON answer has under the keys; empty where it is no JSON or has none."""
+    try:
+        loaded = unfenced_json(text)
+    except (ValueError, RecursionError):
+        return [""] * count
+    rows = loaded if isinstance(loaded, list) and len(loaded) == count else [loaded] * count
+    return ["\n".join(str(row[k]) for k in keys if row.get(k)) if isinstance(row, dict) else "" for row in rows]
+
+
+def _row(pair: Pair) -> dict[str, str]:
+    prompt, first, second = pair
+    return {"instruction": instruction_of(prompt), "input": "", "output_1": first, "output_2": second}
+
+
+def _bytes(prompt: str | Sequence[ChatMessage]) -> int:
+    texts = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
+    return sum(len(text.encode("utf-8", "replace")) + _TURN for text in texts)
+
+
+def _shares(completion: Completion, real: Sequence[bool]) -> Iterator[Usage]:
+    """The cost of one call over its real pairs, whole tokens to the first of them; nothing to padding."""
+    count, given = sum(real), 0
+    for is_real in real:
+        if not is_real:
+            yield Usage()
+            continue
+        yield Usage(
+            _part(completion.prompt_tokens, count, given),
+            _part(completion.completion_tokens, count, given),
+            completion.price / count,
+            completion.seconds / count,
+        )
+        given += 1
+
+
+def _part(whole: int, count: int, index: int) -> int:
+    """What the share at `index` is of a whole dealt out to `count`."""
+    return whole // count + (index < whole % count)

@@ -1,0 +1,265 @@
+"""From what a judge wrote to preferences: alpaca_eval's completion parsers, by their names and with their arguments.
+
+The parsers agree with alpaca_eval 0.6.6, and evaluate nothing but literals. A pair is left without a verdict where
+alpaca_eval would stop the whole run (a value outside [1, 2], a boolean), never end (a pattern that matches the empty
+text) or call NaN scores a tie.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from rayalign.config import nearest
+from rayalign.errors import InputError
+
+Completed = str | Mapping[str, Any]
+"""a completion's text, or its whole choice in OpenAI's schema where log-probs are read"""
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""what reading text of a model may raise"""
+_ROUNDING = 1e-9
+_MOST_VERDICTS = 256
+"""in one answer; the time to find them grows with the square of their number"""
+
+
+class Parser:
+    """One of alpaca_eval's parsers with its arguments."""
+
+    def __init__(self, name: str, arguments: Mapping[str, Any] | None = None) -> None:
+        """InputError when there is no such parser, or it can't take the arguments."""
+        self.name = name
+        self._arguments = dict(arguments or {})
+        _check(name, self._arguments)
+
+    @property
+    def reads_logprobs(self) -> bool:
+        """Whether it is to be given the whole choice instead of the text."""
+        chain = self._arguments["parsers_to_kwargs"] if self.name == "pipeline_meta_parser" else {self.name: {}}
+        return next(iter(chain)) == "logprob_parser"
+
+    def parse(self, completion: Completed) -> list[float | None]:
+        """The preferences that the completion holds, in the order of its batch; [None] when it can't be read."""
+        try:
+            return [_preference(value) for value in self._values(completion)]
+        except _UNREADABLE:
+            return [None]
+
+    def read(self, completion: Completed, count: int) -> tuple[list[float | None], str | None]:
+        """The preferences of exactly `count` pairs, and the reason where any is absent.
+
+        A completion with another number of verdicts is void as a whole: which verdict is whose is not known.
+        """
+        void: list[float | None] = [None] * count
+        try:
+            found = [_preference(value) for value in self._values(completion)]
+        except _UNREADABLE as error:
+            return void, f"{self.name} cannot read the answer ({type(error).__name__}: {error}): {_start(completion)}"
+        if len(found) != count:
+            return void, f"{self.name} finds {len(found)} verdicts in place of {count}: {_start(completion)}"
+        if None in found:
+            return found, f"{self.name} finds no preference between 1 and 2: {_start(completion)}"
+        return found, None
+
+    def _values(self, completion: Completed) -> list[Any]:
+        if completion == "":
+            raise ValueError("it is empty")
+        return list(PARSERS[self.name](completion, **self._arguments))
+
+
+def regex_parser(completion: str, outputs_to_match: Mapping[Any, str]) -> list[Any]:
+    """The keys of the patterns in the order in which they match; of matches at one place the first pattern's."""
+    found: list[Any] = []
+    while True:
+        matches = [(m, key) for key, pattern in outputs_to_match.items() if (m := re.search(pattern, completion))]
+        if not matches:
+            return found
+        match, key = min(matches, key=lambda pair: pair[0].start())
+        if not match.end():
+            raise ValueError(f"the pattern of {key} matches the empty text")
+        if len(found) == _MOST_VERDICTS:
+            raise ValueError(f"it has more than {_MOST_VERDICTS} verdicts")
+        found.append(key)
+        completion = completion[match.end() :]
+
+
+def lmsys_parser(completion: str) -> list[Any]:
+    """Two scores on the first line, higher is better; equal scores tie."""
+    first, _, _ = completion.partition("\n")
+    try:
+        scores = [float(score) for score in first.replace(",", " ").split(" ")]
+    except ValueError:
+        return [math.nan]
+    if len(scores) != 2 or any(map(math.isnan, scores)):
+        return [math.nan]
+    return [0 if scores[0] == scores[1] else 1 if scores[0] > scores[1] else 2]
+
+
+def ranking_parser(completion: str | Sequence[Mapping[str, Any]], model_1_name: str = "model_1") -> list[Any]:
+    """The rank, 1 or 2, that a list of dicts with `model` and `rank` gives the first answer's model."""
+    try:
+        ranks = ast.literal_eval(completion) if isinstance(completion, str) else completion
+        rank = [r for r in ranks if r["model"] == model_1_name][0]["rank"]
+    except _UNREADABLE:
+        return [math.nan]
+    return [rank if rank in (1, 2) else math.nan]
+
+
+def json_parser(completion: str, annotation_key: str | None) -> list[Any]:
+    """One key of a JSON object, or of each object of a list; a block fenced as json is read in place of the whole."""
+    loaded = unfenced_json(completion)
+    rows = [loaded] if isinstance(loaded, dict) else loaded
+    return [row if annotation_key is None else row[annotation_key] for row in rows]
+
+
+def eval_parser(completion: str) -> list[Any]:
+    """A Python literal; a list holds one value for each pair."""
+    value = ast.literal_eval(completion)
+    return value if isinstance(value, list) else [value]
+
+
+def replace_parser(completion: Any, replacer: Mapping[Any, Any], default_replacer: Any = "auto") -> list[Any]:
+    """What `replacer` has for the completion; else the default, with "auto" the completion itself."""
+    return [replacer.get(completion, completion if default_replacer == "auto" else default_replacer)]
+
+
+def logprob_parser(
+    completion: Mapping[str, Any],
+    numerator_token: str,
+    denominator_tokens: Sequence[str],
+    is_binarize: bool = True,
+    log_prob_index: Literal["batch"] | int = "batch",
+) -> list[Any]:
+    """2 - P(numerator) / sum of P(denominators), over the candidates of one token (an index) or of each ("batch").
+
+    A token that is not among the candidates has probability 0; without any of them the pair has no preference.
+    `is_binarize`: 1 where the numerator beats every other token, else 2.
+    """
+    tokens = completion["logprobs"]["content"]
+    chosen = tokens if log_prob_index == "batch" else [tokens[log_prob_index]]
+    if not chosen:
+        raise ValueError("it has no token")
+    known = {*denominator_tokens, numerator_token}
+    values = []
+    for token in chosen:
+        logprobs = {t["token"]: t["logprob"] for t in token["top_logprobs"] if t["token"] in known}
+        values.append(_weighed(logprobs, numerator_token, denominator_tokens, is_binarize))
+    return values
+
+
+def pipeline_meta_parser(
+    completion: Any, parsers_to_kwargs: Mapping[str, Mapping[str, Any]], is_squeeze: bool = True
+) -> list[Any]:
+    """Parsers in a row: each reads every value that the one before it gave."""
+    return _piped(completion, list(parsers_to_kwargs.items()), is_squeeze)
+
+
+def unfenced_json(completion: str) -> Any:
+    """The JSON value of a text, or of the first block in it that is fenced as json."""
+    if "```json" in completion:
+        block = re.search(r"```json(.*?)```", completion, re.DOTALL)
+        if block is None:
+            raise ValueError("its json block is not closed")
+        completion = block[1]
+    return json.loads(completion)
+
+
+def _piped(completion: Any, chain: list[tuple[str, Mapping[str, Any]]], squeeze: bool) -> list[Any]:
+    if isinstance(completion, str) and not completion:
+        raise ValueError("a value in it is empty")
+    (name, arguments), *rest = chain
+    values = PARSERS[name](completion, **(arguments or {}))
+    if not rest:
+        return values
+    found = [_piped(value, rest, squeeze) for value in values]
+    return [inner[0] if squeeze and len(inner) == 1 else inner for inner in found]
+
+
+def _weighed(logprobs: Mapping[str, float], numerator: str, denominators: Sequence[str], binarize: bool) -> float:
+    if not logprobs:
+        return math.nan
+    least = -math.inf
+    first = logprobs.get(numerator, least)
+    if binarize:
+        return 1 if all(first > logprobs.get(t, least) for t in denominators if t != numerator) else 2
+    others = [logprobs.get(t, least) for t in denominators]
+    top = max(others)
+    if top == least:
+        return math.nan
+    return 2 - math.exp(first - top) / sum(math.exp(other - top) for other in others)
+
+
+PARSERS: Mapping[str, Callable[..., list[Any]]] = {
+    "regex_parser": regex_parser,
+    "lmsys_parser": lmsys_parser,
+    "ranking_parser": ranking_parser,
+    "json_parser": json_parser,
+    "eval_parser": eval_parser,
+    "logprob_parser": logprob_parser,
+    "pipeline_meta_parser": pipeline_meta_parser,
+    "replace_parser": replace_parser,
+}
+
+
+def _preference(value: Any) -> float | None:
+    """A parsed value as a preference: 0 was once a tie, and what is no number between 1 and 2 is no verdict."""
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (OverflowError, TypeError, ValueError):
+        return None
+    if number == 0.0:
+        return 1.5
+    inside = 1.0 - _ROUNDING <= number <= 2.0 + _ROUNDING
+    return min(max(number, 1.0), 2.0) if inside else None
+
+
+def _start(completion: Completed) -> str:
+    text = completion if isinstance(completion, str) else json.dumps(completion, default=str)
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def _check(name: str, arguments: Mapping[str, Any]) -> None:
+    if name not in PARSERS:
+        raise InputError(f"parser: {name!r} is not known; {nearest(name, list(PARSERS))}")
+    known = {k: p for k, p in inspect.signature(PARSERS[name]).parameters.items() if k != "completion"}
+    for key in arguments:
+        if key not in known:
+            raise InputError(f"parser: {name} takes no {key!r}; {nearest(key, list(known))}")
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in arguments:
+            raise InputError(f"parser: {name} needs {key!r}")
+    _check_values(name, arguments)
+
+
+def _check_values(name: str, arguments: Mapping[str, Any]) -> None:
+    for key in ("outputs_to_match", "replacer", "parsers_to_kwargs"):
+        if key in arguments and not (isinstance(arguments[key], Mapping) and arguments[key]):
+            raise InputError(f"parser: {key} of {name} is {arguments[key]!r}; expected a mapping with an entry or more")
+    for key, pattern in arguments.get("outputs_to_match", {}).items():
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise InputError(f"parser: the pattern of {key} is no regular expression ({error})") from error
+    tokens = arguments.get("denominator_tokens", [])
+    if isinstance(tokens, str) or not isinstance(tokens, Sequence):
+        raise InputError(f"parser: denominator_tokens is {tokens!r}; expected a list of tokens")
+    index = arguments.get("log_prob_index", "batch")
+    if index != "batch" and (isinstance(index, bool) or not isinstance(index, int)):
+        raise InputError(f'parser: log_prob_index is {index!r}; expected "batch" or a position such as -1')
+    for inner, its in arguments.get("parsers_to_kwargs", {}).items():
+        _check(inner, its or {})
