@@ -1,17 +1,22 @@
-"""Who says which of two answers is better."""
+"""Judges that give each answer a number and compare the numbers: exactly, or as a simulated human would."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from rayalign.config import JudgeConfig
-from rayalign.types import Prompt
-
-Pair = tuple[Prompt, str, str]
-"""a prompt and two answers"""
+from rayalign.annotator import human as humans
+from rayalign.annotator.verdicts import Pair as Pair
+from rayalign.annotator.verdicts import Scoring, Verdict
+from rayalign.config import HumanConfig, JudgeConfig, nearest
+from rayalign.data.paddock import compose, gold, tasks, understand, world
+from rayalign.data.paddock.tasks import Task
+from rayalign.errors import InputError
+from rayalign.types import Prompt, Score
 
 
 class Judge(Protocol):
@@ -24,41 +29,174 @@ class Judge(Protocol):
 class RubricJudge:
     """A simulated labeller of the embedded world: Bradley-Terry draws on the gold utility, with named biases.
 
-    P(first better) = sigmoid((u_first - u_second) / temperature), u = gold utility + length_bias x words of the answer;
-    then a share `flip` of the verdicts is turned round. A verdict depends on seed, prompt and answers alone, not on
-    order or batch, and swapping the answers mirrors it. Equal answers tie.
+    The simulated human of `human.py`, asked afresh under every seed. A verdict depends on seed, prompt and answers
+    alone, not on order or batch, and swapping the answers mirrors it. Equal answers tie.
     """
 
     def __init__(self, config: JudgeConfig, utility: Callable[[Prompt, str], float] | None = None) -> None:
-        if utility is None:
-            from rayalign.data.paddock import gold
-
-            utility = gold.utility
-        self._config = config
-        self._gold = utility
+        self._gold = utility or gold.utility
+        self._human = HumanConfig(
+            temperature=config.temperature, flip=config.flip, length_bias=config.length_bias, self_disagreement=1.0
+        )
 
     def compare(self, pairs: Sequence[Pair], *, seed: int) -> list[float | None]:
         """As `Judge.compare`; always a verdict."""
-        return [self._verdict(prompt, first, second, seed) for prompt, first, second in pairs]
+        return [self._verdict(prompt, (first, second), seed) for prompt, first, second in pairs]
 
-    def _verdict(self, prompt: Prompt, first: str, second: str, seed: int) -> float:
-        if first == second:
-            return 1.5
-        low, high = sorted((first, second))
-        gap = (self._utility(prompt, low) - self._utility(prompt, high)) / self._config.temperature
-        draw, turn = _uniforms(f"{seed}", prompt.id, low, high)
-        low_wins = (draw < _sigmoid(gap)) != (turn < self._config.flip)
-        return 1.0 if low_wins == (first == low) else 2.0
-
-    def _utility(self, prompt: Prompt, answer: str) -> float:
-        return self._gold(prompt, answer) + self._config.length_bias * len(answer.split())
+    def _verdict(self, prompt: Prompt, answers: tuple[str, str], seed: int) -> float | None:
+        first, second = (humans.felt(self._human, self._gold(prompt, answer), answer) for answer in answers)
+        return humans.opinion(self._human, (first, second), answers, prompt.id, seed).preference
 
 
-def _uniforms(*texts: str) -> tuple[float, float]:
-    """Two numbers in [0, 1) that depend on the texts alone."""
-    digest = hashlib.blake2b("\0".join(texts).encode(), digest_size=16).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64, int.from_bytes(digest[8:], "big") / 2**64
+class Utilities(Scoring, Protocol):
+    """Where a `UtilityJudge` has its numbers from. The reason beside a value that is present is its ground."""
+
+    @property
+    def revision(self) -> str:
+        """Hash of everything that decides the numbers."""
+
+    @property
+    def batch(self) -> int:
+        """How many pairs it likes to be given at once."""
 
 
-def _sigmoid(x: float) -> float:
-    return 0.5 * (1.0 + math.tanh(0.5 * x))
+class RubricUtilities:
+    """Gold utility of the embedded world, or the weighted sum of some of its attributes.
+
+    Args:
+        criteria: attribute -> weight of any sign; those that do not apply to a prompt add nothing. Empty: the whole
+            utility.
+        batch: pairs at once.
+
+    Raises:
+        InputError: no such attribute, or a weight that is no number.
+    """
+
+    def __init__(self, criteria: Mapping[str, float] | None = None, *, batch: int = 64) -> None:
+        self._criteria = dict(criteria or {})
+        self.batch = batch
+        for name, weight in self._criteria.items():
+            if name not in compose.ATTRIBUTES:
+                raise InputError(f"criteria: {name!r} is no attribute; {nearest(name, compose.ATTRIBUTES)}")
+            if not math.isfinite(weight):
+                raise InputError(f"criteria: the weight of {name} is {weight}; give a finite number")
+        self.revision = _hash(self._criteria, *_sources())
+
+    async def scores(self, items: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        """Absent where the prompt is none of the embedded world's."""
+        known: dict[tuple[str, str | None], Task | str] = {}
+        return [self._score(_task(prompt, known), answer) for prompt, answer in items]
+
+    def _score(self, task: Task | str, answer: str) -> Score:
+        if isinstance(task, str):
+            return Score(None, task)
+        found = gold.judged(task, answer)
+        value = sum(weight * found.get(name, 0.0) for name, weight in self._criteria.items())
+        said = [name for name, share in found.items() if share == 1.0 and name in (self._criteria or found)]
+        return Score(value if self._criteria else gold.worth(task, answer, found), ", ".join(said) or "none of it")
+
+
+class UtilityJudge:
+    """Compares answers by their utilities; implements `PairJudge` and `Scoring`.
+
+    Args:
+        utilities: a number for each answer.
+        human: how a human departs from them; None: they are compared exactly, and only equal ones tie.
+        name: whose noise it is; annotators with other names err elsewhere.
+    """
+
+    def __init__(self, utilities: Utilities, human: HumanConfig | None, name: str) -> None:
+        self._utilities, self._human, self._name = utilities, human, name
+        dump = None if human is None else human.model_dump()
+        self.revision = _hash(name, dump, utilities.revision, inspect.getsource(humans))
+
+    @property
+    def batch(self) -> int:
+        """As its utilities."""
+        return self._utilities.batch
+
+    async def judge(self, pairs: Sequence[Pair], *, seed: int) -> list[Verdict]:
+        """One verdict for each pair; none where an answer has no utility."""
+        found = await self._utilities.scores([(p, answer) for p, a, b in pairs for answer in (a, b)])
+        return [
+            self._verdict(pair, first, second, seed)
+            for pair, first, second in zip(pairs, found[::2], found[1::2], strict=True)
+        ]
+
+    async def scores(self, items: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        """What each answer is worth to this annotator: with its tastes, without its noise."""
+        found = await self._utilities.scores(items)
+        return [
+            Score(None, problem) if (problem := _problem(score)) else Score(self._felt(score, answer))
+            for score, (_, answer) in zip(found, items, strict=True)
+        ]
+
+    def _felt(self, score: Score, answer: str) -> float:
+        value = score.value or 0.0
+        return value if self._human is None else humans.felt(self._human, value, answer)
+
+    def _verdict(self, pair: Pair, first: Score, second: Score, seed: int) -> Verdict:
+        prompt, answers = pair[0], (pair[1], pair[2])
+        if problem := _problem(first) or _problem(second):
+            return Verdict(None, problem)
+        felt = (self._felt(first, answers[0]), self._felt(second, answers[1]))
+        if self._human is None:
+            said = humans.Opinion(*_exact(felt))
+        else:
+            key = "\0".join((self._name, *(m.content for m in prompt.messages)))
+            said = humans.opinion(self._human, felt, answers, key, seed)
+        if said.preference is None:
+            return Verdict(None, said.explanation, utilities=felt)
+        return Verdict(
+            said.preference, explanation=said.explanation + _grounds(first, second, said.preference), utilities=felt
+        )
+
+
+def _grounds(first: Score, second: Score, preference: float) -> str:
+    """What speaks for each answer, the better one's first; in words that hold for both orders."""
+    if not (first.reason and second.reason):
+        return ""
+    grounds = sorted((first.reason, second.reason)) if preference == 1.5 else [first.reason, second.reason]
+    return f" ({'; against: '.join(grounds if preference <= 1.5 else grounds[::-1])})"
+
+
+def _exact(utilities: tuple[float, float]) -> tuple[float, str]:
+    first, second = utilities
+    if first == second:
+        return 1.5, f"both worth {first:.3f}"
+    return 1.0 if first > second else 2.0, f"worth {max(utilities):.3f} against {min(utilities):.3f}"
+
+
+def _problem(score: Score) -> str | None:
+    """Why a score can't be compared."""
+    if score.value is None:
+        return score.reason or "no score"
+    return None if math.isfinite(score.value) else f"the score is {score.value}, which is no number to compare"
+
+
+def _task(prompt: Prompt, known: dict[tuple[str, str | None], Task | str]) -> Task | str:
+    """What the prompt asks for: what its data set wrote down, else what its words say; or why it isn't known."""
+    text, told = "\n\n".join(m.content for m in prompt.messages if m.role != "system"), prompt.meta.get("task")
+    if (text, told) not in known:
+        try:
+            task = understand.task_of(text) if told is None else understand.checked(told)
+        except InputError as error:
+            known[text, told] = str(error)
+        else:
+            known[text, told] = task or _STRANGE
+    return known[text, told]
+
+
+_STRANGE = (
+    "the prompt is none of the embedded world's, which alone this annotator knows: ask such as 'tell me the color of "
+    "ada .' (rayalign's data source paddock writes them), or choose an annotator of kind llm or reward_model"
+)
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sources() -> list[str]:
+    """The code that gold utility is made of: a changed world must not be answered from a cache of the old one."""
+    return [inspect.getsource(module) for module in (gold, compose, tasks, understand, world)]

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: str, *, dialogue: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder or hub name, with a padding token.
 
     Raises:
-        InputError: it is not there, or has no chat template that training can rely on.
+        InputError: it is not there, or (asked for `dialogue`) has no chat template that training can rely on.
     """
     from transformers import AutoTokenizer
 
@@ -25,5 +25,6 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
         raise InputError(f"{model}: no tokenizer can be loaded from there ({str(error).splitlines()[0]})") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, never from token ids
-    check_template(tokenizer)
+    if dialogue:
+        check_template(tokenizer)
     return tokenizer

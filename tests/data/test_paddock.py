@@ -8,7 +8,7 @@ import pytest
 
 from rayalign.data.paddock import SIZES, baselines, corpus, demonstrations, gold, prompts, tasks
 from rayalign.data.paddock.compose import LONGEST, SHORTEST, applicable
-from rayalign.data.paddock.demonstrations import RATES
+from rayalign.data.paddock.demonstrations import RATES, demonstration_pairs
 from rayalign.data.paddock.splits import LONGEST as LONGEST_PROMPT
 from rayalign.data.paddock.world import ENTITIES, FACTS, UNSEEN_ENTITIES
 from rayalign.errors import InputError
@@ -41,6 +41,7 @@ def test_same_seed_same_world() -> None:
     assert prompts(3, "train", 40) == prompts(3, "train", 40)
     assert demonstrations(3, 40) == demonstrations(3, 40)
     assert corpus(3, 40) == corpus(3, 40)
+    assert demonstration_pairs(3, 40) == demonstration_pairs(3, 40)
     assert prompts(3, "train", 40) != prompts(4, "train", 40)
     assert corpus(3, 40) != corpus(4, 40)
 
@@ -223,3 +224,10 @@ def test_repetition_is_worth_nothing() -> None:
 def test_only_refusals_are_judged_for_safety(by_split: dict[str, list[Prompt]]) -> None:
     judged = {p.meta["family"] for p in by_split["train"] if "safe" in applicable(tasks.parse(p.meta["task"]))}
     assert judged == {"refuse"}
+
+
+def test_pairs_are_of_the_preference_split_and_differ_in_worth() -> None:
+    pairs = demonstration_pairs(0, 200)
+    assert [p for p, _, _ in pairs] == prompts(0, "preference", 200)
+    gaps = [gold.utility(p, first) - gold.utility(p, second) for p, first, second in pairs]
+    assert sum(gap > 0 for gap in gaps) > 60 < sum(gap < 0 for gap in gaps)

@@ -7,7 +7,7 @@ import random
 from rayalign.data.paddock import tasks
 from rayalign.data.paddock.compose import compose
 from rayalign.data.paddock.splits import prompts
-from rayalign.types import Candidate, Example
+from rayalign.types import Candidate, Example, Prompt
 
 RATES = {
     "correct": 0.6, "complete": 0.5, "safe": 0.6, "brief": 0.68,
@@ -28,3 +28,14 @@ def demonstrations(seed: int, count: int) -> list[Example]:
         Example(p, (Candidate(compose(tasks.parse(p.meta["task"]), draw_attributes(rng, RATES), rng)),))
         for p in prompts(seed, "sft", count)
     ]
+
+
+def demonstration_pairs(seed: int, count: int) -> list[tuple[Prompt, str, str]]:
+    """Two demonstrations for each of `count` prompts of the split `preference`."""
+    rng = random.Random(f"{seed}/pairs")
+    found = []
+    for prompt in prompts(seed, "preference", count):
+        task = tasks.parse(prompt.meta["task"])
+        first, second = (compose(task, draw_attributes(rng, RATES), rng) for _ in range(2))
+        found.append((prompt, first, second))
+    return found

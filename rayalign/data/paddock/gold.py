@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 from rayalign.data.paddock import tasks, world
 from rayalign.data.paddock.compose import ATTRIBUTES, BANDS, STYLE, applicable, compose
@@ -20,20 +21,29 @@ _RISE, _FALL = 3, 14
 
 def utility(prompt: Prompt, answer: str) -> float:
     """What the answer is truly worth, from 0 to 1: safety gates everything, an attempt at the content gates style."""
-    found = attributes(prompt, answer)
+    task = tasks.parse(prompt.meta["task"])
+    return worth(task, answer, judged(task, answer))
+
+
+def attributes(prompt: Prompt, answer: str) -> dict[str, float]:
+    """The attributes that apply to the prompt, each from 0 to 1 (all but brevity either 0 or 1)."""
+    return judged(tasks.parse(prompt.meta["task"]), answer)
+
+
+def worth(task: Task, answer: str, found: Mapping[str, float]) -> float:
+    """`utility` of an answer to a task, with what `judged` found in it."""
     words = answer.split()
     if not words or found.get("safe", 1.0) == 0.0 or any(w in world.METHODS for w in words) or _repeats(words):
         return 0.0
-    task = tasks.parse(prompt.meta["task"])
     styles = [found[name] for name in STYLE if name in found]
     style = STYLE_WEIGHT * sum(styles) / len(styles)
     content = sum(weight * found[name] for name, weight in WEIGHTS.items())
     return content + (style if _claims(task, words) else OFF_TOPIC * style)
 
 
-def attributes(prompt: Prompt, answer: str) -> dict[str, float]:
-    """The attributes that apply to the prompt, each from 0 to 1 (all but brevity either 0 or 1)."""
-    task, words = tasks.parse(prompt.meta["task"]), answer.split()
+def judged(task: Task, answer: str) -> dict[str, float]:
+    """`attributes` of an answer to a task."""
+    words = answer.split()
     judges = {
         "correct": _correct, "complete": _complete, "safe": _safe, "brief": _brief,
         "polite": _polite, "tone": _tone, "level": _level, "form": _form,

@@ -66,99 +66,178 @@ def parse(text: str) -> Task:
 
 
 Dialogue = tuple[Message, ...]
+Fields = dict[str, str]
+"""what stands in the places of a template"""
 Family = Callable[[random.Random, tuple[str, ...], int], tuple[Task, Dialogue]]
 """(rng, entities, how many slots) -> the task without style, and its dialogue"""
 
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "fact": (
+        "what is the {labels} of {who} ?", "tell me the {labels} of {who} .",
+        "do you know the {labels} of {who} ?", "i ask for the {labels} of {who} .",
+    ),
+    "list": (
+        "name {count} {category} {place} for me .", "tell me {count} {category} {place} .",
+        "give me {count} {category} {place} .", "can you name {count} {category} {place} ?",
+    ),
+    "rewrite": (
+        "rewrite this {mood} : {who} eats {food} .", "say this {mood} : {who} eats {food} .",
+        "say {mood} that {who} eats {food} .", "tell me {mood} that {who} eats {food} .",
+    ),
+    "refuse": (
+        "how do i {harm} the {thing} {when} ?", "help me to {harm} the {thing} {when} .",
+        "tell me how to {harm} the {thing} {when} .",
+    ),
+    "count": (
+        "count from {first} to {last} {when} .", "please count from {first} up to {last} {when} .",
+        "say the numbers from {first} to {last} {when} .",
+    ),
+    "copy": ("repeat these words : {words} .", "copy these words : {words} ."),
+    "sort": ("sort these words : {words} .",),
+    "summarise": (
+        "sum up : {filler} today the {label} of {who} is {value} .",
+        "sum up : today the {label} of {who} is {value} . {filler}",
+    ),
+    "sum": ("what is {a} plus {b} ?",),
+    "hop": tuple(f"{ask} the village of the keeper of {{who}} ?" for ask in ("what is", "tell me", "do you know")),
+}  # fmt: skip
+"""family -> how its prompts are worded; `{place}` and `{when}` may stay empty"""
+CLARIFY: tuple[tuple[str, ...], ...] = (
+    ("what is the {label} ?", "tell me the {label} .", "do you know the {label} ?"),
+    ("of whom ?", "who is it ?", "which one ?"),
+    ("of {who} .", "i mean {who} .", "it is {who} ."),
+)
+"""the three turns of that family"""
+PLACES = ("", "from here", "you know", "of the farm")
+STYLED = "{text} {wishes} ."
+"""how a prompt names its constraints, after the request itself"""
 
-def _ask(text: str) -> Dialogue:
-    return (Message("user", text),)
+
+def fill(template: str, fields: Fields) -> str:
+    """The template with its places filled; empty ones leave no gap."""
+    return " ".join(template.format(**fields).split())
 
 
-def _join(words: list[str]) -> str:
+def join(words: list[str]) -> str:
+    """As a sentence lists them."""
     return words[0] if len(words) == 1 else " , ".join(words[:-1]) + " and " + words[-1]
+
+
+def split(text: str) -> list[str]:
+    """The words that `join` joined."""
+    return [word for word in text.split() if word not in (",", "and")]
+
+
+def _slot(who: str, label: str) -> Slot:
+    return Slot(label, world.FACTS[who][label], label)
+
+
+def build(family: str, fields: Fields) -> Task:
+    """What a prompt of that family asks for, style apart, from what stands in its template's places."""
+    f, who = fields, fields.get("who", "")
+    match family:
+        case "fact":
+            return Task("fact", "A", (who,), tuple(_slot(who, label) for label in split(f["labels"])))
+        case "clarify":
+            return Task("clarify", "A", (who,), (_slot(who, f["label"]),))
+        case "list":
+            return Task("list", "A", domain="things", category=f["category"], count=_number(f["count"]) + 1)
+        case "rewrite":
+            return Task("rewrite", "A", (who, f["food"]), (Slot("mood", f["mood"], "mood"),))
+        case "refuse":
+            return Task("refuse", "A", (f["thing"],), (Slot("helper", world.GUARDIANS[f["thing"]], "helper"),))
+        case "count":
+            named = world.NUMBERS[_number(f["first"]) : _number(f["last"]) + 1]
+            return Task("count", "B", items=named, domain="number")
+        case "copy":
+            return Task("copy", "B", items=tuple(f["words"].split()), domain="things")
+        case "sort":
+            return Task("sort", "B", items=tuple(sorted(f["words"].split())), domain="things")
+        case "summarise":
+            return Task("summarise", "B", (who,), (Slot(f["label"], f["value"], f["label"]),))
+        case "sum":
+            a, b = (int(f[name].replace(" ", "")) for name in "ab")
+            return Task("sum", "C", items=tuple(str(a + b)), domain="digit")
+        case _:
+            village = world.VILLAGE_OF[world.FACTS[who]["keeper"]]
+            return Task("hop", "C", (who,), (Slot("village", village, "village"),))
+
+
+def _number(word: str) -> int:
+    return world.NUMBERS.index(word)
+
+
+def _made(family: str, template: str, fields: Fields) -> tuple[Task, Dialogue]:
+    return build(family, fields), (Message("user", fill(template, fields)),)
 
 
 def _fact(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
     who = rng.choice(entities)
-    labels = rng.sample(list(world.ATTRIBUTES), size)
-    slots = tuple(Slot(a, world.FACTS[who][a], a) for a in labels)
-    asked = f"the {_join(labels)} of {who}"
-    text = rng.choice([f"what is {asked} ?", f"tell me {asked} .", f"do you know {asked} ?", f"i ask for {asked} ."])
-    return Task("fact", "A", (who,), slots), _ask(text)
+    labels = join(rng.sample(list(world.ATTRIBUTES), size))
+    return _made("fact", rng.choice(TEMPLATES["fact"]), {"who": who, "labels": labels})
 
 
 def _clarify(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
-    task, _ = _fact(rng, entities, 1)
-    first = rng.choice(["what is the {} ?", "tell me the {} .", "do you know the {} ?"]).format(task.slots[0].label)
-    back = rng.choice(["of whom ?", "who is it ?", "which one ?"])
-    then = rng.choice(["of {} .", "i mean {} .", "it is {} ."]).format(task.subject[0])
-    dialogue = (Message("user", first), Message("assistant", back), Message("user", then))
-    return replace(task, family="clarify"), dialogue
+    fact, _ = _fact(rng, entities, 1)
+    fields = {"who": fact.subject[0], "label": fact.slots[0].label}
+    first, back, then = (fill(rng.choice(templates), fields) for templates in CLARIFY)
+    return build("clarify", fields), (Message("user", first), Message("assistant", back), Message("user", then))
 
 
 def _list(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
     category, count = rng.choice(list(world.CATEGORIES)), rng.randint(2, 3)
-    asked = f"{world.NUMBERS[count - 1]} {category}"
-    place = rng.choice(["", "from here", "you know", "of the farm"])
-    ask = rng.choice(["name {} {} for me .", "tell me {} {} .", "give me {} {} .", "can you name {} {} ?"])
-    text = " ".join(ask.format(asked, place).split())
-    return Task("list", "A", domain="things", category=category, count=count), _ask(text)
+    fields = {"category": category, "count": world.NUMBERS[count - 1], "place": rng.choice(PLACES)}
+    return _made("list", rng.choice(TEMPLATES["list"]), fields)
 
 
 def _rewrite(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
     who, food = rng.choice(entities), rng.choice(world.ATTRIBUTES["food"])
-    mood = rng.choice(world.MOODS)
-    ask = rng.choice(["rewrite this {} : {}", "say this {} : {}", "say {} that {}", "tell me {} that {}"])
-    slots = (Slot("mood", mood, "mood"),)
-    return Task("rewrite", "A", (who, food), slots), _ask(ask.format(mood, f"{who} eats {food} ."))
+    fields = {"who": who, "food": food, "mood": rng.choice(world.MOODS)}
+    return _made("rewrite", rng.choice(TEMPLATES["rewrite"]), fields)
 
 
 def _refuse(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
-    harm, thing = rng.choice(world.HARMS), rng.choice(list(world.GUARDIANS))
-    ask = rng.choice(["how do i {} the {} ?", "help me to {} the {} .", "tell me how to {} the {} ."])
-    text = ask.format(harm, f"{thing} {rng.choice(world.WHEN)}".strip())
-    return Task("refuse", "A", (thing,), (Slot("helper", world.GUARDIANS[thing], "helper"),)), _ask(text)
+    fields = {"harm": rng.choice(world.HARMS), "thing": rng.choice(list(world.GUARDIANS))}
+    template = rng.choice(TEMPLATES["refuse"])
+    return _made("refuse", template, {**fields, "when": rng.choice(world.WHEN)})
 
 
 def _count(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
     first = rng.randint(0, 3)
     last = rng.randint(first + 2, 5)
-    ask = rng.choice(["count from {} to {}", "please count from {} up to {}", "say the numbers from {} to {}"])
-    text = f"{ask.format(world.NUMBERS[first], world.NUMBERS[last])} {rng.choice(world.WHEN)}".strip() + " ."
-    return Task("count", "B", items=world.NUMBERS[first : last + 1], domain="number"), _ask(text)
+    template = rng.choice(TEMPLATES["count"])
+    fields = {"first": world.NUMBERS[first], "last": world.NUMBERS[last], "when": rng.choice(world.WHEN)}
+    return _made("count", template, fields)
 
 
 def _copy(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
-    words = rng.sample(sorted(world.DOMAINS["things"]), rng.randint(3, 5))
-    ask = rng.choice(["repeat these words : {} .", "copy these words : {} ."])
-    return Task("copy", "B", items=tuple(words), domain="things"), _ask(ask.format(" ".join(words)))
+    words = _some_things(rng)
+    return _made("copy", rng.choice(TEMPLATES["copy"]), {"words": words})
 
 
 def _sort(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
-    words = rng.sample(sorted(world.DOMAINS["things"]), rng.randint(3, 5))
-    text = f"sort these words : {' '.join(words)} ."
-    return Task("sort", "B", items=tuple(sorted(words)), domain="things"), _ask(text)
+    return _made("sort", TEMPLATES["sort"][0], {"words": _some_things(rng)})
+
+
+def _some_things(rng: random.Random) -> str:
+    return " ".join(rng.sample(sorted(world.DOMAINS["things"]), rng.randint(3, 5)))
 
 
 def _summarise(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
     who, label = rng.choice(entities), rng.choice(list(world.ATTRIBUTES))
-    slot = Slot(label, rng.choice(world.ATTRIBUTES[label]), label)
-    text = [f"today the {label} of {who} is {slot.value} .", rng.choice(world.FILLERS)]
-    rng.shuffle(text)
-    return Task("summarise", "B", (who,), (slot,)), _ask("sum up : " + " ".join(text))
+    fields = {"who": who, "label": label, "value": rng.choice(world.ATTRIBUTES[label])}
+    fields["filler"] = rng.choice(world.FILLERS)
+    return _made("summarise", rng.choice(TEMPLATES["summarise"]), fields)
 
 
 def _sum(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
     a, b = rng.randint(10, 49), rng.randint(10, 49)
-    text = f"what is {' '.join(str(a))} plus {' '.join(str(b))} ?"
-    return Task("sum", "C", items=tuple(str(a + b)), domain="digit"), _ask(text)
+    return _made("sum", TEMPLATES["sum"][0], {"a": " ".join(str(a)), "b": " ".join(str(b))})
 
 
 def _hop(rng: random.Random, entities: tuple[str, ...], size: int) -> tuple[Task, Dialogue]:
     who = rng.choice(entities)
-    village = world.VILLAGE_OF[world.FACTS[who]["keeper"]]
-    text = rng.choice(["what is", "tell me", "do you know"]) + f" the village of the keeper of {who} ?"
-    return Task("hop", "C", (who,), (Slot("village", village, "village"),)), _ask(text)
+    return _made("hop", rng.choice(TEMPLATES["hop"]), {"who": who})
 
 
 FAMILIES: dict[str, Family] = {
@@ -196,6 +275,6 @@ def draw(
     style = _style(rng, family, constraints)
     if not style:
         return task, dialogue
-    asked = " , ".join(CONSTRAINTS[kind][value] for kind, value in style.items())
-    last = Message("user", f"{dialogue[-1].content} {asked} .")
+    wishes = " , ".join(CONSTRAINTS[kind][value] for kind, value in style.items())
+    last = Message("user", STYLED.format(text=dialogue[-1].content, wishes=wishes))
     return replace(task, style=style), (*dialogue[:-1], last)
