@@ -1,0 +1,155 @@
+"""The annotator's one database: verdicts, claims on work under way, and what was spent."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.schema import CreateTable
+
+from rayalign.errors import InputError, RayalignError
+
+SCHEMA = 1
+_WAIT = 30.0
+"""seconds for another process to let go of the file, and for a connection"""
+_tables = sa.MetaData()
+SCHEMA_TABLE = sa.Table("rayalign_schema", _tables, sa.Column("version", sa.Integer, primary_key=True))
+VERDICTS = sa.Table(
+    "verdict",
+    _tables,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+CLAIMS = sa.Table(
+    "claim",
+    _tables,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("until", sa.Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+SPEND = sa.Table(
+    "spend",
+    _tables,
+    sa.Column("judge", sa.Text, primary_key=True),
+    sa.Column("client", sa.Text, primary_key=True),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("nanodollars", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+)
+RESERVATIONS = sa.Table(
+    "reservation",
+    _tables,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("client", sa.Text, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("nanodollars", sa.BigInteger, nullable=False),
+    sa.Column("until", sa.Double, nullable=False),
+)
+
+
+class Database:
+    """A pool of connections to SQLite (WAL) or PostgreSQL, for many threads; other processes open their own.
+
+    A commit outlives the process at once (kill -9), and a loss of power up to the last few of SQLite's commits.
+
+    Raises:
+        InputError: a URL that can't be used, or a database of another schema.
+        RayalignError: here and in every use: the database is locked, full or gone.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = sa.make_url(url)
+            self._shown = parsed.render_as_string(hide_password=True)
+            self._engine = _engine(parsed)
+        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
+            raise InputError(
+                f"annotator cache: the URL cannot be used ({error}); give sqlite:///FILE, or postgresql+DRIVER://... "
+                "with that driver installed"
+            ) from None
+        self.insert: Any = sqlite.insert if parsed.get_backend_name() == "sqlite" else postgresql.insert
+        """the dialect's insert, which knows ON CONFLICT"""
+        self._create()
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection for queries."""
+        with self._told(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction, committed at the end of the block.
+
+        In SQLite its first statement that writes takes the lock on writing, so what is read after that stays true.
+        """
+        with self._told(), self._engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the database as one sentence."""
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
+            cause = " ".join(str(getattr(error, "orig", None) or error).split())
+            raise RayalignError(
+                f"annotator cache {self._shown}: {cause}; free the disk, stop what locks it or bring the server back, "
+                "and ask again: what was stored is kept"
+            ) from error
+
+    def _create(self) -> None:
+        with self.writing() as connection:
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7206017)")  # creation is not safe of itself
+            for table in _tables.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+            found = connection.execute(sa.select(sa.func.max(SCHEMA_TABLE.c.version))).scalar()
+            if found is None:
+                connection.execute(SCHEMA_TABLE.insert().values(version=SCHEMA))
+        if found not in (None, SCHEMA):
+            self.close()
+            raise InputError(
+                f"annotator cache {self._shown} has schema {found}, and this version of rayalign keeps {SCHEMA}; "
+                "name another database in `cache`"
+            )
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() == "postgresql":
+        return sa.create_engine(
+            url, pool_pre_ping=True, pool_timeout=_WAIT, connect_args={"connect_timeout": int(_WAIT)}
+        )
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        raise sa.exc.ArgumentError("neither a file of SQLite nor PostgreSQL")
+    try:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"annotator cache: {error}; name a file in a folder that can be made") from None
+    engine = sa.create_engine(url, pool_timeout=_WAIT, connect_args={"timeout": _WAIT, "isolation_level": "IMMEDIATE"})
+    sa.event.listen(engine, "connect", _prepare)
+    return engine
+
+
+def _prepare(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    """Readers never wait for a writer (WAL); a commit is written, and synced at checkpoints only."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()

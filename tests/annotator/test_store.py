@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rayalign.annotator.store import VerdictStore, key
+from rayalign.annotator.verdicts import Usage, Verdict
+from rayalign.errors import InputError, RayalignError
+from rayalign.types import Message, Prompt
+
+FULL = Verdict(
+    1.25, None, "kürzer \0 \ud800", {"logprobs": [-0.5, float("-inf")]}, (0.5, -1.0), Usage(10, 2, 1e-4, 0.5)
+)
+WRITER = """
+import sys
+from rayalign.annotator.store import VerdictStore
+from rayalign.annotator.verdicts import Verdict
+store, run, n = VerdictStore(sys.argv[1]), sys.argv[2], 0
+while True:
+    batch = {f"{run}-{n}-{i}": Verdict(1.0 + n % 11 / 10, explanation="x" * 2000) for i in range(8)}
+    store.claim(batch, run, 60.0)
+    store.put_many(batch)
+    sys.stdout.write(f"{n}\\n")
+    sys.stdout.flush()
+    n += 1
+"""
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/made/verdicts.db"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[VerdictStore]:
+    opened = VerdictStore(url)
+    yield opened
+    opened.close()
+
+
+def test_the_key_depends_on_what_decides_a_verdict_alone() -> None:
+    prompt = Prompt("a", (Message("user", "Why?"),), {"task": "qa", "split": "x"})
+    same = Prompt("b", (Message("user", "Why?"),), {"split": "x", "task": "qa"})
+    base = key("r1", (prompt, "yes", "no"), 0)
+    assert base == key("r1", (same, "yes", "no"), 0)
+    assert len(base) == 64
+    others = [
+        key("r2", (prompt, "yes", "no"), 0),
+        key("r1", (prompt, "no", "yes"), 0),
+        key("r1", (prompt, "yes", "no"), 1),
+        key("r1", (prompt, 'yes", "no', ""), 0),
+        key("r1", (Prompt("a", (Message("system", "Why?"),), prompt.meta), "yes", "no"), 0),
+        key("r1", (Prompt("a", prompt.messages, {"task": "qa"}), "yes", "no"), 0),
+    ]
+    assert len({base, *others}) == 7
+
+
+def test_verdicts_come_back_whole_and_the_first_stays(store: VerdictStore, url: str) -> None:
+    store.put_many({"a": FULL, "b": Verdict(2.0, completion="Output (b)")})
+    store.put_many({"a": Verdict(2.0), "c": Verdict(1.5)})
+    again = VerdictStore(url)
+    assert again.get_many(["a", "b", "c", "d"]) == {
+        "a": FULL,
+        "b": Verdict(2.0, completion="Output (b)"),
+        "c": Verdict(1.5),
+    }
+    again.close()
+
+
+@pytest.mark.parametrize("preference", [None, float("nan"), 0.0])
+def test_a_failure_is_never_kept_nor_what_came_with_it(store: VerdictStore, preference: float | None) -> None:
+    with pytest.raises(ValueError, match="only verdicts with a preference"):
+        store.put_many({"a": Verdict(1.0), "b": Verdict(preference, "refused")})
+    assert store.get_many(["a", "b"]) == {}
+
+
+def test_many_keys_at_once(store: VerdictStore) -> None:
+    verdicts = {f"k{i}": Verdict(1.0 + i % 2) for i in range(4500)}
+    assert store.claim(verdicts, "me", 60.0) == set(verdicts)
+    store.put_many(verdicts)
+    assert store.get_many([*verdicts, "absent"]) == verdicts
+
+
+def test_a_claim_is_exclusive_until_released_or_run_out(url: str) -> None:
+    now = [1000.0]
+    store = VerdictStore(url, clock=lambda: now[0])
+    assert store.claim(["a", "b"], "one", 10.0) == {"a", "b"}
+    assert store.claim(["b", "c"], "two", 10.0) == {"c"}
+    assert store.claim(["a"], "one", 10.0) == {"a"}, "its own, renewed"
+    store.release(["a", "b"], "two")
+    assert store.claim(["a", "b"], "two", 10.0) == set()
+    store.put_many({"a": Verdict(1.0)})
+    store.release(["a", "b"], "one")
+    assert store.claim(["a", "b"], "two", 10.0) == {"b"}
+    now[0] += 10.5
+    assert store.claim(["b", "c"], "three", 10.0) == {"b", "c"}
+    store.release(["b"], "two")
+    assert store.claim(["b"], "four", 10.0) == set()
+    store.close()
+
+
+def test_waiting_ends_with_the_verdict_the_release_or_the_deadline(store: VerdictStore) -> None:
+    store.claim(["a", "b", "c"], "other", 60.0)
+
+    async def work() -> None:
+        await asyncio.sleep(0.05)
+        store.put_many({"a": Verdict(1.0)})
+        store.release(["a", "b"], "other")
+
+    async def wait() -> None:
+        worker = asyncio.create_task(work())
+        assert await store.wait(["a", "b"], 10.0) == {"a": Verdict(1.0)}
+        await worker
+        assert store.claim(["a", "b"], "me", 60.0) == {"b"}
+        begun = time.monotonic()
+        assert await store.wait(["c"], 0.1) == {}
+        assert 0.1 <= time.monotonic() - begun < 5.0
+
+    asyncio.run(wait())
+
+
+def test_threads_pay_for_each_pair_once(store: VerdictStore) -> None:
+    keys = [f"k{i}" for i in range(60)]
+    paid: list[str] = []
+
+    def annotate(owner: int) -> dict[str, Verdict]:
+        found: dict[str, Verdict] = {}
+        while missing := set(keys) - found.keys():
+            ours = store.claim(missing, f"o{owner}", 60.0)
+            for k in sorted(ours):
+                paid.append(k)
+                store.put_many({k: Verdict(1.0)})
+            store.release(ours, f"o{owner}")
+            found |= asyncio.run(store.wait(missing, 20.0))
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(annotate, range(4)))
+    assert sorted(paid) == sorted(keys)
+    assert all(found.keys() == set(keys) for found in results)
+
+
+def test_what_was_reported_as_stored_outlives_kill_9(url: str) -> None:
+    reported: dict[str, int] = {}
+    for run in "abc":
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, url, run], stdout=subprocess.PIPE, text=True, env=os.environ
+        )
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "0\n"
+        # further on in a different place of the loop each time
+        threading.Timer(0.05 + 0.037 * ord(run) % 0.1, writer.send_signal, (signal.SIGKILL,)).start()
+        lines = writer.stdout.read().splitlines()
+        assert writer.wait(30) == -signal.SIGKILL
+        reported[run] = max([0, *(int(line) for line in lines)])
+    assert sum(reported.values()) > 0
+    store = VerdictStore(url)
+    for run, last in reported.items():
+        for n in range(last + 2):
+            found = store.get_many([f"{run}-{n}-{i}" for i in range(8)])
+            # the batch under way when the kill came may be there, but only whole
+            assert len(found) == 8 or (n > last and not found)
+            assert all(v == Verdict(1.0 + n % 11 / 10, explanation="x" * 2000) for v in found.values())
+    store.close()
+
+
+def test_processes_may_open_a_new_database_together(url: str) -> None:
+    opening = "import sys\nfrom rayalign.annotator.store import VerdictStore\nVerdictStore(sys.argv[1]).get_many(['a'])"
+    started = [subprocess.Popen([sys.executable, "-c", opening, url]) for _ in range(3)]
+    assert [process.wait(60) for process in started] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("bad", ["nonsense", "sqlite://", "mysql://host/db", "sqlite:////proc/none/x.db"])
+def test_a_url_that_cannot_be_used_is_refused(bad: str) -> None:
+    with pytest.raises(InputError, match="annotator cache: .*; "):
+        VerdictStore(bad)
+
+
+def test_trouble_with_the_file_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.db"
+    path.write_text("not a database, but long enough to be read as one" * 40)
+    with pytest.raises(RayalignError, match="not a database; "):
+        VerdictStore(f"sqlite:///{path}")
+
+
+def test_a_database_of_another_schema_is_refused(store: VerdictStore, url: str) -> None:
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as raw:
+        raw.execute("UPDATE rayalign_schema SET version = 99")
+    with pytest.raises(InputError, match="has schema 99"):
+        VerdictStore(url)

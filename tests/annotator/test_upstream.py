@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from rayalign.annotator.completer import Completion, UpstreamError
+from rayalign.annotator.upstream import OpenAIUpstream
+from rayalign.config.annotators import LLMJudgeConfig
+from rayalign.errors import InputError
+from tests.annotator.stub_upstream import Stub
+
+KEY = "sk-very-secret-0123456789"
+PAIR = [
+    {"role": "system", "content": "Compare."},
+    {"role": "user", "content": "# Output (a)\nshort\n\n# Output (b)\nmuch longer\n\n# Which is best?"},
+]
+ARGUMENTS = {"max_tokens": 10, "temperature": 0.0}
+
+
+class Time:
+    """A clock that jumps to where the next sleeper wakes."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+        self._ends: list[float] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        end = self.now + seconds
+        self.slept.append(seconds)
+        self._ends.append(end)
+        while self.now < end:
+            await asyncio.sleep(0.002)
+            if end == min(self._ends):
+                self.now = end
+        self._ends.remove(end)
+
+
+@pytest.fixture(autouse=True)
+def key_in_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("STUB_KEY", KEY)
+    yield
+
+
+def configured(stub: Stub, **fields: Any) -> LLMJudgeConfig:
+    prices = {"price_per_prompt_token": 0.01, "price_per_completion_token": 0.1}
+    return LLMJudgeConfig(
+        kind="llm", model="judge", base_url=stub.url, key_variable="STUB_KEY", **{"timeout": 20.0, **prices, **fields}
+    )
+
+
+def ask(
+    config: LLMJudgeConfig, prompts: list[Any], arguments: dict[str, Any] | None = None, time: Time | None = None
+) -> tuple[list[Completion | BaseException], Time]:
+    """All prompts at once, over a clock that sleeping moves, at half of the jitter."""
+    time = time or Time()
+
+    async def run() -> list[Completion | BaseException]:
+        upstream = OpenAIUpstream(config, clock=time.clock, wall=lambda: 1e9, sleep=time.sleep, jitter=lambda: 0.5)
+        calls = (upstream.complete(prompt, arguments or ARGUMENTS) for prompt in prompts)
+        try:
+            return await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            await upstream.close()
+
+    return asyncio.run(run()), time
+
+
+def good(answers: list[Completion | BaseException]) -> list[Completion]:
+    assert all(isinstance(a, Completion) for a in answers), answers
+    return [a for a in answers if isinstance(a, Completion)]
+
+
+def test_a_reply_with_its_cost_and_the_request_as_given() -> None:
+    with Stub(key=KEY) as stub:
+        (reply,) = good(ask(configured(stub), [PAIR], {**ARGUMENTS, "logit_bias": {"5": 1}})[0])
+    assert stub.bodies == [{**ARGUMENTS, "logit_bias": {"5": 1}, "model": "judge", "messages": PAIR}]
+    assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("Output (b)", 14, 2)
+    assert reply.price == pytest.approx(14 * 0.01 + 2 * 0.1)
+    assert reply.choice["message"]["content"] == "Output (b)"
+
+
+def test_a_text_asks_the_legacy_route_and_logprobs_come_whole() -> None:
+    with Stub() as stub:
+        (legacy,) = good(ask(configured(stub), [PAIR[1]["content"]])[0])
+        (scored,) = good(ask(configured(stub), [PAIR], {"logprobs": True, "top_logprobs": 5})[0])
+    assert stub.bodies[0]["prompt"] == PAIR[1]["content"]
+    assert legacy.text == legacy.choice["text"] == "Output (b)"
+    assert scored.text == "M"
+    assert [t["token"] for t in scored.choice["logprobs"]["content"][0]["top_logprobs"]] == ["M", "m"]
+    assert stub.bodies[1]["max_tokens"] == 100  # the config's, since the request named none
+
+
+def test_the_text_of_a_tool_call_is_its_arguments() -> None:
+    with Stub() as stub:
+        tool = {"type": "function", "function": {"name": "rank", "parameters": {}}}
+        (reply,) = good(ask(configured(stub), [PAIR], {"tools": [tool]})[0])
+    assert json.loads(reply.text)["ordered_models"][0] == {"model": "M", "rank": 1}
+    assert reply.choice["message"]["content"] is None
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "broken", "empty", "reset", "cut", "408"])
+def test_trouble_is_retried_with_growing_pauses_under_one_key(fault: str) -> None:
+    with Stub(script=[fault, fault, fault]) as stub:
+        answers, time = ask(configured(stub), [PAIR])
+    (reply,) = good(answers)
+    assert reply.text == "Output (b)"
+    assert time.slept == [0.125, 0.25, 0.5]
+    assert reply.seconds == pytest.approx(0.875)
+    assert len(stub.keys) == 4
+    assert len(set(stub.keys)) == 1
+    assert stub.report()["double_billed"] == stub.report()["resent"] == 0
+
+
+def test_empty_answers_are_paid_for_too() -> None:
+    with Stub(script=["empty"]) as stub:
+        (reply,) = good(ask(configured(stub), [PAIR])[0])
+    assert (reply.prompt_tokens, reply.completion_tokens) == (28, 2)
+    assert reply.price == pytest.approx(28 * 0.01 + 2 * 0.1)
+
+
+def test_a_hanging_endpoint_is_given_up_after_the_timeout() -> None:
+    with Stub(script=["hang"]) as stub:
+        (reply,) = good(ask(configured(stub, timeout=0.3), [PAIR])[0])
+    assert reply.text == "Output (b)"
+    assert stub.report()["double_billed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "pause"),
+    [("7", 7.0), ("0.5", 0.5), (formatdate(1e9 + 9, usegmt=True), 9.0), ("soon", 0.125), ("-3", 0.125)],
+)
+def test_retry_after_is_honoured(header: str, pause: float) -> None:
+    with Stub(script=["429"], retry_after=header) as stub:
+        answers, time = ask(configured(stub), [PAIR])
+    assert good(answers)
+    assert time.slept == [pytest.approx(pause)]
+
+
+def test_retries_and_the_deadline_bound_a_call() -> None:
+    with Stub(script=["500"] * 3) as stub:
+        answers, _ = ask(configured(stub, retries=2), [PAIR])
+        assert isinstance(answers[0], UpstreamError)
+        assert "no answer in 3 attempts" in str(answers[0])
+        assert "status 500" in str(answers[0])
+    with Stub(script=["429"], retry_after="600") as stub:
+        answers, time = ask(configured(stub), [PAIR])
+    assert "status 429, to be asked again in 600 s" in str(answers[0])
+    assert time.slept == []
+
+
+@pytest.mark.parametrize(
+    ("status", "says"), [("400", "trouble"), ("404", "trouble"), ("403", "refused the key in STUB")]
+)
+def test_other_refusals_fail_at_once_without_the_key(status: str, says: str) -> None:
+    with Stub(script=[status]) as stub:
+        answers, _ = ask(configured(stub), [PAIR])
+    assert isinstance(answers[0], UpstreamError)
+    assert f"status {status}" in str(answers[0])
+    assert says in str(answers[0])
+    assert KEY not in repr(answers[0])
+    assert answers[0].__suppress_context__
+    assert len(stub.keys) == 1
+
+
+def test_a_wrong_key_is_never_repeated() -> None:
+    with Stub(key="another") as stub:
+        answers, _ = ask(configured(stub), [PAIR])
+    assert "refused the key in STUB_KEY" in str(answers[0])
+    assert KEY not in str(answers[0])
+
+
+def test_no_more_requests_in_flight_than_configured() -> None:
+    with Stub(latency=0.05, shares={"500": 0.3}) as stub:
+        answers, _ = ask(configured(stub, concurrency=4), [f"prompt {i}" for i in range(60)])
+        assert len(good(answers)) == 60
+        report = stub.report()
+    assert stub.most_at_once == 4
+    assert report["served"] == report["billed"] == 60
+    assert report["resent"] == 0
+
+
+def test_an_outage_is_sat_out_behind_the_breaker() -> None:
+    with Stub(script=["503"] * 12) as stub:
+        answers, time = ask(configured(stub, concurrency=20), [f"prompt {i}" for i in range(10)])
+    assert len(good(answers)) == 10
+    assert len(stub.keys) == 12 + 10
+    assert time.now >= 1.0  # the first retries alone would have been over before
+
+
+def test_while_the_breaker_is_open_calls_wait_up_to_their_deadline() -> None:
+    with Stub(shares={"503": 1.0}) as stub:
+        answers, time = ask(configured(stub, concurrency=20, deadline=20.0), [f"prompt {i}" for i in range(12)])
+    assert all(isinstance(a, UpstreamError) for a in answers)
+    assert any("the endpoint is down" in str(a) for a in answers)
+    assert len(stub.keys) < 12 + 8
+    assert time.now >= 15.0
+
+
+def test_the_most_that_a_request_can_cost() -> None:
+    with Stub() as stub:
+        upstream = OpenAIUpstream(configured(stub))
+        most = upstream.most(PAIR, ARGUMENTS)
+        (reply,) = good(ask(configured(stub), [PAIR])[0])
+    assert most.completion_tokens == 10
+    assert reply.prompt_tokens < most.prompt_tokens <= sum(len(t["content"]) for t in PAIR) + 80
+    assert most.price == pytest.approx(most.prompt_tokens * 0.01 + 1.0)
+
+
+def test_a_missing_key_or_a_wrong_address_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB_KEY", " ")
+    config = LLMJudgeConfig(kind="llm", model="judge", base_url="localhost:80", key_variable="STUB_KEY")
+    with pytest.raises(InputError, match="variable STUB_KEY holds no key"):
+        OpenAIUpstream(config)
+    monkeypatch.setenv("STUB_KEY", KEY)
+    with pytest.raises(InputError, match="base_url 'localhost:80' is no address"):
+        OpenAIUpstream(config)
