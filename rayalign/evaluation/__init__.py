@@ -1,8 +1,31 @@
-"""Win rates and intervals, pure numpy; importable by anyone's own code."""
+"""Win rates, agreement, ratings and their intervals, pure numpy; importable by anyone's own code."""
 
+from rayalign.evaluation.agreement import Agreement as Agreement
+from rayalign.evaluation.agreement import BothOrders as BothOrders
+from rayalign.evaluation.agreement import agreement as agreement
+from rayalign.evaluation.agreement import both_orders as both_orders
+from rayalign.evaluation.agreement import cohen_kappa as cohen_kappa
+from rayalign.evaluation.agreement import cohen_kappa_interval as cohen_kappa_interval
+from rayalign.evaluation.agreement import fleiss_kappa as fleiss_kappa
+from rayalign.evaluation.agreement import fleiss_kappa_interval as fleiss_kappa_interval
+from rayalign.evaluation.frontier import FrontierPoint as FrontierPoint
+from rayalign.evaluation.frontier import OverOptimisation as OverOptimisation
+from rayalign.evaluation.frontier import Turn as Turn
+from rayalign.evaluation.frontier import frontier as frontier
+from rayalign.evaluation.frontier import overoptimisation as overoptimisation
 from rayalign.evaluation.intervals import Interval as Interval
 from rayalign.evaluation.intervals import mean_interval as mean_interval
 from rayalign.evaluation.intervals import paired_difference as paired_difference
 from rayalign.evaluation.intervals import share_interval as share_interval
+from rayalign.evaluation.length_control import Coefficients as Coefficients
+from rayalign.evaluation.length_control import LengthControlled as LengthControlled
+from rayalign.evaluation.length_control import joint_difficulty as joint_difficulty
+from rayalign.evaluation.length_control import length_controlled as length_controlled
+from rayalign.evaluation.ratings import Rating as Rating
+from rayalign.evaluation.ratings import bradley_terry as bradley_terry
+from rayalign.evaluation.winrate import PairedTest as PairedTest
 from rayalign.evaluation.winrate import WinRate as WinRate
+from rayalign.evaluation.winrate import compare_win_rates as compare_win_rates
+from rayalign.evaluation.winrate import minimum_prompts as minimum_prompts
 from rayalign.evaluation.winrate import win_rate as win_rate
+from rayalign.evaluation.winrate import win_rate_interval as win_rate_interval

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ def mean_interval(
     if not present.any():
         raise InputError("interval: every value is absent; look at the scorer's failures")
     names = range(len(numbers)) if clusters is None else clusters
-    sums_C, counts_C = _cluster_sums(numbers, present, names)
+    sums_C, counts_C = cluster_sums(numbers, present, names)
     means = _resampled_means(sums_C, counts_C, np.random.default_rng(seed))
     low, high = np.percentile(means, (2.5, 97.5)) if len(sums_C) > 1 else (np.nan, np.nan)
     return Interval(float(sums_C.sum() / counts_C.sum()), float(low), float(high), len(sums_C))
@@ -73,14 +73,49 @@ def share_interval(share: float, n: int) -> Interval:
     return Interval(share, centre - half, centre + half, n)
 
 
-def _cluster_sums(
+def bootstrap(
+    statistic: Callable[[npt.NDArray[np.float64]], npt.ArrayLike],
+    clusters: Sequence[Hashable],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> npt.NDArray[np.float64]:
+    """The statistic on resampled data, one row for each resample; NaN where a single cluster tells nothing.
+
+    Args:
+        statistic: given how often each value was drawn (its cluster's count), what is computed of them.
+        clusters: for each value what it shares its chance with; whole clusters are resampled.
+    """
+    numbers, n = numbered(clusters)
+    if n < 2:
+        return np.full((1, *np.shape(statistic(np.ones(len(numbers))))), np.nan)
+    rng = np.random.default_rng(seed)
+    return np.array(
+        [statistic(rng.multinomial(n, np.full(n, 1 / n))[numbers].astype(np.float64)) for _ in range(resamples)]
+    )
+
+
+def bounds(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The middle 95% of resampled values; NaN where more than one in forty of them is undefined."""
+    if np.isnan(values).mean() > 0.025:
+        return math.nan, math.nan
+    low, high = np.nanpercentile(values, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def numbered(clusters: Sequence[Hashable]) -> tuple[npt.NDArray[np.int64], int]:
+    """Each value's cluster as a number in order of appearance, and how many clusters there are."""
+    index: dict[Hashable, int] = {}
+    return np.array([index.setdefault(name, len(index)) for name in clusters], dtype=np.int64), len(index)
+
+
+def cluster_sums(
     numbers: npt.NDArray[np.float64], present: npt.NDArray[np.bool_], names: Sequence[Hashable]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The sum and the count of each cluster's values, in order of appearance."""
     if len(names) != len(numbers):
         raise InputError(f"interval: {len(names)} clusters for {len(numbers)} values; name one for each")
-    index: dict[Hashable, int] = {}
-    kept = [index.setdefault(name, len(index)) for name, here in zip(names, present, strict=True) if here]
+    kept, _ = numbered([name for name, here in zip(names, present, strict=True) if here])
     return np.bincount(kept, numbers[present]).astype(np.float64), np.bincount(kept).astype(np.float64)
 
 

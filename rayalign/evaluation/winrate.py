@@ -1,13 +1,19 @@
-"""The win rate as AlpacaEval publishes it (github.com/tatsu-lab/alpaca_eval, leaderboards 1 and 2)."""
+"""The win rate as AlpacaEval publishes it (github.com/tatsu-lab/alpaca_eval, leaderboards 1 and 2) and its doubt."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from rayalign.errors import InputError
+from rayalign.evaluation.intervals import Interval, cluster_sums, mean_interval, paired_difference
+
+_FLIPS = 10_000
 
 
 class WinRate(NamedTuple):
@@ -24,6 +30,17 @@ class WinRate(NamedTuple):
     n_total: int
 
 
+class PairedTest(NamedTuple):
+    """Two models against one baseline on the same prompts."""
+
+    difference: Interval
+    """of the win rates, first less second, in percent points"""
+    p_value: float
+    """two-sided, by sign flips of whole clusters: how often chance alone makes a difference this large"""
+    deviation: float
+    """standard deviation of a prompt's difference, in percent points; what `minimum_prompts` asks for"""
+
+
 def win_rate(preferences: Iterable[float | None]) -> WinRate:
     """The win rate of the second answers over the first.
 
@@ -34,18 +51,15 @@ def win_rate(preferences: Iterable[float | None]) -> WinRate:
     Raises:
         InputError: no verdict at all, or a number outside the convention.
     """
-    given = np.array([np.nan if p is None else p for p in preferences], dtype=np.float64)
-    verdicts = given[~np.isnan(given)]
-    verdicts = np.where(verdicts == 0.0, 1.5, verdicts)
-    if not verdicts.size:
+    given = shares(preferences)
+    won = given[~np.isnan(given)]
+    if not won.size:
         raise InputError("win rate: no preference has a verdict; look at the judge's failures")
-    if verdicts.min() < 1.0 or verdicts.max() > 2.0:
-        raise InputError("win rate: a preference must be between 1 (baseline) and 2 (model), or 0 for a draw")
-    n = verdicts.size
-    wins, draws = int((verdicts > 1.5).sum()), int((verdicts == 1.5).sum())
-    error = verdicts.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+    n = won.size
+    wins, draws = int((won > 0.5).sum()), int((won == 0.5).sum())
+    error = won.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
     return WinRate(
-        win_rate=float(100.0 * (verdicts - 1.0).mean()),
+        win_rate=float(100.0 * won.mean()),
         standard_error=float(100.0 * error),
         discrete_win_rate=100.0 * (wins + 0.5 * draws) / n,
         n_wins=wins,
@@ -53,3 +67,67 @@ def win_rate(preferences: Iterable[float | None]) -> WinRate:
         n_draws=draws,
         n_total=n,
     )
+
+
+def shares(preferences: Iterable[float | None]) -> npt.NDArray[np.float64]:
+    """Preferences as the second answer's share of a win, in [0, 1]; NaN where there is no verdict.
+
+    Raises:
+        InputError: a number outside the convention.
+    """
+    given = np.array([np.nan if p is None else p for p in preferences], dtype=np.float64)
+    given = np.where(given == 0.0, 1.5, given)
+    if ((given < 1.0) | (given > 2.0)).any():
+        raise InputError("win rate: a preference must be between 1 (baseline) and 2 (model), or 0 for a draw")
+    return given - 1.0
+
+
+def win_rate_interval(
+    preferences: Iterable[float | None], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
+) -> Interval:
+    """The win rate in percent with its 95% interval; `clusters` names each preference's prompt."""
+    return mean_interval((100.0 * shares(preferences)).tolist(), clusters, seed=seed)
+
+
+def compare_win_rates(
+    a: Sequence[float | None], b: Sequence[float | None], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
+) -> PairedTest:
+    """Whether two models fare differently against one baseline, given their preferences on the same prompts in order.
+
+    Raises:
+        InputError: different lengths, no prompt on which both have a verdict, a number outside the convention.
+    """
+    ours, theirs = 100.0 * shares(a), 100.0 * shares(b)
+    difference = paired_difference(ours.tolist(), theirs.tolist(), clusters, seed=seed)
+    gaps = ours - theirs
+    present = ~np.isnan(gaps)
+    sums, _ = cluster_sums(gaps, present, range(len(gaps)) if clusters is None else clusters)
+    deviation = float(gaps[present].std(ddof=1)) if present.sum() > 1 else math.nan
+    return PairedTest(difference, _sign_flip_p(sums, seed), deviation)
+
+
+def minimum_prompts(deviation: float, difference: float, *, power: float = 0.8) -> int:
+    """How many prompts show a true difference at the 5% level with the given power.
+
+    Args:
+        deviation: of one prompt's value: a paired difference's, or sqrt(n) times a win rate's standard error.
+        difference: the one wished for, in the same unit.
+
+    Raises:
+        InputError: a difference that is not positive.
+    """
+    if not difference > 0.0:
+        raise InputError(f"minimum sample: a difference must be more than 0, not {difference}")
+    z = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(power)
+    return max(2, math.ceil((z * deviation / difference) ** 2))
+
+
+def _sign_flip_p(sums_C: npt.NDArray[np.float64], seed: int) -> float:
+    """Every pattern of signs where they are few, else a sample of them with the observed one counted in."""
+    n, observed = len(sums_C), abs(sums_C.sum()) * (1.0 - 1e-12)
+    if 2**n <= _FLIPS:
+        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float((np.abs(signs @ sums_C) >= observed).mean())
+    rng = np.random.default_rng(seed)
+    extreme = sum(abs(rng.choice((-1.0, 1.0), size=n) @ sums_C) >= observed for _ in range(_FLIPS))
+    return float((1 + extreme) / (1 + _FLIPS))

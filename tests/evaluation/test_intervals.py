@@ -7,6 +7,7 @@ import pytest
 
 from rayalign.errors import InputError
 from rayalign.evaluation import mean_interval, paired_difference, share_interval
+from rayalign.evaluation.intervals import bootstrap, bounds
 
 
 def test_close_to_the_normal_interval() -> None:
@@ -71,3 +72,21 @@ def test_the_interval_of_a_share_is_wilsons() -> None:
     # centre (p + z2/2n) / (1 + z2/n), half z / (1 + z2/n) * sqrt(p(1 - p)/n + z2/4n2), with z2 = 3.8415
     assert share_interval(0.5, 100) == pytest.approx((0.5, 0.40383, 0.59617, 100), abs=1e-5)
     assert share_interval(0.0, 10)[1:3] == pytest.approx((0.0, 0.27753), abs=1e-5)
+
+
+def test_bootstrap_of_any_statistic_is_that_of_the_mean() -> None:
+    values = np.repeat(np.random.default_rng(4).normal(0.0, 1.0, 200), 2)
+    clusters = np.repeat(np.arange(200), 2).tolist()
+    drawn = bootstrap(lambda w: np.average(values, weights=w), clusters)
+    known = mean_interval(values.tolist(), clusters)
+    assert bounds(drawn) == pytest.approx((known.low, known.high), abs=0.02)
+    assert np.isnan(bounds(bootstrap(lambda w: w.sum(), ["a", "a"]))).all()
+
+
+def test_bounds_bear_few_undefined_resamples_only() -> None:
+    drawn = np.linspace(0.0, 1.0, 1001)
+    assert bounds(drawn) == pytest.approx((0.025, 0.975))
+    drawn[:20] = np.nan
+    assert bounds(drawn)[1] == pytest.approx(0.975, abs=0.01)
+    drawn[:30] = np.nan
+    assert np.isnan(bounds(drawn)).all()

@@ -1,0 +1,104 @@
+"""Outputs measured without a judge: perplexity by an independent model, reward by any reward model (RRHF's axes)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rayalign.algorithms.ops import token_tensors
+from rayalign.config import LearnerConfig
+from rayalign.data.chat import encode_example
+from rayalign.data.collate import EncodedRow, collate_examples
+from rayalign.data.tokenizer import load_tokenizer
+from rayalign.errors import InputError
+from rayalign.evaluation.head_to_head import output_rows
+from rayalign.evaluation.intervals import Interval, mean_interval
+from rayalign.evaluation.tables import prompt_of
+from rayalign.models.frozen import Frozen
+from rayalign.types import Batch, Message, Prompt, Score
+
+Items = Sequence[tuple[Prompt, str]]
+_CHUNK = 32
+"""answers read at once"""
+
+
+class Quality(NamedTuple):
+    """One file's mean over its answers."""
+
+    name: str
+    """the generators, else the file's name"""
+    interval: Interval
+    """clustered by prompt"""
+    absent: dict[str, int]
+    """why answers have no score, the commonest reason first"""
+
+
+def quality(path: Path, scores: Callable[[Items], list[Score]], *, exponential: bool = False) -> Quality:
+    """The mean score of a file of outputs in AlpacaEval's schema, or exp of it; a prompt may have several answers.
+
+    Raises:
+        InputError: no such file, a bad row, or no answer that can be scored.
+    """
+    rows = list(output_rows(path))
+    prompts = [prompt_of(row) for row in rows]
+    items = [(Prompt(p, (Message("user", p),)), row["output"]) for p, row in zip(prompts, rows, strict=True)]
+    found = [score for i in range(0, len(items), _CHUNK) for score in scores(items[i : i + _CHUNK])]
+    absent = Counter(score.reason or "" for score in found if score.value is None)
+    if len(found) == absent.total():
+        raise InputError(f"{path}: no answer can be scored: {next(iter(absent))}")
+    names = dict.fromkeys(str(row.get("generator") or path.name.partition(".")[0]) for row in rows)
+    interval = mean_interval([score.value for score in found], prompts)
+    if exponential:
+        mean, low, high = np.exp(interval[:3]).tolist()
+        interval = Interval(mean, low, high, interval.n)
+    return Quality(", ".join(names), interval, dict(absent.most_common()))
+
+
+class NegativeLogprob:
+    """A causal model as what scores an answer: the mean negative log-prob of its tokens given the prompt [nats].
+
+    With a chat template the answer stands in its dialogue and ends with its end token; without one it follows prompt
+    and empty line as plain text.
+
+    Raises:
+        InputError: no such model.
+    """
+
+    def __init__(self, path: str, *, context: int) -> None:
+        self._model = Frozen(path, "causal", LearnerConfig())
+        self._tokenizer = load_tokenizer(path, dialogue=False)
+        self._context = min(context, self._tokenizer.model_max_length)
+
+    def scores(self, items: Items) -> list[Score]:
+        """One for each answer; absent where it is empty, too long or not finite."""
+        rows = [self._encode(prompt, answer) for prompt, answer in items]
+        found = [Score(None, problem) if (problem := self._problem(row)) else None for row in rows]
+        kept = [i for i, score in enumerate(found) if score is None]
+        if kept:
+            rollouts = collate_examples([rows[i] for i in kept], self._tokenizer.pad_token_id or 0)
+            mask_BT = rollouts.policy_mask_BT
+            logprobs_BT = self._model.evaluate(Batch(token_tensors(rollouts), rollouts.group_B)).logprobs_BT
+            assert logprobs_BT is not None
+            means = ((logprobs_BT * mask_BT).sum(1) / mask_BT.sum(1)).tolist()
+            for i, mean in zip(kept, means, strict=True):
+                found[i] = Score(-mean) if math.isfinite(mean) else Score(None, "the log-probs are not finite")
+        return [score for score in found if score is not None]
+
+    def _problem(self, row: EncodedRow) -> str | None:
+        if not any(row.mask):
+            return "the answer is empty"
+        return None if len(row.token_ids) <= self._context else f"longer than {self._context} tokens with its prompt"
+
+    def _encode(self, prompt: Prompt, answer: str) -> EncodedRow:
+        if not answer:
+            return EncodedRow((), (), group=0)
+        if self._tokenizer.chat_template:
+            return EncodedRow(*encode_example(self._tokenizer, prompt, answer), group=0)
+        head = self._tokenizer(f"{prompt.messages[-1].content}\n\n").input_ids
+        tail = self._tokenizer(answer, add_special_tokens=False).input_ids
+        return EncodedRow((*head, *tail), [False] * len(head) + [True] * len(tail), group=0)
