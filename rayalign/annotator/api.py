@@ -6,12 +6,14 @@ tie, null no verdict.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rayalign.types import Message, Prompt
 
+POOL = "pool"
+"""the name under which one annotator is drawn for each instruction"""
 MAX_ROWS = 4096
 """of one request"""
 MAX_TEXT = 200_000
@@ -56,6 +58,11 @@ class Item(Model):
     def _asks_something(self) -> Item:
         if self.messages is not None and (self.instruction or self.input or not self.messages):
             raise ValueError("give either instruction (and input) or messages, and at least one message")
+        texts = [m.content for m in self.messages or ()] + [*self.meta, *self.meta.values()]
+        if any(len(text) > MAX_TEXT for text in texts):
+            raise ValueError(f"a message or meta value is longer than {MAX_TEXT} characters")
+        if any("\ud800" <= c <= "\udfff" for text in texts for c in text):
+            raise ValueError("a message or meta value holds half of a surrogate pair, which is no text")
         return self
 
 
@@ -79,7 +86,7 @@ class RankItem(Item):
 
 
 class _Request(Model):
-    annotator: str = "pool"
+    annotator: str = POOL
     """a name of GET /v1/annotators; `pool`: one is drawn for each instruction"""
     seed: int = Field(default=0, ge=0, lt=2**63)
 
@@ -149,6 +156,8 @@ class Annotation(Model):
     """the judge saw the second answer first"""
     consistent: bool | None = None
     """whether both orders gave the same verdict, where both were judged"""
+    first_shown: float | None = None
+    """how far they went to the answer shown first: 0 never, 1 both times"""
     raw_completion: str | dict[str, Any] | None = None
     """what the language model wrote, in the order that it saw"""
     price: float = 0.0
@@ -185,6 +194,57 @@ class AnnotatorInfo(Model):
     """whether /v1/scores takes it"""
     pooled: bool
     """whether `pool` draws it"""
+
+
+class Cell(Model):
+    """Two labellers on the pairs that both gave a verdict on."""
+
+    a: str
+    b: str
+    n: int
+    agreement: float | None
+    """share of the same verdict of three: first, tie, second"""
+    kappa: float | None
+    """Cohen's; None where it is undefined, as between two who always say the same one thing"""
+    low: float | None
+    """95% interval of kappa, bootstrap over prompts; None below 10 pairs, and where resampling shows no spread"""
+    high: float | None
+
+
+class Fleiss(Model):
+    """The agreement of all people, on the pairs that had the commonest number of them."""
+
+    kappa: float | None
+    low: float | None
+    """as of a `Cell`"""
+    high: float | None
+    n: int
+    raters: int
+
+
+class AgreementReply(Model):
+    """Everyone against everyone; a preference counts as first (below 1.5), tie or second."""
+
+    queue: str
+    humans: tuple[str, ...]
+    annotators: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    fleiss: Fleiss | None
+
+
+class Rank(Model):
+    """How often a generator's answers win, by one judge's verdicts."""
+
+    judge: str
+    kind: Literal["human", "annotator"]
+    """human: all people together"""
+    generator: str
+    win_rate: float = Field(description="percent; a tie is half a win")
+    low: float
+    """95% interval, bootstrap over prompts (Wilson's where all prompts say the same)"""
+    high: float
+    n: int
+    """verdicts"""
 
 
 class Problem(Model):

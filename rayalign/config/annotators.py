@@ -109,9 +109,10 @@ class HostedJudgeConfig(PromptedConfig):
 
     kind: Literal["vllm"]
     model: str
-    engines: PositiveInt = 1
+    replicas: PositiveInt = 1
     context: PositiveInt = 2048
-    engine: Literal["auto", "vllm", "local"] = "auto"
+    """longest prompt and answer together [tokens]"""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
     cpus: PositiveFloat = 1.0
     gpus: NonNegativeFloat = 0.0
 
@@ -170,6 +171,8 @@ class ServiceConfig(Section):
 
     host: str = "127.0.0.1"
     port: NonNegativeInt = Field(default=8900, lt=65536)
+    cpus: NonNegativeFloat = 1.0
+    """of one replica of the front"""
     replicas: PositiveInt = 1
     max_replicas: PositiveInt | None = None
     """above `replicas`: autoscaling up to so many"""

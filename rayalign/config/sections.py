@@ -145,8 +145,17 @@ class TrackingConfig(Section):
     """rows of the sample table kept each iteration"""
 
 
+class AnnotatorUse(Section):
+    """The annotator service that stages ask by `annotator: NAME`, or as `reward: annotator:NAME`."""
+
+    url: str | None = None
+    """a running one; its token is read from RAYALIGN_TOKEN. None: the run starts one for itself"""
+    file: str | None = None
+    """pool of the run's own service; None: the embedded one"""
+
+
 class JudgeConfig(Section):
-    """Who compares two answers."""
+    """Who compares two answers, in this process."""
 
     kind: Literal["rubric"] = "rubric"
     temperature: PositiveFloat = 0.1

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from rayalign.config.sections import (
+    AnnotatorUse,
     CandidateSource,
     ClusterConfig,
     DataConfig,
@@ -50,8 +51,9 @@ class TrainStage(Section):
     reference: str | None = None
     """None: as `model`"""
     reward: str | None = None
+    """a model, or `annotator:NAME` of the annotator service"""
     critic: str | None = None
-    """None: as `reward` where there is one (warm start), else as `model`"""
+    """None: as `reward` where that is a model (warm start), else as `model`"""
     data: DataConfig = DataConfig()
     examples: str | None = None
     """`stage:NAME` of a generate or annotate stage, in the place of `data`"""
@@ -106,6 +108,9 @@ class AnnotateStage(Section):
     examples: str
     """`stage:NAME` of a generate stage"""
     judge: JudgeConfig = JudgeConfig()
+    """compares in this process"""
+    annotator: str | None = None
+    """in the place of `judge`, a name of the annotator service"""
     pairs: PositiveInt = 1
     """pairs drawn from each group"""
 
@@ -120,6 +125,8 @@ class EvaluateStage(Section):
     metric: Literal["gold_utility", "reward"] = "gold_utility"
     reward: str | None = None
     """the reward model, for the metric of that name"""
+    annotator: str | None = None
+    """compares each model with those of `against`, over the annotator service; one more win rate"""
     perplexity: str | None = None
     """an independent model that measures the answers' perplexity"""
     data: DataConfig = DataConfig(split="test")
@@ -145,4 +152,5 @@ class Job(Section):
     cluster: ClusterConfig = ClusterConfig()
     rollout: RolloutConfig = RolloutConfig()
     tracking: TrackingConfig = TrackingConfig()
+    annotator: AnnotatorUse = AnnotatorUse()
     stages: dict[str, Stage] = Field(min_length=1)

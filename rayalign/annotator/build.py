@@ -1,0 +1,108 @@
+"""From the file of a pool to its annotators. Models of their own are reached through what the caller brings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from rayalign.annotator import alpaca_config
+from rayalign.annotator.budget import Budget
+from rayalign.annotator.completer import Completer
+from rayalign.annotator.judges import RubricUtilities, Utilities, UtilityJudge
+from rayalign.annotator.llm import EXPLANATIONS, LLMJudge
+from rayalign.annotator.member import Member
+from rayalign.annotator.pool import Pool
+from rayalign.annotator.store import VerdictStore
+from rayalign.annotator.upstream import OpenAIUpstream
+from rayalign.config import (
+    AlpacaEvalJudgeConfig,
+    AnnotatorConfig,
+    HostedJudgeConfig,
+    PromptedConfig,
+    RewardJudgeConfig,
+    RubricJudgeConfig,
+    ServiceConfig,
+)
+from rayalign.errors import InputError
+
+
+class Models(Protocol):
+    """Where the judges' own models run."""
+
+    def scoring(self, name: str, section: RewardJudgeConfig) -> Utilities:
+        """The reward model of the annotator of that name."""
+
+    def completer(self, name: str, section: HostedJudgeConfig) -> Completer:
+        """The hosted language model of the annotator of that name."""
+
+
+class NoModels:
+    """For a pool without a service: judges that need a model are refused."""
+
+    def scoring(self, name: str, section: RewardJudgeConfig) -> Utilities:
+        """Always refused."""
+        raise _needs_service(name)
+
+    def completer(self, name: str, section: HostedJudgeConfig) -> Completer:
+        """Always refused."""
+        raise _needs_service(name)
+
+
+def build_pool(config: ServiceConfig, models: Models) -> Pool:
+    """The annotators with their cache and budget.
+
+    Raises:
+        InputError: a judge that cannot be made: an unknown criterion, a missing key variable, a wrong template.
+    """
+    members = [_member(name, section, models) for name, section in config.annotators.items()]
+    store = VerdictStore(config.cache)
+    return Pool(members, store, Budget(config.cache, config.budget), chunk=config.chunk, timeout=config.request_timeout)
+
+
+def _member(name: str, config: AnnotatorConfig, models: Models) -> Member:
+    judge = config.judge
+    if isinstance(judge, RubricJudgeConfig):
+        return _scored(name, config, RubricUtilities(judge.criteria))
+    if isinstance(judge, RewardJudgeConfig):
+        return _scored(name, config, models.scoring(name, judge))
+    if config.human is not None:
+        raise InputError(
+            f"annotators.{name}.human: only judges that score single answers (rubric, reward_model) take it"
+        )
+    if isinstance(judge, HostedJudgeConfig):
+        return _prompted(name, config, judge, models.completer(name, judge))
+    if isinstance(judge, AlpacaEvalJudgeConfig):
+        found = alpaca_config.load(judge)
+        return _prompted(name, config, found.config, OpenAIUpstream(found.config), found.explanations)
+    return _prompted(name, config, judge, OpenAIUpstream(judge))
+
+
+def _scored(name: str, config: AnnotatorConfig, utilities: Utilities) -> Member:
+    judge = UtilityJudge(utilities, config.human, name)
+    noisy = config.human is not None
+    again = config.human is not None and config.human.self_disagreement > 0
+    return Member(name, config.judge.kind, judge, None if noisy else judge, pooled=config.pooled, seeded=again)
+
+
+def _prompted(
+    name: str,
+    config: AnnotatorConfig,
+    section: PromptedConfig,
+    completer: Completer,
+    explanations: Sequence[str] = EXPLANATIONS,
+) -> Member:
+    judge = LLMJudge(section, completer, explanations=explanations)
+    return Member(
+        name,
+        config.judge.kind,
+        judge,
+        pooled=config.pooled,
+        randomize_order=section.randomize_order,
+        seeded=section.temperature > 0,
+        estimate=judge.estimate,
+        most=judge.most,
+    )
+
+
+def _needs_service(name: str) -> InputError:
+    return InputError(f"annotators.{name} has a model of its own; start `rayalign serve FILE` and give its URL")

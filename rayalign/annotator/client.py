@@ -1,0 +1,166 @@
+"""The Python client of the annotator service; waits and asks again while the service is full or away.
+
+Nothing is lost or paid twice by asking again: requests are idempotent by content.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+from rayalign.annotator.api import Annotation, AnnotatorInfo, PairItem, RankReply, ScoreReply
+from rayalign.annotator.verdicts import Pair, Usage
+from rayalign.errors import DeadlineError, InputError, RayalignError
+from rayalign.types import Prompt
+
+_BUSY = frozenset({408, 429, 500, 502, 503, 504})
+"""statuses after which the same request is sent again; 500 is what Serve says when a replica dies under a request"""
+TOKEN = "RAYALIGN_TOKEN"
+"""the environment variable that holds the client's own token"""
+
+
+class AnnotatorClient:
+    """One service and one annotator of it; fulfils the `Judge` contract by `compare`.
+
+    Args:
+        url: where the service is, such as http://127.0.0.1:8900.
+        annotator: a name of the pool, or `pool`.
+        token: the bearer token; None: RAYALIGN_TOKEN of the environment, which may be unset.
+        deadline: seconds until a request, however often repeated, must have been answered.
+        rows: pairs of one request.
+        connections: requests at the same time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        annotator: str = "pool",
+        *,
+        token: str | None = None,
+        deadline: float = 600.0,
+        rows: int = 256,
+        connections: int = 4,
+    ) -> None:
+        import httpx
+
+        token = token or os.environ.get(TOKEN)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._annotator = annotator
+        self._deadline = deadline
+        self._rows = rows
+        self._connections = connections
+        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=deadline)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def annotators(self) -> list[AnnotatorInfo]:
+        """Who is in the pool."""
+        return [AnnotatorInfo(**row) for row in self._ask("GET", "/v1/annotators")["annotators"]]
+
+    def annotate(
+        self, rows: Iterable[PairItem], *, seed: int = 0, both_orders: bool = False, flip: float = 0.0
+    ) -> Iterator[Annotation]:
+        """One annotation for each pair, in their order and with their place as index; few rows are held at a time."""
+        options = {"annotator": self._annotator, "seed": seed, "both_orders": both_orders, "flip": flip}
+
+        def asked(batch: tuple[int, list[PairItem]]) -> list[Annotation]:
+            start, items = batch
+            body = {**options, "pairs": [item.model_dump(exclude_defaults=True, mode="json") for item in items]}
+            replies = self._ask("POST", "/v1/preferences", body)["annotations"]
+            return [Annotation(**{**reply, "index": start + reply["index"]}) for reply in replies]
+
+        with ThreadPoolExecutor(self._connections, thread_name_prefix="annotator") as workers:
+            parts = batches(rows, self._rows)
+            while ahead := list(islice(parts, 2 * self._connections)):
+                for done in workers.map(asked, ahead):
+                    yield from done
+
+    def scores(self, items: Sequence[Mapping[str, Any]]) -> list[ScoreReply]:
+        """One score for each `ScoreItem`, given as a mapping."""
+        return [
+            ScoreReply(**{**row, "index": start + row["index"]})
+            for start, batch in batches(items, self._rows)
+            for row in self._ask("POST", "/v1/scores", {"annotator": self._annotator, "items": batch})["scores"]
+        ]
+
+    def rankings(self, items: Sequence[Mapping[str, Any]], *, seed: int = 0) -> list[RankReply]:
+        """One order for each `RankItem`, given as a mapping."""
+        body = {"annotator": self._annotator, "seed": seed, "items": list(items)}
+        return [RankReply(**row) for row in self._ask("POST", "/v1/rankings", body)["rankings"]]
+
+    def estimate(self, rows: Sequence[PairItem]) -> Usage:
+        """About what annotating these rows would cost now."""
+        total = Usage()
+        for _, part in batches(rows, self._rows):
+            pairs = [row.model_dump(exclude_defaults=True, mode="json") for row in part]
+            total += Usage(**self._ask("POST", "/v1/estimate", {"annotator": self._annotator, "pairs": pairs}))
+        return total
+
+    def compare(self, pairs: Sequence[Pair], *, seed: int) -> list[float | None]:
+        """As `Judge.compare`."""
+        rows = [item_of(prompt, first, second) for prompt, first, second in pairs]
+        return [annotation.preference for annotation in self.annotate(rows, seed=seed)]
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The reply's body; asks again while the service is busy or not there, until the deadline."""
+        import httpx
+
+        end = time.monotonic() + self._deadline
+        for attempt in range(1_000_000):
+            try:
+                reply = self._http.request(method, path, json=body)
+                starting = reply.status_code == 404 and not reply.headers["Content-Type"].startswith("application/json")
+                if reply.status_code not in _BUSY and not starting:  # Serve knows no route before the application is up
+                    return _body(reply.status_code, reply.content, str(reply.url))
+                trouble = f"{reply.status_code} {reply.text[:200]}"
+                wait = _seconds(reply.headers.get("Retry-After")) or _backoff(attempt)
+            except httpx.TransportError as error:
+                trouble, wait = f"{type(error).__name__}: {error}", _backoff(attempt)
+            if time.monotonic() + wait > end:
+                break
+            time.sleep(wait * random.uniform(1.0, 1.25))  # so that clients sent away together do not return together
+        raise DeadlineError(
+            f"{self._http.base_url}{path}: no answer within {self._deadline:g} s ({trouble}); "
+            "see that `rayalign serve` is running there, or raise the deadline"
+        )
+
+
+def item_of(prompt: Prompt, first: str, second: str) -> PairItem:
+    """A pair of the package's own types as it travels."""
+    return PairItem(messages=prompt.messages, meta=dict(prompt.meta), output_1=first, output_2=second)
+
+
+def _body(status: int, content: bytes, url: str) -> dict[str, Any]:
+    import json
+
+    try:
+        body: dict[str, Any] = json.loads(content)
+    except ValueError:
+        raise RayalignError(f"{url} answered {status} with what is not JSON; is it an annotator service?") from None
+    if status < 400:
+        return body
+    problem = body.get("error", {})
+    raise InputError(f"{url}: {problem.get('message', content[:200])} ({status} {problem.get('code', '')})")
+
+
+def batches(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
+    """Rows in lists of at most `size`, each with the place of its first."""
+    start, rest = 0, iter(rows)
+    while batch := list(islice(rest, size)):
+        yield start, batch
+        start += len(batch)
+
+
+def _backoff(attempt: int) -> float:
+    return min(10.0, 0.2 * 2.0 ** min(attempt, 10))
+
+
+def _seconds(value: str | None) -> float:
+    return float(value) if value and value.replace(".", "", 1).isdigit() else 0.0

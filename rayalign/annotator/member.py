@@ -1,0 +1,40 @@
+"""One annotator of a pool: a judge, and how it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rayalign.annotator.api import AnnotatorInfo
+from rayalign.annotator.verdicts import Pair, PairJudge, Scoring, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One annotator of a pool."""
+
+    name: str
+    kind: str
+    judge: PairJudge
+    scoring: Scoring | None = None
+    """where single answers can be scored without noise"""
+    pooled: bool = True
+    randomize_order: bool = False
+    """show the answers in an order drawn from the instruction"""
+    seeded: bool = True
+    """whether the request's seed can change a verdict"""
+    estimate: Callable[[Sequence[Pair]], Usage] | None = None
+    """about what judging would cost; None: nothing"""
+    most: Callable[[Sequence[Pair]], Usage] | None = None
+    """at most what it would cost, held back of the budget until the cost is known; None: as `estimate`"""
+
+    @property
+    def info(self) -> AnnotatorInfo:
+        """What is told of it over HTTP."""
+        return AnnotatorInfo(
+            name=self.name,
+            kind=self.kind,
+            revision=self.judge.revision,
+            scores=self.scoring is not None,
+            pooled=self.pooled,
+        )

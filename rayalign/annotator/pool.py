@@ -1,0 +1,293 @@
+"""A pool of named annotators: who is asked about which pair, in which order, at what price, and never twice.
+
+request -> plan (who, which order, noise) -> chunks of one annotator -> cache -> claim -> judge -> cache -> reply
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from rayalign.annotator import drawing
+from rayalign.annotator.api import POOL, Annotation, AnnotatorInfo, PairItem, PreferenceRequest
+from rayalign.annotator.budget import Budget
+from rayalign.annotator.member import Member
+from rayalign.annotator.store import VerdictStore
+from rayalign.annotator.store import key as verdict_key
+from rayalign.annotator.verdicts import Pair, Usage, Verdict
+from rayalign.config import nearest
+from rayalign.errors import InputError, RayalignError
+
+logger = logging.getLogger(__name__)
+
+_LEASE = 10.0
+"""seconds for which the pairs of a killed process stay out of others' reach"""
+_AT_ONCE = 64
+"""paid chunks in progress for one annotator; its endpoint has a limit of its own"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One pair in the order that the judge sees."""
+
+    pair: Pair
+    switched: bool
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    index: int
+    item: PairItem
+    asks: tuple[_Ask, ...]
+
+
+@dataclass(slots=True)
+class _Plan:
+    settled: list[Annotation] = field(default_factory=list)
+    """what no judge is asked about: label noise, equal answers"""
+    rows: dict[str, list[_Row]] = field(default_factory=dict)
+    """annotator -> rows"""
+
+
+class Pool:
+    """The annotators of one file, with their cache and their budget."""
+
+    def __init__(
+        self, members: Sequence[Member], store: VerdictStore, budget: Budget, *, chunk: int, timeout: float
+    ) -> None:
+        self._members = {member.name: member for member in members}
+        self._store = store
+        self._budget = budget
+        self._chunk = chunk
+        self._timeout = timeout
+        self._slots = {name: asyncio.Semaphore(_AT_ONCE) for name in self._members}
+        self._paying: set[asyncio.Task[dict[str, Verdict]]] = set()
+
+    @property
+    def infos(self) -> list[AnnotatorInfo]:
+        """Every annotator, in the file's order."""
+        return [member.info for member in self._members.values()]
+
+    def names(self) -> list[str]:
+        """Every annotator's name, in the file's order."""
+        return list(self._members)
+
+    def member(self, name: str) -> Member:
+        """The annotator of that name.
+
+        Raises:
+            InputError: there is none.
+        """
+        if name not in self._members:
+            raise InputError(f"annotator: there is no {name!r}; {nearest(name, [POOL, *self._members])}")
+        return self._members[name]
+
+    def check(self, request: PreferenceRequest) -> None:
+        """Refuse what can be refused before anything is judged.
+
+        Raises:
+            InputError: unknown annotator, or nobody to draw.
+        """
+        if request.annotator != POOL:
+            self.member(request.annotator)
+        elif not any(m.pooled for m in self._members.values()):
+            raise InputError("annotator: no annotator is pooled; name one")
+
+    async def drain(self) -> None:
+        """Bring to its end what is being paid for, though its asker has gone."""
+        if self._paying:
+            await asyncio.wait(self._paying, timeout=self._timeout)
+
+    def ready(self) -> bool:
+        """Whether the cache answers."""
+        self._store.get_many(["0" * 64])
+        return True
+
+    def totals(self) -> Mapping[str, Usage]:
+        """What has been spent on each judge."""
+        return self._budget.totals()[0]
+
+    async def annotate(self, request: PreferenceRequest, client: str = "") -> AsyncIterator[Annotation]:
+        """One annotation for each pair, as they finish.
+
+        Raises:
+            InputError: unknown annotator.
+            BudgetError: the next judging could pass a limit.
+        """
+        plan = self._plan(request)
+        for annotation in plan.settled:
+            yield annotation
+        work = [
+            asyncio.create_task(self._annotated(member, rows, request.seed, client))
+            for member, rows in self._chunks(plan)
+        ]
+        try:
+            for finished in asyncio.as_completed(work, timeout=self._timeout):
+                for annotation in await finished:
+                    yield annotation
+        finally:
+            for task in work:
+                task.cancel()
+
+    def estimate(self, request: PreferenceRequest) -> Usage:
+        """About what the request will cost: what the cache lacks, at the judges' own estimates."""
+        total = Usage()
+        for name, rows in self._plan(request).rows.items():
+            member = self._members[name]
+            asks = {ask.key: ask.pair for row in rows for ask in row.asks}
+            known = self._store.get_many(list(asks))
+            missing = [pair for key, pair in asks.items() if key not in known]
+            if member.estimate is not None and missing:
+                total += member.estimate(missing)
+        return total
+
+    def _plan(self, request: PreferenceRequest) -> _Plan:
+        plan = _Plan()
+        self.check(request)
+        drawn = [m.name for m in self._members.values() if m.pooled]
+        for index, item in enumerate(request.pairs):
+            name = request.annotator
+            if name == POOL:
+                name = drawing.annotator_for(drawn, item.input + (item.instruction or item.text), request.seed)
+            noise = drawing.noisy_label(item.input + (item.instruction or item.text), request.seed, request.flip)
+            if item.output_1 == item.output_2:
+                plan.settled.append(_settled(index, item, name, 1.5, "the answers are the same", noise=False))
+            elif noise is not None:
+                plan.settled.append(_settled(index, item, name, noise, "drawn as label noise", noise=True))
+            else:
+                plan.rows.setdefault(name, []).append(self._row(index, item, self._members[name], request))
+        return plan
+
+    def _row(self, index: int, item: PairItem, member: Member, request: PreferenceRequest) -> _Row:
+        switched = member.randomize_order and drawing.is_switched(item.text, request.seed)
+        orders = (switched, not switched) if request.both_orders else (switched,)
+        return _Row(index, item, tuple(_ask(item, member, order, request.seed) for order in orders))
+
+    def _chunks(self, plan: _Plan) -> list[tuple[Member, list[_Row]]]:
+        return [
+            (member, rows[start : start + size])
+            for member, rows in ((self._members[name], rows) for name, rows in plan.rows.items())
+            for size in (member.judge.batch if member.estimate is not None else self._chunk,)
+            for start in range(0, len(rows), size)
+        ]
+
+    async def _annotated(self, member: Member, rows: list[_Row], seed: int, client: str) -> list[Annotation]:
+        asks = {ask.key: ask.pair for row in rows for ask in row.asks}
+        found = self._store.get_many(list(asks))
+        known = frozenset(found)
+        missing = {key: pair for key, pair in asks.items() if key not in found}
+        if missing and member.estimate is None:
+            found.update(await self._judged(member, missing, seed))
+        elif missing:
+            async with asyncio.timeout(self._timeout):
+                await self._slots[member.name].acquire()
+            # What has been sent will be paid for: it is brought to its end and kept even if the asker has gone.
+            paying = asyncio.create_task(self._paid(member, missing, seed, client))
+            self._paying.add(paying)
+            paying.add_done_callback(lambda task: self._ended(member, task))
+            found.update(await asyncio.shield(paying))
+        return [_annotation(member.name, row, found, known) for row in rows]
+
+    def _ended(self, member: Member, task: asyncio.Task[dict[str, Verdict]]) -> None:
+        self._slots[member.name].release()
+        self._paying.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to the asker, who may have gone
+
+    async def _judged(self, member: Member, missing: Mapping[str, Pair], seed: int) -> dict[str, Verdict]:
+        verdicts = await member.judge.judge(list(missing.values()), seed=seed)
+        found = dict(zip(missing, verdicts, strict=True))
+        self._store.put_many({key: v for key, v in found.items() if v.preference is not None})
+        return found
+
+    async def _paid(self, member: Member, missing: dict[str, Pair], seed: int, client: str) -> dict[str, Verdict]:
+        """Judge what nobody else is judging now; wait for the rest, and judge it too where its judge has died."""
+        found: dict[str, Verdict] = {}
+        owner = uuid.uuid4().hex
+        async with asyncio.timeout(self._timeout):
+            while missing:
+                mine = self._store.claim(list(missing), owner, _LEASE)
+                if mine:
+                    async with self._holding(mine, owner):
+                        found |= await self._bought(member, {key: missing[key] for key in mine}, seed, client)
+                missing = {key: pair for key, pair in missing.items() if key not in found}
+                if missing:
+                    found |= await self._store.wait(list(missing), self._timeout)
+                    missing = {key: pair for key, pair in missing.items() if key not in found}
+        return found
+
+    @asynccontextmanager
+    async def _holding(self, keys: Collection[str], owner: str) -> AsyncIterator[None]:
+        """Claims renewed while they are worked on, then given back; those of a killed process soon run out."""
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(_LEASE / 5)
+                try:
+                    self._store.claim(keys, owner, _LEASE)
+                except RayalignError as error:  # the next renewal may get through
+                    logger.warning("claims could not be renewed: %s", error)
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            self._store.release(keys, owner)
+
+    async def _bought(self, member: Member, pairs: Mapping[str, Pair], seed: int, client: str) -> dict[str, Verdict]:
+        bound = member.most or member.estimate
+        assert bound is not None
+        reserved = bound(list(pairs.values()))
+        reservation = self._budget.reserve(member.name, client, reserved)
+        spent = reserved
+        try:
+            found = await self._judged(member, pairs, seed)
+            spent = sum((v.usage for v in found.values()), Usage())
+        finally:
+            self._budget.settle(reservation, spent)  # what broke off may have been billed: it counts as all of it
+        return found
+
+
+def _ask(item: PairItem, member: Member, switched: bool, seed: int) -> _Ask:
+    first, second = (item.output_2, item.output_1) if switched else (item.output_1, item.output_2)
+    pair = (item.prompt, first, second)
+    return _Ask(pair, switched, verdict_key(member.judge.revision, pair, seed if member.seeded else 0))
+
+
+def _settled(index: int, item: PairItem, name: str, preference: float, why: str, *, noise: bool) -> Annotation:
+    return Annotation(index=index, id=item.id, annotator=name, preference=preference, explanation=why, noise=noise)
+
+
+def _annotation(name: str, row: _Row, found: Mapping[str, Verdict], known: frozenset[str]) -> Annotation:
+    """The row's verdict in the request's order; two that disagree make a tie."""
+    verdicts = [found[a.key].mirrored if a.switched else found[a.key] for a in row.asks]
+    given = [v.preference for v in verdicts if v.preference is not None]
+    consistent = first_shown = None
+    preference = given[0] if len(given) == len(verdicts) else None
+    if len(verdicts) == 2 and preference is not None:
+        first_shown = sum(p - 1.0 if a.switched else 2.0 - p for a, p in zip(row.asks, given, strict=True)) / 2
+        consistent = (given[0] - 1.5) * (given[1] - 1.5) > 0 or given[0] == given[1]
+        preference = sum(given) / 2 if consistent else 1.5
+    first = verdicts[0]
+    completion = first.completion
+    return Annotation(
+        index=row.index,
+        id=row.item.id,
+        annotator=name,
+        preference=preference,
+        reason=next((v.reason for v in verdicts if v.preference is None), None),
+        explanation=first.explanation,
+        cached=all(a.key in known for a in row.asks),
+        switched=row.asks[0].switched,
+        consistent=consistent,
+        first_shown=first_shown,
+        raw_completion=completion if completion is None or isinstance(completion, str) else dict(completion),
+        price=sum(v.usage.price for v in verdicts),
+        seconds=sum(v.usage.seconds for v in verdicts),
+    )

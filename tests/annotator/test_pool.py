@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rayalign.annotator.api import (
+    Annotation,
+    PairItem,
+    PreferenceRequest,
+    RankItem,
+    RankRequest,
+    ScoreItem,
+    ScoreRequest,
+)
+from rayalign.annotator.budget import Budget, BudgetError
+from rayalign.annotator.member import Member
+from rayalign.annotator.pool import Pool
+from rayalign.annotator.ranking import rank, score
+from rayalign.annotator.store import VerdictStore
+from rayalign.annotator.verdicts import Usage
+from rayalign.config import BudgetConfig
+from rayalign.errors import InputError
+from tests.annotator.fakes import FakeJudge
+
+
+def pool_of(folder: Path, *members: Member, budget: BudgetConfig | None = None) -> Pool:
+    url = f"sqlite:///{folder / 'verdicts.db'}"
+    return Pool(members, VerdictStore(url), Budget(url, budget or BudgetConfig()), chunk=3, timeout=10.0)
+
+
+def paid(judge: FakeJudge, name: str = "judge") -> Member:
+    return Member(name, "llm", judge, estimate=lambda pairs: Usage(100 * len(pairs), 10 * len(pairs), 0.5 * len(pairs)))
+
+
+def rows(count: int) -> tuple[PairItem, ...]:
+    return tuple(
+        PairItem(instruction=f"question {i}", output_1="short", output_2="longer answer") for i in range(count)
+    )
+
+
+def annotate(pool: Pool, request: PreferenceRequest, client: str = "") -> list[Annotation]:
+    async def gather() -> list[Annotation]:
+        return sorted([a async for a in pool.annotate(request, client)], key=lambda a: a.index)
+
+    return asyncio.run(gather())
+
+
+def test_each_pair_gets_one_annotation_in_the_order_of_its_answers(tmp_path: Path) -> None:
+    judge = FakeJudge()
+    pool = pool_of(tmp_path, Member("length", "fake", judge, randomize_order=True))
+    pairs = tuple(PairItem(id=str(i), instruction=f"question {i}", output_1="a", output_2="bbb") for i in range(20))
+    found = annotate(pool, PreferenceRequest(annotator="length", pairs=pairs))
+    assert [a.id for a in found] == [str(i) for i in range(20)]
+    assert {a.preference for a in found} == {2.0}
+    shown_first = Counter(first for _, first, _ in judge.asked)
+    assert shown_first["a"] > 2 and shown_first["bbb"] > 2, "the order that the judge sees is drawn"
+
+
+def test_a_second_run_asks_no_judge(tmp_path: Path) -> None:
+    judge = FakeJudge()
+    request = PreferenceRequest(annotator="judge", pairs=rows(7))
+    first = annotate(pool_of(tmp_path, paid(judge)), request)
+    asked = len(judge.asked)
+    again = annotate(pool_of(tmp_path, paid(judge)), request)
+    assert len(judge.asked) == asked == 7
+    assert all(a.cached for a in again) and not any(a.cached for a in first)
+    assert [a.preference for a in again] == [a.preference for a in first]
+
+
+def test_failures_are_absent_with_their_reason_and_asked_again(tmp_path: Path) -> None:
+    judge = FakeJudge()
+    pool = pool_of(tmp_path, paid(judge))
+    request = PreferenceRequest(annotator="judge", pairs=(PairItem(instruction="broken", output_1="a", output_2="b"),))
+    for _ in range(2):
+        (found,) = annotate(pool, request)
+        assert found.preference is None and found.reason == "the judge broke" and not found.cached
+    assert len(judge.asked) == 2
+
+
+def test_equal_answers_tie_and_noise_asks_nobody(tmp_path: Path) -> None:
+    judge = FakeJudge(preference=1.0)
+    pool = pool_of(tmp_path, Member("judge", "fake", judge))
+    same = PairItem(instruction="question", output_1="a", output_2="a")
+    (tie,) = annotate(pool, PreferenceRequest(annotator="judge", pairs=(same,)))
+    assert tie.preference == 1.5 and not judge.asked
+    found = annotate(pool, PreferenceRequest(annotator="judge", pairs=rows(400), flip=0.25))
+    noise = [a for a in found if a.noise]
+    assert len(judge.asked) == 400 - len(noise)
+    assert 160 < len(noise) < 240, "twice the flip is drawn at random, half of it wrong"
+    assert 60 < sum(a.preference == 2.0 for a in found) < 140
+
+
+def test_both_orders_make_a_tie_of_a_judge_that_looks_at_places_only(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, Member("first", "fake", FakeJudge(preference=1.0)))
+    found = annotate(pool, PreferenceRequest(annotator="first", pairs=rows(4), both_orders=True))
+    assert [(a.preference, a.consistent, a.first_shown) for a in found] == [(1.5, False, 1.0)] * 4
+    fair = pool_of(tmp_path / "fair", Member("fair", "fake", FakeJudge()))
+    found = annotate(fair, PreferenceRequest(annotator="fair", pairs=rows(4), both_orders=True))
+    assert [(a.preference, a.consistent, a.first_shown) for a in found] == [(2.0, True, 0.5)] * 4
+
+
+def test_the_pool_draws_one_annotator_for_each_instruction(tmp_path: Path) -> None:
+    members = [Member(name, "fake", FakeJudge()) for name in ("anna", "bert", "cleo")]
+    pool = pool_of(tmp_path, *members, Member("apart", "fake", FakeJudge(), pooled=False))
+    drawn = Counter(a.annotator for a in annotate(pool, PreferenceRequest(pairs=rows(90))))
+    assert set(drawn) == {"anna", "bert", "cleo"} and min(drawn.values()) > 15
+
+
+def test_concurrent_requests_pay_once(tmp_path: Path) -> None:
+    judge = FakeJudge(seconds=0.05, price=0.5)
+    one, other = pool_of(tmp_path, paid(judge)), pool_of(tmp_path, paid(judge))
+
+    async def both() -> list[list[Annotation]]:
+        async def ask(pool: Pool) -> list[Annotation]:
+            return [a async for a in pool.annotate(PreferenceRequest(annotator="judge", pairs=rows(12)))]
+
+        return await asyncio.gather(*(ask(pool) for pool in (one, other, one)))
+
+    found = asyncio.run(both())
+    assert [len(f) for f in found] == [12, 12, 12]
+    assert len(judge.asked) == 12
+    assert one.totals()["judge"].price == pytest.approx(6.0)
+
+
+def test_a_caller_that_leaves_does_not_lose_what_is_being_paid_for(tmp_path: Path) -> None:
+    judge = FakeJudge(seconds=0.1)
+    pool = pool_of(tmp_path, paid(judge))
+    request = PreferenceRequest(annotator="judge", pairs=rows(1))
+
+    async def leave() -> None:
+        async def ask() -> list[Annotation]:
+            return [a async for a in pool.annotate(request)]
+
+        asking = asyncio.create_task(ask())
+        await asyncio.sleep(0.03)
+        asking.cancel()
+        await asyncio.sleep(0.2)
+
+    asyncio.run(leave())
+    (found,) = annotate(pool, request)
+    assert found.cached and len(judge.asked) == 1
+
+
+def test_a_budget_stops_before_it_is_passed(tmp_path: Path) -> None:
+    judge = FakeJudge(price=0.5)
+    pool = pool_of(tmp_path, paid(judge), budget=BudgetConfig(dollars=2.0))
+    annotate(pool, PreferenceRequest(annotator="judge", pairs=rows(4)))
+    with pytest.raises(BudgetError, match="nothing was sent"):
+        annotate(pool, PreferenceRequest(annotator="judge", pairs=rows(5)))
+    assert len(judge.asked) == 4
+    assert len(annotate(pool, PreferenceRequest(annotator="judge", pairs=rows(4)))) == 4, "the cache costs nothing"
+
+
+def test_the_estimate_counts_what_the_cache_lacks(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, paid(FakeJudge()))
+    annotate(pool, PreferenceRequest(annotator="judge", pairs=rows(2)))
+    usage = pool.estimate(PreferenceRequest(annotator="judge", pairs=rows(5)))
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.price) == (300, 30, 1.5)
+
+
+def test_an_unknown_annotator_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, Member("gold", "fake", FakeJudge()))
+    with pytest.raises(InputError, match="did you mean gold"):
+        annotate(pool, PreferenceRequest(annotator="golt", pairs=rows(1)))
+
+
+def test_scores_and_rankings(tmp_path: Path) -> None:
+    judge = FakeJudge()
+    pool = pool_of(tmp_path, Member("scorer", "fake", judge, scoring=judge), Member("only", "fake", judge))
+    items = (ScoreItem(instruction="q", output="four"), ScoreItem(instruction="q", output=""))
+    found = asyncio.run(score(pool, ScoreRequest(annotator="scorer", items=items)))
+    assert [(f.score, f.reason) for f in found] == [(4.0, None), (None, "empty")]
+    with pytest.raises(InputError, match="those that score: scorer"):
+        asyncio.run(score(pool, ScoreRequest(annotator="only", items=items)))
+    lists = (RankItem(instruction="q", outputs=("aa", "a", "aaa")),)
+    for name, scores in (("scorer", (2.0, 1.0, 3.0)), ("only", (0.5, 0.0, 1.0))):
+        (ranking,) = asyncio.run(rank(pool, RankRequest(annotator=name, items=lists), ""))
+        assert ranking.order == (2, 0, 1) and ranking.scores == scores
