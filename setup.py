@@ -38,6 +38,7 @@ setup(
     packages=find_namespace_packages(include=["rayalign", "rayalign.*"]),
     package_data={"": ["*.css", "*.html", "*.js", "*.json", "*.jsonl", "*.txt", "*.yaml"]},
     install_requires=[
+        "httpx>=0.28",
         "jinja2>=3.1",
         "numpy>=2",
         "packaging>=24",

@@ -22,7 +22,7 @@ from rayalign.rollout.base import Finished, Request
 from rayalign.weights.files import exactly, shapes
 
 if TYPE_CHECKING:
-    from vllm import RequestOutput
+    from vllm import LLM, RequestOutput
 
 _log = logging.getLogger(__name__)
 _IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
@@ -45,6 +45,38 @@ def environment(config: RolloutConfig) -> dict[str, str]:
     }
 
 
+def open_llm(model_path: str, config: RolloutConfig, **more: Any) -> LLM:
+    """vLLM in this process, set up for this machine.
+
+    Raises:
+        InputError: the process was started without `environment`.
+    """
+    if os.environ.get(_IN_PROCESS) != "0":
+        raise InputError(f"{_IN_PROCESS} is not 0; start the engine's process with rollout.vllm.environment(config)")
+    from vllm import LLM
+
+    gpu = config.gpus > 0
+    return LLM(
+        model_path,
+        dtype=config.dtype,
+        max_model_len=config.context,
+        max_num_seqs=config.max_sequences,
+        max_num_batched_tokens=None if gpu else max(config.context, CPU_STEP_TOKENS),
+        # A prompt read in parts takes back the draw of each part, which a generator on a CPU cannot do.
+        enable_chunked_prefill=gpu,
+        kv_cache_memory_bytes=config.cache_bytes,
+        tensor_parallel_size=config.tensor_parallel,
+        generation_config="vllm",
+        # A probe right after a load goes before the groups that the load has put back in line.
+        scheduling_policy="priority",
+        enforce_eager=not gpu,
+        enable_sleep_mode=gpu,
+        disable_log_stats=True,
+        use_tqdm_on_load=False,
+        **more,
+    )
+
+
 class VllmEngine:
     """Each candidate is a request of its own, so that its seed alone decides what is drawn.
 
@@ -52,38 +84,13 @@ class VllmEngine:
     """
 
     def __init__(self, model_path: str, config: RolloutConfig) -> None:
-        if os.environ.get(_IN_PROCESS) != "0":
-            raise InputError(
-                f"{_IN_PROCESS} is not 0; start the engine's process with rollout.vllm.environment(config)"
-            )
-        from vllm import LLM
-
+        self._llm = open_llm(model_path, config, skip_tokenizer_init=True, logprobs_mode="processed_logprobs")
         self.version = 0
         self._gpu = config.gpus > 0
         self._names = frozenset(shapes(Path(model_path)))
         self._assembly = Assembly(config.context)
         self._drafts: dict[str, Draft] = {}
         self._scores: dict[str, list[float] | None] = {}
-        self._llm = LLM(
-            model_path,
-            dtype=config.dtype,
-            max_model_len=config.context,
-            max_num_seqs=config.max_sequences,
-            max_num_batched_tokens=None if self._gpu else max(config.context, CPU_STEP_TOKENS),
-            # A prompt read in parts takes back the draw of each part, which a generator on a CPU cannot do.
-            enable_chunked_prefill=self._gpu,
-            kv_cache_memory_bytes=config.cache_bytes,
-            tensor_parallel_size=config.tensor_parallel,
-            logprobs_mode="processed_logprobs",
-            skip_tokenizer_init=True,
-            generation_config="vllm",
-            # A probe right after a load goes before the groups that the load has put back in line.
-            scheduling_policy="priority",
-            enforce_eager=not self._gpu,
-            enable_sleep_mode=self._gpu,
-            disable_log_stats=True,
-            use_tqdm_on_load=False,
-        )
         self._engine = self._llm.llm_engine
         self._engine.set_weight_version("0")
 

@@ -1,0 +1,276 @@
+"""The routes: preferences, scores, rankings, and what tells how the service is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from rayalign.annotator.api import (
+    POOL,
+    Annotation,
+    AnnotatorInfo,
+    Model,
+    PairItem,
+    PreferenceRequest,
+    Problem,
+    RankReply,
+    RankRequest,
+    ScoreReply,
+    ScoreRequest,
+)
+from rayalign.annotator.labels import LabelStore
+from rayalign.annotator.pool import Pool
+from rayalign.annotator.ranking import rank, score
+from rayalign.annotator.web.access import CLIENT, Access, Admission, Refused, refused
+from rayalign.annotator.web.gate import Gate, refusal
+from rayalign.annotator.web.labelling import Annotate, Figures, labelling_router
+from rayalign.annotator.web.openai_api import Hosted, openai_router
+from rayalign.annotator.web.page import page_router
+from rayalign.annotator.web.telemetry import Telemetry, Timed
+from rayalign.config import ServiceConfig
+from rayalign.errors import RayalignError
+
+
+class ErrorBody(Model):
+    """Every error."""
+
+    error: Problem
+
+
+class Summary(Model):
+    """What a reply's annotations come to."""
+
+    rows: int
+    absent: int
+    """without a preference"""
+    cached: int
+    noise: int
+    inconsistent: int
+    """judged in both orders with another result"""
+    position_bias: float | None
+    """share of verdicts for the answer shown first, less a half, where both orders were judged"""
+    price: float
+
+
+class PreferenceReply(Model):
+    """Annotations in the order of the request."""
+
+    annotations: tuple[Annotation, ...]
+    summary: Summary
+
+
+class ScoresReply(Model):
+    """Scores in the order of the request."""
+
+    scores: tuple[ScoreReply, ...]
+
+
+class RankingsReply(Model):
+    """Rankings in the order of the request."""
+
+    rankings: tuple[RankReply, ...]
+
+
+class AnnotatorsReply(Model):
+    """The pool."""
+
+    annotators: tuple[AnnotatorInfo, ...]
+
+
+class EstimateReply(Model):
+    """At most what a request would cost now."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    price: float
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorBody, "description": text}
+    for code, text in {
+        400: "malformed JSON",
+        401: "no known token",
+        402: "a budget would be passed",
+        404: "no such annotator, queue or pair",
+        409: "a labeller with the name of an annotator",
+        413: "too large",
+        422: "a field is wrong",
+        429: "too much at once; see Retry-After",
+        503: "unavailable",
+    }.items()
+}
+"""what any route may answer"""
+
+
+def create_app(
+    pool: Pool,
+    config: ServiceConfig,
+    access: Access,
+    hosted: Mapping[str, Hosted],
+    labels: LabelStore,
+    figures: Figures,
+) -> FastAPI:
+    """Everything that the service answers."""
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await pool.drain()
+
+    app = FastAPI(
+        title="rayalign annotator", version="1", lifespan=life, docs_url=None, redoc_url=None, responses=ERRORS
+    )
+    telemetry = Telemetry(pool.totals)
+    admission = Admission(config.queue)
+    app.add_middleware(Gate, access=access, max_body=config.access.max_body)
+    app.add_middleware(Timed, telemetry=telemetry)
+    answer_errors(app)
+    _add_judging(app, pool, admission, telemetry)
+    _add_state(app, pool, telemetry)
+    annotate = _annotator(pool, admission, telemetry)
+    app.include_router(openai_router(annotate, hosted, [POOL, *pool.names()]))
+    app.include_router(labelling_router(labels, annotate, pool.names, figures))
+    app.include_router(page_router())
+    return app
+
+
+def _annotator(pool: Pool, admission: Admission, telemetry: Telemetry) -> Annotate:
+    """What the other routers ask: pairs and an annotator's name; annotations in order."""
+
+    async def annotate(pairs: Sequence[PairItem], annotator: str) -> list[Annotation]:
+        request = PreferenceRequest(annotator=annotator, pairs=tuple(pairs))
+        pool.check(request)
+        with admission.room(len(pairs)):
+            made = telemetry.counted(pool.annotate(request, CLIENT.get()))
+            return sorted([a async for a in made], key=lambda a: a.index)
+
+    return annotate
+
+
+def _add_judging(app: FastAPI, pool: Pool, admission: Admission, telemetry: Telemetry) -> None:
+    async def lines(request: PreferenceRequest, client: str) -> AsyncIterator[str]:
+        done: list[Annotation] = []
+        try:
+            async for annotation in telemetry.counted(pool.annotate(request, client)):
+                done.append(annotation)
+                yield annotation.model_dump_json() + "\n"
+        except (RayalignError, TimeoutError) as error:
+            yield ErrorBody(error=refused(error).problem).model_dump_json() + "\n"
+            return
+        yield f'{{"summary": {_summary(done).model_dump_json()}}}\n'
+
+    async def streamed(request: PreferenceRequest, client: str) -> AsyncIterator[str]:
+        with admission.room(len(request.pairs)):
+            yield ""  # the room is held, or refused, before the reply's status is sent
+            async for line in lines(request, client):
+                yield line
+
+    @app.post("/v1/preferences", response_model=PreferenceReply)
+    async def preferences(body: PreferenceRequest) -> Response:
+        """Compare pairs. With `stream`, one JSON line for each annotation as it finishes, then a summary line."""
+        pool.check(body)
+        if body.stream:
+            rest = streamed(body, CLIENT.get())
+            await anext(rest)
+            return StreamingResponse(rest, media_type="application/x-ndjson")
+        with admission.room(len(body.pairs)):
+            done = [a async for a in telemetry.counted(pool.annotate(body, CLIENT.get()))]
+        done.sort(key=lambda a: a.index)
+        reply = PreferenceReply(annotations=tuple(done), summary=_summary(done))
+        return Response(reply.model_dump_json(), media_type="application/json")
+
+    @app.post("/v1/estimate")
+    async def estimate(body: PreferenceRequest) -> EstimateReply:
+        """At most what the request would cost, as the cache stands now."""
+        pool.check(body)
+        usage = pool.estimate(body)
+        return EstimateReply(
+            prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens, price=usage.price
+        )
+
+    @app.post("/v1/scores")
+    async def scores(body: ScoreRequest) -> ScoresReply:
+        """Give each answer a number, by an annotator that can."""
+        with admission.room(len(body.items)):
+            return ScoresReply(scores=tuple(await score(pool, body)))
+
+    @app.post("/v1/rankings")
+    async def rankings(body: RankRequest) -> RankingsReply:
+        """Order several answers to one instruction: by scores where the annotator has them, else by preferences."""
+        with admission.room(sum(len(item.outputs) for item in body.items)):
+            return RankingsReply(rankings=tuple(await rank(pool, body, CLIENT.get())))
+
+
+def _add_state(app: FastAPI, pool: Pool, telemetry: Telemetry) -> None:
+    @app.get("/v1/annotators")
+    async def annotators() -> AnnotatorsReply:
+        """The pool's annotators."""
+        return AnnotatorsReply(annotators=tuple(pool.infos))
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        """The cache answers too."""
+        await asyncio.to_thread(pool.ready)
+        return {"status": "ready"}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Counters of this replica in Prometheus' text format."""
+        return Response(telemetry.text(), media_type=telemetry.media_type)
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Every error as a typed body."""
+
+    @app.exception_handler(RayalignError)
+    async def ours(_: Request, error: RayalignError) -> JSONResponse:
+        return refusal(refused(error))
+
+    @app.exception_handler(TimeoutError)
+    async def late(_: Request, error: TimeoutError) -> JSONResponse:
+        return refusal(refused(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return refusal(
+                Refused(400, "invalid_json", f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
+            )
+        place = ".".join(str(part) for part in first["loc"] if part != "body")
+        if not place and first["type"] in ("dict_type", "model_attributes_type", "model_type"):
+            message = "the body is not a JSON object; send one, with Content-Type: application/json"
+            return refusal(Refused(422, "invalid_request", message))
+        return refusal(Refused(422, "invalid_request", f"{place}: {first['msg']}", field=place or None))
+
+    @app.exception_handler(HTTPException)
+    async def other(_: Request, error: HTTPException) -> JSONResponse:
+        codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+        found = Refused(error.status_code, codes.get(error.status_code, "invalid_request"), str(error.detail))
+        found.headers |= error.headers or {}
+        return refusal(found)
+
+
+def _summary(done: Sequence[Annotation]) -> Summary:
+    both = [a.first_shown for a in done if a.first_shown is not None]
+    return Summary(
+        rows=len(done),
+        absent=sum(a.preference is None for a in done),
+        cached=sum(a.cached for a in done),
+        noise=sum(a.noise for a in done),
+        inconsistent=sum(a.consistent is False for a in done),
+        position_bias=sum(both) / len(both) - 0.5 if both else None,
+        price=sum(a.price for a in done if not a.cached),
+    )

@@ -1,0 +1,66 @@
+"""The ASGI layer before every route: tokens and sizes, checked on the path that the application itself sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rayalign.annotator.web.access import CLIENT, Access, Refused
+from rayalign.annotator.web.page import FILES
+
+PUBLIC = frozenset({*FILES, "/favicon.ico", "/openapi.json", "/healthz", "/readyz"})
+"""no verdict, no data of anybody: what may be seen without a token"""
+
+
+class Gate:
+    """Refuses what has no token or is too large; else notes the client's name."""
+
+    def __init__(self, app: ASGIApp, access: Access, max_body: int) -> None:
+        self._app = app
+        self._access = access
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        try:
+            if scope["path"].removeprefix(scope.get("root_path", "")) not in PUBLIC:
+                CLIENT.set(self._access.client(_text(headers.get(b"authorization"))))
+            self._fits(int(_text(headers.get(b"content-length")) or 0))
+            await self._app(scope, self._counted(receive), send)
+        except Refused as refused:
+            await refusal(refused)(scope, receive, send)
+
+    def _fits(self, size: int) -> None:
+        if size > self._max_body:
+            raise Refused(
+                413, "too_large", f"a body of {size} bytes; at most {self._max_body}: send fewer rows at once"
+            )
+
+    def _counted(self, receive: Receive) -> Receive:
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._max_body:  # FastAPI lets no other error of a body through
+                raise HTTPException(413, f"the body is longer than {self._max_body} bytes; send fewer rows at once")
+            return message
+
+        return counted
+
+
+def refusal(refused: Refused) -> JSONResponse:
+    """The reply that a refused request gets."""
+    body: dict[str, Any] = refused.problem.model_dump()
+    return JSONResponse({"error": body}, status_code=refused.status, headers=refused.headers)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")

@@ -1,0 +1,249 @@
+"""People's labels over HTTP: queues of pairs, blind and resumable; agreement and leaderboard of what was said."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Protocol
+
+from fastapi import APIRouter, Query, Response
+from pydantic import AfterValidator, Field
+from starlette.concurrency import run_in_threadpool
+
+from rayalign.annotator.api import MAX_ROWS, AgreementReply, Annotation, Model, PairItem, Rank
+from rayalign.annotator.labels import Label, LabelStore
+from rayalign.annotator.web.access import Refused
+from rayalign.errors import InputError
+
+Annotate = Callable[[Sequence[PairItem], str], Awaitable[list[Annotation]]]
+"""pairs and the name of an annotator -> an annotation for each"""
+Name = Annotated[str, Field(pattern=r"^[\w.@+-][\w .@+-]{0,63}$")]
+PairId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_ROUND = 64
+"""pairs that one request asks an annotator about"""
+
+
+def _choice(value: float | None) -> float | None:
+    if value not in (1.0, 1.5, 2.0, None):
+        raise ValueError("must be 1 (the first shown is better), 2 (the second), 1.5 (a tie) or null (skipped)")
+    return value
+
+
+class Upload(Model):
+    """Pairs for a queue; `meta.generator_1` and `meta.generator_2` name who wrote the answers."""
+
+    queue: Name = "default"
+    pairs: tuple[PairItem, ...] = Field(min_length=1, max_length=MAX_ROWS)
+
+
+class Uploaded(Model):
+    """How many of the pairs are new to the queue."""
+
+    queue: str
+    added: int
+    pairs: int
+    """in the queue"""
+
+
+class Shown(Model):
+    """A pair as one labeller sees it: nothing says where the answers come from."""
+
+    queue: str
+    pair: str
+    instruction: str
+    answers: tuple[str, str]
+    done: int
+    pairs: int
+
+
+class Undo(Model):
+    """Takes back the labeller's latest verdict."""
+
+    queue: Name = "default"
+    labeller: Name
+
+
+class VerdictRequest(Undo):
+    """What a person says of a pair, in the order that it was shown to them."""
+
+    pair: PairId
+    preference: Annotated[float | None, AfterValidator(_choice)]
+
+
+class AskAnnotator(Model):
+    """Has an annotator judge the queue's next pairs behind a position; 0 for the first."""
+
+    queue: Name = "default"
+    annotator: str
+    after: int = Field(default=0, ge=0, lt=2**31)
+
+
+class Asked(Model):
+    """What became of it. Ask again with `after = next`, until there is none."""
+
+    verdicts: int
+    absent: int
+    reason: str | None
+    """of the first absent one"""
+    next: int | None
+
+
+class QueueProgress(Model):
+    """One queue, and how many of its pairs each labeller has done."""
+
+    queue: str
+    pairs: int
+    humans: dict[str, int]
+    annotators: dict[str, int]
+
+
+class Figures(Protocol):
+    """What is computed of labels; `rayalign.evaluation.people` is one."""
+
+    def agreement(self, queue: str, labels: Sequence[Label]) -> AgreementReply:
+        """Everyone against everyone."""
+
+    def leaderboard(self, labels: Sequence[Label]) -> list[Rank]:
+        """Win rates of the generators."""
+
+
+class _Labelling:
+    def __init__(
+        self, labels: LabelStore, annotate: Annotate, names: Callable[[], list[str]], figures: Figures
+    ) -> None:
+        self._labels, self._annotate, self._names, self._figures = labels, annotate, names, figures
+
+    def upload(self, body: Upload) -> Uploaded:
+        """Append pairs to a queue; what it already holds is left as it is."""
+        try:
+            added = self._labels.add(body.queue, body.pairs)
+        except InputError as error:
+            raise Refused(413, "too_large", str(error), "pairs") from None
+        return Uploaded(queue=body.queue, added=added, pairs=self._labels.size(body.queue))
+
+    def next(self, labeller: Annotated[Name, Query()], queue: Annotated[Name, Query()] = "default") -> Shown | Response:
+        """The labeller's next pair, in an order of their own that is the same after a break; 204 when all are done."""
+        left = self._labels.unseen(queue, labeller)
+        if left:
+            return self._shown(queue, min(left, key=lambda pair: _draw(labeller, pair)), labeller, len(left))
+        if not self._labels.size(queue):
+            raise _no_queue(queue)
+        return Response(status_code=204)
+
+    def verdict(self, body: VerdictRequest) -> QueueProgress:
+        """Append a verdict; a later one on the same pair counts in its place. A skipped pair does not come back."""
+        if body.labeller in self._names():
+            message = f"{body.labeller} is the name of an annotator; label under another name"
+            raise Refused(409, "invalid_request", message, "labeller")
+        if self._labels.pair(body.queue, body.pair) is None:
+            raise Refused(404, "unknown_pair", f"queue {body.queue} holds no such pair; ask for the next one", "pair")
+        preference = body.preference
+        if preference is not None and _switched(body.labeller, body.pair):
+            preference = 3.0 - preference
+        self._labels.record(body.queue, "human", body.labeller, [(body.pair, preference)])
+        return next(found for found in self.progress() if found.queue == body.queue)
+
+    def undo(self, body: Undo) -> Shown | Response:
+        """Take back the labeller's latest verdict and show its pair again; 204 when there is none."""
+        pair = self._labels.withdraw(body.queue, body.labeller)
+        if pair is None:
+            return Response(status_code=204)
+        return self._shown(body.queue, pair, body.labeller, len(self._labels.unseen(body.queue, body.labeller)))
+
+    def progress(self) -> list[QueueProgress]:
+        """All queues."""
+        return [
+            QueueProgress(
+                queue=queue,
+                pairs=pairs,
+                humans={name: n for (kind, name), n in done.items() if kind == "human"},
+                annotators={name: n for (kind, name), n in done.items() if kind == "annotator"},
+            )
+            for queue, (pairs, done) in sorted(self._labels.progress().items())
+        ]
+
+    async def ask(self, body: AskAnnotator) -> Asked:
+        """Store an annotator's verdicts beside the people's; what fails is absent and may be asked for again."""
+        if body.annotator not in self._names():
+            message = f"no annotator {body.annotator!r}; there are {', '.join(self._names())}"
+            raise Refused(404, "unknown_annotator", message, "annotator")
+        rows = await run_in_threadpool(self._labels.after, body.queue, body.after, _ROUND)
+        found = await self._annotate([item for _, _, item in rows], body.annotator) if rows else []
+        given = [(rows[a.index][1], a.preference) for a in found if a.preference is not None]
+        await run_in_threadpool(self._labels.record, body.queue, "annotator", body.annotator, given)
+        absent = [a.reason for a in found if a.preference is None]
+        following = rows[-1][0] if len(rows) == _ROUND else None
+        return Asked(verdicts=len(given), absent=len(absent), reason=next(iter(absent), None), next=following)
+
+    def export(self, queue: Annotated[Name, Query()] = "default") -> list[dict[str, Any]]:
+        """The standing verdicts as AlpacaFarm's rows, the answers in the order of the upload; skipped: null."""
+        items = {pair: item for _, pair, item in self._labels.after(queue, 0)}
+        return [
+            {
+                **_alpaca(items[label.pair]),
+                "annotator": label.labeller,
+                "annotator_kind": label.kind,
+                "preference": label.preference,
+            }
+            for label in self._labels.standing(queue)
+        ]
+
+    def agreement(self, queue: Annotated[Name, Query()] = "default") -> AgreementReply:
+        """Everyone against everyone, people and simulated annotators alike."""
+        return self._figures.agreement(queue, self._labels.standing(queue))
+
+    def leaderboard(self, queue: Annotated[Name, Query()] = "default") -> list[Rank]:
+        """Win rates of the generators that the queue's pairs name."""
+        return self._figures.leaderboard(self._labels.standing(queue))
+
+    def _shown(self, queue: str, pair: str, labeller: str, left: int) -> Shown:
+        item, size = self._labels.pair(queue, pair), self._labels.size(queue)
+        if item is None:
+            raise _no_queue(queue)
+        answers = (item.output_1, item.output_2)
+        if _switched(labeller, pair):
+            answers = (item.output_2, item.output_1)
+        return Shown(queue=queue, pair=pair, instruction=item.text, answers=answers, done=size - left, pairs=size)
+
+
+def labelling_router(
+    labels: LabelStore, annotate: Annotate, names: Callable[[], list[str]], figures: Figures
+) -> APIRouter:
+    """The routes of queues, labels, agreement and leaderboard.
+
+    Args:
+        annotate: asks one annotator, such as through the service's cache.
+        names: the annotators that there are.
+        figures: computes agreement and leaderboard.
+    """
+    made, router = _Labelling(labels, annotate, names, figures), APIRouter(tags=["labels"])
+    empty: dict[int | str, dict[str, Any]] = {204: {"description": "nothing is left"}}
+    add = router.add_api_route
+    add("/v1/label/pairs", made.upload, methods=["POST"], response_model=Uploaded)
+    add("/v1/label/next", made.next, response_model=Shown, responses=empty)
+    add("/v1/label/verdicts", made.verdict, methods=["POST"], response_model=QueueProgress)
+    add("/v1/label/undo", made.undo, methods=["POST"], response_model=Shown, responses=empty)
+    add("/v1/label/annotate", made.ask, methods=["POST"], response_model=Asked)
+    add("/v1/label/progress", made.progress, response_model=list[QueueProgress])
+    add("/v1/label/export", made.export, response_model=list[dict[str, Any]])
+    add("/v1/agreement", made.agreement, response_model=AgreementReply)
+    add("/v1/leaderboard", made.leaderboard, response_model=list[Rank])
+    return router
+
+
+def _draw(labeller: str, pair: str) -> bytes:
+    return hashlib.sha256(f"{labeller}\0{pair}".encode()).digest()
+
+
+def _switched(labeller: str, pair: str) -> bool:
+    """Whether the labeller sees the second answer first; by the last bit, since the first ones order the queue."""
+    return bool(_draw(labeller, pair)[-1] & 1)
+
+
+def _alpaca(item: PairItem) -> dict[str, Any]:
+    asked = {"instruction": item.text if item.messages else item.instruction, "input": item.input}
+    return {**item.meta, "id": item.id, **asked, "output_1": item.output_1, "output_2": item.output_2}
+
+
+def _no_queue(queue: str) -> Refused:
+    return Refused(404, "unknown_queue", f"there are no pairs in queue {queue}; upload some first", "queue")

@@ -1,0 +1,197 @@
+"""What OpenAI's endpoints take, and the form in which they tell an error.
+
+Fields without effect are ignored; a value that would change what an answer means and is not implemented is refused.
+No message of ours may hold "rate ": alpaca_eval takes such an error for a rate limit and asks ten times.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from rayalign.annotator.api import MAX_ROWS
+from rayalign.annotator.completions import Json
+from rayalign.annotator.web.access import refused
+from rayalign.errors import RayalignError
+
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "n": (1,), "best_of": (1,), "echo": (False,), "suffix": ("",), "functions": ([],), "function_call": ("none",),
+    "response_format": ({"type": "text"},),
+}  # fmt: skip
+"""field -> the values, besides null, that ask for nothing"""
+NEUTRAL_HOSTED: Mapping[str, tuple[Any, ...]] = {
+    **NEUTRAL, "tools": ([],), "tool_choice": ("none", "auto"), "logit_bias": ({},), "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+}  # fmt: skip
+NEUTRAL_ANNOTATOR: Mapping[str, tuple[Any, ...]] = {**NEUTRAL, "seed": (0,)}
+
+
+def _encodable(text: str) -> str:
+    """The text; half a surrogate pair, which JSON can write and UTF-8 cannot, is a ValueError."""
+    text.encode()
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
+class _Loose(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+
+class Body(_Loose):
+    """What both endpoints take."""
+
+    model: Text
+    """a name of GET /v1/models"""
+    max_tokens: int | None = Field(default=None, ge=1, le=2**31)
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
+    stream: bool = False
+    stream_options: dict[str, bool] | None = None
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many likeliest tokens to tell at each place; None: no log-probs."""
+        raise NotImplementedError
+
+    @property
+    def arguments(self) -> Json:
+        """What a hosted model is given, by the names of `Hosted.complete`."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        given = self.model_dump(include={"max_tokens", "temperature", "top_p", "seed"})
+        given |= {"stop": stop, "logprobs": self.alternatives}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def check(self, neutral: Mapping[str, tuple[Any, ...]]) -> None:
+        """Refuse what is asked for and not implemented."""
+        for name, allowed in neutral.items():
+            value = getattr(self, name, None)
+            if value is not None and value not in allowed:
+                example = json.dumps(allowed[0])
+                raise refusal(400, f"`{name}` is not supported for {self.model!r}: leave it out, or {example}", name)
+
+
+class Part(_Loose):
+    """A piece of a message."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Function(_Loose):
+    """What may be called."""
+
+    name: Text
+
+
+class Tool(_Loose):
+    """A function on offer."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class ChatMessage(_Loose):
+    """One turn."""
+
+    role: str
+    content: Text | list[Part]
+
+    @property
+    def text(self) -> str:
+        """Its parts together."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatRequest(Body):
+    """POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=256)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=2**31)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    tools: list[Tool] | None = None
+
+    @property
+    def alternatives(self) -> int | None:
+        """As `Body.alternatives`."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def arguments(self) -> Json:
+        """As `Body.arguments`."""
+        longest = self.max_completion_tokens or self.max_tokens
+        return super().arguments | ({"max_tokens": longest} if longest else {})
+
+    @property
+    def tool(self) -> str | None:
+        """The function to call, where there is one alone."""
+        return self.tools[0].function.name if self.tools and len(self.tools) == 1 else None
+
+    @property
+    def dialogue(self) -> list[dict[str, str]]:
+        """What a hosted model is given."""
+        for i, message in enumerate(self.messages):
+            if message.role not in ("system", "user", "assistant"):
+                raise refusal(400, "the role must be system, user or assistant", f"messages.{i}.role")
+        return [{"role": message.role, "content": message.text} for message in self.messages]
+
+
+class LegacyRequest(Body):
+    """POST /v1/completions."""
+
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_ROWS)]
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+
+    @property
+    def alternatives(self) -> int | None:
+        """As `Body.alternatives`."""
+        return self.logprobs
+
+
+class ErrorInfo(BaseModel):
+    """What is wrong, where, and the remedy."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorReply(BaseModel):
+    """OpenAI's body of an error."""
+
+    error: ErrorInfo
+
+
+def refusal(status: int, message: str, param: str | None = None, code: str | None = None) -> HTTPException:
+    """An error to raise within a route of this router, which tells it in OpenAI's form."""
+    return HTTPException(status, {"message": message, "param": param, "code": code})  # type: ignore[arg-type]
+
+
+def error_reply(error: Exception) -> tuple[int, ErrorReply]:
+    """Status and body for an error of validation, of the package, or an HTTPException (with a `Problem` as detail)."""
+    status: int = 500
+    info: Mapping[str, Any] = {"message": str(error)}
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        param = ".".join(map(str, first["loc"][1:])) or None
+        status, info = 400, {"message": f"{param or 'body'}: {first['msg']}", "param": param}
+    elif isinstance(error, HTTPException):
+        detail: Any = error.detail
+        status, info = error.status_code, detail if isinstance(detail, dict) else {"message": str(detail)}
+    elif isinstance(error, RayalignError):
+        found = refused(error)
+        status, info = 400 if found.status == 422 else found.status, found.problem.model_dump()
+    kind = {429: "rate_limit_error"}.get(status, "invalid_request_error" if status < 500 else "server_error")
+    message = str(info.get("message")).encode(errors="replace").decode()
+    param = info.get("param", info.get("field"))
+    return status, ErrorReply(error=ErrorInfo(message=message, type=kind, param=param, code=info.get("code")))

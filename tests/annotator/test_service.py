@@ -1,0 +1,178 @@
+"""The deployed application: real Ray Serve, a real reward model, a real vLLM engine, real clients."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+import ray
+import torch
+
+from rayalign.annotator.api import PairItem
+from rayalign.annotator.client import AnnotatorClient
+from rayalign.annotator.service import application, start, stop
+from rayalign.config import ServiceConfig
+from rayalign.data.paddock import gold, prompts
+from rayalign.errors import InputError
+from rayalign.models.classifier import Classifier
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm]
+TOKEN = "a-token-for-tests"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A language model and a reward model of the smallest preset, with random weights."""
+    from transformers import LlamaForCausalLM, LlamaForSequenceClassification
+
+    from rayalign.data.paddock.tokenizer import build_tokenizer
+    from rayalign.models.load import make_preset
+
+    folder, tokenizer = tmp_path_factory.mktemp("models"), build_tokenizer()
+    make_preset("nano", tokenizer, 0, folder / "language")
+    shape = LlamaForCausalLM.from_pretrained(folder / "language").config
+    shape.num_labels = 1
+    torch.manual_seed(0)
+    LlamaForSequenceClassification(shape).save_pretrained(folder / "reward")
+    tokenizer.save_pretrained(folder / "reward")
+    return {name: str(folder / name) for name in ("language", "reward")}
+
+
+@pytest.fixture(scope="module")
+def service(ray_session: None, models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the application with all kinds of judges that need no network."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("service")
+    hosted = {"kind": "vllm", "model": models["language"], "context": 256, "dtype": "float32", "cpus": 0.1}
+    config = ServiceConfig.model_validate(
+        {
+            "port": port,
+            "cpus": 0.1,
+            "queue": 500,
+            "cache": f"sqlite:///{folder / 'verdicts.db'}",
+            "access": {"token_variable": "RAYALIGN_TEST_TOKENS"},
+            "annotators": {
+                "gold": {"judge": {"kind": "rubric"}},
+                "learned": {"judge": {"kind": "reward_model", "model": models["reward"], "cpus": 0.1}},
+                "written": {"judge": {**hosted, "max_tokens": 8}, "pooled": False},
+            },
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYALIGN_TEST_TOKENS", f"tests:{TOKEN}")
+        patch.setenv("RAYALIGN_TOKEN", TOKEN)
+        yield start(config)
+        stop()
+
+
+def rows(count: int) -> list[PairItem]:
+    return [
+        PairItem(messages=p.messages, meta=dict(p.meta), output_1=gold.oracle(p), output_2="ada eats hay .")
+        for p in prompts(0, "test", count)
+    ]
+
+
+def test_the_rubric_prefers_the_oracle_and_is_asked_once(service: str) -> None:
+    client = AnnotatorClient(service, "gold", rows=16)
+    found = list(client.annotate(rows(50)))
+    assert [a.index for a in found] == list(range(50)) and {a.preference for a in found} == {1.0}
+    assert not any(a.cached for a in found) and all(a.cached for a in client.annotate(rows(50)))
+    client.close()
+
+
+def test_a_reward_model_scores_over_http_as_in_process(service: str, models: dict[str, str]) -> None:
+    client = AnnotatorClient(service, "learned")
+    items = [{"instruction": p.messages[-1].content, "output": gold.oracle(p)} for p in prompts(0, "test", 5)]
+    replies = client.scores(items)
+    alone = Classifier(models["reward"], context=2048)
+    expected = [
+        alone.scores([(PairItem(**item, output_1="", output_2="").prompt, out)])[0].value for item, out in split(items)
+    ]
+    assert [r.score for r in replies] == pytest.approx(expected, abs=1e-5)
+    (ranking,) = client.rankings([{"instruction": "what is it ?", "outputs": ["a", "b", "c"]}])
+    assert list(ranking.order) == sorted(range(3), key=lambda k: -(ranking.scores[k] or 0.0))
+    client.close()
+
+
+def split(items: list[dict[str, str]]) -> list[tuple[dict[str, str], str]]:
+    return [({"instruction": item["instruction"]}, item["output"]) for item in items]
+
+
+def test_a_hosted_model_that_cannot_judge_has_no_verdict_and_says_why(service: str) -> None:
+    client = AnnotatorClient(service, "written")
+    (found,) = client.annotate(rows(1))
+    assert found.preference is None and found.reason
+    client.close()
+
+
+def test_the_stock_openai_client_streams_from_the_hosted_model(service: str) -> None:
+    client = openai.OpenAI(base_url=f"{service}/v1", api_key=TOKEN, max_retries=0, timeout=60)
+    asked = [{"role": "user", "content": "what is the color of ada ?"}]
+    whole = client.chat.completions.create(model="language", messages=asked, max_tokens=12, temperature=0.0)  # type: ignore[arg-type]
+    assert whole.usage is not None and whole.usage.completion_tokens <= 12
+    parts = client.chat.completions.create(
+        model="language",
+        messages=asked,
+        max_tokens=12,
+        temperature=0.0,
+        stream=True,  # type: ignore[arg-type]
+    )
+    texts = [chunk.choices[0].delta.content or "" for chunk in parts if chunk.choices]
+    assert "".join(texts) == whole.choices[0].message.content and len(texts) > 2
+    with pytest.raises(openai.BadRequestError, match="context"):
+        client.chat.completions.create(
+            model="language", messages=[{"role": "user", "content": "ada " * 400}], max_tokens=4
+        )
+    with pytest.raises(openai.AuthenticationError):
+        openai.OpenAI(base_url=f"{service}/v1", api_key="wrong-token", max_retries=0).models.list()
+
+
+def test_too_much_at_once_is_429_with_the_time_to_come_again(service: str) -> None:
+    body = {"annotator": "gold", "pairs": [r.model_dump(mode="json", exclude_defaults=True) for r in rows(400)]}
+    replies: list[httpx.Response] = []
+
+    def ask(seed: int) -> None:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        replies.append(
+            httpx.post(f"{service}/v1/preferences", json={**body, "seed": seed}, headers=headers, timeout=60)
+        )
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert {r.status_code for r in replies} == {200, 429}
+    refused = next(r for r in replies if r.status_code == 429)
+    assert int(refused.headers["Retry-After"]) >= 1 and "rate limit" in refused.json()["error"]["message"]
+
+
+def test_a_client_outlives_a_replica_that_dies(service: str) -> None:
+    client = AnnotatorClient(service, "gold", rows=8, connections=2, deadline=60)
+    asked = client.annotate(rows(200), seed=7)
+    found = [next(asked)]
+    victims = [a for a in ray.util.list_named_actors(all_namespaces=True) if "front" in a["name"]]
+    ray.kill(ray.get_actor(victims[0]["name"], namespace=victims[0]["namespace"]))
+    found += list(asked)
+    assert [a.index for a in found] == list(range(200)) and {a.preference for a in found} == {1.0}
+    client.close()
+
+
+def test_an_unknown_annotator_is_told_by_the_client(service: str) -> None:
+    client = AnnotatorClient(service, "golt")
+    with pytest.raises(InputError, match="did you mean gold"):
+        list(client.annotate(rows(1)))
+    client.close()
+
+
+def test_autoscaling_is_a_setting() -> None:
+    config = ServiceConfig.model_validate(
+        {"replicas": 1, "max_replicas": 3, "annotators": {"gold": {"judge": {"kind": "rubric"}}}}
+    )
+    made = application(config)
+    assert made._bound_deployment._deployment_config.autoscaling_config.max_replicas == 3

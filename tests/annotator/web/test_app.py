@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from rayalign.annotator.budget import Budget
+from rayalign.annotator.labels import LabelStore
+from rayalign.annotator.member import Member
+from rayalign.annotator.pool import Pool
+from rayalign.annotator.store import VerdictStore
+from rayalign.annotator.verdicts import Usage
+from rayalign.annotator.web.access import Access, known_tokens
+from rayalign.annotator.web.app import create_app
+from rayalign.config import AccessConfig, BudgetConfig, ServiceConfig
+from rayalign.evaluation import people
+from tests.annotator.fakes import FakeJudge
+
+TOKEN = {"Authorization": "Bearer anns-long-token"}
+PAIR = {"instruction": "question", "output_1": "a", "output_2": "bbb"}
+
+
+def client_of(
+    folder: Path, *, queue: int = 100, environment: dict[str, str] | None = None, **access: Any
+) -> TestClient:
+    url = f"sqlite:///{folder / 'verdicts.db'}"
+    judge = FakeJudge(price=0.5)
+    members = [
+        Member("length", "fake", FakeJudge(), scoring=FakeJudge()),
+        Member("costly", "fake", judge, pooled=False, estimate=lambda pairs: Usage(price=0.5 * len(pairs))),
+    ]
+    pool = Pool(members, VerdictStore(url), Budget(url, BudgetConfig(dollars=1.0)), chunk=64, timeout=10.0)
+    section = AccessConfig(**access)
+    config = ServiceConfig.model_validate(
+        {"annotators": {"length": {"judge": {"kind": "rubric"}}}, "queue": queue, "access": section}
+    )
+    app = create_app(
+        pool, config, Access(section, known_tokens(section, environment or {})), {}, LabelStore(url), people
+    )
+    return TestClient(app, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[TestClient]:
+    with client_of(tmp_path) as found:
+        yield found
+
+
+def test_preferences_come_back_in_order_with_a_summary(client: TestClient) -> None:
+    pairs = [{**PAIR, "id": "x"}, {"instruction": "broken", "output_1": "a", "output_2": "b"}]
+    reply = client.post("/v1/preferences", json={"annotator": "length", "pairs": pairs})
+    assert reply.status_code == 200
+    body = reply.json()
+    assert [(a["id"], a["preference"], a["reason"]) for a in body["annotations"]] == [
+        ("x", 2.0, None),
+        (None, None, "the judge broke"),
+    ]
+    assert body["summary"] == {
+        "rows": 2, "absent": 1, "cached": 0, "noise": 0, "inconsistent": 0, "position_bias": None, "price": 0.0,
+    }  # fmt: skip
+    again = client.post("/v1/preferences", json={"annotator": "length", "pairs": pairs}).json()
+    assert [a["cached"] for a in again["annotations"]] == [True, False]
+
+
+def test_both_orders_report_the_position_bias(client: TestClient) -> None:
+    reply = client.post("/v1/preferences", json={"annotator": "length", "pairs": [PAIR], "both_orders": True})
+    assert reply.json()["summary"]["position_bias"] == 0.0
+
+
+def test_a_stream_ends_with_its_summary(client: TestClient) -> None:
+    pairs = [{**PAIR, "instruction": f"question {i}"} for i in range(90)]
+    with client.stream(
+        "POST", "/v1/preferences", json={"annotator": "length", "pairs": pairs, "stream": True}
+    ) as reply:
+        lines = [json.loads(line) for line in reply.iter_lines()]
+    assert {line["index"] for line in lines[:-1]} == set(range(90))
+    assert lines[-1]["summary"]["rows"] == 90
+
+
+def test_scores_rankings_and_the_pool(client: TestClient) -> None:
+    items = [{"instruction": "q", "output": "four"}, {"instruction": "q", "output": ""}]
+    scores = client.post("/v1/scores", json={"annotator": "length", "items": items}).json()["scores"]
+    assert [(s["score"], s["reason"]) for s in scores] == [(4.0, None), (None, "empty")]
+    lists = [{"instruction": "q", "outputs": ["aa", "a", "aaa"]}]
+    ranking = client.post("/v1/rankings", json={"annotator": "costly", "items": lists})
+    assert ranking.status_code == 402, "three pairs are one dollar and a half"
+    ranking = client.post("/v1/rankings", json={"annotator": "length", "items": lists}).json()["rankings"][0]
+    assert ranking["order"] == [2, 0, 1]
+    known = client.get("/v1/annotators").json()["annotators"]
+    assert [(k["name"], k["scores"], k["pooled"]) for k in known] == [("length", True, True), ("costly", False, False)]
+
+
+def test_a_budget_is_an_error_body_and_the_cache_stays_free(client: TestClient) -> None:
+    ask = {"annotator": "costly", "pairs": [{**PAIR, "instruction": f"q{i}"} for i in range(2)]}
+    assert client.post("/v1/estimate", json=ask).json()["price"] == 1.0
+    assert client.post("/v1/preferences", json=ask).status_code == 200
+    more = client.post("/v1/preferences", json={**ask, "pairs": [PAIR]})
+    assert more.status_code == 402 and more.json()["error"]["code"] == "budget"
+    assert client.post("/v1/preferences", json=ask).status_code == 200
+    assert 'rayalign_dollars{judge="costly"} 1.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "field"),
+    [
+        (b"{", 400, "invalid_json", None),
+        (b'{"pairs": []}', 422, "invalid_request", "pairs"),
+        (
+            b'{"pairs": [{"instruction": "q", "output_1": 3, "output_2": "b"}]}',
+            422,
+            "invalid_request",
+            "pairs.0.output_1",
+        ),
+        (b'{"pairs": [{"instruction": "q", "output_1": "a"}]}', 422, "invalid_request", "pairs.0.output_2"),
+        (
+            b'{"pairs": [{"instruction": "q", "output_1": "a", "output_2": "b"}], "flip": NaN}',
+            422,
+            "invalid_request",
+            "flip",
+        ),
+        (
+            b'{"pairs": [{"instruction": "q", "output_1": "a", "output_2": "b"}], "colour": 1}',
+            422,
+            "invalid_request",
+            "colour",
+        ),
+        (
+            b'{"annotator": "lenght", "pairs": [{"output_1": "a", "output_2": "b"}]}',
+            404,
+            "unknown_annotator",
+            "annotator",
+        ),
+        (
+            b'{"pairs": [{"id": "x", "output_1": "a", "output_2": "b"}, {"id": "x", "output_1": "a", "output_2": ""}]}',
+            422,
+            "invalid_request",
+            None,
+        ),
+        (b'{"pairs": [{"output_1": "\\ud800", "output_2": "b"}]}', 422, "invalid_request", "pairs.0.output_1"),
+    ],
+)
+def test_bad_input_names_the_field(client: TestClient, body: bytes, status: int, code: str, field: str | None) -> None:
+    reply = client.post("/v1/preferences", content=body, headers={"Content-Type": "application/json"})
+    problem = reply.json()["error"]
+    assert (reply.status_code, problem["code"], problem["field"]) == (status, code, field)
+    assert client.get("/healthz").status_code == 200
+
+
+def test_gigantic_bodies_and_outputs_are_refused(tmp_path: Path) -> None:
+    with client_of(tmp_path, max_body=1000) as client:
+        big = {"annotator": "length", "pairs": [{**PAIR, "output_1": "a" * 2000}]}
+        assert client.post("/v1/preferences", json=big).json()["error"]["code"] == "too_large"
+
+        def parts() -> Iterator[bytes]:  # no Content-Length
+            for _ in range(20):
+                yield b"[" * 100
+
+        assert client.post("/v1/preferences", content=parts()).status_code == 413
+    with client_of(tmp_path) as client:
+        long = {"annotator": "length", "pairs": [{**PAIR, "output_1": "a" * 200_001}]}
+        assert client.post("/v1/preferences", json=long).json()["error"]["field"] == "pairs.0.output_1"
+
+
+def test_more_rows_than_the_queue_are_never_taken(tmp_path: Path) -> None:
+    with client_of(tmp_path, queue=10) as client:
+        reply = client.post("/v1/preferences", json={"pairs": [PAIR] * 11})
+        assert reply.status_code == 413
+
+
+def test_every_route_but_the_public_ones_asks_for_a_token(tmp_path: Path) -> None:
+    with client_of(tmp_path, environment={"RAYALIGN_TOKENS": "ann:anns-long-token"}) as client:
+        spec = client.get("/openapi.json").json()
+        for path, methods in spec["paths"].items():
+            public = path in ("/healthz", "/readyz", "/", "/page.css", "/page.js")
+            for method in methods:
+                refused = client.request(method.upper(), path).status_code == 401
+                assert refused != public, f"{method} {path}"
+        assert client.get("/metrics").status_code == 401
+        assert client.post("/v1/preferences", json={"pairs": [PAIR]}, headers=TOKEN).status_code == 200
+        assert client.get("/metrics", headers=TOKEN).status_code == 200
+        wrong = client.get("/metrics", headers={"Authorization": "Bearer wrong-secret"})
+        assert "wrong-secret" not in wrong.text
+
+
+def test_metrics_hold_counts_and_no_secret(client: TestClient) -> None:
+    client.post("/v1/preferences", json={"annotator": "length", "pairs": [PAIR]})
+    text = client.get("/metrics").text
+    assert 'rayalign_verdicts_total{annotator="length",outcome="judged"} 1.0' in text
+    assert 'rayalign_requests_total{route="/v1/preferences",status="200"} 1.0' in text
