@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from rayalign.cli import annotator, evaluate, measure
 from rayalign.errors import InputError, RayalignError
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ class _Commands(TyperGroup):
             raise typer.Exit(130) from interrupt
 
 
+_RESULTS = 100
+"""columns of the longest line of results; a narrower terminal folds it rather than lose a figure"""
+
 app = typer.Typer(
     cls=_Commands,
     help="Align language models with human feedback, from a laptop to a GPU cluster.",
@@ -45,6 +49,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(evaluate.app, name="evaluate")
+for command in (measure.judge, measure.perplexity, measure.reward, measure.frontier):
+    evaluate.app.command()(command)
 
 JobFile = Annotated[Path, typer.Argument(help="A job file (YAML).", show_default=False)]
 Overrides = Annotated[
@@ -113,6 +120,12 @@ def schema() -> None:
     typer.echo(json.dumps(Job.model_json_schema(), indent=2))
 
 
+app.command()(annotator.serve)
+app.command()(annotator.token)
+app.command()(annotator.annotate)
+app.command("fit-human")(measure.fit_human)
+
+
 def main() -> None:
     """Entry point of the `rayalign` command."""
     app()
@@ -146,6 +159,7 @@ def _show_results(folder: Path) -> None:
 
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     console = Console(highlight=False)
+    console.width = max(console.width, _RESULTS)
     figures = [(r["name"], r["metric"], _interval(r, "mean"), str(r["n"])) for r in summary["results"]]
     gaps = [
         (f"{c['a']} - {c['b']}", c["metric"], _interval(c, "mean_difference"), str(c["n"]))

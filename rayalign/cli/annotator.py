@@ -1,0 +1,124 @@
+"""The commands around the annotator: serve it, give out tokens, annotate files."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rayalign.errors import InputError
+
+if TYPE_CHECKING:
+    from rayalign.annotator.api import Annotation
+
+At = Annotated[
+    str | None,
+    typer.Option(help="URL of a running service, or a pool's file; default: the embedded pool.", show_default=False),
+]
+Name = Annotated[str, typer.Option("--annotator", help="A name of the pool; `pool` draws one for each instruction.")]
+
+
+def serve(
+    file: Annotated[Path | None, typer.Argument(help="A pool's file (YAML).", show_default="the embedded pool")] = None,
+    port: Annotated[int | None, typer.Option(help="In the place of the file's.", show_default=False)] = None,
+    host: Annotated[str | None, typer.Option(help="In the place of the file's.", show_default=False)] = None,
+) -> None:
+    """Serve annotators over HTTP until Ctrl-C; the page for people is at /."""
+    from rayalign.annotator.files import load_service
+    from rayalign.pipeline.serving import serve_until_stopped
+
+    given = {name: value for name, value in (("port", port), ("host", host)) if value is not None}
+    serve_until_stopped(load_service(file).model_copy(update=given), typer.echo)
+
+
+def token(name: Annotated[str, typer.Argument(help="Whom the token is for.", show_default=False)]) -> None:
+    """Make a bearer token; the service keeps only the printed line, its holder only the token."""
+    from rayalign.annotator.web.access import digest
+
+    made = secrets.token_urlsafe(32)
+    typer.echo(f"token, shown once:             {made}")
+    typer.echo(f"line for access.token_file:    {name} {digest(made)}")
+
+
+def annotate(
+    pairs: Annotated[Path, typer.Argument(help="Rows with instruction, output_1, output_2.", show_default=False)],
+    at: At = None,
+    annotator: Name = "pool",
+    output: Annotated[Path | None, typer.Option(help="Default: beside the pairs.", show_default=False)] = None,
+    seed: int = 0,
+    both_orders: Annotated[bool, typer.Option(help="Ask in both orders; disagreement is a tie.")] = False,
+    flip: Annotated[float, typer.Option(help="Share of labels drawn at random, from 0 to 0.5.")] = 0.0,
+    estimate: Annotated[bool, typer.Option(help="Say about what it will cost, and ask no judge.")] = False,
+) -> None:
+    """Annotate a file of pairs, in the public schema; what has been judged before is not asked again."""
+    from rayalign.annotator.connect import connect, item_in
+    from rayalign.data.files import rows
+
+    if not pairs.is_file():
+        raise InputError(f"{pairs}: there is no such file")
+    asked = connect(at, annotator)
+    try:
+        if estimate:
+            cost = asked.estimate([item_in(row, where) for row, where in rows(str(pairs), "")])
+            typer.echo(f"about {cost.prompt_tokens + cost.completion_tokens:,} tokens, ${cost.price:.2f}")
+            return
+        target, tally = output or pairs.with_name("annotations.json"), _Tally()
+        items = (item_in(row, where) for row, where in rows(str(pairs), ""))
+        made = tally.counted(asked.annotate(items, seed=seed, both_orders=both_orders, flip=flip))
+        _write(target, (row for row, _ in rows(str(pairs), "")), made)
+    finally:
+        asked.close()
+    typer.echo(f"{tally.text()}: {target}")
+
+
+@dataclass
+class _Tally:
+    """What a file of annotations comes to."""
+
+    rows: int = 0
+    absent: int = 0
+    cached: int = 0
+    price: float = 0.0
+    both: int = 0
+    first: float = 0.0
+
+    def counted(self, made: Iterable[Annotation]) -> Iterator[Annotation]:
+        """Pass annotations through, counted."""
+        for a in made:
+            self.rows += 1
+            self.absent += a.preference is None
+            self.cached += a.cached
+            self.price += 0.0 if a.cached else a.price
+            self.both += a.first_shown is not None
+            self.first += a.first_shown or 0.0
+            yield a
+
+    def text(self) -> str:
+        """One line."""
+        parts = [f"{self.rows} annotations, {self.absent} of them without a preference, {self.cached} known before"]
+        if self.price:
+            parts.append(f"${self.price:.4f} spent")
+        if self.both:
+            parts.append(f"position bias {self.first / self.both - 0.5:+.3f}")
+        return ", ".join(parts)
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]], made: Iterator[Annotation]) -> None:
+    """The annotations file, whole or not at all."""
+    from rayalign.annotator.connect import public
+    from rayalign.storage.records import atomic_write
+
+    def parts() -> Iterator[str]:
+        lines = path.name.endswith(".jsonl")
+        between = "[" if not lines else ""
+        for row, annotation in zip(rows, made, strict=True):
+            yield between + json.dumps(public(row, annotation), ensure_ascii=False)
+            between = "\n" if lines else ",\n"
+        yield "[]\n" if between == "[" else "\n" if lines else "]\n"
+
+    atomic_write(path, parts())

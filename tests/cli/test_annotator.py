@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from rayalign.annotator.client import item_of
+from rayalign.annotator.web.access import digest
+from rayalign.cli import app
+from rayalign.data.paddock.demonstrations import demonstration_pairs
+
+POOL = """\
+cache: sqlite:///verdicts.db
+annotators:
+  gold: {judge: {kind: rubric}}
+  hasty: {judge: {kind: rubric}, human: {temperature: 0.3, position_bias: 0.2}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with a pool and forty pairs of the embedded world."""
+    monkeypatch.chdir(tmp_path)
+    Path("pool.yaml").write_text(POOL)
+    items = [item_of(*pair) for pair in demonstration_pairs(0, 40)]
+    pairs = [item.model_dump(mode="json", exclude_defaults=True) for item in items]
+    Path("pairs.json").write_text(json.dumps([{**pair, "id": "same", "dataset": "world"} for pair in pairs]))
+    return tmp_path
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_annotations_are_written_in_the_public_schema(folder: Path) -> None:
+    done = call("annotate", "pairs.json", "--at", "pool.yaml", "--annotator", "gold")
+    assert done.exit_code == 0, done.stderr
+    assert "40 annotations, 0 of them without a preference, 0 known before: annotations.json" in done.stdout
+    rows = json.loads(Path("annotations.json").read_text())
+    assert len(rows) == 40 and {row["annotator"] for row in rows} == {"gold"}
+    assert rows[0].keys() >= {"dataset", "output_1", "output_2", "preference", "preference_price_per_example"}
+    again = call("annotate", "pairs.json", "--at", "pool.yaml", "--annotator", "gold", "--output", "again.jsonl")
+    assert "40 known before" in again.stdout
+    assert [json.loads(line)["preference"] for line in Path("again.jsonl").read_text().splitlines()] == [
+        row["preference"] for row in rows
+    ]
+
+
+def test_both_orders_tell_the_position_bias(folder: Path) -> None:
+    done = call("annotate", "pairs.json", "--at", "pool.yaml", "--annotator", "hasty", "--both-orders")
+    assert float(done.stdout.split("position bias ")[1].split(":")[0]) > 0.05
+    rows = json.loads(Path("annotations.json").read_text())
+    assert {row["preference_consistent"] for row in rows} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("absent.json",), "absent.json: there is no such file"),
+        (("broken.json",), "broken.json"),
+        (("short.json",), "short.json: row 2: output_2: Field required"),
+        (("pairs.json", "--annotator", "golt"), "did you mean gold?"),
+        (("pairs.json", "--flip", "0.7"), "flip: Input should be less than or equal to 0.5"),
+        (("pairs.json", "--seed", "-1"), "seed: Input should be greater than or equal to 0"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(folder: Path, arguments: tuple[str, ...], said: str) -> None:
+    Path("broken.json").write_text('[{"instruction": ')
+    Path("short.json").write_text(
+        '[{"instruction": "a", "output_1": "b", "output_2": "c"}, {"instruction": "a", "output_1": "b"}]'
+    )
+    done = call("annotate", *arguments, "--at", "pool.yaml", "--output", "out.json")
+    assert done.exit_code == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not Path("out.json").exists() and not list(folder.glob(".out.json*"))
+
+
+def test_an_estimate_asks_nobody(folder: Path) -> None:
+    done = call("annotate", "pairs.json", "--at", "pool.yaml", "--annotator", "gold", "--estimate")
+    assert done.stdout.strip() == "about 0 tokens, $0.00" and not Path("annotations.json").exists()
+
+
+def test_a_pool_file_is_refused_with_the_nearest_key(folder: Path) -> None:
+    Path("wrong.yaml").write_text(POOL.replace("temperature", "temprature"))
+    done = call("annotate", "pairs.json", "--at", "wrong.yaml")
+    assert done.exit_code == 2 and "did you mean annotators.hasty.human.temperature" in done.stderr
+
+
+def test_a_token_and_its_hash_belong_together() -> None:
+    shown, kept = call("token", "ann").stdout.splitlines()
+    assert kept.endswith(f"ann {digest(shown.split()[-1])}")
+
+
+def test_serving_to_other_machines_needs_a_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rayalign.annotator.files import load_service
+    from rayalign.annotator.service import start
+    from rayalign.errors import InputError
+
+    monkeypatch.delenv("RAYALIGN_TOKENS", raising=False)
+    with pytest.raises(InputError, match="there is no token"):
+        start(load_service(Path("pool.yaml")).model_copy(update={"host": "0.0.0.0"}))
+
+
+def test_a_taken_port_is_refused_in_one_sentence(folder: Path) -> None:
+    from rayalign.annotator.files import load_service
+    from rayalign.annotator.service import start
+    from rayalign.errors import InputError
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"127.0.0.1:{port} cannot be served on"):
+            start(load_service(Path("pool.yaml")).model_copy(update={"port": port}))
