@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rayalign.cluster.group import ActorGroup, Call
+from rayalign.cluster.group import ActorGroup, Call, together
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.errors import ActorError, DeadlineError, WeightError
 from rayalign.storage.events import EventLog
@@ -65,15 +65,10 @@ class WeightChannel:
         """Bytes carried, and the probe's gap."""
         shares = await policy.all(lambda actor: actor.export.remote(), timeout=self._timeout)
         # Both are waited for: a policy that dies takes the weights in the object store with it, so that both fail.
-        answer, sizes = await asyncio.gather(
+        answer, sizes = await together(
             policy.first(lambda actor: actor.probe.remote(self._tokens), timeout=self._timeout),
             _every_engine(pool, lambda actor: actor.load.remote(shares[0], version), self._timeout),
-            return_exceptions=True,
         )
-        for outcome in (answer, sizes):
-            if isinstance(outcome, BaseException):
-                raise outcome
-        assert isinstance(sizes, list)
         logprobs = tuple(tuple(row) for row in answer)
         return max(sizes), await prove(pool, Probe(version, self._tokens, logprobs, self._tolerance), self._timeout)
 

@@ -7,9 +7,9 @@ is written to the event log, so that a run can show that no tensor passed it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -21,9 +21,21 @@ from rayalign.cluster.session import last_log_lines
 from rayalign.errors import ActorError, DeadlineError, RayalignError
 from rayalign.storage.events import EventLog
 
+T = TypeVar("T")
 Actor = Any
 """a Ray actor handle; Ray gives it the methods of its role's class at run time"""
 Call = Callable[[Actor], ray.ObjectRef]
+
+
+async def together(*waits: Awaitable[T]) -> list[T]:
+    """All answers, once every call has ended; then the first failure, and none that nobody hears of."""
+    outcomes = await asyncio.gather(*waits, return_exceptions=True)
+    answers: list[T] = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        answers.append(outcome)
+    return answers
 
 
 class ActorGroup:

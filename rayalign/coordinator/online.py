@@ -19,7 +19,7 @@ from typing import Any
 from rayalign.actors.store import Handle
 from rayalign.algorithms.base import Algorithm
 from rayalign.cluster.channel import WeightChannel
-from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.group import ActorGroup, together
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.roles import Roles
 from rayalign.config import TrackingConfig, TrainStage
@@ -118,7 +118,7 @@ class OnlineTrainer:
             "values": ("values_BT", "critic"),
         }
         wanted = [sources[need] for need in sorted(self._parts.algorithm.needs) if need in sources]
-        answers = await asyncio.gather(
+        answers = await together(
             *(self._parts.roles[role].all(lambda a: a.evaluate.remote(rollouts)) for _, role in wanted)
         )
         return {name: shares for (name, _), shares in zip(wanted, answers, strict=True)}
@@ -132,7 +132,7 @@ class OnlineTrainer:
     async def _update(self, batch: Handle, iteration: int) -> dict[str, float]:
         """Every trained role on the same batch, all at once."""
         roles, seed = self._parts.algorithm.trains, self._seed + iteration
-        answers = await asyncio.gather(
+        answers = await together(
             *(self._parts.roles[role].all(lambda a: a.update.remote(batch, seed)) for role in roles)
         )
         # every rank of a role tells the same metrics, already merged over the ranks

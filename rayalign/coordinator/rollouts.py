@@ -75,6 +75,8 @@ class RolloutLoop:
         self._serials: Counter[tuple[int, int]] = Counter()
         self._tickets: dict[str, Ticket] = {}
         self._redone: Counter[str] = Counter()
+        self._partial: dict[str, tuple[Score, ...]] = {}
+        """of groups that are asked about again: what is known so far"""
         self._unscored: asyncio.Queue[Group] = asyncio.Queue()
         self._ready: defaultdict[int, dict[int, Group]] = defaultdict(dict)
         self._kept: set[tuple[int, int]] = set()
@@ -199,13 +201,16 @@ class RolloutLoop:
             for group, scores in zip(groups, answers, strict=True):
                 await self._settle(group, scores)
 
-    async def _settle(self, group: Group, scores: tuple[Score, ...]) -> None:
+    async def _settle(self, group: Group, asked: tuple[Score, ...]) -> None:
+        known = self._partial.pop(group.id, asked)
+        scores = tuple(new if old.value is None else old for old, new in zip(known, asked, strict=True))
         absent = [score.reason or "no reason given" for score in scores if score.value is None]
         if not absent:
             self._journal.append({"kind": "scored", "group": group.id, "scores": [encode(s) for s in scores]})
             await self._fill(replace(group, scores=scores))
         elif self._redone[group.id] < self._settings.redo:
             self._redone[group.id] += 1
+            self._partial[group.id] = scores
             self._unscored.put_nowait(group)
         else:
             await self._replace(group.id, f"no score: {absent[0]}")

@@ -252,6 +252,21 @@ def test_an_absent_score_is_asked_for_again(make: Callable[..., Bench]) -> None:
     assert sum(groups.count("00000-0001.0") for groups in bench.reward.asked) == 2
 
 
+def test_a_score_once_given_is_kept_when_another_of_its_group_is_asked_for_again(make: Callable[..., Bench]) -> None:
+    """Else a group of K would need K scores to succeed at once, and nearly all groups of a faulty judge be dropped."""
+    turns: Counter[str] = Counter()
+
+    def alternating(group: Group) -> tuple[Score, ...]:
+        turns[group.id] += 1
+        odd = turns[group.id] % 2 == 1
+        return (Score(1.0), Score(None, "away")) if odd else (Score(None, "away"), Score(2.0))
+
+    bench = make(Reward(alternating), redo=1)
+    taken = bench.run()
+    assert not bench.account.dropped
+    assert {group.scores for groups in taken for group in groups} == {(Score(1.0), Score(2.0))}
+
+
 def test_a_score_that_stays_absent_costs_the_group_and_is_counted(make: Callable[..., Bench]) -> None:
     victim = PromptOrder(EXAMPLES, 5)[1].prompt.id
     bench = make(Reward(Moody({victim: 99})), redo=2)
