@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from rayalign.config import ServiceConfig
+
 ROOT = Path(__file__).parents[1]
-FRAME = ("Makefile", "setup.py", "constraints.txt")
+FRAME = ("Makefile", "setup.py", "constraints.txt", "tests/clients.txt")
 
 
 def read_requirements(name: str) -> list[Requirement]:
@@ -113,3 +117,35 @@ def test_local_cluster_file_is_what_the_launcher_takes() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     validate_config(prepare_config(yaml.safe_load((ROOT / "clusters" / "local.yaml").read_text(encoding="utf-8"))))
+
+
+def serve_file(name: str) -> dict[str, Any]:
+    """What Serve is given by a file of clusters/; a RayService holds it as a text."""
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "clusters" / name).read_text(encoding="utf-8"))
+    if loaded.get("kind") == "RayService":
+        loaded = yaml.safe_load(loaded["spec"]["serveConfigV2"])
+    return loaded
+
+
+@pytest.mark.parametrize("name", ["annotator.yaml", "kuberay/annotator.yaml"])
+def test_annotator_files_build_the_application_as_serve_does(name: str) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    (application,) = ServeDeploySchema.model_validate(serve_file(name)).applications
+    module, _, function = application.import_path.partition(":")
+    assert (module, function) == ("rayalign.annotator.service", "build")
+    built = getattr(importlib.import_module(module), function)(application.args)
+    assert built._bound_deployment.name == "front"
+
+
+def test_annotator_is_the_same_application_on_kubernetes() -> None:
+    assert serve_file("kuberay/annotator.yaml") == serve_file("annotator.yaml")
+
+
+def test_the_annotators_file_of_the_documents_is_one() -> None:
+    text = (ROOT / "docs" / "annotator.md").read_text(encoding="utf-8")
+    block = re.search(r"^    budget:.*\n(?:    .*\n)+", text, re.MULTILINE)
+    assert block is not None
+    service = ServiceConfig.model_validate(yaml.safe_load(block[0]))
+    kinds = {annotator.judge.kind for annotator in service.annotators.values()}
+    assert kinds == {"rubric", "reward_model", "llm", "vllm", "alpaca_eval"}

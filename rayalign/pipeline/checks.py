@@ -23,6 +23,7 @@ from rayalign.config import (
 )
 from rayalign.errors import InputError
 from rayalign.models.catalogue import PRESETS
+from rayalign.pipeline.annotators import annotator_problems
 from rayalign.pipeline.hashing import REFERENCE
 from rayalign.pipeline.machine import planned_machine
 from rayalign.pipeline.plan import candidates_per_prompt, data_use, plan, role_models
@@ -65,6 +66,7 @@ def check(loaded: LoadedJob, *, whole: bool = False) -> None:
                 *_guards(key, stage),
                 *_determinism(key, stage),
             ]
+        found += annotator_problems(key, job, stage)
         if isinstance(stage, EvaluateStage):
             found += _evaluation(key, stage)
     # a plan can only be made of a job that is otherwise sound

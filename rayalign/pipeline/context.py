@@ -6,14 +6,19 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from rayalign.annotator.client import AnnotatorClient
+from rayalign.annotator.files import load_service
 from rayalign.cluster.channel import load_folder
 from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.session import Session
 from rayalign.config import LoadedJob
 from rayalign.errors import WeightError
+from rayalign.pipeline.hashing import ANNOTATOR, asks_annotator, stage_states
+from rayalign.pipeline.serving import serve_for_run
 from rayalign.rollout import choose
 from rayalign.storage.events import EventLog
 from rayalign.storage.records import atomic_write
@@ -36,6 +41,7 @@ class RunContext:
         self._open = ExitStack()
         os.environ["DS_ACCELERATOR"] = "cpu"  # of this process, which never trains; actors are told their own
         self._session: Session | None = None
+        self._service: Future[str] | None = None
         self._pool: GeneratorPool | None = None
         self._loaded: str | None = None
         self.fixed_seconds = 0.0
@@ -59,6 +65,8 @@ class RunContext:
         """Folder or hub name of a model as the job names it."""
         if reference.startswith("stage:"):
             return str(self.stage_folder(reference.removeprefix("stage:")) / "model")
+        if reference.startswith(ANNOTATOR):
+            return f"{self.annotator_url()}#{reference.removeprefix(ANNOTATOR)}"
         return reference
 
     @contextmanager
@@ -76,7 +84,31 @@ class RunContext:
         if self._session is None:
             with self.starting("Ray"):
                 self._session = self._open.enter_context(Session(self.job.cluster))
+            self._begin_service()
         return self._session
+
+    def annotator_url(self) -> str:
+        """Where the annotator service is; the run's own has been starting since the session began."""
+        if self.job.annotator.url is not None:
+            return self.job.annotator.url
+        self.session()
+        assert self._service is not None, "the session starts the service where a stage asks for it"
+        with self.starting("the annotator service"):
+            return self._service.result(timeout=self.job.cluster.start_timeout)
+
+    def annotator(self, name: str) -> AnnotatorClient:
+        """One annotator of the service."""
+        return AnnotatorClient(self.annotator_url(), name, deadline=self.job.cluster.call_timeout)
+
+    def _begin_service(self) -> None:
+        """Start the run's own annotator service beside the first stages, which do not need it yet."""
+        states = stage_states(self.job)
+        asked = any(states[name] != "finished" and asks_annotator(s) for name, s in self.job.stages.items())
+        if asked and self.job.annotator.url is None:
+            file = self.job.annotator.file
+            config = load_service(Path(file) if file else None)
+            starter = ThreadPoolExecutor(1, thread_name_prefix="service")
+            self._service = starter.submit(serve_for_run, config, self.folder / "annotator")
 
     async def engines(self, model: str) -> GeneratorPool:
         """Running engines of the model's architecture; which weights they hold is not said."""

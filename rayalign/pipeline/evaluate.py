@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 from rayalign.actors.hosted import FrozenSpec
@@ -43,6 +44,7 @@ async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict
     ]
     write_jsonl(context.stage_folder(name) / "records.jsonl", rows)
     results, comparisons = compare(stage, values, seed=context.job.seed)
+    results += await asyncio.to_thread(_annotated, context, stage, prompts, answers)
     results += await _perplexities(context, stage, prompts, answers)
     return {"results": results, "comparisons": comparisons}
 
@@ -54,25 +56,44 @@ def compare(stage: EvaluateStage, values: Values, *, seed: int) -> tuple[list[di
         for name, v in values.items()
     ]
     comparisons = []
-    for other in stage.against or (next(iter(stage.models)),):
-        for name in stage.models:
-            common = [p for p in values[name] if p in values[other]]
-            if name == other or not common:
-                continue
-            ours, theirs = [values[name][p] for p in common], [values[other][p] for p in common]
-            gap = paired_difference(ours, theirs, seed=seed)
-            found = {"low": gap.low, "high": gap.high, "n": gap.n}
-            comparisons.append({"a": name, "b": other, "metric": stage.metric, "mean_difference": gap.mean, **found})
-            results.append(_wins(name, other, ours, theirs, seed))
+    for name, other, common in _meetings(stage, values):
+        ours, theirs = [values[name][p] for p in common], [values[other][p] for p in common]
+        gap = paired_difference(ours, theirs, seed=seed)
+        found = {"low": gap.low, "high": gap.high, "n": gap.n}
+        comparisons.append({"a": name, "b": other, "metric": stage.metric, "mean_difference": gap.mean, **found})
+        preferences = [1.5 if a == b else 2.0 if a > b else 1.0 for a, b in zip(ours, theirs, strict=True)]
+        results.append(_wins(name, f"win_rate_against_{other}", preferences, seed))
     return results, comparisons
 
 
-def _wins(name: str, other: str, ours: Sequence[float], theirs: Sequence[float], seed: int) -> dict[str, Any]:
-    """Win rate in percent, in AlpacaEval's convention: a draw is half a win."""
-    preferences = [1.5 if a == b else 2.0 if a > b else 1.0 for a, b in zip(ours, theirs, strict=True)]
-    spread = mean_interval([100 * (p - 1) for p in preferences], seed=seed)
-    rate = {**spread._asdict(), "mean": win_rate(preferences).win_rate}
-    return {"name": name, "metric": f"win_rate_against_{other}", **rate}
+def _meetings(stage: EvaluateStage, found: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, str, list[str]]]:
+    """Each model, one that it is compared with, and the prompts that both have."""
+    for other in stage.against or (next(iter(stage.models)),):
+        for name in stage.models:
+            common = [p for p in found[name] if p in found[other]]
+            if name != other and common:
+                yield name, other, common
+
+
+def _wins(name: str, metric: str, preferences: Sequence[float | None], seed: int) -> dict[str, Any]:
+    """Win rate in percent, in AlpacaEval's convention: a draw is half a win, an absent verdict is left out."""
+    spread = mean_interval([None if p is None else 100 * (p - 1) for p in preferences], seed=seed)
+    return {"name": name, "metric": metric, **spread._asdict(), "mean": win_rate(preferences).win_rate}
+
+
+def _annotated(
+    context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers
+) -> list[dict[str, Any]]:
+    """Win rates as an annotator of the service sees them."""
+    if stage.annotator is None:
+        return []
+    rows, seed = [], context.job.seed
+    with closing(context.annotator(stage.annotator)) as service:
+        for name, other, common in _meetings(stage, answers):
+            pairs = [(prompts[p], answers[other][p], answers[name][p]) for p in common]
+            metric = f"win_rate_by_{stage.annotator}_against_{other}"
+            rows.append(_wins(name, metric, service.compare(pairs, seed=seed), seed))
+    return rows
 
 
 async def _answers(context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt]) -> Answers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from statistics import mean
 from typing import Any
 
@@ -54,10 +55,14 @@ def annotate(context: RunContext, name: str, stage: AnnotateStage) -> dict[str, 
     pairs = list(_pairs(examples, stage.pairs, context.job.seed))
     if not pairs:
         raise InputError(f"{stage.examples} has no prompt with two different answers; raise its count or temperature")
-    judge = RubricJudge(stage.judge)
-    verdicts = judge.compare([(e.prompt, a.text, b.text) for e, a, b in pairs], seed=context.job.seed)
+    asked = [(e.prompt, a.text, b.text) for e, a, b in pairs]
+    if stage.annotator is None:
+        verdicts = RubricJudge(stage.judge).compare(asked, seed=context.job.seed)
+    else:
+        with closing(context.annotator(stage.annotator)) as service:
+            verdicts = service.compare(asked, seed=context.job.seed)
     rows = [
-        Comparison(e.prompt, a, b, verdict, stage.judge.kind)
+        Comparison(e.prompt, a, b, verdict, stage.annotator or stage.judge.kind)
         for (e, a, b), verdict in zip(pairs, verdicts, strict=True)
     ]
     write_jsonl(context.stage_folder(name) / "records.jsonl", [encode(row) for row in rows])

@@ -18,6 +18,7 @@ PLACEMENT = frozenset(
 )
 """keys that say where and how a stage runs, never what it computes"""
 REFERENCE = "stage:"
+ANNOTATOR = "annotator:"
 
 
 def stage_fields(job: Job) -> dict[str, dict[str, Any]]:
@@ -56,6 +57,12 @@ def stages_read(stage: Stage) -> list[str]:
     return [t.removeprefix(REFERENCE) for t in texts if t.startswith(REFERENCE)]
 
 
+def asks_annotator(stage: Stage) -> bool:
+    """Whether the stage needs the annotator service."""
+    values = stage.model_dump()
+    return values.get("annotator") is not None or str(values.get("reward")).startswith(ANNOTATOR)
+
+
 def _state(done: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> str:
     if done is None:
         return "will run: never ran"
@@ -80,6 +87,9 @@ def _fields(job: Job, stage: Stage, hashes: Mapping[str, str]) -> dict[str, Any]
         values["rollout.context"] = job.rollout.context
     if isinstance(stage, GenerateStage | EvaluateStage) or (isinstance(stage, TrainStage) and stage.online):
         values["rollout.dtype"] = job.rollout.dtype
+    if asks_annotator(stage):
+        values["annotator.url"] = job.annotator.url
+        values["annotator.file.content"] = _content(Path(job.annotator.file)) if job.annotator.file else None
     for name in stages_read(stage):
         values[f"input.{name}"] = hashes[name]
     if not isinstance(stage, AnnotateStage) and stage.data.path:

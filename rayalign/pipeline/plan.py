@@ -20,7 +20,7 @@ from rayalign.config import (
     TrainStage,
 )
 from rayalign.models.catalogue import ModelShape, shape_of
-from rayalign.pipeline.hashing import REFERENCE, stage_states
+from rayalign.pipeline.hashing import ANNOTATOR, REFERENCE, stage_states
 from rayalign.pipeline.machine import Machine, planned_machine
 
 if TYPE_CHECKING:
@@ -122,6 +122,11 @@ def plan(job: Job) -> Plan:
     return Plan(tuple(stages), machine, job.cluster.gpu_memory)
 
 
+def scored_over_http(stage: TrainStage) -> bool:
+    """Whether the scores come from the annotator service, not from a model of the job."""
+    return (stage.reward or "").startswith((ANNOTATOR, "http://", "https://"))
+
+
 def role_models(stage: Stage, algorithm: Algorithm[Any] | None) -> dict[str, str | None]:
     """Which model each role of a stage starts from; None where the job names none though one is needed."""
     if isinstance(stage, PretrainStage):
@@ -137,7 +142,7 @@ def role_models(stage: Stage, algorithm: Algorithm[Any] | None) -> dict[str, str
         return {}
     others = {
         "policy": stage.model,
-        "critic": stage.critic or stage.reward or stage.model,
+        "critic": stage.critic or (stage.model if scored_over_http(stage) else stage.reward) or stage.model,
         "reference": stage.reference or stage.model,
         "reward": stage.reward,
     }

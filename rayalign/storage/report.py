@@ -118,7 +118,11 @@ def _charts(rows: Sequence[Row]) -> str:
     names = sorted({name for row in rows for name in row["metrics"]})
     chosen = [n for start in CURVES for n in names if n.startswith(start) and n != "reward/std"]
     series = {n: [(r["step"], v) for r in rows if (v := r["metrics"].get(n)) is not None] for n in chosen}
-    return "".join(line_chart(name, points) for name, points in series.items() if points)
+    charts = [line_chart(name, points) for name, points in series.items() if points]
+    both = [(r["metrics"].get("kl/reference"), r["metrics"].get("reward/mean")) for r in rows]
+    if frontier := [(kl, reward) for kl, reward in both if kl is not None and reward is not None]:
+        charts.append(line_chart("reward/mean against kl/reference", frontier, over="KL"))
+    return "".join(charts)
 
 
 def _phases(metrics: Mapping[str, Sequence[Row]]) -> str:

@@ -90,9 +90,10 @@ def _short(value: float) -> str:
     return number(value) if abs(value) >= 1000 else f"{value:.3g}".replace("-", "−")
 
 
-def line_chart(name: str, points: Sequence[Point]) -> str:
-    """One metric over the steps; the caption says where it began and ended."""
-    shown = _thinned(points)
+def line_chart(name: str, points: Sequence[Point], over: str = "step") -> str:
+    """One metric over the steps; the caption says where it began and ended. Over something else: a dot a point."""
+    joined = over == "step"
+    shown = _thinned(points) if joined else _thinned(sorted(points))
     (x0, x1), ticks = (shown[0][0], shown[-1][0]), _ticks([y for _, y in shown])
     y0, y1 = min(ticks[0], min(y for _, y in shown)), max(ticks[-1], max(y for _, y in shown))
 
@@ -107,10 +108,11 @@ def line_chart(name: str, points: Sequence[Point]) -> str:
         for text, y in grid
     )
     steps = f'<text x="{LEFT}" y="{HEIGHT - 5}">{number(x0)}</text>' if x1 > x0 else ""
-    steps += f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">step {number(x1)}</text>'
+    steps += f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{escape(over)} {number(x1)}</text>'
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in shown))
-    end = place(*shown[-1])
-    drawn = f'<polyline points="{path}"/><circle cx="{end[0]:.1f}" cy="{end[1]:.1f}" r="2.8"/>'
+    dots = (place(*p) for p in (shown[-1:] if joined else shown))
+    drawn = f'<polyline points="{path}"/>' if joined else ""
+    drawn += "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.8"/>' for x, y in dots)
     change = f"{number(points[0][1])} → {number(points[-1][1])}"
     caption = f"<figcaption><b>{escape(name)}</b><span>{change}</span></figcaption>"
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(name)}">{lines}{steps}{drawn}</svg>'

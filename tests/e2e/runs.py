@@ -19,7 +19,7 @@ import psutil
 from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.records import read_jsonl
 
-JOB = """\
+_JOB = """\
 name: tiny
 cluster: {cpus: 2, object_store: 134217728, call_timeout: 300}
 rollout: {engines: 2, context: 96, max_sequences: 32, cache_bytes: 33554432}
@@ -38,7 +38,7 @@ stages:
     data: {split: preference, limit: 64}
     count: 2
     sampling: {max_tokens: 24}
-  labels: {kind: annotate, examples: stage:answers}
+  labels: {kind: annotate, examples: stage:answers, annotator: careful}
   rm:
     kind: train
     algorithm: {name: reward}
@@ -47,17 +47,19 @@ stages:
     learner: {learning_rate: 1e-3, minibatch: 16}
   ppo: {algorithm: {name: ppo}, iterations: 6, checkpoint_every: 1, deterministic: true, ONLINE}
   late: {algorithm: {name: ppo, epochs: 1}, iterations: 16, checkpoint_every: 2, max_staleness: 1, ONLINE}
-  rrhf: {algorithm: {name: rrhf}, iterations: 2, ONLINE}
+  rrhf: {algorithm: {name: rrhf}, iterations: 2, SCORED}
   final:
     kind: evaluate
     models: {sft: stage:sft, ppo: stage:ppo, late: stage:late, rrhf: stage:rrhf}
+    annotator: pool
     baselines: [constant, oracle]
     data: {limit: 32}
     sampling: {max_tokens: 24}
     perplexity: stage:base
-""".replace(
-    "ONLINE",
-    "kind: train, model: stage:sft, reward: stage:rm, candidates: [{source: live, count: 2}], prompts: 8, "
+""".replace("SCORED", "reward: annotator:gold, WRITTEN").replace("ONLINE", "reward: stage:rm, WRITTEN")
+JOB = _JOB.replace(
+    "WRITTEN",
+    "kind: train, model: stage:sft, candidates: [{source: live, count: 2}], prompts: 8, "
     "sampling: {max_tokens: 24}, learner: {learning_rate: 1e-3, minibatch: 8}",
 )
 STAGES = ("base", "sft", "answers", "labels", "rm", "ppo", "late", "rrhf", "final")

@@ -38,6 +38,15 @@ def test_the_summary_has_every_table(finished: Run) -> None:
     assert all(c.keys() == {"a", "b", "metric", "mean_difference", *INTERVAL} for c in summary["comparisons"])
 
 
+def test_preferences_and_win_rates_come_from_the_service(finished: Run) -> None:
+    labels = list(read_jsonl(finished.folder / "stages" / "labels" / "records.jsonl"))
+    assert labels and {row["annotator"] for row in labels} == {"careful"}
+    results = {r["name"]: r for r in json.loads((finished.folder / "summary.json").read_text())["results"]
+               if r["metric"] == "win_rate_by_pool_against_sft"}  # fmt: skip
+    assert set(results) == set(ITERATIONS) and all(0 < r["mean"] < 100 and r["n"] > 24 for r in results.values())
+    assert (finished.folder / "annotator" / "verdicts.db").is_file()
+
+
 def test_the_report_shows_models_stages_and_answers(finished: Run) -> None:
     text = (finished.folder / "report.html").read_text()
     for word in (*STAGES, "oracle", "reward/mean"):

@@ -137,6 +137,24 @@ def test_line_stays_inside_its_frame(values: list[float]) -> None:
         assert 46 <= x <= 310 and 8 <= y <= 148
 
 
+def test_points_over_something_else_are_dots_without_a_line() -> None:
+    svg = line_chart("reward", [(2.0, 1.0), (0.0, 0.0), (1.0, 3.0)], over="KL")
+    dots = re.findall('cx="([^"]+)" cy="([^"]+)"', svg)
+    # the frame goes from 46 to 310, and from 148 up to 8 for the ticks 0 to 3
+    assert dots == [("46.0", "148.0"), ("178.0", "8.0"), ("310.0", "101.3")]
+    assert "polyline" not in svg and ">KL 2</text>" in svg
+
+
+def test_reward_against_kl_is_shown_where_both_are_known(tmp_path: Path) -> None:
+    run = partial_run(tmp_path / "run")
+    assert "against kl" not in write_report(run).read_text()
+    rows = [{"step": s, "metrics": {"reward/mean": 1.0 * s, "kl/reference": 0.5 if s else None}} for s in range(3)]
+    write_jsonl(run / "stages" / "ppo" / "metrics.jsonl", rows)
+    page = write_report(run).read_text()
+    figure = page[page.index("<b>reward/mean against kl/reference") :].partition("</figure>")[0]
+    assert figure.count("<circle") == 2
+
+
 def test_forest_places_intervals_around_zero() -> None:
     row = {"label": "a − b", "mean": 1.0, "low": 0.0, "high": 2.0}
     svg = forest([row, {"label": "c", "mean": None, "low": None, "high": None}])

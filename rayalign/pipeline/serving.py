@@ -1,0 +1,43 @@
+"""The annotator service on a Ray session: of its own until a signal, or for the stages of a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from rayalign.annotator.service import start, stop
+from rayalign.cluster.session import Session
+from rayalign.config import ClusterConfig, ServiceConfig
+
+
+def serve_until_stopped(config: ServiceConfig, say: Callable[[str], object]) -> None:
+    """Serve on this machine, or on the cluster of RAY_ADDRESS, until SIGINT or SIGTERM; then finish and end."""
+    stopped = threading.Event()
+    if config.haproxy:
+        os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"  # read when Ray starts
+    with Session(ClusterConfig(object_store=128 << 20)):
+        url = start(config)
+        for number in (signal.SIGINT, signal.SIGTERM):  # after Ray, which takes SIGTERM for itself
+            signal.signal(number, lambda *_: stopped.set())
+        say(f"{len(config.annotators)} annotators at {url}  (page: {url}/  API: {url}/docs)")
+        while not stopped.wait(timeout=1.0):
+            pass
+        say("finishing what is in progress")
+        stop()
+
+
+def serve_for_run(config: ServiceConfig, folder: Path) -> str:
+    """Serve on the run's session, beside its actors, with the cache in the run's folder; the URL.
+
+    The front asks for no cores: it answers between the stages' own work, and must not keep a role from its place.
+    """
+    with socket.socket() as probe:
+        probe.bind((config.host, 0))
+        port = probe.getsockname()[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    cache = f"sqlite:///{folder / 'verdicts.db'}"
+    return start(config.model_copy(update={"port": port, "cache": cache, "cpus": 0.0}))

@@ -1,0 +1,39 @@
+"""An annotator of the service as a scorer, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rayalign.annotator.client import AnnotatorClient
+from rayalign.errors import DeadlineError
+from rayalign.types import Group, Score
+
+
+class AnnotatorScorer:
+    """Asks for one number for each candidate; a saturated or restarting service is waited for.
+
+    Args:
+        address: the service's URL, then `#` and the annotator's name.
+        timeout: seconds until a request must have been answered; then its scores are absent.
+    """
+
+    def __init__(self, address: str, timeout: float) -> None:
+        url, _, name = address.partition("#")
+        self._client = AnnotatorClient(url, name, deadline=timeout)
+
+    def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        """As `Scorer.score`."""
+        items = [
+            {
+                "messages": [{"role": m.role, "content": m.content} for m in group.prompt.messages],
+                "meta": dict(group.prompt.meta),
+                "output": trajectory.text,
+            }
+            for group in groups
+            for trajectory in group.trajectories
+        ]
+        try:
+            found = iter([Score(reply.score, reply.reason) for reply in self._client.scores(items)])
+        except DeadlineError as error:
+            found = iter([Score(None, str(error))] * len(items))
+        return [tuple(next(found) for _ in group.trajectories) for group in groups]

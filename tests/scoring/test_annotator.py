@@ -1,0 +1,105 @@
+"""The scorer that asks an annotator over HTTP, against a service that fails as told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from rayalign.errors import InputError
+from rayalign.scoring.annotator import AnnotatorScorer
+from rayalign.types import Group, Message, Prompt, Score, Segment, Trajectory
+
+SEGMENTS = (Segment(0, "template"), Segment(2, "policy", 0))
+
+
+def group(name: str, *answers: str) -> Group:
+    """A prompt with answers."""
+    rows = (Trajectory(name, i, (1, 2, 3), SEGMENTS, (0.0,), "stop", text) for i, text in enumerate(answers))
+    return Group(name, Prompt(name, (Message("user", "say something"),), {"task": "t"}), 0, tuple(rows))
+
+
+class Service:
+    """Answers by its script of statuses, then always well: the score of an answer is its number of words."""
+
+    def __init__(self, script: Sequence[int | str]) -> None:
+        self.script = list(script)
+        self.asked: list[dict[str, object]] = []
+
+    def answer(self, body: dict[str, object]) -> tuple[int, bytes]:
+        """Status and body of the next reply."""
+        self.asked.append(body)
+        said = self.script.pop(0) if self.script else 200
+        if said == 200:
+            items: list[dict[str, str]] = body["items"]  # type: ignore[assignment]
+            rows = [self._score(i, item["output"]) for i, item in enumerate(items)]
+            return 200, json.dumps({"scores": rows}).encode()
+        if said == "bare 500":
+            return 500, b"Internal Server Error"
+        problem = {"code": "unknown_annotator", "message": "there is no 'gould'"}
+        return int(said), json.dumps({"error": problem}).encode()
+
+    def _score(self, index: int, output: str) -> dict[str, object]:
+        absent = {"score": None, "reason": "an empty answer"}
+        return {"index": index, **({"score": float(len(output.split()))} if output else absent)}
+
+
+@contextmanager
+def serving(script: Sequence[int | str] = ()) -> Iterator[tuple[str, Service]]:
+    """The address and the service, over a real socket."""
+    service = Service(script)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, content = service.answer(body)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}#gold", service
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=10)
+
+
+def test_each_candidate_is_asked_for_by_content_and_answered_in_order() -> None:
+    with serving() as (address, service):
+        found = AnnotatorScorer(address, 10.0).score([group("a", "one", "one two"), group("b", "")])
+    assert found == [(Score(1.0), Score(2.0)), (Score(None, "an empty answer"),)]
+    assert service.asked[0]["annotator"] == "gold"
+    messages = [{"role": "user", "content": "say something"}]
+    assert service.asked[0]["items"][1] == {"messages": messages, "meta": {"task": "t"}, "output": "one two"}  # type: ignore[index]
+
+
+@pytest.mark.parametrize("script", [[503, 429], ["bare 500", "bare 500"], [502, "bare 500", 504]])
+def test_a_service_that_is_full_or_broken_for_a_moment_is_asked_again(script: list[int | str]) -> None:
+    with serving(script) as (address, service):
+        assert AnnotatorScorer(address, 30.0).score([group("a", "one")]) == [(Score(1.0),)]
+    assert len(service.asked) == len(script) + 1
+
+
+def test_scores_of_a_service_that_stays_away_are_absent_with_the_reason() -> None:
+    with serving([503] * 1000) as (address, _):
+        found = AnnotatorScorer(address, 0.5).score([group("a", "one"), group("b", "two", "three")])
+    assert [[score.value for score in scores] for scores in found] == [[None], [None, None]]
+    assert "no answer within 0.5 s (503" in str(found[1][1].reason)
+
+
+def test_a_request_that_the_service_refuses_ends_the_run_at_once() -> None:
+    with serving([404]) as (address, service), pytest.raises(InputError, match="there is no 'gould'"):
+        AnnotatorScorer(address, 30.0).score([group("a", "one")])
+    assert len(service.asked) == 1
