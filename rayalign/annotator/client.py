@@ -54,7 +54,8 @@ class AnnotatorClient:
         self._deadline = deadline
         self._rows = rows
         self._connections = connections
-        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=deadline)
+        # A request that was lost with its replica is asked again in time; what it began is not begun anew.
+        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=deadline / 4)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -116,7 +117,7 @@ class AnnotatorClient:
         for attempt in range(1_000_000):
             try:
                 reply = self._http.request(method, path, json=body)
-                starting = reply.status_code == 404 and not reply.headers["Content-Type"].startswith("application/json")
+                starting = reply.status_code == 404 and not reply.content.startswith(b"{")
                 if reply.status_code not in _BUSY and not starting:  # Serve knows no route before the application is up
                     return _body(reply.status_code, reply.content, str(reply.url))
                 trouble = f"{reply.status_code} {reply.text[:200]}"

@@ -43,6 +43,8 @@ _DRAIN = 30.0
 _QUIET: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
 """a line for each request costs a tenth of the requests; /metrics counts them"""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_CHECK = 2.0
+"""seconds between two looks at whether a replica lives; a dead one takes no requests for longer than that"""
 _TARGET = 16
 """requests in progress at which another replica is started"""
 
@@ -187,6 +189,8 @@ def application(config: ServiceConfig) -> Application:
         ray_actor_options={"num_cpus": config.cpus},
         max_ongoing_requests=config.queue + _HEADROOM,
         graceful_shutdown_timeout_s=_DRAIN,
+        health_check_period_s=_CHECK,
+        health_check_timeout_s=5 * _CHECK,
         **scale,
     )
     tokens = known_tokens(config.access, os.environ)  # of this process: replicas need not have its environment
