@@ -91,7 +91,10 @@ class LLMJudge:
             self._prompt([None if i is None else pairs[i] for i in g]) for g in batches(len(pairs), self.batch, 0)
         ]
         asked = sum(-(-_bytes(prompt) // bytes_per_token) for prompt in prompts)
-        answered = len(prompts) * self._config.max_tokens
+        if tools := self._arguments.get("tools"):
+            asked += len(prompts) * -(-len(json.dumps(tools).encode()) // bytes_per_token)
+        longest = int(self._arguments.get("max_completion_tokens") or self._arguments["max_tokens"])
+        answered = len(prompts) * longest * int(self._arguments.get("n") or 1)
         price = 0.0
         if isinstance(self._config, LLMJudgeConfig):
             price = asked * self._config.price_per_prompt_token + answered * self._config.price_per_completion_token

@@ -199,3 +199,10 @@ def test_an_estimate_counts_prompts_and_full_answers(tmp_path) -> None:
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         LLMJudge(llm(**settings), FakeModel(lambda text: Completion("")))
+
+
+def test_the_most_that_judging_costs_counts_bytes_and_further_arguments(tmp_path) -> None:
+    (tmp_path / "t.txt").write_text("{output_1} {output_2}", encoding="utf-8")
+    config = llm(template=str(tmp_path / "t.txt"), max_tokens=10, arguments={"max_completion_tokens": 50, "n": 2})
+    usage = LLMJudge(config, FakeModel(lambda text: Completion(""))).most(pairs(1))
+    assert (usage.prompt_tokens, usage.completion_tokens) == (24, 100)
