@@ -119,9 +119,14 @@ def test_doctor_reports_and_its_code_says_whether_something_conflicts() -> None:
         (["--help"], ["ray", "transformers", "vllm", "deepspeed", "torch", "pydantic"]),
         (["schema"], ["ray", "transformers", "vllm", "deepspeed", "torch"]),
         (["check", "job.yaml"], ["ray", "transformers", "vllm", "deepspeed", "datasets"]),
+        (["evaluate", "win-rate", "--help"], ["ray", "transformers", "torch", "numpy"]),
+        (["evaluate", "win-rate", "annotations.json"], ["ray", "transformers", "torch"]),
     ],
 )
 def test_heavy_libraries_stay_out(job: str, arguments: list[str], absent: list[str]) -> None:
+    rows = [{"instruction": q, "output_1": "a", "output_2": "b", "preference": p} for q, p in (("q", 1), ("r", 2))]
+    names = {"generator_1": "base", "generator_2": "model", "annotator": "judge"}
+    Path("annotations.json").write_text(json.dumps([row | names for row in rows]))
     program = (
         f"import sys; sys.argv = ['rayalign', *{arguments!r}]\n"
         "from rayalign.cli import main\n"

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -189,20 +187,3 @@ def test_head_to_head_of_all_pairs_rates_them(tmp_path: Path, annotator: list[st
     assert shown.exit_code == 0, shown.stderr
     assert "rating" in shown.stdout and shown.stdout.count("\n y ") == 2
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["annotations.json"]
-
-
-def test_help_and_win_rate_load_no_heavy_library(tmp_path: Path) -> None:
-    path = file(tmp_path / "a.json", "a", [1.0, 2.0])
-    for arguments, absent in (
-        (["evaluate", "win-rate", "--help"], ("torch", "ray", "transformers", "numpy")),
-        (["evaluate", "win-rate", str(path)], ("torch", "ray", "transformers")),
-    ):
-        program = (
-            f"import sys; sys.argv = ['rayalign', *{arguments!r}]\n"
-            "from rayalign.cli import main\n"
-            "try: main()\n"
-            "except SystemExit as end: assert not end.code, end.code\n"
-            f"print('loaded:', [m for m in {absent!r} if m in sys.modules])"
-        )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-        assert done.stdout.endswith("loaded: []\n"), done.stdout + done.stderr
