@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from rayalign.errors import InputError, RayalignError
 
@@ -67,7 +67,8 @@ class Database:
         RayalignError: here and in every use: the database is locked, full or gone.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tables: sa.MetaData | None = None) -> None:
+        """`tables` are made beside the annotator's own, as those are: once, whoever comes first."""
         try:
             parsed = sa.make_url(url)
             self._shown = parsed.render_as_string(hide_password=True)
@@ -79,7 +80,7 @@ class Database:
             ) from None
         self.insert: Any = sqlite.insert if parsed.get_backend_name() == "sqlite" else postgresql.insert
         """the dialect's insert, which knows ON CONFLICT"""
-        self._create()
+        self._create([*_tables.sorted_tables, *(tables.sorted_tables if tables is not None else ())])
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -112,14 +113,16 @@ class Database:
                 "and ask again: what was stored is kept"
             ) from error
 
-    def _create(self) -> None:
+    def _create(self, tables: Sequence[sa.Table]) -> None:
         with self.writing() as connection:
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7206017)")  # creation is not safe of itself
-            for table in _tables.sorted_tables:
+            for table in tables:
                 connection.execute(CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    connection.execute(CreateIndex(index, if_not_exists=True))
             found = connection.execute(sa.select(sa.func.max(SCHEMA_TABLE.c.version))).scalar()
             if found is None:
                 connection.execute(SCHEMA_TABLE.insert().values(version=SCHEMA))

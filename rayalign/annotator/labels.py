@@ -10,13 +10,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from rayalign.annotator.api import PairItem
+from rayalign.annotator.database import Database
 from rayalign.errors import InputError
 
 Kind = Literal["human", "annotator"]
@@ -71,25 +70,11 @@ class LabelStore:
     """The database behind the labelling page; any number of threads and processes may share one.
 
     Args:
-        url: SQLAlchemy's; `sqlite:///path` (in WAL mode, the folder is made) or PostgreSQL.
+        url: SQLAlchemy's; as `Database`.
     """
 
     def __init__(self, url: str) -> None:
-        place = sa.make_url(url)
-        file = place.database if place.get_backend_name() == "sqlite" else None
-        if file:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-        self._engine = sa.create_engine(place, connect_args={"timeout": 30} if file else {})
-        if file:
-            sa.event.listen(
-                self._engine, "connect", lambda connection, _: connection.execute("PRAGMA journal_mode=WAL")
-            )
-        # Each by "if not exists", since other processes may start at the same moment.
-        with self._engine.begin() as connection:
-            for table in _METADATA.sorted_tables:
-                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-                for index in table.indexes:
-                    connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+        self._database = Database(url, _METADATA)
 
     def add(self, queue: str, items: Sequence[PairItem]) -> int:
         """Append pairs to a queue and return how many are new; the same content twice is one pair, its `id` aside.
@@ -97,9 +82,8 @@ class LabelStore:
         Raises:
             InputError: the queue would grow beyond `MAX_QUEUE`; nothing was added.
         """
-        postgres = self._engine.dialect.name == "postgresql"
-        insert = (postgresql.insert(_PAIRS) if postgres else sqlite.insert(_PAIRS)).on_conflict_do_nothing()
-        with self._engine.begin() as connection:
+        insert = self._database.insert(_PAIRS).on_conflict_do_nothing()
+        with self._database.writing() as connection:
             added = connection.execute(insert.returning(_PAIRS.c.id), [_row(queue, item) for item in items])
             new = len(added.all())
             if new and connection.execute(_count(queue)).scalar_one() > MAX_QUEUE:
@@ -139,13 +123,13 @@ class LabelStore:
             for pair, preference in verdicts
         ]
         if rows:
-            with self._engine.begin() as connection:
+            with self._database.writing() as connection:
                 connection.execute(sa.insert(_VERDICTS), rows)
 
     def withdraw(self, queue: str, labeller: str) -> str | None:
         """Take back a person's latest verdict that stands; the id of its pair, or None where there is none."""
         latest = sa.select(_VERDICTS.c.number, _VERDICTS.c.pair).where(_by(queue, "human", labeller), _STANDS)
-        with self._engine.begin() as connection:
+        with self._database.writing() as connection:
             row = connection.execute(latest.order_by(_VERDICTS.c.number.desc()).limit(1)).first()
             if row is None:
                 return None
@@ -184,14 +168,14 @@ class LabelStore:
 
     def close(self) -> None:
         """Give the connections back."""
-        self._engine.dispose()
+        self._database.close()
 
     def _all(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             return connection.execute(query).all()
 
     def _scalar(self, query: sa.Select[Any]) -> Any:
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             return connection.execute(query).scalar_one_or_none()
 
 
