@@ -36,6 +36,14 @@ while True:
     n += 1
 """
 
+MAKER = """
+import sys, time
+from rayalign.annotator.store import VerdictStore
+for n in range(100):
+    time.sleep(max(0.0, float(sys.argv[2]) + n / 50 - time.time()))
+    VerdictStore(f"sqlite:///{sys.argv[1]}/{n}.db").close()
+"""
+
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
@@ -199,3 +207,12 @@ def test_a_database_of_another_schema_is_refused(store: VerdictStore, url: str) 
         raw.execute("UPDATE rayalign_schema SET version = 99")
     with pytest.raises(InputError, match="has schema 99"):
         VerdictStore(url)
+
+
+def test_processes_may_make_the_database_at_once(tmp_path: Path) -> None:
+    start = str(time.time() + 3)
+    makers = [
+        subprocess.Popen([sys.executable, "-c", MAKER, str(tmp_path), start], stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    assert [maker.communicate(timeout=60)[1] for maker in makers] == [""] * 4
