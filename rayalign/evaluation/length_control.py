@@ -23,6 +23,7 @@ from rayalign.evaluation.winrate import shares
 
 Array = npt.NDArray[np.float64]
 _FOLDS = 5
+_ALIKE = "no difficulty: its term is left out, and every prompt counts as equally hard"
 _FEW = 50
 """prompts under which three coefficients say little"""
 
@@ -40,7 +41,8 @@ class LengthControlled(NamedTuple):
 
     length_controlled_winrate: float
     lc_standard_error: float
-    """of the predictions over the prompts, as AlpacaEval publishes it; `low` and `high` hold the fit's doubt too"""
+    """of the predictions over the prompts, as AlpacaEval publishes it; `low` and `high` hold the fit's doubt too. NaN
+    without difficulty, where all predictions are alike"""
     low: float
     high: float
     """95%, by bootstrap over prompts with the penalty and the difficulties held; NaN where nothing was fitted"""
@@ -111,14 +113,12 @@ def length_controlled(
         return 100.0 * float(np.average(sigmoid(at_zero @ found.coefficients), weights=drawn_N))
 
     rate, error = _summary(sigmoid(at_zero @ whole.coefficients))
+    if difficulty is None:
+        error = math.nan
     low, high = bounds(bootstrap(resampled, names, resamples=resamples, seed=seed)) if resamples else (np.nan, np.nan)
     raw = 100.0 * float(won[here].mean())
     told = [
-        *(
-            ["no difficulty: its term is left out, and every prompt counts as equally hard"]
-            if difficulty is None
-            else []
-        ),
+        *([_ALIKE] if difficulty is None else []),
         *_weaknesses(x_N3[here], won[here], z[here], n),
         *([] if whole.converged else ["the fit did not converge"]),
         *far_from_raw(raw, rate),

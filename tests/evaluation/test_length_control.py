@@ -78,7 +78,8 @@ def test_repeated_prompts_do_not_narrow_the_interval() -> None:
 
 def test_weak_fits_say_so() -> None:
     preferences, ours, base, hard = made()
-    assert "no difficulty" in length_controlled(preferences, ours, base, resamples=0).warnings[0]
+    without = length_controlled(preferences, ours, base, resamples=0)
+    assert "no difficulty" in without.warnings[0] and math.isnan(without.lc_standard_error)
     few = length_controlled(preferences[:30], ours[:30], base[:30], difficulty=hard[:30], resamples=0)
     assert any("only 30 prompts" in w for w in few.warnings)
     flat = length_controlled(preferences, [b + 9 for b in base], base, difficulty=hard, resamples=0)
