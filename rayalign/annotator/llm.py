@@ -49,7 +49,9 @@ class LLMJudge:
         self._parser = Parser(config.parser.name, config.parser.arguments)
         self._legacy = isinstance(config, LLMJudgeConfig) and config.legacy
         self._check_reading()
-        candidates = {"logprobs": True, "top_logprobs": 5} if config.reads == "logprobs" else {}
+        candidates: dict[str, Any] = {}
+        if config.reads == "logprobs":
+            candidates = {"logprobs": 5} if self._legacy else {"logprobs": True, "top_logprobs": 5}
         limits = {"max_tokens": config.max_tokens, "temperature": config.temperature}
         self._arguments: dict[str, Any] = {**limits, **candidates, **config.arguments}
 
@@ -114,9 +116,9 @@ class LLMJudge:
     def _verdicts(self, completion: Completion, real: Sequence[bool]) -> Iterator[Verdict]:
         """One for each place in the prompt, padding too; what the answer cost is shared among the real pairs."""
         logprobs = self._config.reads == "logprobs"
-        read: str | Mapping[str, Any] = completion.choice if logprobs else completion.text
+        read: str | Mapping[str, Any] = _with_content(completion.choice) if logprobs else completion.text
         preferences: Sequence[float | None] = [None] * len(real)
-        if logprobs and not (completion.choice.get("logprobs") or {}).get("content"):
+        if isinstance(read, Mapping) and not (read.get("logprobs") or {}).get("content"):
             reason: str | None = "the endpoint returned no token log-probs; set `reads: text` with a parser of texts"
         else:
             preferences, reason = self._parser.read(read, len(real))
@@ -130,8 +132,6 @@ class LLMJudge:
         if parser.reads_logprobs != (reads == "logprobs"):
             wanted = "logprobs" if parser.reads_logprobs else "text"
             raise InputError(f"judge: {parser.name} cannot read {reads}; set `reads: {wanted}` or another parser")
-        if self._legacy and reads == "logprobs":
-            raise InputError("judge: log-probs are read from chat endpoints only; set `legacy: false` or `reads: text`")
 
 
 def explanations_in(text: str, keys: Sequence[str], count: int) -> list[str]:
@@ -142,6 +142,18 @@ def explanations_in(text: str, keys: Sequence[str], count: int) -> list[str]:
         return [""] * count
     rows = loaded if isinstance(loaded, list) and len(loaded) == count else [loaded] * count
     return ["\n".join(str(row[k]) for k in keys if row.get(k)) if isinstance(row, dict) else "" for row in rows]
+
+
+def _with_content(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The choice with its log-probs as a chat endpoint tells them, where a legacy one told `tokens` and their like."""
+    told = choice.get("logprobs") or {}
+    if told.get("content") or not told.get("top_logprobs"):
+        return choice
+    content = [
+        {"token": token, "top_logprobs": [{"token": t, "logprob": p} for t, p in (top or {}).items()]}
+        for token, top in zip(told.get("tokens") or (), told["top_logprobs"], strict=False)
+    ]
+    return {**choice, "logprobs": {**told, "content": content}}
 
 
 def _row(pair: Pair) -> dict[str, str]:

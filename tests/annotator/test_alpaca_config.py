@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+import rayalign.annotator
 from rayalign.annotator.alpaca_config import AlpacaEvalJudge, load, names
 from rayalign.annotator.completer import Completion
 from rayalign.annotator.llm import LLMJudge
 from rayalign.config import AlpacaEvalJudgeConfig
 from rayalign.errors import InputError
+from rayalign.types import Message, Prompt
 
 SHIPPED = Path(sys.prefix) / "clients" / "alpaca_eval" / "evaluators_configs"
 
@@ -62,6 +64,13 @@ def test_a_folder_becomes_our_settings(tmp_path: Path) -> None:
     assert (config.price_per_prompt_token, config.price_per_completion_token) == (2e-6, 2e-6)
     assert (config.base_url, config.timeout, config.concurrency) == ("http://there/v1", 5.0, 3)
     assert judge(found).batch == 1
+
+
+@pytest.mark.parametrize("form", ["weighted", "ranking", "text", "tool"])
+def test_our_own_folders_are_judges_too(form: str) -> None:
+    folder = Path(rayalign.annotator.__file__).parent / "evaluators_configs" / f"rayalign_{form}"
+    made = judge(load(AlpacaEvalJudgeConfig(kind="alpaca_eval", folder=str(folder))))
+    assert made.batch == 1 and made.estimate([(Prompt("p", (Message("user", "q"),)), "a", "b")]).price == 0.0
 
 
 def test_what_a_folder_leaves_out_is_alpaca_evals_default(tmp_path: Path) -> None:
