@@ -53,7 +53,7 @@ class FrozenSpec:
     policy: str
     """the model whose tokens it reads"""
     timeout: float
-    """seconds until a batch made by another actor must be there"""
+    """seconds until a batch made by another actor, or the scores of an annotator service, must be there"""
 
 
 class HostedActor:

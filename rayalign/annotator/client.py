@@ -31,7 +31,7 @@ class AnnotatorClient:
         url: where the service is, such as http://127.0.0.1:8900.
         annotator: a name of the pool, or `pool`.
         token: the bearer token; None: RAYALIGN_TOKEN of the environment, which may be unset.
-        deadline: seconds until a request, however often repeated, must have been answered.
+        deadline: seconds until a request, however often repeated, must have been answered; of `scores`, all of them.
         rows: pairs of one request.
         connections: requests at the same time.
     """
@@ -54,8 +54,7 @@ class AnnotatorClient:
         self._deadline = deadline
         self._rows = rows
         self._connections = connections
-        # A request that was lost with its replica is asked again in time; what it began is not begun anew.
-        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=deadline / 4)
+        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -85,10 +84,11 @@ class AnnotatorClient:
 
     def scores(self, items: Sequence[Mapping[str, Any]]) -> list[ScoreReply]:
         """One score for each `ScoreItem`, given as a mapping."""
+        end, name = time.monotonic() + self._deadline, self._annotator
         return [
             ScoreReply(**{**row, "index": start + row["index"]})
             for start, batch in batches(items, self._rows)
-            for row in self._ask("POST", "/v1/scores", {"annotator": self._annotator, "items": batch})["scores"]
+            for row in self._ask("POST", "/v1/scores", {"annotator": name, "items": batch}, end)["scores"]
         ]
 
     def rankings(self, items: Sequence[Mapping[str, Any]], *, seed: int = 0) -> list[RankReply]:
@@ -109,14 +109,18 @@ class AnnotatorClient:
         rows = [item_of(prompt, first, second) for prompt, first, second in pairs]
         return [annotation.preference for annotation in self.annotate(rows, seed=seed)]
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, end: float | None = None
+    ) -> dict[str, Any]:
         """The reply's body; asks again while the service is busy or not there, until the deadline."""
         import httpx
 
-        end = time.monotonic() + self._deadline
+        end = end or time.monotonic() + self._deadline
         for attempt in range(1_000_000):
+            # A request that was lost with its replica is asked again in time; what it began is not begun anew.
+            limit = max(0.1, min(self._deadline / 4, end - time.monotonic()))
             try:
-                reply = self._http.request(method, path, json=body)
+                reply = self._http.request(method, path, json=body, timeout=limit)
                 starting = reply.status_code == 404 and not reply.content.startswith(b"{")
                 if reply.status_code not in _BUSY and not starting:  # Serve knows no route before the application is up
                     return _body(reply.status_code, reply.content, str(reply.url))

@@ -128,7 +128,9 @@ def _specs(
                 context.model(source), config, stage.algorithm, temperature, steps, context.job.seed, timeout
             )
         else:
-            specs[role] = FrozenSpec(context.model(source), stage.learner, temperature, policy, timeout)
+            # A service that is away is asked `redo` times more, all within the wait for a whole iteration.
+            wait = timeout / (stage.redo + 2) if role == "reward" else timeout
+            specs[role] = FrozenSpec(context.model(source), stage.learner, temperature, policy, wait)
     return specs
 
 

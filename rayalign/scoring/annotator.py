@@ -14,7 +14,7 @@ class AnnotatorScorer:
 
     Args:
         address: the service's URL, then `#` and the annotator's name.
-        timeout: seconds until a request must have been answered; then its scores are absent.
+        timeout: seconds until all groups of a call must have been answered; then their scores are absent.
     """
 
     def __init__(self, address: str, timeout: float) -> None:

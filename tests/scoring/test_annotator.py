@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,7 +35,9 @@ class Service:
         """Status and body of the next reply."""
         self.asked.append(body)
         said = self.script.pop(0) if self.script else 200
-        if said == 200:
+        if said == "slow":
+            time.sleep(0.15)
+        if said in (200, "slow"):
             items: list[dict[str, str]] = body["items"]  # type: ignore[assignment]
             rows = [self._score(i, item["output"]) for i, item in enumerate(items)]
             return 200, json.dumps({"scores": rows}).encode()
@@ -97,6 +100,13 @@ def test_scores_of_a_service_that_stays_away_are_absent_with_the_reason() -> Non
         found = AnnotatorScorer(address, 0.5).score([group("a", "one"), group("b", "two", "three")])
     assert [[score.value for score in scores] for scores in found] == [[None], [None, None]]
     assert "no answer within 0.5 s (503" in str(found[1][1].reason)
+
+
+def test_the_deadline_is_of_all_the_requests_of_a_call() -> None:
+    with serving(["slow"] * 10) as (address, service):
+        (found,) = AnnotatorScorer(address, 1.0).score([group("a", *["one"] * 2560)])
+    assert {score.value for score in found} == {None}
+    assert len(service.asked) < 10
 
 
 def test_a_request_that_the_service_refuses_ends_the_run_at_once() -> None:
