@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from ray.serve.handle import DeploymentHandle
 from rayalign.annotator.build import build_pool
 from rayalign.annotator.completer import Completion, UpstreamError
 from rayalign.annotator.labels import LabelStore
-from rayalign.annotator.web.access import Access, known_tokens
+from rayalign.annotator.web.access import LOOPBACK, Access, known_tokens
 from rayalign.annotator.web.app import create_app
 from rayalign.annotator.web.hosted import HostedChat, HostedModel, rollout_config
 from rayalign.annotator.web.hosted import Prompt as Asked
-from rayalign.config import HostedJudgeConfig, RewardJudgeConfig, ServiceConfig
+from rayalign.config import AccessConfig, HostedJudgeConfig, RewardJudgeConfig, ServiceConfig
 from rayalign.errors import ActorError, InputError, RayalignError
 from rayalign.evaluation import people
 from rayalign.rollout.vllm_stream import Piece
@@ -42,7 +43,6 @@ _DRAIN = 30.0
 """seconds in which a replica that is to stop may finish what it has"""
 _QUIET: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
 """a line for each request costs a tenth of the requests; /metrics counts them"""
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CHECK = 2.0
 """seconds between two looks at whether a replica lives; a dead one takes no requests for longer than that"""
 _TARGET = 16
@@ -165,7 +165,7 @@ class Front:
         return create_app(
             build_pool(config, self._models),
             config,
-            Access(config.access, self._tokens),
+            Access(config.access, self._tokens, host=config.host),
             hosted,
             LabelStore(config.cache),
             people,
@@ -197,21 +197,33 @@ def application(config: ServiceConfig) -> Application:
     return front.bind(config.model_dump(mode="json"), tokens, handles)
 
 
-def start(config: ServiceConfig) -> str:
+def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = False) -> str:
     """Start the application in the Ray session of this process; its URL, once it answers.
 
+    Args:
+        name: of the application.
+        replace: whether one of that name that is there was left by an interrupted run, and is ended first.
+
     Raises:
-        InputError: other machines could ask without a token, or the port is taken.
+        InputError: other machines could ask without a token, the port is taken, or Serve is somebody else's.
     """
-    if config.host not in _LOOPBACK and not known_tokens(config.access, os.environ):
-        raise InputError(
-            f"host {config.host} lets other machines ask, but there is no token; give {config.access.token_variable} "
-            "or access.token_file (see `rayalign token NAME`), or stay at 127.0.0.1"
-        )
+    if config.host not in LOOPBACK:
+        _refuse_open(config.access, f"host {config.host}")
     _refuse_a_taken_port(config.host, config.port)
+    found = serve.status()
+    if replace and set(found.applications) == {name}:
+        serve.shutdown()
+    elif found.proxies or found.applications:
+        raise InputError(
+            f"Ray Serve runs on this cluster already (applications: {', '.join(found.applications) or 'none'}); a job "
+            "takes a service that is there as `annotator.url`, and `serve shutdown` ends them all"
+        )
     http = {"host": config.host, "port": config.port, "request_timeout_s": config.request_timeout + _DRAIN}
-    serve.start(http_options=http, logging_config=_QUIET)
-    serve.run(application(config), name=APPLICATION, route_prefix="/", logging_config=_QUIET)
+    with ExitStack() as undo:
+        undo.callback(serve.shutdown)
+        serve.start(http_options=http, logging_config=_QUIET)
+        serve.run(application(config), name=name, route_prefix="/", logging_config=_QUIET)
+        undo.pop_all()
     return f"http://{config.host}:{config.port}"
 
 
@@ -219,6 +231,14 @@ def _state_of(folder: Path) -> str:
     """What changes when the model of a local folder is written anew."""
     files = sorted(folder.glob("*")) if folder.is_dir() else []
     return ",".join(f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)
+
+
+def _refuse_open(access: AccessConfig, what: str) -> None:
+    if not access.open and not known_tokens(access, os.environ):
+        raise InputError(
+            f"{what} lets other machines ask, but there is no token; give {access.token_variable} or access.token_file "
+            "(see `rayalign token NAME`), or let anyone ask by `access: {open: true}`"
+        )
 
 
 def _refuse_a_taken_port(host: str, port: int) -> None:
@@ -231,13 +251,19 @@ def _refuse_a_taken_port(host: str, port: int) -> None:
 
 
 def stop() -> None:
-    """End the application and Serve; what is in progress is finished first."""
+    """End what `start` started, application and Serve; what is in progress is finished first."""
     serve.shutdown()
 
 
 def build(arguments: Mapping[str, Any]) -> Application:
-    """What an `import_path` of `serve deploy` or of a RayService names; the arguments are a service file's settings."""
-    return application(ServiceConfig.model_validate(arguments))
+    """What an `import_path` of `serve deploy` or of a RayService names; the arguments are a service file's settings.
+
+    Raises:
+        InputError: there is no token, nor `access: {open: true}`; to which addresses Serve listens is not known here.
+    """
+    config = ServiceConfig.model_validate(arguments)
+    _refuse_open(config.access, "`serve deploy`")
+    return application(config)
 
 
 def _model(name: str, section: RewardJudgeConfig | HostedJudgeConfig, timeout: float) -> Application:

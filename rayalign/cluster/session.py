@@ -24,6 +24,8 @@ class Session:
 
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
+        self.attached = False
+        """to a cluster that outlives this session, with all that is detached"""
 
     def __enter__(self) -> Session:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(self._config.start_timeout))
@@ -40,6 +42,7 @@ class Session:
     def _attach(self, address: str) -> None:
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            self.attached = True
         except ConnectionError as error:
             raise InputError(f"no Ray cluster answers at {address}; start one with `ray start --head`") from error
 

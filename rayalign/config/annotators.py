@@ -159,7 +159,9 @@ class AccessConfig(Section):
     token_variable: str = "RAYALIGN_TOKENS"
     """environment variable with `name:token` pairs, separated by commas; with neither it nor a file anyone may ask"""
     token_file: str | None = None
-    """lines of `name sha256-of-token` (made by `rayalign serve token NAME`)"""
+    """lines of `name sha256-of-token` (made by `rayalign token NAME`)"""
+    open: bool = False
+    """without tokens: let other machines ask all the same, under any name of this one"""
     requests_per_second: PositiveFloat | None = None
     """of one token"""
     max_body: PositiveInt = 32 << 20

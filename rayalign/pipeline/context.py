@@ -6,12 +6,13 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rayalign.annotator.client import AnnotatorClient
 from rayalign.annotator.files import load_service
+from rayalign.annotator.service import stop
 from rayalign.cluster.channel import load_folder
 from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.session import Session
@@ -109,6 +110,13 @@ class RunContext:
             config = load_service(Path(file) if file else None)
             starter = ThreadPoolExecutor(1, thread_name_prefix="service")
             self._service = starter.submit(serve_for_run, config, self.folder / "annotator")
+            if self._session is not None and self._session.attached:  # a session of its own ends with all in it
+                self._open.callback(self._end_service, self._service)
+
+    def _end_service(self, service: Future[str]) -> None:
+        wait([service], timeout=self.job.cluster.start_timeout)
+        if not service.done() or service.exception() is None:
+            stop()
 
     async def engines(self, model: str) -> GeneratorPool:
         """Running engines of the model's architecture; which weights they hold is not said."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
@@ -40,4 +41,7 @@ def serve_for_run(config: ServiceConfig, folder: Path) -> str:
         port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
     cache = f"sqlite:///{folder / 'verdicts.db'}"
-    return start(config.model_copy(update={"port": port, "cache": cache, "cpus": 0.0}))
+    run = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    return start(
+        config.model_copy(update={"port": port, "cache": cache, "cpus": 0.0}), f"annotator-{run}", replace=True
+    )

@@ -14,7 +14,7 @@ import torch
 
 from rayalign.annotator.api import PairItem
 from rayalign.annotator.client import AnnotatorClient
-from rayalign.annotator.service import application, start, stop
+from rayalign.annotator.service import build, start, stop
 from rayalign.config import ServiceConfig
 from rayalign.data.paddock import gold, prompts
 from rayalign.errors import InputError
@@ -163,6 +163,13 @@ def test_a_client_outlives_a_replica_that_dies(service: str) -> None:
     client.close()
 
 
+def test_what_serves_already_is_left_alone(service: str) -> None:
+    config = ServiceConfig.model_validate({"port": 0, "annotators": {"gold": {"judge": {"kind": "rubric"}}}})
+    with pytest.raises(InputError, match=r"runs on this cluster already \(applications: annotator\)"):
+        start(config, "annotator-of-a-run", replace=True)
+    assert httpx.get(f"{service}/readyz", timeout=10).status_code == 200
+
+
 def test_an_unknown_annotator_is_told_by_the_client(service: str) -> None:
     client = AnnotatorClient(service, "golt")
     with pytest.raises(InputError, match="did you mean gold"):
@@ -170,9 +177,10 @@ def test_an_unknown_annotator_is_told_by_the_client(service: str) -> None:
     client.close()
 
 
-def test_autoscaling_is_a_setting() -> None:
-    config = ServiceConfig.model_validate(
-        {"replicas": 1, "max_replicas": 3, "annotators": {"gold": {"judge": {"kind": "rubric"}}}}
-    )
-    made = application(config)
+def test_a_deployed_application_scales_and_is_open_only_where_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"replicas": 1, "max_replicas": 3, "annotators": {"gold": {"judge": {"kind": "rubric"}}}}
+    monkeypatch.setenv("RAYALIGN_TOKENS", f"tests:{TOKEN}")
+    made = build(settings)
+    monkeypatch.delenv("RAYALIGN_TOKENS")
+    assert build({**settings, "access": {"open": True}})
     assert made._bound_deployment._deployment_config.autoscaling_config.max_replicas == 3

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rayalign.annotator.api import Problem
 from rayalign.annotator.budget import BudgetError
@@ -18,6 +19,8 @@ from rayalign.errors import InputError, RayalignError
 
 ANYONE = "anyone"
 """the client's name where no token is asked for"""
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+"""names under which this machine alone is asked"""
 CLIENT: ContextVar[str] = ContextVar("client", default=ANYONE)
 """the name that the request's token goes with"""
 _MEMORY = 10.0
@@ -47,12 +50,21 @@ def known_tokens(config: AccessConfig, environment: Mapping[str, str]) -> dict[s
 
 
 class Access:
-    """Tokens, as hashes only, and each client's rate."""
+    """Tokens, as hashes only, and each client's rate.
+
+    Args:
+        host: the address that the service is bound to.
+    """
 
     def __init__(
-        self, config: AccessConfig, tokens: Mapping[str, str], clock: Callable[[], float] = time.monotonic
+        self,
+        config: AccessConfig,
+        tokens: Mapping[str, str],
+        clock: Callable[[], float] = time.monotonic,
+        host: str = "127.0.0.1",
     ) -> None:
         self._names = tokens
+        self._hosts = None if tokens or config.open else LOOPBACK | {host}
         self._rate = config.requests_per_second
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}
@@ -61,6 +73,25 @@ class Access:
     def open(self) -> bool:
         """True where anyone may ask."""
         return not self._names
+
+    def addressed(self, host: str | None) -> None:
+        """Without tokens a page of any site could ask, under a name of its own that it points here (DNS rebinding).
+
+        Raises:
+            Refused: 403 under any other name than this machine's.
+        """
+        if self._hosts is None:
+            return
+        try:
+            name = urlsplit(f"//{host or ''}").hostname
+        except ValueError:
+            name = None
+        if name not in self._hosts:
+            known = ", ".join(sorted(self._hosts))
+            message = (
+                f"without tokens only these are answered as Host: {known}; give tokens, or `access: {{open: true}}`"
+            )
+            raise Refused(403, "unknown_host", message)
 
     def client(self, authorization: str | None) -> str:
         """The name that goes with the header, after one request of its rate has been used.

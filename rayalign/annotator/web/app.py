@@ -98,6 +98,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         400: "malformed JSON",
         401: "no known token",
         402: "a budget would be passed",
+        403: "asked under a name that is not this machine's",
         404: "no such annotator, queue or pair",
         409: "a labeller with the name of an annotator",
         413: "too large",

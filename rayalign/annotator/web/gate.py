@@ -1,4 +1,4 @@
-"""The ASGI layer before every route: tokens and sizes, checked on the path that the application itself sees."""
+"""The ASGI layer before every route: names, tokens and sizes, checked on the path that the application itself sees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PUBLIC = frozenset({*FILES, "/favicon.ico", "/openapi.json", "/healthz", "/ready
 
 
 class Gate:
-    """Refuses what has no token or is too large; else notes the client's name."""
+    """Refuses what has a wrong Host, no token or is too large; else notes the client's name."""
 
     def __init__(self, app: ASGIApp, access: Access, max_body: int) -> None:
         self._app = app
@@ -29,6 +29,7 @@ class Gate:
             return
         headers = dict(scope["headers"])
         try:
+            self._access.addressed(_text(headers.get(b"host")))
             if scope["path"].removeprefix(scope.get("root_path", "")) not in PUBLIC:
                 CLIENT.set(self._access.client(_text(headers.get(b"authorization"))))
             self._fits(int(_text(headers.get(b"content-length")) or 0))

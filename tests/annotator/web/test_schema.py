@@ -17,7 +17,9 @@ EXAMPLES = 15
 
 
 def test_no_request_is_a_server_error(tmp_path: Path) -> None:
-    document = schemathesis.openapi.from_asgi("/openapi.json", client_of(tmp_path).app)
+    document = schemathesis.openapi.from_asgi(
+        "/openapi.json", client_of(tmp_path, open=True).app
+    )  # under a name of its own
     operations = [found.ok() for found in document.get_all_operations()]
     assert {operation.path for operation in operations} >= {"/v1/preferences", "/v1/chat/completions", "/v1/agreement"}
     for operation in operations:
