@@ -109,6 +109,11 @@ class PreferenceRequest(_Request):
     stream: bool = False
     """one JSON line for each annotation as it finishes, in the place of one reply"""
 
+    @property
+    def verdicts(self) -> int:
+        """Judgings that it comes to, before noise and the cache."""
+        return len(self.pairs) * (2 if self.both_orders else 1)
+
     @model_validator(mode="after")
     def _ids(self) -> PreferenceRequest:
         _unique(self.pairs)
@@ -194,6 +199,35 @@ class AnnotatorInfo(Model):
     """whether /v1/scores takes it"""
     pooled: bool
     """whether `pool` draws it"""
+
+
+class Estimate(Model):
+    """What annotating would cost, as the cache and the budget stand; of one request, or of several together."""
+
+    pairs: int = 0
+    verdicts: int = 0
+    """to be paid for: what the cache lacks"""
+    prompt_tokens: int = 0
+    """at four bytes a token"""
+    completion_tokens: int = 0
+    """answers of full length"""
+    price: float = 0.0
+    least_tokens: int = 0
+    """at eight bytes a token, without the answers"""
+    least_price: float = 0.0
+    tokens_left: int | None = None
+    """of the budget, the client's own where that has less; null: no limit"""
+    dollars_left: float | None = None
+
+    def __add__(self, later: Estimate) -> Estimate:
+        sums = {name: getattr(self, name) + getattr(later, name) for name in list(Estimate.model_fields)[:-2]}
+        return later.model_copy(update=sums)
+
+    def __str__(self) -> str:
+        tokens = self.prompt_tokens + self.completion_tokens
+        return (
+            f"{self.pairs:,} pairs: {self.verdicts:,} verdicts to pay for, about {tokens:,} tokens, ${self.price:.2f}"
+        )
 
 
 class Cell(Model):

@@ -39,6 +39,13 @@ class Totals(NamedTuple):
     clients: dict[str, Usage]
 
 
+class Left(NamedTuple):
+    """What may still be spent; None: no limit."""
+
+    tokens: int | None
+    dollars: float | None
+
+
 class _Held(NamedTuple):
     tokens: int
     nanodollars: int
@@ -111,6 +118,20 @@ class Budget:
         """Give back what was held for a request that cost nothing."""
         with self._database.writing() as connection:
             connection.execute(RESERVATIONS.delete().where(RESERVATIONS.c.id == reservation.id))
+
+    def left(self, client: str) -> Left:
+        """Of the budget, or of the client's own where that has less."""
+        limits = self._limits
+        if limits == BudgetConfig():
+            return Left(None, None)
+        with self._database.reading() as connection:
+            whole, own = _held(connection, None), _held(connection, client)
+        tokens = [(limits.tokens, whole.tokens), (limits.per_client_tokens, own.tokens)]
+        money = [(limits.dollars, whole.nanodollars), (limits.per_client_dollars, own.nanodollars)]
+        return Left(
+            min((max(0, limit - held) for limit, held in tokens if limit is not None), default=None),
+            min((max(0.0, limit - held / _NANO) for limit, held in money if limit is not None), default=None),
+        )
 
     def totals(self) -> Totals:
         """What was settled, of all processes."""

@@ -100,6 +100,7 @@ def _prompted(
         randomize_order=section.randomize_order,
         seeded=section.temperature > 0,
         estimate=judge.estimate,
+        least=judge.least,
         most=judge.most,
     )
 

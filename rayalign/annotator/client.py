@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
-from rayalign.annotator.api import Annotation, AnnotatorInfo, PairItem, RankReply, ScoreReply
-from rayalign.annotator.verdicts import Pair, Usage
+from rayalign.annotator.api import Annotation, AnnotatorInfo, Estimate, PairItem, RankReply, ScoreReply
+from rayalign.annotator.verdicts import Pair
 from rayalign.errors import DeadlineError, InputError, RayalignError
 from rayalign.types import Prompt
 
@@ -93,15 +93,21 @@ class AnnotatorClient:
 
     def rankings(self, items: Sequence[Mapping[str, Any]], *, seed: int = 0) -> list[RankReply]:
         """One order for each `RankItem`, given as a mapping."""
-        body = {"annotator": self._annotator, "seed": seed, "items": list(items)}
-        return [RankReply(**row) for row in self._ask("POST", "/v1/rankings", body)["rankings"]]
+        longest = max((len(item["outputs"]) for item in items), default=2)
+        options = {"annotator": self._annotator, "seed": seed}
+        return [
+            RankReply(**{**row, "index": start + row["index"]})
+            for start, batch in batches(items, max(1, 2 * self._rows // (longest * (longest - 1) or 1)))
+            for row in self._ask("POST", "/v1/rankings", {**options, "items": batch})["rankings"]
+        ]
 
-    def estimate(self, rows: Sequence[PairItem]) -> Usage:
-        """About what annotating these rows would cost now."""
-        total = Usage()
+    def estimate(self, rows: Iterable[PairItem], **options: Any) -> Estimate:
+        """About what `annotate` with the same rows and options would cost now."""
+        total = Estimate()
         for _, part in batches(rows, self._rows):
             pairs = [row.model_dump(exclude_defaults=True, mode="json") for row in part]
-            total += Usage(**self._ask("POST", "/v1/estimate", {"annotator": self._annotator, "pairs": pairs}))
+            body = {"annotator": self._annotator, "pairs": pairs, **options}
+            total += Estimate(**self._ask("POST", "/v1/estimate", body))
         return total
 
     def compare(self, pairs: Sequence[Pair], *, seed: int) -> list[float | None]:

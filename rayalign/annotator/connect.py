@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from rayalign.annotator.api import Annotation, PairItem, PreferenceRequest
+from rayalign.annotator.api import Annotation, Estimate, PairItem, PreferenceRequest
 from rayalign.annotator.build import NoModels, build_pool
 from rayalign.annotator.client import AnnotatorClient, batches, item_of
+from rayalign.annotator.estimates import estimate
 from rayalign.annotator.files import load_service
-from rayalign.annotator.verdicts import Pair, Usage
+from rayalign.annotator.verdicts import Pair
 from rayalign.errors import InputError
 
 Row = dict[str, Any]
+_LARGE = 1000
+"""pairs from which a job tells its cost though nothing is to be paid"""
 _ROWS = 1024
 """pairs in progress at once in a pool of this process"""
 
@@ -32,8 +35,8 @@ class Annotator(Protocol):
     def compare(self, pairs: Sequence[Pair], *, seed: int) -> list[float | None]:
         """As `Judge.compare`."""
 
-    def estimate(self, rows: Sequence[PairItem]) -> Usage:
-        """About what annotating these rows would cost."""
+    def estimate(self, rows: Iterable[PairItem], **options: Any) -> Estimate:
+        """About what `annotate` with the same rows and options would cost now."""
 
     def close(self) -> None:
         """Give connections back."""
@@ -60,9 +63,10 @@ class LocalAnnotator:
         """As `Judge.compare`."""
         return [a.preference for a in self.annotate((item_of(*pair) for pair in pairs), seed=seed)]
 
-    def estimate(self, rows: Sequence[PairItem]) -> Usage:
+    def estimate(self, rows: Iterable[PairItem], **options: Any) -> Estimate:
         """As `Annotator.estimate`."""
-        return sum((self._pool.estimate(self._request(part)) for _, part in batches(rows, _ROWS)), Usage())
+        parts = (estimate(self._pool, self._request(part, **options)) for _, part in batches(rows, _ROWS))
+        return sum(parts, Estimate())
 
     def close(self) -> None:
         """End the event loop."""
@@ -79,6 +83,27 @@ class LocalAnnotator:
             return sorted([a async for a in self._pool.annotate(request)], key=lambda a: a.index)
         finally:
             await self._pool.drain()  # or a refused budget would leave the rest unpaid for and held back
+
+
+def announce(annotator: Annotator, rows: Iterable[PairItem], say: Callable[[str], object], **options: Any) -> None:
+    """Before a job that costs or is large: say about what it will cost.
+
+    Raises:
+        InputError: even at the least that is more than the budget has left.
+    """
+    cost = annotator.estimate(rows, **options)
+    if cost.verdicts or cost.pairs >= _LARGE:
+        say(str(cost))
+    if cost.dollars_left is not None and cost.least_price > cost.dollars_left:
+        needed, left = f"${cost.least_price:.4g}", f"${cost.dollars_left:.4g}"
+    elif cost.tokens_left is not None and cost.least_tokens > cost.tokens_left:
+        needed, left = f"{cost.least_tokens:,} tokens", f"{cost.tokens_left:,}"
+    else:
+        return
+    raise InputError(
+        f"annotating these pairs takes at least {needed} and the budget has {left} left; nothing was sent: raise the "
+        "limit under `budget`, or annotate fewer"
+    )
 
 
 def item_in(row: Row, where: str) -> PairItem:

@@ -26,6 +26,8 @@ _TRANSPORT = {
 _MEANING = 1
 """raised whenever the same settings come to mean other prompts or other verdicts"""
 _BYTES_PER_TOKEN = 4
+_LONG_TOKEN = 8
+"""bytes; no tokenizer of today takes so many to a token on the average of a text"""
 _TURN = 8
 """tokens around a turn"""
 
@@ -88,7 +90,11 @@ class LLMJudge:
         """The most that judging can cost, whatever the script and the tokenizer: a byte a token."""
         return self._cost(pairs, 1)
 
-    def _cost(self, pairs: Sequence[Pair], bytes_per_token: int) -> Usage:
+    def least(self, pairs: Sequence[Pair]) -> Usage:
+        """What judging will cost at the least: the prompts alone, in long tokens."""
+        return self._cost(pairs, _LONG_TOKEN, answers=False)
+
+    def _cost(self, pairs: Sequence[Pair], bytes_per_token: int, *, answers: bool = True) -> Usage:
         prompts = [
             self._prompt([None if i is None else pairs[i] for i in g]) for g in batches(len(pairs), self.batch, 0)
         ]
@@ -96,7 +102,7 @@ class LLMJudge:
         if tools := self._arguments.get("tools"):
             asked += len(prompts) * -(-len(json.dumps(tools).encode()) // bytes_per_token)
         longest = int(self._arguments.get("max_completion_tokens") or self._arguments["max_tokens"])
-        answered = len(prompts) * longest * int(self._arguments.get("n") or 1)
+        answered = len(prompts) * longest * int(self._arguments.get("n") or 1) if answers else 0
         price = 0.0
         if isinstance(self._config, LLMJudgeConfig):
             price = asked * self._config.price_per_prompt_token + answered * self._config.price_per_completion_token

@@ -25,6 +25,8 @@ class Member:
     """whether the request's seed can change a verdict"""
     estimate: Callable[[Sequence[Pair]], Usage] | None = None
     """about what judging would cost; None: nothing"""
+    least: Callable[[Sequence[Pair]], Usage] | None = None
+    """at least what it would cost; None: as `estimate`"""
     most: Callable[[Sequence[Pair]], Usage] | None = None
     """at most what it would cost, held back of the budget until the cost is known; None: as `estimate`"""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from rayalign.annotator import drawing
 from rayalign.annotator.api import POOL, Annotation, AnnotatorInfo, PairItem, PreferenceRequest
-from rayalign.annotator.budget import Budget
+from rayalign.annotator.budget import Budget, Left
 from rayalign.annotator.member import Member
 from rayalign.annotator.store import VerdictStore
 from rayalign.annotator.store import key as verdict_key
@@ -134,17 +134,17 @@ class Pool:
             for task in work:
                 task.cancel()
 
-    def estimate(self, request: PreferenceRequest) -> Usage:
-        """About what the request will cost: what the cache lacks, at the judges' own estimates."""
-        total = Usage()
+    def unpaid(self, request: PreferenceRequest) -> Iterator[tuple[Member, list[Pair]]]:
+        """What the request would have to pay for: the pairs that the cache lacks, by annotator."""
         for name, rows in self._plan(request).rows.items():
-            member = self._members[name]
             asks = {ask.key: ask.pair for row in rows for ask in row.asks}
-            known = self._store.get_many(list(asks))
-            missing = [pair for key, pair in asks.items() if key not in known]
-            if member.estimate is not None and missing:
-                total += member.estimate(missing)
-        return total
+            if self._members[name].estimate is not None:
+                known = self._store.get_many(list(asks))
+                yield self._members[name], [pair for key, pair in asks.items() if key not in known]
+
+    def left(self, client: str) -> Left:
+        """What the client may still spend."""
+        return self._budget.left(client)
 
     def _plan(self, request: PreferenceRequest) -> _Plan:
         plan = _Plan()

@@ -38,14 +38,28 @@ async def score(pool: Pool, request: ScoreRequest) -> list[ScoreReply]:
     ]
 
 
+def verdicts(pool: Pool, request: RankRequest) -> int:
+    """Judgings that a ranking comes to: its answers where they are scored, else all pairs of them.
+
+    Raises:
+        InputError: unknown annotator.
+    """
+    sizes = [len(item.outputs) for item in request.items]
+    return sum(sizes if _scoring(pool, request) is not None else (n * (n - 1) // 2 for n in sizes))
+
+
 async def rank(pool: Pool, request: RankRequest, client: str) -> list[RankReply]:
     """One order for each list of answers; an answer without any verdict comes last, and why is said."""
-    member = pool.member(request.annotator) if request.annotator != POOL else None
-    if member is not None and member.scoring is not None:
-        scores = await _scored(member.scoring, request.items)
+    scoring = _scoring(pool, request)
+    if scoring is not None:
+        scores = await _scored(scoring, request.items)
     else:
         scores = await _compared(pool, request, client)
     return [_reply(i, item, found) for i, (item, found) in enumerate(zip(request.items, scores, strict=True))]
+
+
+def _scoring(pool: Pool, request: RankRequest) -> Scoring | None:
+    return None if request.annotator == POOL else pool.member(request.annotator).scoring
 
 
 async def _scored(scoring: Scoring, items: Sequence[RankItem]) -> list[list[Score]]:

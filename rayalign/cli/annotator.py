@@ -14,7 +14,7 @@ import typer
 from rayalign.errors import InputError
 
 if TYPE_CHECKING:
-    from rayalign.annotator.api import Annotation
+    from rayalign.annotator.api import Annotation, PairItem
 
 At = Annotated[
     str | None,
@@ -56,20 +56,22 @@ def annotate(
     estimate: Annotated[bool, typer.Option(help="Say about what it will cost, and ask no judge.")] = False,
 ) -> None:
     """Annotate a file of pairs, in the public schema; what has been judged before is not asked again."""
-    from rayalign.annotator.connect import connect, item_in
+    from rayalign.annotator.connect import announce, connect, item_in
     from rayalign.data.files import rows
 
     if not pairs.is_file():
         raise InputError(f"{pairs}: there is no such file")
-    asked = connect(at, annotator)
+
+    def items() -> Iterator[PairItem]:
+        return (item_in(row, where) for row, where in rows(str(pairs), ""))
+
+    asked, options = connect(at, annotator), {"seed": seed, "both_orders": both_orders, "flip": flip}
     try:
         if estimate:
-            cost = asked.estimate([item_in(row, where) for row, where in rows(str(pairs), "")])
-            typer.echo(f"about {cost.prompt_tokens + cost.completion_tokens:,} tokens, ${cost.price:.2f}")
-            return
+            return typer.echo(asked.estimate(items(), **options))
+        announce(asked, items(), lambda line: typer.echo(line, err=True), **options)
         target, tally = output or pairs.with_name("annotations.json"), _Tally()
-        items = (item_in(row, where) for row, where in rows(str(pairs), ""))
-        made = tally.counted(asked.annotate(items, seed=seed, both_orders=both_orders, flip=flip))
+        made = tally.counted(asked.annotate(items(), **options))  # type: ignore[arg-type]
         _write(target, (row for row, _ in rows(str(pairs), "")), made)
     finally:
         asked.close()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from statistics import mean
 from typing import Any
 
+from rayalign.annotator.client import item_of
+from rayalign.annotator.connect import announce
 from rayalign.annotator.judges import RubricJudge
 from rayalign.config import AnnotateStage, DataConfig, GenerateStage, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
@@ -18,6 +21,8 @@ from rayalign.pipeline.context import RunContext
 from rayalign.rollout.base import candidate_seed
 from rayalign.storage.records import decode, encode, read_jsonl, write_jsonl
 from rayalign.types import Candidate, Comparison, Example, Prompt
+
+logger = logging.getLogger(__name__)
 
 
 async def generate(context: RunContext, name: str, stage: GenerateStage) -> dict[str, Any]:
@@ -60,6 +65,10 @@ def annotate(context: RunContext, name: str, stage: AnnotateStage) -> dict[str, 
         verdicts = RubricJudge(stage.judge).compare(asked, seed=context.job.seed)
     else:
         with closing(context.annotator(stage.annotator)) as service:
+            seed = context.job.seed
+            announce(
+                service, (item_of(*pair) for pair in asked), lambda line: logger.info("%s: %s", name, line), seed=seed
+            )
             verdicts = service.compare(asked, seed=context.job.seed)
     rows = [
         Comparison(e.prompt, a, b, verdict, stage.annotator or stage.judge.kind)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from rayalign.annotator.completer import Completion, UpstreamError
 from rayalign.annotator.llm import LLMJudge
 from rayalign.annotator.prompts import load_template
-from rayalign.annotator.verdicts import Pair, Verdict
+from rayalign.annotator.verdicts import Pair, Usage, Verdict
 from rayalign.config import HostedJudgeConfig, LLMJudgeConfig, ParserConfig
 from rayalign.errors import InputError
 from rayalign.types import Message, Prompt
@@ -71,6 +72,20 @@ def test_a_legacy_endpoint_gets_one_text(tmp_path) -> None:
     [verdict] = asyncio.run(LLMJudge(config, model).judge(pairs(1), seed=0))
     assert verdict.preference == 1.0
     assert model.asked[0][0] == "question 0: first 0 or second 0?\nBest output:"
+
+
+def test_a_legacy_endpoint_tells_log_probs_in_its_own_form() -> None:
+    told = {"tokens": ["m"], "token_logprobs": [-0.1], "top_logprobs": [{"m": math.log(0.3), "M": math.log(0.1)}]}
+    model = FakeModel(lambda text: Completion("m", {"text": "m", "logprobs": told}))
+    [verdict] = asyncio.run(LLMJudge(llm(**WEIGHED, legacy=True), model).judge(pairs(1), seed=0))
+    assert verdict.preference == pytest.approx(1.25)
+    assert model.asked[0][1]["logprobs"] == 5 and "top_logprobs" not in model.asked[0][1]
+
+
+def test_the_least_that_judging_costs_is_its_prompts_in_long_tokens(tmp_path) -> None:
+    (tmp_path / "t.txt").write_text("{output_1} {output_2}", encoding="utf-8")
+    judge = LLMJudge(llm(template=str(tmp_path / "t.txt")), FakeModel(lambda text: Completion("")))
+    assert judge.least(pairs(1)) == Usage(3, 0, 0.0)
 
 
 def batched(tmp_path, size: int) -> LLMJudgeConfig:
@@ -191,7 +206,6 @@ def test_an_estimate_counts_prompts_and_full_answers(tmp_path) -> None:
     [
         ({"reads": "logprobs"}, "set `reads: text`"),
         ({**WEIGHED, "reads": "text"}, "set `reads: logprobs`"),
-        ({**WEIGHED, "legacy": True}, "chat endpoints only"),
         ({"batch_size": 2}, "stands 1 times"),
         ({"template": "nowhere"}, "neither a file"),
     ],

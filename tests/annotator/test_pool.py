@@ -8,6 +8,7 @@ import pytest
 
 from rayalign.annotator.api import (
     Annotation,
+    Estimate,
     PairItem,
     PreferenceRequest,
     RankItem,
@@ -16,6 +17,8 @@ from rayalign.annotator.api import (
     ScoreRequest,
 )
 from rayalign.annotator.budget import Budget, BudgetError
+from rayalign.annotator.connect import announce
+from rayalign.annotator.estimates import estimate
 from rayalign.annotator.member import Member
 from rayalign.annotator.pool import Pool
 from rayalign.annotator.ranking import rank, score
@@ -157,8 +160,39 @@ def test_a_budget_stops_before_it_is_passed(tmp_path: Path) -> None:
 def test_the_estimate_counts_what_the_cache_lacks(tmp_path: Path) -> None:
     pool = pool_of(tmp_path, paid(FakeJudge()))
     annotate(pool, PreferenceRequest(annotator="judge", pairs=rows(2)))
-    usage = pool.estimate(PreferenceRequest(annotator="judge", pairs=rows(5)))
-    assert (usage.prompt_tokens, usage.completion_tokens, usage.price) == (300, 30, 1.5)
+    found = estimate(pool, PreferenceRequest(annotator="judge", pairs=rows(5)))
+    assert (found.verdicts, found.prompt_tokens, found.completion_tokens, found.price) == (3, 300, 30, 1.5)
+    assert estimate(pool, PreferenceRequest(annotator="judge", pairs=rows(5), both_orders=True)).verdicts == 8
+
+
+def test_the_estimate_leaves_out_label_noise_and_tells_what_is_left(tmp_path: Path) -> None:
+    budget = BudgetConfig(dollars=500.0, per_client_dollars=200.0, tokens=50_000)
+    judge = FakeJudge(price=0.5)
+    pool = pool_of(tmp_path, paid(judge), budget=budget)
+    request = PreferenceRequest(annotator="judge", pairs=rows(400), flip=0.25, seed=3)
+    before = estimate(pool, request, "ann")
+    assert (before.dollars_left, before.tokens_left) == (200.0, 50_000)
+    annotate(pool, request, "ann")
+    assert before.verdicts == len(judge.asked) < 300
+    after = estimate(pool, request, "ann")
+    assert after.verdicts == 0 and after.tokens_left == 50_000 - 11 * len(judge.asked)
+    assert after.dollars_left == pytest.approx(200.0 - 0.5 * len(judge.asked))
+    assert estimate(pool, request, "bob").dollars_left == pytest.approx(200.0)
+    told: list[str] = []
+    annotator = Known([before + after.model_copy(update={"dollars_left": 1.0})])
+    with pytest.raises(InputError, match=r"at least \$.* and the budget has \$1 left; nothing was sent"):
+        announce(annotator, (), told.append)
+    assert told == [str(annotator.found[0])]
+
+
+class Known:
+    """An annotator of which estimates alone are asked."""
+
+    def __init__(self, found: list[Estimate]) -> None:
+        self.found = found
+
+    def estimate(self, rows: object, **options: object) -> Estimate:
+        return self.found[0]
 
 
 def test_an_unknown_annotator_is_refused_with_the_nearest(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_bad_input_is_one_sentence_and_writes_nothing(folder: Path, arguments: t
 
 def test_an_estimate_asks_nobody(folder: Path) -> None:
     done = call("annotate", "pairs.json", "--at", "pool.yaml", "--annotator", "gold", "--estimate")
-    assert done.stdout.strip() == "about 0 tokens, $0.00" and not Path("annotations.json").exists()
+    assert done.stdout.strip() == "40 pairs: 0 verdicts to pay for, about 0 tokens, $0.00"
+    assert not Path("annotations.json").exists()
 
 
 def test_a_pool_file_is_refused_with_the_nearest_key(folder: Path) -> None:
@@ -95,12 +96,27 @@ def test_a_token_and_its_hash_belong_together() -> None:
 
 def test_serving_to_other_machines_needs_a_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rayalign.annotator.files import load_service
-    from rayalign.annotator.service import start
+    from rayalign.annotator.service import build, start
     from rayalign.errors import InputError
 
     monkeypatch.delenv("RAYALIGN_TOKENS", raising=False)
     with pytest.raises(InputError, match="there is no token"):
         start(load_service(Path("pool.yaml")).model_copy(update={"host": "0.0.0.0"}))
+    with pytest.raises(InputError, match="`serve deploy` lets other machines ask, but there is no token"):
+        build({"annotators": {"gold": {"judge": {"kind": "rubric"}}}})
+
+
+def test_a_job_tells_what_it_will_cost_before_it_begins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "unused")
+    judge = "{kind: llm, model: m, base_url: 'http://127.0.0.1:9/v1', price_per_prompt_token: 0.01, retries: 0}"
+    Path("paid.yaml").write_text(
+        f"cache: sqlite:///v.db\nbudget: {{dollars: 10}}\nannotators: {{paid: {{judge: {judge}}}}}"
+    )
+    done = call("annotate", "pairs.json", "--at", "paid.yaml", "--both-orders")
+    assert done.exit_code == 2 and not Path("annotations.json").exists()
+    told, refused = done.stderr.splitlines()
+    assert told.startswith("40 pairs: 80 verdicts to pay for, about ")
+    assert "at least $" in refused and "the budget has $10 left; nothing was sent" in refused
 
 
 def test_a_taken_port_is_refused_in_one_sentence(folder: Path) -> None:

@@ -16,6 +16,7 @@ from rayalign.annotator.api import (
     POOL,
     Annotation,
     AnnotatorInfo,
+    Estimate,
     Model,
     PairItem,
     PreferenceRequest,
@@ -25,9 +26,10 @@ from rayalign.annotator.api import (
     ScoreReply,
     ScoreRequest,
 )
+from rayalign.annotator.estimates import estimate as estimated
 from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.pool import Pool
-from rayalign.annotator.ranking import rank, score
+from rayalign.annotator.ranking import rank, score, verdicts
 from rayalign.annotator.web.access import CLIENT, Access, Admission, Refused, refused
 from rayalign.annotator.web.gate import Gate, refusal
 from rayalign.annotator.web.labelling import Annotate, Figures, labelling_router
@@ -84,14 +86,6 @@ class AnnotatorsReply(Model):
     annotators: tuple[AnnotatorInfo, ...]
 
 
-class EstimateReply(Model):
-    """At most what a request would cost now."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    price: float
-
-
 ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorBody, "description": text}
     for code, text in {
@@ -136,7 +130,7 @@ def create_app(
     _add_judging(app, pool, admission, telemetry)
     _add_state(app, pool, telemetry)
     annotate = _annotator(pool, admission, telemetry)
-    app.include_router(openai_router(annotate, hosted, [POOL, *pool.names()]))
+    app.include_router(openai_router(annotate, hosted, [POOL, *pool.names()], admission.room))
     app.include_router(labelling_router(labels, annotate, pool.names, figures))
     app.include_router(page_router())
     return app
@@ -168,7 +162,7 @@ def _add_judging(app: FastAPI, pool: Pool, admission: Admission, telemetry: Tele
         yield f'{{"summary": {_summary(done).model_dump_json()}}}\n'
 
     async def streamed(request: PreferenceRequest, client: str) -> AsyncIterator[str]:
-        with admission.room(len(request.pairs)):
+        with admission.room(request.verdicts):
             yield ""  # the room is held, or refused, before the reply's status is sent
             async for line in lines(request, client):
                 yield line
@@ -181,20 +175,18 @@ def _add_judging(app: FastAPI, pool: Pool, admission: Admission, telemetry: Tele
             rest = streamed(body, CLIENT.get())
             await anext(rest)
             return StreamingResponse(rest, media_type="application/x-ndjson")
-        with admission.room(len(body.pairs)):
+        with admission.room(body.verdicts):
             done = [a async for a in telemetry.counted(pool.annotate(body, CLIENT.get()))]
         done.sort(key=lambda a: a.index)
         reply = PreferenceReply(annotations=tuple(done), summary=_summary(done))
         return Response(reply.model_dump_json(), media_type="application/json")
 
     @app.post("/v1/estimate")
-    async def estimate(body: PreferenceRequest) -> EstimateReply:
-        """At most what the request would cost, as the cache stands now."""
+    async def estimate(body: PreferenceRequest) -> Estimate:
+        """About what the request would cost, as the cache stands now."""
         pool.check(body)
-        usage = pool.estimate(body)
-        return EstimateReply(
-            prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens, price=usage.price
-        )
+        with admission.room(body.verdicts):
+            return await asyncio.to_thread(estimated, pool, body, CLIENT.get())
 
     @app.post("/v1/scores")
     async def scores(body: ScoreRequest) -> ScoresReply:
@@ -205,7 +197,7 @@ def _add_judging(app: FastAPI, pool: Pool, admission: Admission, telemetry: Tele
     @app.post("/v1/rankings")
     async def rankings(body: RankRequest) -> RankingsReply:
         """Order several answers to one instruction: by scores where the annotator has them, else by preferences."""
-        with admission.room(sum(len(item.outputs) for item in body.items)):
+        with admission.room(verdicts(pool, body)):
             return RankingsReply(rankings=tuple(await rank(pool, body, CLIENT.get())))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any, Protocol
 
 from fastapi import APIRouter, Request, Response
@@ -33,6 +33,8 @@ from rayalign.errors import RayalignError
 logger = logging.getLogger(__name__)
 Annotate = Callable[[Sequence[PairItem], str], Awaitable[list[Annotation]]]
 """pairs and an annotator's name -> one annotation for each pair, in their order"""
+Room = Callable[[int], AbstractContextManager[None]]
+"""holds room for so many answers while it is entered, or refuses"""
 Pieces = AsyncGenerator[Delta, None]
 """an answer on its way; at least one piece, the last with the finish reason"""
 
@@ -70,13 +72,16 @@ class _Route(APIRoute):
         return handler
 
 
-def openai_router(annotate: Annotate, hosted: Mapping[str, Hosted], names: Collection[str]) -> APIRouter:
+def openai_router(
+    annotate: Annotate, hosted: Mapping[str, Hosted], names: Collection[str], room: Room = lambda _: nullcontext()
+) -> APIRouter:
     """POST /v1/chat/completions and /v1/completions, streamed too, and GET /v1/models.
 
     Args:
         annotate: asks an annotator.
         hosted: language models by name.
         names: those of the annotators, and of the pool; they go before `hosted`.
+        room: for the answers of hosted models; `annotate` sees to its own.
     """
     responses: dict[int | str, dict[str, Any]] = {status: {"model": ErrorReply} for status in (400, 404, 429, 504)}
     router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=_Route, responses=responses)
@@ -87,21 +92,21 @@ def openai_router(annotate: Annotate, hosted: Mapping[str, Hosted], names: Colle
         if body.model in names:
             texts = [message.text for message in body.messages]
             pair = next((text for text in texts if stock.is_pair(text)), texts[-1])
-            answers = await _verdicts(annotate, body, [pair], body.tool)
+            answers, held = await _verdicts(annotate, body, [pair], body.tool), room(0)
         else:
-            answers = [_model(hosted, body).complete(body.dialogue, body.arguments)]
-        return await _reply(body, answers, Envelope(body.model, chat=True))
+            answers, held = [_model(hosted, body).complete(body.dialogue, body.arguments)], room(1)
+        return await _reply(body, answers, Envelope(body.model, chat=True), held)
 
     @router.post("/completions", response_model=None)
     async def completions(body: LegacyRequest) -> Response:
         """Go on with each text, or judge the pair in each."""
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         if body.model in names:
-            answers = await _verdicts(annotate, body, prompts, None)
+            answers, held = await _verdicts(annotate, body, prompts, None), room(0)
         else:
             model = _model(hosted, body)
-            answers = [model.complete(prompt, body.arguments) for prompt in prompts]
-        return await _reply(body, answers, Envelope(body.model, chat=False))
+            answers, held = [model.complete(prompt, body.arguments) for prompt in prompts], room(len(prompts))
+        return await _reply(body, answers, Envelope(body.model, chat=False), held)
 
     @router.get("/models")
     async def models() -> Json:
@@ -144,10 +149,13 @@ async def _one(answer: Delta) -> Pieces:
     yield answer
 
 
-async def _reply(body: Body, answers: Sequence[Pieces], envelope: Envelope) -> Response:
+async def _reply(
+    body: Body, answers: Sequence[Pieces], envelope: Envelope, held: AbstractContextManager[None]
+) -> Response:
     if not body.stream:
-        return JSONResponse(envelope.whole(await _gathered(answers)))
-    events = _events(answers, envelope, (body.stream_options or {}).get("include_usage", False))
+        with held:
+            return JSONResponse(envelope.whole(await _gathered(answers)))
+    events = _events(answers, envelope, (body.stream_options or {}).get("include_usage", False), held)
     # Drawn before the status is sent, so that what cannot be answered at all is a plain error.
     first = await anext(events)
     return StreamingResponse(_told(first, events), media_type="text/event-stream")
@@ -167,16 +175,19 @@ async def _gathered(answers: Sequence[Pieces]) -> list[Delta]:
     return [task.result() for task in tasks]
 
 
-async def _events(answers: Sequence[Pieces], envelope: Envelope, with_usage: bool) -> AsyncGenerator[str, None]:
+async def _events(
+    answers: Sequence[Pieces], envelope: Envelope, with_usage: bool, held: AbstractContextManager[None]
+) -> AsyncGenerator[str, None]:
     """Server-sent events, one choice after the other."""
     ends = []
-    for index, pieces in enumerate(answers):
-        written: list[Delta] = []
-        async with aclosing(pieces):
-            async for piece in pieces:
-                yield _event(envelope.chunk(index, piece, first=not written))
-                written = [piece]
-        ends += written
+    with held:
+        for index, pieces in enumerate(answers):
+            written: list[Delta] = []
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield _event(envelope.chunk(index, piece, first=not written))
+                    written = [piece]
+            ends += written
     if with_usage:
         yield _event(envelope.closing(ends))
     yield "data: [DONE]\n\n"

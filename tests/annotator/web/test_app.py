@@ -41,7 +41,7 @@ def client_of(
     app = create_app(
         pool, config, Access(section, known_tokens(section, environment or {})), {}, LabelStore(url), people
     )
-    return TestClient(app, raise_server_exceptions=False)
+    return TestClient(app, "http://localhost", raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -96,7 +96,9 @@ def test_scores_rankings_and_the_pool(client: TestClient) -> None:
 
 def test_a_budget_is_an_error_body_and_the_cache_stays_free(client: TestClient) -> None:
     ask = {"annotator": "costly", "pairs": [{**PAIR, "instruction": f"q{i}"} for i in range(2)]}
-    assert client.post("/v1/estimate", json=ask).json()["price"] == 1.0
+    estimate = client.post("/v1/estimate", json=ask).json()
+    assert (estimate["price"], estimate["dollars_left"]) == (1.0, 1.0)
+    assert client.post("/v1/estimate", json={**ask, "both_orders": True}).json()["price"] == 2.0
     assert client.post("/v1/preferences", json=ask).status_code == 200
     more = client.post("/v1/preferences", json={**ask, "pairs": [PAIR]})
     assert more.status_code == 402 and more.json()["error"]["code"] == "budget"
@@ -165,10 +167,36 @@ def test_gigantic_bodies_and_outputs_are_refused(tmp_path: Path) -> None:
         assert client.post("/v1/preferences", json=long).json()["error"]["field"] == "pairs.0.output_1"
 
 
-def test_more_rows_than_the_queue_are_never_taken(tmp_path: Path) -> None:
+def test_more_work_than_the_queue_is_never_taken(tmp_path: Path) -> None:
+    both = {"annotator": "length", "both_orders": True}
+    ranked = {"instruction": "q", "outputs": ["a", "b", "c", "d", "e", "f"]}
     with client_of(tmp_path, queue=10) as client:
-        reply = client.post("/v1/preferences", json={"pairs": [PAIR] * 11})
-        assert reply.status_code == 413
+        for path, body, status in (
+            ("/v1/preferences", {"pairs": [PAIR] * 11}, 413),
+            ("/v1/preferences", {"pairs": [PAIR] * 5, **both}, 200),
+            ("/v1/preferences", {"pairs": [PAIR] * 6, **both}, 413),
+            ("/v1/preferences", {"pairs": [PAIR] * 6, **both, "stream": True}, 413),
+            ("/v1/estimate", {"pairs": [PAIR] * 6, **both}, 413),
+            ("/v1/rankings", {"annotator": "length", "items": [ranked]}, 200),
+            ("/v1/rankings", {"items": [ranked]}, 413),  # fifteen comparisons
+            ("/v1/rankings", {"annotator": "lenght", "items": [ranked] * 9}, 404),
+        ):
+            assert client.post(path, json=body).status_code == status, f"{path} {body}"
+
+
+def test_without_tokens_only_names_of_this_machine_are_answered(tmp_path: Path) -> None:
+    with client_of(tmp_path) as client:
+        for host in ("127.0.0.1:8900", "LOCALHOST", "[::1]:8900"):
+            assert client.get("/v1/annotators", headers={"Host": host}).status_code == 200
+        for host in ("rebound.example:8900", "localhost.rebound.example", "", "[::1"):
+            for path in ("/", "/v1/annotators"):
+                refused = client.get(path, headers={"Host": host})
+                assert (refused.status_code, refused.json()["error"]["code"]) == (403, "unknown_host")
+    elsewhere = {"Host": "annotator.example"}
+    with client_of(tmp_path, open=True) as client:
+        assert client.get("/v1/annotators", headers=elsewhere).status_code == 200
+    with client_of(tmp_path, environment={"RAYALIGN_TOKENS": "ann:anns-long-token"}) as client:
+        assert client.get("/v1/annotators", headers=TOKEN | elsewhere).status_code == 200
 
 
 def test_every_route_but_the_public_ones_asks_for_a_token(tmp_path: Path) -> None:

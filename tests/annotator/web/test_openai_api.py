@@ -22,11 +22,13 @@ import openai
 import pytest
 import uvicorn
 from fastapi import FastAPI, HTTPException
+from fastapi.testclient import TestClient
 
 import rayalign.annotator
 from rayalign.annotator.api import Annotation, PairItem, Problem
 from rayalign.annotator.completions import Delta, Token
 from rayalign.annotator.verdicts import Usage
+from rayalign.annotator.web.access import Admission
 from rayalign.annotator.web.openai_api import Pieces, openai_router
 from rayalign.errors import DeadlineError, InputError, RayalignError
 from rayalign.evaluation import win_rate
@@ -110,6 +112,23 @@ def url(echo: Echo) -> Iterator[str]:
 def client(url: str) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(api_key="x", base_url=url, max_retries=0, timeout=20.0) as client:
         yield client
+
+
+def test_the_answers_of_hosted_models_take_room(echo: Echo) -> None:
+    app, admission = FastAPI(), Admission(3)
+    app.include_router(openai_router(annotate, {"echo": echo}, ["pool"], admission.room))
+    ask = {"model": "echo", "prompt": ["one", "two"]}
+    with TestClient(app) as browser:
+        assert browser.post("/v1/completions", json=ask).status_code == 200
+        assert browser.post("/v1/completions", json={**ask, "prompt": ["one"] * 4}).status_code == 413
+        with admission.room(2):
+            for more in ({}, {"stream": True}):
+                refused = browser.post("/v1/completions", json=ask | more)
+                assert refused.status_code == 429 and int(refused.headers["Retry-After"]) >= 1
+                assert "rate limit" in refused.json()["error"]["message"]
+            chat = {"model": "echo", "messages": user("one two"), "stream": True}
+            assert browser.post("/v1/chat/completions", json=chat).text.endswith("[DONE]\n\n")
+    assert admission.rows == 0
 
 
 def prompt(form: str, output_1: str, output_2: str) -> str:
