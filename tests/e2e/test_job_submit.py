@@ -27,7 +27,7 @@ stages:
   base: {kind: pretrain, data: {limit: 100}, learner: {minibatch: 50}}
   answers:
     {kind: generate, model: stage:base, data: {split: preference, limit: 8}, count: 2, sampling: {max_tokens: 8}}
-  labels: {kind: annotate, examples: stage:answers}
+  labels: {kind: annotate, examples: stage:answers, annotator: careful}
   rm: {kind: train, algorithm: {name: reward}, model: stage:base, examples: stage:labels, learner: {minibatch: 8}}
   rrhf:
     kind: train
@@ -106,3 +106,6 @@ def test_a_submitted_job_is_the_same_run(cluster: str, tmp_path: Path) -> None:
         (name, "finished") for name in ("base", "answers", "labels", "rm", "rrhf")
     ]
     assert str(tmp_path / "runs" / "submitted" / "report.html") in done.stdout
+    with urlopen(f"{cluster}/api/serve/applications/", timeout=60) as reply:
+        left = json.load(reply)
+    assert not left["applications"] and not left["proxies"], "the run ends the service that it started"
