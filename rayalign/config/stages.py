@@ -77,7 +77,7 @@ class TrainStage(Section):
     max_staleness: NonNegativeInt = 0
     """weight versions that a sample may lag when it is consumed"""
     deterministic: bool = False
-    redo: NonNegativeInt = 1
+    redo: NonNegativeInt = 3
     """how often a failed score is asked for again before the group is dropped"""
     checkpoint_every: PositiveInt = 10
     """iterations"""
