@@ -24,6 +24,7 @@ from benchmarks.record import record
 from rayalign.annotator.completer import Completion
 from rayalign.annotator.upstream import OpenAIUpstream
 from rayalign.config.annotators import LLMJudgeConfig
+from tests.annotator.fakes import Ledger
 
 CALLS = 4000
 CONCURRENCY = 16
@@ -39,7 +40,9 @@ async def ask(url: str) -> tuple[int, float]:
     )
     upstream = OpenAIUpstream(config)
     begun = time.perf_counter()
-    calls = (upstream.complete([{"role": "user", "content": f"pair {i}"}], {"max_tokens": 8}) for i in range(CALLS))
+    paying = Ledger().paying
+    turns = ([{"role": "user", "content": f"pair {i}"}] for i in range(CALLS))
+    calls = (upstream.complete(turn, {"max_tokens": 8}, paying) for turn in turns)
     replies = await asyncio.gather(*calls, return_exceptions=True)
     seconds = time.perf_counter() - begun
     await upstream.close()

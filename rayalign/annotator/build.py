@@ -98,10 +98,9 @@ def _prompted(
         judge,
         pooled=config.pooled,
         randomize_order=section.randomize_order,
-        seeded=section.temperature > 0,
+        seeded=judge.seeded,
         estimate=judge.estimate,
         least=judge.least,
-        most=judge.most,
     )
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from rayalign.annotator.verdicts import Paying, Usage
 from rayalign.errors import RayalignError
 
 ChatMessage = Mapping[str, str]
 """one turn as OpenAI's schema has it: role, content, sometimes name"""
+_TURN = 8
+"""tokens around a turn"""
+_PROMPTED = ("tools", "functions", "response_format")
+"""arguments that become part of the prompt"""
+
+
+_NOTHING = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,26 +29,49 @@ class Completion:
     """what it wrote; where it called a tool, that call's arguments"""
     choice: Mapping[str, Any] = field(default_factory=dict)
     """the whole choice in OpenAI's schema; `logprobs` is None or missing where the endpoint returned none"""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    price: float = 0.0
-    """US dollars"""
-    seconds: float = 0.0
+    usage: Usage = _NOTHING
+    """of all attempts, and the seconds until the answer"""
 
 
 class UpstreamError(RayalignError):
-    """The model gave no answer, after every retry; the message says why, without secrets."""
+    """The model gave no answer, after every retry; the message says why, without secrets.
+
+    Args:
+        usage: what was paid nevertheless.
+    """
+
+    def __init__(self, message: str, usage: Usage = _NOTHING) -> None:
+        super().__init__(message)
+        self.usage = usage
 
 
 class Completer(Protocol):
     """A language model, behind an endpoint or in this application. It bounds its own concurrency and retries."""
 
-    async def complete(self, prompt: str | Sequence[ChatMessage], arguments: Mapping[str, Any]) -> Completion:
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """Settings of the judge as they came out: its endpoint's address, its model with the state of its files."""
+
+    async def complete(
+        self, prompt: str | Sequence[ChatMessage], arguments: Mapping[str, Any], paying: Paying
+    ) -> Completion:
         """One answer to a dialogue, or to a text that a legacy endpoint continues.
 
         Args:
             arguments: of the request besides model and prompt: max_tokens, temperature, logprobs, tools ...
+            paying: around every attempt.
 
         Raises:
-            UpstreamError: no answer within the deadline.
+            UpstreamError: no answer within the deadline, or no budget for it.
         """
+
+
+def bound(
+    prompt: str | Sequence[ChatMessage], arguments: Mapping[str, Any], bytes_per_token: int = 1
+) -> tuple[int, int]:
+    """The most tokens that a prompt and its answers can take, whatever the script: a token is at least one byte."""
+    texts = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
+    sizes = [sum(len(text.encode("utf-8", "replace")) + _TURN for text in texts)]
+    sizes += [len(json.dumps(arguments[key]).encode()) for key in _PROMPTED if arguments.get(key)]
+    longest = int(arguments.get("max_completion_tokens") or arguments["max_tokens"])
+    return sum(-(-size // bytes_per_token) for size in sizes), longest * int(arguments.get("n") or 1)

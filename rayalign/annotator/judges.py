@@ -11,7 +11,7 @@ from typing import Protocol
 
 from rayalign.annotator import human as humans
 from rayalign.annotator.verdicts import Pair as Pair
-from rayalign.annotator.verdicts import Scoring, Verdict
+from rayalign.annotator.verdicts import Paying, Scoring, Verdict
 from rayalign.config import HumanConfig, JudgeConfig, nearest
 from rayalign.data.paddock import compose, gold, tasks, understand, world
 from rayalign.data.paddock.tasks import Task
@@ -115,8 +115,8 @@ class UtilityJudge:
         """As its utilities."""
         return self._utilities.batch
 
-    async def judge(self, pairs: Sequence[Pair], *, seed: int) -> list[Verdict]:
-        """One verdict for each pair; none where an answer has no utility."""
+    async def judge(self, pairs: Sequence[Pair], *, seed: int, paying: Paying | None = None) -> list[Verdict]:
+        """One verdict for each pair; none where an answer has no utility. It costs nothing."""
         found = await self._utilities.scores([(p, answer) for p, a, b in pairs for answer in (a, b)])
         return [
             self._verdict(pair, first, second, seed)

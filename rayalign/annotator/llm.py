@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rayalign.annotator.completer import ChatMessage, Completer, Completion, UpstreamError
+from rayalign.annotator.completer import ChatMessage, Completer, Completion, UpstreamError, bound
 from rayalign.annotator.drawing import PADDING, batches
 from rayalign.annotator.parsers import Parser, unfenced_json
 from rayalign.annotator.prompts import Template, instruction_of, load_template
-from rayalign.annotator.verdicts import Pair, Usage, Verdict
+from rayalign.annotator.verdicts import Pair, Paying, Usage, Verdict
 from rayalign.config import LLMJudgeConfig, PromptedConfig
 from rayalign.errors import InputError
 
@@ -28,8 +28,6 @@ _MEANING = 1
 _BYTES_PER_TOKEN = 4
 _LONG_TOKEN = 8
 """bytes; no tokenizer of today takes so many to a token on the average of a text"""
-_TURN = 8
-"""tokens around a turn"""
 
 
 class LLMJudge:
@@ -54,29 +52,33 @@ class LLMJudge:
         candidates: dict[str, Any] = {}
         if config.reads == "logprobs":
             candidates = {"logprobs": 5} if self._legacy else {"logprobs": True, "top_logprobs": 5}
-        limits = {"max_tokens": config.max_tokens, "temperature": config.temperature}
-        self._arguments: dict[str, Any] = {**limits, **candidates, **config.arguments}
-
-    @property
-    def revision(self) -> str:
-        """SHA-256 over everything that decides the verdicts but the endpoint that an unset `base_url` comes to."""
-        settings = self._config.model_dump(exclude=_TRANSPORT)
+        limits = {} if "max_completion_tokens" in config.arguments else {"max_tokens": config.max_tokens}
+        given: dict[str, Any] = {**limits, "temperature": config.temperature, **candidates, **config.arguments}
+        self._arguments = given
+        self.seeded = given["temperature"] != 0 and given.get("seed") is None
+        """whether another seed of the request draws another answer"""
+        settings = {**config.model_dump(exclude=_TRANSPORT), **completer.origin}
         told = json.dumps([_MEANING, self._template.text, self._arguments, settings], default=str)
-        return hashlib.sha256(told.encode()).hexdigest()
+        self.revision = hashlib.sha256(told.encode()).hexdigest()
+        """over everything that decides the verdicts"""
 
     @property
     def batch(self) -> int:
         """Pairs in one prompt."""
         return self._config.batch_size
 
-    async def judge(self, pairs: Sequence[Pair], *, seed: int) -> list[Verdict]:
-        """One verdict for each pair, in the order seen; `seed` decides which pairs share a prompt.
+    async def judge(self, pairs: Sequence[Pair], *, seed: int, paying: Paying) -> list[Verdict]:
+        """One verdict for each pair, in the order seen.
+
+        `seed` decides which pairs share a prompt, and is sent along where answers are drawn (temperature above 0),
+        unless the config's arguments hold one; null there: none is sent.
 
         A pair that could not be judged has a verdict without preference that says why: the endpoint's failure, or
         what is wrong with its answer.
         """
         groups = batches(len(pairs), self.batch, seed)
-        answers = await asyncio.gather(*(self._ask([None if i is None else pairs[i] for i in g]) for g in groups))
+        asked = ([None if i is None else pairs[i] for i in g] for g in groups)
+        answers = await asyncio.gather(*(self._ask(group, seed, paying) for group in asked))
         found = {
             i: v for group, verdicts in zip(groups, answers, strict=True) for i, v in zip(group, verdicts, strict=True)
         }
@@ -86,34 +88,28 @@ class LLMJudge:
         """About what judging will cost: four bytes a token, answers of full length."""
         return self._cost(pairs, _BYTES_PER_TOKEN)
 
-    def most(self, pairs: Sequence[Pair]) -> Usage:
-        """The most that judging can cost, whatever the script and the tokenizer: a byte a token."""
-        return self._cost(pairs, 1)
-
     def least(self, pairs: Sequence[Pair]) -> Usage:
         """What judging will cost at the least: the prompts alone, in long tokens."""
         return self._cost(pairs, _LONG_TOKEN, answers=False)
 
     def _cost(self, pairs: Sequence[Pair], bytes_per_token: int, *, answers: bool = True) -> Usage:
-        prompts = [
-            self._prompt([None if i is None else pairs[i] for i in g]) for g in batches(len(pairs), self.batch, 0)
-        ]
-        asked = sum(-(-_bytes(prompt) // bytes_per_token) for prompt in prompts)
-        if tools := self._arguments.get("tools"):
-            asked += len(prompts) * -(-len(json.dumps(tools).encode()) // bytes_per_token)
-        longest = int(self._arguments.get("max_completion_tokens") or self._arguments["max_tokens"])
-        answered = len(prompts) * longest * int(self._arguments.get("n") or 1) if answers else 0
+        groups = batches(len(pairs), self.batch, 0)
+        prompts = [self._prompt([None if i is None else pairs[i] for i in g]) for g in groups]
+        counts = [bound(prompt, self._arguments, bytes_per_token) for prompt in prompts]
+        asked, answered = sum(c[0] for c in counts), sum(c[1] for c in counts) if answers else 0
         price = 0.0
         if isinstance(self._config, LLMJudgeConfig):
             price = asked * self._config.price_per_prompt_token + answered * self._config.price_per_completion_token
         return Usage(asked, answered, price)
 
-    async def _ask(self, group: Sequence[Pair | None]) -> list[Verdict]:
+    async def _ask(self, group: Sequence[Pair | None], seed: int, paying: Paying) -> list[Verdict]:
+        arguments = {"seed": seed, **self._arguments} if self.seeded else self._arguments
+        real = [pair is not None for pair in group]
         try:
-            completion = await self._completer.complete(self._prompt(group), self._arguments)
+            completion = await self._completer.complete(self._prompt(group), arguments, paying)
         except UpstreamError as error:
-            return [Verdict(None, str(error)) for _ in group]
-        return list(self._verdicts(completion, [pair is not None for pair in group]))
+            return [Verdict(None, str(error), usage=usage) for usage in _shares(error.usage, real)]
+        return list(self._verdicts(completion, real))
 
     def _prompt(self, group: Sequence[Pair | None]) -> str | list[ChatMessage]:
         rows = [PADDING if pair is None else _row(pair) for pair in group]
@@ -129,7 +125,7 @@ class LLMJudge:
         else:
             preferences, reason = self._parser.read(read, len(real))
         grounds = explanations_in(completion.text, self._explanations, len(real))
-        shares = _shares(completion, real)
+        shares = _shares(completion.usage, real)
         for preference, ground, usage in zip(preferences, grounds, shares, strict=True):
             yield Verdict(preference, reason if preference is None else None, ground, read, None, usage)
 
@@ -167,12 +163,7 @@ def _row(pair: Pair) -> dict[str, str]:
     return {"instruction": instruction_of(prompt), "input": "", "output_1": first, "output_2": second}
 
 
-def _bytes(prompt: str | Sequence[ChatMessage]) -> int:
-    texts = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
-    return sum(len(text.encode("utf-8", "replace")) + _TURN for text in texts)
-
-
-def _shares(completion: Completion, real: Sequence[bool]) -> Iterator[Usage]:
+def _shares(cost: Usage, real: Sequence[bool]) -> Iterator[Usage]:
     """The cost of one call over its real pairs, whole tokens to the first of them; nothing to padding."""
     count, given = sum(real), 0
     for is_real in real:
@@ -180,10 +171,10 @@ def _shares(completion: Completion, real: Sequence[bool]) -> Iterator[Usage]:
             yield Usage()
             continue
         yield Usage(
-            _part(completion.prompt_tokens, count, given),
-            _part(completion.completion_tokens, count, given),
-            completion.price / count,
-            completion.seconds / count,
+            _part(cost.prompt_tokens, count, given),
+            _part(cost.completion_tokens, count, given),
+            cost.price / count,
+            cost.seconds / count,
         )
         given += 1
 

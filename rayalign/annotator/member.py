@@ -27,8 +27,6 @@ class Member:
     """about what judging would cost; None: nothing"""
     least: Callable[[Sequence[Pair]], Usage] | None = None
     """at least what it would cost; None: as `estimate`"""
-    most: Callable[[Sequence[Pair]], Usage] | None = None
-    """at most what it would cost, held back of the budget until the cost is known; None: as `estimate`"""
 
     @property
     def info(self) -> AnnotatorInfo:

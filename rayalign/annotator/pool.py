@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from rayalign.annotator import drawing
 from rayalign.annotator.api import POOL, Annotation, AnnotatorInfo, PairItem, PreferenceRequest
-from rayalign.annotator.budget import Budget, Left
+from rayalign.annotator.budget import Account, Budget, Left
 from rayalign.annotator.member import Member
 from rayalign.annotator.store import VerdictStore
 from rayalign.annotator.store import key as verdict_key
@@ -182,7 +182,7 @@ class Pool:
         known = frozenset(found)
         missing = {key: pair for key, pair in asks.items() if key not in found}
         if missing and member.estimate is None:
-            found.update(await self._judged(member, missing, seed))
+            found.update(await self._judged(member, missing, seed, client))
         elif missing:
             async with asyncio.timeout(self._timeout):
                 await self._slots[member.name].acquire()
@@ -199,10 +199,13 @@ class Pool:
         if not task.cancelled():
             task.exception()  # told to the asker, who may have gone
 
-    async def _judged(self, member: Member, missing: Mapping[str, Pair], seed: int) -> dict[str, Verdict]:
-        verdicts = await member.judge.judge(list(missing.values()), seed=seed)
+    async def _judged(self, member: Member, missing: Mapping[str, Pair], seed: int, client: str) -> dict[str, Verdict]:
+        account = Account(self._budget, member.name, client)
+        verdicts = await member.judge.judge(list(missing.values()), seed=seed, paying=account.paying)
         found = dict(zip(missing, verdicts, strict=True))
         self._store.put_many({key: v for key, v in found.items() if v.preference is not None})
+        if account.refused is not None:
+            raise account.refused  # only now: what was paid for beside it is kept
         return found
 
     async def _paid(self, member: Member, missing: dict[str, Pair], seed: int, client: str) -> dict[str, Verdict]:
@@ -214,7 +217,7 @@ class Pool:
                 mine = self._store.claim(list(missing), owner, _LEASE)
                 if mine:
                     async with self._holding(mine, owner):
-                        found |= await self._bought(member, {key: missing[key] for key in mine}, seed, client)
+                        found |= await self._judged(member, {key: missing[key] for key in mine}, seed, client)
                 missing = {key: pair for key, pair in missing.items() if key not in found}
                 if missing:
                     found |= await self._store.wait(list(missing), self._timeout)
@@ -239,19 +242,6 @@ class Pool:
         finally:
             renewing.cancel()
             self._store.release(keys, owner)
-
-    async def _bought(self, member: Member, pairs: Mapping[str, Pair], seed: int, client: str) -> dict[str, Verdict]:
-        bound = member.most or member.estimate
-        assert bound is not None
-        reserved = bound(list(pairs.values()))
-        reservation = self._budget.reserve(member.name, client, reserved)
-        spent = reserved
-        try:
-            found = await self._judged(member, pairs, seed)
-            spent = sum((v.usage for v in found.values()), Usage())
-        finally:
-            self._budget.settle(reservation, spent)  # what broke off may have been billed: it counts as all of it
-        return found
 
 
 def _ask(item: PairItem, member: Member, switched: bool, seed: int) -> _Ask:

@@ -24,8 +24,9 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from rayalign.annotator.build import build_pool
-from rayalign.annotator.completer import Completion, UpstreamError
+from rayalign.annotator.completer import Completion, UpstreamError, bound
 from rayalign.annotator.labels import LabelStore
+from rayalign.annotator.verdicts import Paying, Usage
 from rayalign.annotator.web.access import LOOPBACK, Access, known_tokens
 from rayalign.annotator.web.app import create_app
 from rayalign.annotator.web.hosted import HostedChat, HostedModel, rollout_config
@@ -85,8 +86,11 @@ class RemoteScoring:
 class RemoteModel:
     """The model behind its deployment's handle, as a judge asks it."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, model: str, timeout: float) -> None:
         self._handle = handle.options(stream=True)
+        self._timeout = timeout
+        state = _state_of(Path(model))
+        self.origin = {"model": f"{model}/{state}" if state else model}
 
     async def stream(self, prompt: Asked, arguments: Mapping[str, Any]) -> AsyncGenerator[Piece, None]:
         """As `HostedModel.stream`.
@@ -105,14 +109,17 @@ class RemoteModel:
         except RayError as error:
             raise ActorError(f"the hosted model's process failed: {type(error).__name__}; ask again") from error
 
-    async def complete(self, prompt: Asked, arguments: Mapping[str, Any]) -> Completion:
+    async def complete(self, prompt: Asked, arguments: Mapping[str, Any], paying: Paying) -> Completion:
         """As `Completer.complete`."""
         start = time.perf_counter()
         given = dict(arguments)
         if given.pop("logprobs", None):
             given["logprobs"] = given.get("top_logprobs", 0)
         try:
-            pieces = [piece async for piece in self.stream(prompt, given)]
+            async with paying(Usage(*bound(prompt, arguments)), self._timeout, self._timeout) as bill:
+                pieces = [piece async for piece in self.stream(prompt, given)]
+                written = sum(piece.completion_tokens for piece in pieces)
+                bill.cost = Usage(pieces[-1].prompt_tokens, written, 0.0, time.perf_counter() - start)
         except RayalignError as error:
             raise UpstreamError(str(error)) from error
         text, last = "".join(piece.text for piece in pieces), pieces[-1]
@@ -122,8 +129,7 @@ class RemoteModel:
         }
         if "logprobs" in given:
             choice["logprobs"] = {"content": [_schema(position) for piece in pieces for position in piece.logprobs]}
-        written = sum(piece.completion_tokens for piece in pieces)
-        return Completion(text, choice, last.prompt_tokens, written, 0.0, time.perf_counter() - start)
+        return Completion(text, choice, bill.cost)
 
 
 class Handles:
@@ -140,7 +146,7 @@ class Handles:
 
     def completer(self, name: str, section: HostedJudgeConfig) -> RemoteModel:
         """The language model of the annotator of that name."""
-        return RemoteModel(self._handles[name])
+        return RemoteModel(self._handles[name], section.model, self._timeout)
 
 
 class Front:
@@ -228,7 +234,7 @@ def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = Fal
 
 
 def _state_of(folder: Path) -> str:
-    """What changes when the model of a local folder is written anew."""
+    """What changes when the model of a local folder is written anew; empty where there is no such folder."""
     files = sorted(folder.glob("*")) if folder.is_dir() else []
     return ",".join(f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)
 

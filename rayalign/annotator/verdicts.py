@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,6 +30,19 @@ class Usage:
             self.price + other.price,
             self.seconds + other.seconds,
         )
+
+
+@dataclass(slots=True)
+class Bill:
+    """What one request to a language model costs; whoever sends it writes that down as it becomes known."""
+
+    cost: Usage = field(default_factory=Usage)
+    """before it is sent nothing, then the most that it can cost until the reply says more"""
+
+
+Paying = Callable[[Usage, float, float], AbstractAsyncContextManager[Bill]]
+"""Entered before a request is sent, with the most that it can cost, the seconds for which others in flight may be
+waited for, and those that it may take; settled by the bill at its end. BudgetError on entry: it must not be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +80,12 @@ class PairJudge(Protocol):
     def batch(self) -> int:
         """How many pairs it likes to be given at once."""
 
-    async def judge(self, pairs: Sequence[Pair], *, seed: int) -> list[Verdict]:
-        """One verdict for each pair; a failure is a verdict without preference, never an exception."""
+    async def judge(self, pairs: Sequence[Pair], *, seed: int, paying: Paying) -> list[Verdict]:
+        """One verdict for each pair; a failure is a verdict without preference, never an exception.
+
+        Args:
+            paying: around every request that costs something.
+        """
 
 
 class Scoring(Protocol):

@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
-from rayalign.annotator.verdicts import Pair, Usage, Verdict
+from rayalign.annotator.budget import BudgetError
+from rayalign.annotator.verdicts import Bill, Pair, Paying, Usage, Verdict
 from rayalign.types import Prompt, Score
+
+
+class Ledger:
+    """Lets `attempts` requests be sent, and keeps what each could cost and what it cost."""
+
+    def __init__(self, attempts: int = 1 << 30) -> None:
+        self.attempts = attempts
+        self.most: list[Usage] = []
+        self.bills: list[Bill] = []
+
+    @property
+    def cost(self) -> Usage:
+        return sum((bill.cost for bill in self.bills), Usage())
+
+    @asynccontextmanager
+    async def paying(self, most: Usage, wait: float, lease: float) -> AsyncIterator[Bill]:
+        if len(self.bills) == self.attempts:
+            raise BudgetError("the budget is spent")
+        self.most.append(most)
+        self.bills.append(bill := Bill())
+        yield bill
 
 
 class FakeJudge:
@@ -21,7 +44,18 @@ class FakeJudge:
         self.price = price
         self.asked: list[Pair] = []
 
-    async def judge(self, pairs: Sequence[Pair], *, seed: int) -> list[Verdict]:
+    async def judge(self, pairs: Sequence[Pair], *, seed: int, paying: Paying) -> list[Verdict]:
+        if not self.price:
+            return await self._judged(pairs)
+        cost = Usage(10 * len(pairs), len(pairs), self.price * len(pairs))
+        try:
+            async with paying(cost, 0.0, 60.0) as bill:
+                bill.cost = cost
+                return await self._judged(pairs)
+        except BudgetError as error:
+            return [Verdict(None, str(error)) for _ in pairs]
+
+    async def _judged(self, pairs: Sequence[Pair]) -> list[Verdict]:
         self.asked += pairs
         await asyncio.sleep(self.seconds)
         return [self._verdict(*pair) for pair in pairs]

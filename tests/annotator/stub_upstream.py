@@ -5,7 +5,7 @@ In a thread: `with Stub(latency=0.1, shares={"429": 0.05}) as stub: ... stub.url
 
 Faults: `429` and any other status by its number; `hang` (does the work and never answers), `broken` (does the work,
 and the reply is no whole JSON), `empty` (an answer without text, not billed), `reset` (the connection is reset), `cut`
-(does the work, and the body is shorter than announced).
+(does the work, and the body is shorter than announced), `length` (does the work, all of it thought, and is cut off).
 """
 
 from __future__ import annotations
@@ -106,6 +106,10 @@ class Stub:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10.0)
+        self.close()
+
+    def close(self) -> None:
+        """Refuse connections from now on."""
         self._socket.close()
 
     async def serve(self) -> None:
@@ -157,13 +161,17 @@ class Stub:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             request.transport.abort()
             return web.Response()
-        if fault in ("hang", "broken", "cut", None):
+        if fault in ("hang", "broken", "cut", "length", None):
             self._bill(text, key)
         await asyncio.sleep(3600.0 if fault == "hang" else self._latency)
         if fault is not None and fault.isdigit():
             headers = {"Retry-After": self._retry_after} if fault == "429" else {}
             return _error(int(fault), "rate limit" if fault == "429" else "trouble, with " + given, headers)
-        reply = json.dumps(self._reply(json.loads(text), empty=fault == "empty"))
+        made = self._reply(json.loads(text), empty=fault in ("empty", "length"))
+        if fault == "length":
+            made["choices"][0]["finish_reason"] = "length"
+            made["usage"]["completion_tokens"] = json.loads(text)["max_tokens"]
+        reply = json.dumps(made)
         if fault == "cut":
             return await _cut(request, reply)
         if fault is None:

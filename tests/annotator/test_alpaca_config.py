@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ SHIPPED = Path(sys.prefix) / "clients" / "alpaca_eval" / "evaluators_configs"
 
 
 class Silent:
-    async def complete(self, prompt: object, arguments: object) -> Completion:
+    origin: Mapping[str, str] = {}
+
+    async def complete(self, prompt: object, arguments: object, paying: object) -> Completion:
         raise AssertionError("nothing is asked here")
 
 

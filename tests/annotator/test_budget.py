@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from rayalign.annotator.budget import Budget, BudgetError
+from rayalign.annotator.budget import Account, Budget, BudgetError, BusyError
 from rayalign.annotator.verdicts import Usage
 from rayalign.config.annotators import BudgetConfig
 
@@ -38,7 +40,7 @@ def test_spend_is_counted_by_judge_and_by_client(url: str) -> None:
     budget = Budget(url, BudgetConfig())
     for judge, client in (("x", "ann"), ("x", "bob"), ("y", "ann")):
         budget.settle(budget.reserve(judge, client, CALL), Usage(60, 10, 0.005, 1.5))
-    budget.cancel(budget.reserve("y", "bob", CALL))
+    budget.settle(budget.reserve("y", "bob", CALL), Usage())
     again = Budget(url, BudgetConfig())
     assert again.totals().judges == {"x": Usage(120, 20, 0.01, 3.0), "y": Usage(60, 10, 0.005, 1.5)}
     assert again.totals().clients == {"ann": Usage(120, 20, 0.01, 3.0), "bob": Usage(60, 10, 0.005, 1.5)}
@@ -49,36 +51,89 @@ def test_what_could_pass_the_limit_is_refused_with_what_is_left(url: str) -> Non
     budget.settle(budget.reserve("x", "ann", CALL), CALL)
     held = budget.reserve("x", "ann", CALL)
     budget.reserve("x", "bob", CALL)
-    with pytest.raises(BudgetError, match=r"the budget has \$0 of \$0.03 left, and this may cost \$0.01"):
+    with pytest.raises(
+        BusyError, match=r"\$0.02 of \$0.03 left, and this may cost \$0.01; .* in flight hold back \$0.02"
+    ):
         budget.reserve("x", "bob", CALL)
     budget.settle(held, Usage(10, 10, 0.002))
-    with pytest.raises(BudgetError, match=r"has \$0.008 of"):
+    with pytest.raises(BusyError, match=r"has \$0.018 of"):
         budget.reserve("x", "bob", CALL)
-    with pytest.raises(BudgetError, match="780 of 1000 tokens left, and this may take 781"):
+    with pytest.raises(BusyError, match="880 tokens of 1000 tokens left, and this may cost 781 tokens"):
         budget.reserve("x", "bob", Usage(781))
+    with pytest.raises(BudgetError, match="may cost 881 tokens; nothing was sent: raise the limit"):
+        budget.reserve("x", "bob", Usage(881))
     budget.reserve("x", "bob", Usage(780, 0, 0.008))
+
+
+def test_a_request_waits_for_those_in_flight_and_nothing_waits_for_it(url: str) -> None:
+    budget = Budget(url, BudgetConfig(tokens=150))
+    first = budget.reserve("x", "ann", CALL)
+
+    async def wait() -> None:
+        second = asyncio.create_task(budget.hold("x", "bob", CALL, 30.0, 60.0))
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+            assert not second.done()
+        budget.settle(first, Usage(40, 10))
+        budget.settle(await second, CALL)
+        with pytest.raises(BudgetError, match="0 tokens of 150 tokens left"):
+            await budget.hold("x", "bob", CALL, 30.0, 60.0)  # refused at once: it can never fit
+
+    asyncio.run(asyncio.wait_for(wait(), 20.0))
+
+
+def test_the_wait_ends_with_its_time(url: str) -> None:
+    budget = Budget(url, BudgetConfig(tokens=150))
+    budget.reserve("x", "ann", CALL)
+    with pytest.raises(BusyError, match="in flight hold back 100 tokens"):
+        asyncio.run(budget.hold("x", "ann", CALL, 0.05, 60.0))
 
 
 def test_a_client_has_limits_of_its_own(url: str) -> None:
     budget = Budget(url, BudgetConfig(per_client_dollars=0.02, per_client_tokens=150))
     budget.reserve("x", "ann", CALL)
-    with pytest.raises(BudgetError, match="the budget of client ann has 50 of 150 tokens left"):
+    with pytest.raises(
+        BudgetError, match="the budget of client ann has 150 tokens of 150 tokens left, and this may cost 100 tokens"
+    ):
         budget.reserve("y", "ann", CALL)
     budget.reserve("y", "bob", CALL)
 
 
-def test_a_killed_process_holds_back_its_estimate_until_the_lease_ends(url: str) -> None:
+def test_what_a_killed_process_held_back_is_spent_for_good(url: str) -> None:
     now = [0.0]
-    budget = Budget(url, BudgetConfig(tokens=150), lease=60.0, clock=lambda: now[0])
+    budget = Budget(url, BudgetConfig(tokens=250), clock=lambda: now[0])
     late = budget.reserve("x", "ann", CALL)
+    budget.reserve("x", "ann", CALL)
     now[0] = 59.0
-    with pytest.raises(BudgetError):
+    with pytest.raises(BusyError):
         budget.reserve("x", "ann", CALL)
-    now[0] = 61.0
-    budget.cancel(budget.reserve("x", "ann", CALL))
-    budget.settle(late, CALL)
-    with pytest.raises(BudgetError, match="50 of 150"):
-        budget.reserve("x", "ann", CALL)
+    now[0] = 1e9
+    budget = Budget(url, BudgetConfig(tokens=250), clock=lambda: now[0])
+    with pytest.raises(BudgetError, match="has 50 tokens of 250 tokens left"):
+        asyncio.run(budget.hold("x", "ann", CALL, 30.0, 60.0))
+    budget.settle(late, Usage(40, 10))  # it was only slow: the rest of its hold is free again
+    budget.settle(budget.reserve("x", "ann", CALL), CALL)
+    with pytest.raises(BudgetError, match="has 0 tokens of 250 tokens left"):
+        budget.reserve("x", "ann", Usage(1))
+
+
+def test_an_account_settles_the_bill_whatever_happens(url: str) -> None:
+    budget = Budget(url, BudgetConfig(tokens=100))
+    account = Account(budget, "x", "ann")
+
+    async def ask(cost: Usage, error: type[Exception] | None) -> None:
+        with suppress(ZeroDivisionError):
+            async with account.paying(CALL, 0.0, 60.0) as bill:
+                bill.cost = cost
+                if error is not None:
+                    raise error
+
+    asyncio.run(ask(Usage(), ZeroDivisionError))
+    asyncio.run(ask(Usage(5, 5), ZeroDivisionError))
+    assert budget.totals().judges == {"x": Usage(5, 5)} and account.refused is None
+    with pytest.raises(BudgetError) as refused:
+        asyncio.run(ask(Usage(), None))
+    assert account.refused is refused.value
 
 
 def test_threads_never_pass_the_limit(url: str) -> None:

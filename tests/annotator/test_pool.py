@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,16 @@ from rayalign.annotator.api import (
     ScoreRequest,
 )
 from rayalign.annotator.budget import Budget, BudgetError
+from rayalign.annotator.completer import Completion, UpstreamError
 from rayalign.annotator.connect import announce
 from rayalign.annotator.estimates import estimate
+from rayalign.annotator.llm import LLMJudge
 from rayalign.annotator.member import Member
 from rayalign.annotator.pool import Pool
 from rayalign.annotator.ranking import rank, score
 from rayalign.annotator.store import VerdictStore
-from rayalign.annotator.verdicts import Usage
-from rayalign.config import BudgetConfig
+from rayalign.annotator.verdicts import Paying, Usage
+from rayalign.config import BudgetConfig, LLMJudgeConfig
 from rayalign.errors import InputError
 from tests.annotator.fakes import FakeJudge
 
@@ -155,6 +158,36 @@ def test_a_budget_stops_before_it_is_passed(tmp_path: Path) -> None:
         annotate(pool, PreferenceRequest(annotator="judge", pairs=rows(5)))
     assert len(judge.asked) == 4
     assert len(annotate(pool, PreferenceRequest(annotator="judge", pairs=rows(4)))) == 4, "the cache costs nothing"
+
+
+class CostlyModel:
+    """Every answer costs 100 tokens."""
+
+    origin: Mapping[str, str] = {}
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def complete(self, prompt: object, arguments: object, paying: Paying) -> Completion:
+        try:
+            async with paying(Usage(100), 0.0, 60.0) as bill:
+                bill.cost = Usage(100)
+                await asyncio.sleep(0)
+                self.sent += 1
+                return Completion("Output (a)", usage=bill.cost)
+        except BudgetError as error:
+            raise UpstreamError(str(error)) from None
+
+
+def test_what_was_paid_beside_a_refused_request_is_kept(tmp_path: Path) -> None:
+    model = CostlyModel()
+    member = Member("m", "llm", LLMJudge(LLMJudgeConfig(kind="llm", model="m"), model), estimate=lambda _: Usage())
+    request = PreferenceRequest(annotator="m", pairs=rows(1), both_orders=True)
+    with pytest.raises(BudgetError, match="0 tokens of 100 tokens left|hold back 100 tokens"):
+        annotate(pool_of(tmp_path, member, budget=BudgetConfig(tokens=100)), request)
+    assert model.sent == 1
+    (found,) = annotate(pool_of(tmp_path, member, budget=BudgetConfig(tokens=200)), request)
+    assert found.preference == 1.5 and model.sent == 2
 
 
 def test_the_estimate_counts_what_the_cache_lacks(tmp_path: Path) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import openai
 import pytest
 import ray
 import torch
+from ray.serve.handle import DeploymentHandle
 
 from rayalign.annotator.api import PairItem
 from rayalign.annotator.client import AnnotatorClient
-from rayalign.annotator.service import build, start, stop
+from rayalign.annotator.service import RemoteModel, build, start, stop
 from rayalign.config import ServiceConfig
 from rayalign.data.paddock import gold, prompts
 from rayalign.errors import InputError
@@ -107,6 +109,8 @@ def test_a_hosted_model_that_cannot_judge_has_no_verdict_and_says_why(service: s
     client = AnnotatorClient(service, "written")
     (found,) = client.annotate(rows(1))
     assert found.preference is None and found.reason
+    metrics = httpx.get(f"{service}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60).text
+    assert 'rayalign_tokens{judge="written"}' in metrics
     client.close()
 
 
@@ -175,6 +179,17 @@ def test_an_unknown_annotator_is_told_by_the_client(service: str) -> None:
     with pytest.raises(InputError, match="did you mean gold"):
         list(client.annotate(rows(1)))
     client.close()
+
+
+def test_a_hosted_judge_is_told_by_the_files_of_its_model(tmp_path: Path) -> None:
+    def origin(model: str) -> str:
+        return RemoteModel(DeploymentHandle("model", "application"), model, 1.0).origin["model"]
+
+    assert origin("org/name") == "org/name"
+    (tmp_path / "weights").write_bytes(b"a")
+    first = origin(str(tmp_path))
+    (tmp_path / "weights").write_bytes(b"ab")
+    assert first != origin(str(tmp_path)) != origin("org/name")
 
 
 def test_a_deployed_application_scales_and_is_open_only_where_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Any
 
 import pytest
 
-from rayalign.annotator.completer import Completion, UpstreamError
+from rayalign.annotator.completer import Completion, UpstreamError, bound
 from rayalign.annotator.upstream import OpenAIUpstream
 from rayalign.config.annotators import LLMJudgeConfig
 from rayalign.errors import InputError
+from tests.annotator.fakes import Ledger
 from tests.annotator.stub_upstream import Stub
 
 KEY = "sk-very-secret-0123456789"
@@ -58,14 +60,14 @@ def configured(stub: Stub, **fields: Any) -> LLMJudgeConfig:
 
 
 def ask(
-    config: LLMJudgeConfig, prompts: list[Any], arguments: dict[str, Any] | None = None, time: Time | None = None
+    config: LLMJudgeConfig, prompts: list[Any], arguments: dict[str, Any] | None = None, ledger: Ledger | None = None
 ) -> tuple[list[Completion | BaseException], Time]:
     """All prompts at once, over a clock that sleeping moves, at half of the jitter."""
-    time = time or Time()
+    time, paying = Time(), (ledger or Ledger()).paying
 
     async def run() -> list[Completion | BaseException]:
         upstream = OpenAIUpstream(config, clock=time.clock, wall=lambda: 1e9, sleep=time.sleep, jitter=lambda: 0.5)
-        calls = (upstream.complete(prompt, arguments or ARGUMENTS) for prompt in prompts)
+        calls = (upstream.complete(prompt, arguments or ARGUMENTS, paying) for prompt in prompts)
         try:
             return await asyncio.gather(*calls, return_exceptions=True)
         finally:
@@ -83,8 +85,8 @@ def test_a_reply_with_its_cost_and_the_request_as_given() -> None:
     with Stub(key=KEY) as stub:
         (reply,) = good(ask(configured(stub), [PAIR], {**ARGUMENTS, "logit_bias": {"5": 1}})[0])
     assert stub.bodies == [{**ARGUMENTS, "logit_bias": {"5": 1}, "model": "judge", "messages": PAIR}]
-    assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("Output (b)", 14, 2)
-    assert reply.price == pytest.approx(14 * 0.01 + 2 * 0.1)
+    assert (reply.text, reply.usage.prompt_tokens, reply.usage.completion_tokens) == ("Output (b)", 14, 2)
+    assert reply.usage.price == pytest.approx(14 * 0.01 + 2 * 0.1)
     assert reply.choice["message"]["content"] == "Output (b)"
 
 
@@ -114,17 +116,69 @@ def test_trouble_is_retried_with_growing_pauses_under_one_key(fault: str) -> Non
     (reply,) = good(answers)
     assert reply.text == "Output (b)"
     assert time.slept == [0.125, 0.25, 0.5]
-    assert reply.seconds == pytest.approx(0.875)
+    assert reply.usage.seconds == pytest.approx(0.875)
     assert len(stub.keys) == 4
     assert len(set(stub.keys)) == 1
     assert stub.report()["double_billed"] == stub.report()["resent"] == 0
 
 
-def test_empty_answers_are_paid_for_too() -> None:
-    with Stub(script=["empty"]) as stub:
-        (reply,) = good(ask(configured(stub), [PAIR])[0])
-    assert (reply.prompt_tokens, reply.completion_tokens) == (28, 2)
-    assert reply.price == pytest.approx(28 * 0.01 + 2 * 0.1)
+# what PAIR costs at the stub, what it can cost at most, and nothing
+COST, MOST, NONE = (14, 2), (86, 10), (0, 0)
+
+
+def tokens(ledger: Ledger) -> list[tuple[int, int]]:
+    return [(bill.cost.prompt_tokens, bill.cost.completion_tokens) for bill in ledger.bills]
+
+
+@pytest.mark.parametrize(
+    ("fault", "cost"),
+    [("empty", (14, 0)), ("broken", MOST), ("reset", MOST), ("cut", MOST), ("429", NONE), ("500", NONE)],
+)
+def test_every_attempt_is_paid_for_unless_it_was_refused(fault: str, cost: tuple[int, int]) -> None:
+    ledger = Ledger()
+    with Stub(script=[fault]) as stub:
+        (reply,) = good(ask(configured(stub), [PAIR], ledger=ledger)[0])
+    assert tokens(ledger) == [cost, COST]
+    assert [(most.prompt_tokens, most.completion_tokens) for most in ledger.most] == [MOST, MOST]
+    assert ledger.most[0].price == pytest.approx(86 * 0.01 + 10 * 0.1)
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (cost[0] + 14, cost[1] + 2)
+    assert reply.usage.price == pytest.approx(ledger.cost.price)
+
+
+def test_what_failed_in_the_end_is_paid_for_too() -> None:
+    ledger = Ledger()
+    with Stub(script=["length"]) as stub:
+        answers, _ = ask(configured(stub), [PAIR], ledger=ledger)
+        assert len(stub.keys) == 1
+    (error,) = answers
+    assert isinstance(error, UpstreamError) and "finish_reason length" in str(error)
+    assert tokens(ledger) == [(14, 10)] and error.usage == ledger.cost
+    ledger = Ledger()
+    with Stub(script=["empty"] * 3) as stub:
+        answers, _ = ask(configured(stub, retries=2), [PAIR], ledger=ledger)
+    (error,) = answers
+    assert isinstance(error, UpstreamError) and "an empty answer" in str(error)
+    assert tokens(ledger) == [(14, 0)] * 3 and error.usage == ledger.cost
+    assert pickle.loads(pickle.dumps(error)).usage == error.usage
+
+
+def test_an_attempt_without_budget_is_not_made() -> None:
+    ledger = Ledger(attempts=2)
+    with Stub(script=["empty"] * 3) as stub:
+        answers, _ = ask(configured(stub), [PAIR], ledger=ledger)
+        assert len(stub.keys) == 2
+    (error,) = answers
+    assert isinstance(error, UpstreamError) and str(error) == "the budget is spent"
+    assert (error.usage.prompt_tokens, error.usage.completion_tokens) == (28, 0)
+
+
+def test_an_endpoint_that_is_not_there_costs_nothing() -> None:
+    stub, ledger = Stub(), Ledger()
+    config = configured(stub, retries=1)
+    stub.close()
+    answers, _ = ask(config, [PAIR], ledger=ledger)
+    assert isinstance(answers[0], UpstreamError) and "the connection failed" in str(answers[0])
+    assert tokens(ledger) == [NONE, NONE]
 
 
 def test_a_hanging_endpoint_is_given_up_after_the_timeout() -> None:
@@ -167,7 +221,7 @@ def test_other_refusals_fail_at_once_without_the_key(status: str, says: str) -> 
     assert f"status {status}" in str(answers[0])
     assert says in str(answers[0])
     assert KEY not in repr(answers[0])
-    assert answers[0].__suppress_context__
+    assert answers[0].__context__ is None
     assert len(stub.keys) == 1
 
 
@@ -205,14 +259,24 @@ def test_while_the_breaker_is_open_calls_wait_up_to_their_deadline() -> None:
     assert time.now >= 15.0
 
 
-def test_the_most_that_a_request_can_cost() -> None:
+def test_the_most_that_a_request_can_cost_counts_bytes_and_further_arguments() -> None:
+    assert bound("ü" * 3, {"max_tokens": 10}) == (6 + 8, 10)
+    assert bound(PAIR, {"max_tokens": 5, "max_completion_tokens": 50, "n": 2, "tools": ["x"]}) == (86 + 5, 100)
+    assert bound("abcde", {"max_tokens": 10}, bytes_per_token=4) == (4, 10)
+
+
+def test_the_address_is_that_of_the_environment_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = LLMJudgeConfig(kind="llm", model="judge", key_variable="STUB_KEY")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert OpenAIUpstream(config).origin == {"base_url": "https://api.openai.com/v1"}
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://here/v1")
+    assert OpenAIUpstream(config).origin == {"base_url": "http://here/v1"}
+
+
+def test_an_argument_that_is_none_is_not_sent() -> None:
     with Stub() as stub:
-        upstream = OpenAIUpstream(configured(stub))
-        most = upstream.most(PAIR, ARGUMENTS)
-        (reply,) = good(ask(configured(stub), [PAIR])[0])
-    assert most.completion_tokens == 10
-    assert reply.prompt_tokens < most.prompt_tokens <= sum(len(t["content"]) for t in PAIR) + 80
-    assert most.price == pytest.approx(most.prompt_tokens * 0.01 + 1.0)
+        good(ask(configured(stub), [PAIR], {**ARGUMENTS, "seed": None})[0])
+    assert "seed" not in stub.bodies[0]
 
 
 def test_a_missing_key_or_a_wrong_address_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
