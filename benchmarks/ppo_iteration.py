@@ -23,6 +23,7 @@ from rayalign.coordinator.recovery import recover
 from rayalign.coordinator.rendering import Renderer
 from rayalign.data.readers import load_examples
 from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.online import open_parts
 from rayalign.rollout.base import candidate_seed
 from rayalign.types import Group
@@ -112,7 +113,7 @@ def main() -> None:
         loaded = load_job("jobs/quickstart.yaml", [*changes, *sys.argv[2:]])
         stage = loaded.job.stages["ppo"]
         assert isinstance(stage, TrainStage)
-        with RunContext(loaded) as context:
+        with RunContext(loaded, Inputs(loaded)) as context:
             figures = asyncio.run(measure(context, stage))
     record("ppo_iteration", {"limit_ratio": 1.25, **figures})
 

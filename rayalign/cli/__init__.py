@@ -71,7 +71,7 @@ def run(job: JobFile, overrides: Overrides = None) -> None:
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
     loaded = rayalign.load_job(job, overrides or ())
-    rayalign.check(loaded, whole=True)
+    rayalign.check(loaded)
     _show(rayalign.plan(loaded.job), loaded.job.name, Console(highlight=False))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     folder = rayalign.run(loaded)

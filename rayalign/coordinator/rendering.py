@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
-from rayalign.config import DataConfig, SamplingConfig
+from rayalign.config import SamplingConfig
 from rayalign.data.chat import cut_to_fit, decode_answer, encode_example, encode_prompt, stop_ids
 from rayalign.data.tokenizer import load_tokenizer
-from rayalign.errors import InputError
 from rayalign.rollout.base import Request
-from rayalign.types import Example, Prompt, Segment, Trajectory
-
-logger = logging.getLogger(__name__)
+from rayalign.types import Prompt, Segment, Trajectory
 
 
 class Renderer:
@@ -32,7 +28,7 @@ class Renderer:
     def request(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> Request:
         """A group to be written; over-long dialogues lose their oldest turns."""
         token_ids = self._encode(prompt)
-        assert token_ids is not None, "prompts are filtered by `fitting` first"
+        assert token_ids is not None, "a prompt that leaves no room for an answer comes to no stage"
         return Request(group_id, token_ids, tuple(seeds), self._sampling, self._stop_ids)
 
     def decode(self, trajectory: Trajectory) -> str:
@@ -49,25 +45,6 @@ class Renderer:
         start = len(mask) - sum(mask)
         segments = (Segment(0, "template"), Segment(start, "policy", version))
         return Trajectory(group_id, index, token_ids, segments, (0.0,) * sum(mask), "stop", text)
-
-    def fitting(self, examples: Sequence[Example], data: DataConfig) -> list[Example]:
-        """The examples whose prompt leaves room for an answer.
-
-        Raises:
-            InputError: one does not, and the data are not told to skip such rows.
-        """
-        kept = [e for e in examples if self._encode(e.prompt) is not None]
-        lost = len(examples) - len(kept)
-        if lost and (data.too_long == "refuse" or not kept):
-            first = next(e.prompt for e in examples if self._encode(e.prompt) is None)
-            raise InputError(
-                f"{lost} of {len(examples)} prompts leave no room for {self._sampling.max_tokens} new tokens in a "
-                f"context of {self._context} (the first: {first.id}, {first.messages[-1].content[:60]!r}); raise "
-                "rollout.context, lower sampling.max_tokens, or leave such rows out with data.too_long=skip"
-            )
-        if lost:
-            logger.warning("%d of %d prompts are longer than the context and left out", lost, len(examples))
-        return kept
 
     def _encode(self, prompt: Prompt) -> tuple[int, ...] | None:
         return encode_prompt(self.tokenizer, prompt, context=self._context, reserve=self._sampling.max_tokens)

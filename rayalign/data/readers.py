@@ -62,13 +62,13 @@ def load_examples(config: DataConfig, *, seed: int, use: Use) -> list[Example]:
 def check(config: DataConfig, *, use: Use, whole: bool = False) -> None:
     """Prove that the data can be read: it is there, and its rows parse, the first ones or, where whole, all of them.
 
-    A hub name is taken on trust.
+    A hub name is taken on trust where not all rows are asked for.
 
     Raises:
         InputError: as `load_examples` would.
     """
     made_here = _reader(config.format) is None
-    if made_here or not is_hub_name(_path(config)):
+    if made_here or whole or not is_hub_name(_path(config)):
         few = config.limit if whole and not made_here else min(config.limit or _CHECKED_ROWS, _CHECKED_ROWS)
         load_examples(config.model_copy(update={"limit": few}), seed=0, use=use)
 

@@ -44,11 +44,8 @@ Problem = tuple[str, str]
 """dotted key, and what is wrong with it"""
 
 
-def check(loaded: LoadedJob, *, whole: bool = False) -> None:
-    """Everything that needs no start, no model and no network.
-
-    Args:
-        whole: read local data to its end, as a run will have to, in the place of its first rows.
+def check(loaded: LoadedJob) -> None:
+    """Everything that needs no start, no model and no network; of local data the first rows.
 
     Raises:
         InputError: one line for each problem.
@@ -58,7 +55,7 @@ def check(loaded: LoadedJob, *, whole: bool = False) -> None:
     found = [*_load_algorithms(job, algorithms), *_references(job, algorithms)]
     for name, stage in job.stages.items():
         key = f"stages.{name}"
-        found += [*_models(key, stage), *_sampling(key, job, stage), *_data(key, stage, algorithms.get(name), whole)]
+        found += [*_models(key, stage), *_sampling(key, job, stage), *_data(key, stage, algorithms.get(name))]
         if isinstance(stage, TrainStage) and name in algorithms:
             found += [
                 *_roles(key, stage, algorithms[name]),
@@ -131,7 +128,12 @@ def _models(key: str, stage: Stage) -> Iterator[Problem]:
     for where, model, _ in _wants(key, stage, None):
         if where.endswith(".examples") or model.startswith(REFERENCE):
             continue
-        if model.startswith("preset:"):
+        if model.startswith("preset:") != isinstance(stage, PretrainStage):
+            yield (
+                where,
+                f"{model} is no model to start from here; only a pretrain stage takes a preset, and only a preset",
+            )
+        elif model.startswith("preset:"):
             if model.removeprefix("preset:") not in PRESETS:
                 yield where, f"there is no preset {model!r}; {nearest(model, [f'preset:{p}' for p in PRESETS])}"
         elif Path(model).exists() or model.startswith((".", "/", "~")):
@@ -253,14 +255,14 @@ def _evaluation(key: str, stage: EvaluateStage) -> Iterator[Problem]:
         yield f"{key}.reward", "the metric reward needs a reward model; name a stage or a folder"
 
 
-def _data(key: str, stage: Stage, algorithm: Algorithm[Any] | None, whole: bool) -> Iterator[Problem]:
+def _data(key: str, stage: Stage, algorithm: Algorithm[Any] | None) -> Iterator[Problem]:
     from rayalign.data import readers
 
     use = data_use(stage, algorithm)
     if isinstance(stage, AnnotateStage) or use is None:
         return
     try:
-        readers.check(stage.data, use=use, whole=whole)
+        readers.check(stage.data, use=use)
     except InputError as error:
         yield f"{key}.data", str(error)
 

@@ -19,6 +19,7 @@ from rayalign.cluster.session import Session
 from rayalign.config import LoadedJob
 from rayalign.errors import WeightError
 from rayalign.pipeline.hashing import ANNOTATOR, asks_annotator, stage_states
+from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.serving import serve_for_run
 from rayalign.rollout import choose
 from rayalign.storage.events import EventLog
@@ -32,8 +33,9 @@ logger = logging.getLogger(__name__)
 class RunContext:
     """A run while it is going; leaving it stops everything that it started."""
 
-    def __init__(self, loaded: LoadedJob) -> None:
+    def __init__(self, loaded: LoadedJob, inputs: Inputs) -> None:
         self.job = loaded.job
+        self.inputs = inputs
         self.folder = (Path(self.job.output) / self.job.name).resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(self.folder / "job.yaml", [loaded.resolved()])

@@ -13,7 +13,6 @@ from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.roles import start_roles
 from rayalign.config import EvaluateStage, LearnerConfig, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
-from rayalign.data.readers import load_examples
 from rayalign.evaluation.intervals import mean_interval, paired_difference
 from rayalign.evaluation.winrate import win_rate
 from rayalign.pipeline.context import RunContext
@@ -28,8 +27,8 @@ Values = dict[str, dict[str, float]]
 
 async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict[str, Any]:
     """Draw one answer of each model to each prompt, measure, compare."""
-    prompts = {e.prompt.id: e.prompt for e in load_examples(stage.data, seed=context.job.seed, use="prompts")}
-    answers = await _answers(context, stage, prompts)
+    prompts = {e.prompt.id: e.prompt for e in context.inputs.prompts(name)}
+    answers = await _answers(context, name, stage, prompts)
     values = await _values(context, stage, prompts, answers)
     rows = [
         {
@@ -96,10 +95,12 @@ def _annotated(
     return rows
 
 
-async def _answers(context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt]) -> Answers:
+async def _answers(
+    context: RunContext, stage_name: str, stage: EvaluateStage, prompts: Mapping[str, Prompt]
+) -> Answers:
     answers: Answers = {}
     for name, model in stage.models.items():
-        drawn = await draw(context, model, stage.data, stage.sampling, 1)
+        drawn = await draw(context, stage_name, model, stage.sampling, 1)
         answers[name] = {e.prompt.id: e.candidates[0].text for e in drawn}
     if stage.baselines:
         from rayalign.evaluation import baselines

@@ -13,9 +13,8 @@ from typing import Any
 from rayalign.annotator.client import item_of
 from rayalign.annotator.connect import announce
 from rayalign.annotator.judges import RubricJudge
-from rayalign.config import AnnotateStage, DataConfig, GenerateStage, SamplingConfig
+from rayalign.config import AnnotateStage, GenerateStage, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
-from rayalign.data.readers import load_examples
 from rayalign.errors import InputError
 from rayalign.pipeline.context import RunContext
 from rayalign.rollout.base import candidate_seed
@@ -27,19 +26,17 @@ logger = logging.getLogger(__name__)
 
 async def generate(context: RunContext, name: str, stage: GenerateStage) -> dict[str, Any]:
     """Draw candidates; records.jsonl holds one example for each prompt."""
-    examples = await draw(context, stage.model, stage.data, stage.sampling, stage.count)
+    examples = await draw(context, name, stage.model, stage.sampling, stage.count)
     write_jsonl(context.stage_folder(name) / "records.jsonl", [encode(e) for e in examples])
     return {"rows": len(examples)}
 
 
-async def draw(
-    context: RunContext, reference: str, data: DataConfig, sampling: SamplingConfig, count: int
-) -> list[Example]:
-    """`count` answers of a model to each prompt of a data set; a prompt whose generation failed is left out."""
+async def draw(context: RunContext, stage: str, reference: str, sampling: SamplingConfig, count: int) -> list[Example]:
+    """`count` answers of a model to each prompt of a stage; a prompt whose generation failed is left out."""
     job = context.job
     model = context.model(reference)
     renderer = Renderer(model, job.rollout.context, sampling)
-    prompts = renderer.fitting(load_examples(data, seed=job.seed, use="prompts"), data)
+    prompts = context.inputs.fitting(stage, reference)
     pool = await context.pool(model)
     requests = [
         renderer.request(str(i), e.prompt, [candidate_seed(job.seed, 0, e.prompt.id, k) for k in range(count)])

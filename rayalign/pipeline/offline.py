@@ -23,7 +23,7 @@ from rayalign.evaluation.intervals import share_interval
 from rayalign.models.load import make_preset
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
-from rayalign.pipeline.hashing import stage_hashes
+from rayalign.pipeline.hashing import REFERENCE
 from rayalign.pipeline.plan import data_use
 from rayalign.storage.metrics import ConsoleSink, last_row, read_metrics
 from rayalign.storage.records import decode, read_jsonl
@@ -35,16 +35,15 @@ logger = logging.getLogger(__name__)
 def pretrain(context: RunContext, name: str, stage: PretrainStage) -> dict[str, Any]:
     """Make the preset's model and train it on the corpus, or take both from the cache."""
     folder = context.stage_folder(name)
-    cached = _cache(context, name)
+    cached = context.inputs.cached(name)
     if cached.exists():
         shutil.copytree(cached, folder / "model", dirs_exist_ok=True)
         logger.info("%s: taken from %s", name, cached)
         return {}
-    examples = load_examples(stage.data, seed=context.job.seed, use="corpus")
     start = folder / "start"
-    make_preset(stage.model.removeprefix("preset:"), _tokenizer(stage, examples), context.job.seed, start)
-    tokenizer = load_tokenizer(str(start))
-    rows = encode_corpus(tokenizer, examples, context.job.rollout.context)
+    made = context.inputs.tokenizer(f"{REFERENCE}{name}")
+    make_preset(stage.model.removeprefix("preset:"), made, context.job.seed, start)
+    rows = encode_corpus(load_tokenizer(str(start)), context.inputs.corpus(name), context.job.rollout.context)
     spec = _spec(context, name, str(start), stage.learner, {"name": "sft"}, stage.epochs)
     _fit(context, spec, rows, stage.roles.get("policy", RoleConfig()))
     cached.parent.mkdir(parents=True, exist_ok=True)
@@ -103,22 +102,6 @@ def encode_corpus(tokenizer: Any, examples: Sequence[Example], context: int) -> 
         ids = tuple(tokenizer.encode(text, add_special_tokens=False)[:context])
         rows.append(EncodedRow(ids, (False, *[True] * (len(ids) - 1)), number))
     return rows
-
-
-def _tokenizer(stage: PretrainStage, examples: Sequence[Example]) -> Any:
-    if stage.data.format == "paddock":
-        from rayalign.data.paddock.tokenizer import build_tokenizer
-
-        return build_tokenizer()
-    from rayalign.data.chat import train_tokenizer
-
-    texts = (t for e in examples for t in [*(m.content for m in e.prompt.messages), e.candidates[0].text])
-    return train_tokenizer(texts, stage.vocabulary)
-
-
-def _cache(context: RunContext, name: str) -> Path:
-    """Where runs of the same content keep the model."""
-    return Path(context.job.output).resolve() / ".cache" / "pretrain" / stage_hashes(context.job)[name]
 
 
 def _spec(

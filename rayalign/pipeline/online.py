@@ -22,7 +22,6 @@ from rayalign.coordinator.order import PromptOrder
 from rayalign.coordinator.recovery import recover
 from rayalign.coordinator.rendering import Renderer
 from rayalign.coordinator.rollouts import RolloutLoop
-from rayalign.data.readers import load_examples
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.plan import candidates_per_prompt, role_models
 from rayalign.storage.checkpoints import CheckpointStore
@@ -57,7 +56,6 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
     job, folder = context.job, context.stage_folder(name)
     model = context.model(stage.model)
     renderer = Renderer(model, job.rollout.context, stage.sampling)
-    examples = renderer.fitting(load_examples(stage.data, seed=job.seed, use="prompts"), stage.data)
     algorithm = load(stage.algorithm)
     pool = await context.engines(model)
     context.weights_changed()
@@ -74,7 +72,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
         rollouts = RolloutLoop(
             stage,
             seed=job.seed,
-            order=PromptOrder(examples, job.seed),
+            order=PromptOrder(context.inputs.fitting(name, stage.model), job.seed),
             pool=pool,
             reward=roles.groups.get("reward"),
             renderer=renderer,

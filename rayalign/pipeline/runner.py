@@ -23,6 +23,7 @@ from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.evaluate import evaluate
 from rayalign.pipeline.feedback import annotate, generate
 from rayalign.pipeline.hashing import fields_hash, stage_fields, stage_states
+from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.memory import PeakMemory
 from rayalign.pipeline.offline import pretrain, train_offline
 from rayalign.pipeline.online import train_online
@@ -40,24 +41,28 @@ def run(loaded: LoadedJob) -> Path:
     """
     job = loaded.job
     fields, states = stage_fields(job), stage_states(job)
-    with RunContext(loaded) as context, PeakMemory() as memory:
+    start = time.perf_counter()
+    inputs = Inputs(loaded)
+    inputs.check()
+    with RunContext(loaded, inputs) as context, PeakMemory() as memory:
+        context.fixed_seconds = time.perf_counter() - start
         for name, stage in job.stages.items():
             if states[name] == "finished":
                 logger.info("%s: finished before", name)
                 continue
             logger.info("%s: %s", name, states[name])
-            _run_stage(context, name, stage, fields[name])
+            _run_stage(context, name, stage, fields[name], start)
+            start = time.perf_counter()
             _summarise(context, memory, fields)
         _summarise(context, memory, fields)
     write_report(context.folder)
     return context.folder
 
 
-def _run_stage(context: RunContext, name: str, stage: Stage, fields: dict[str, Any]) -> None:
+def _run_stage(context: RunContext, name: str, stage: Stage, fields: dict[str, Any], start: float) -> None:
+    """Run one stage; its seconds count from `start`, so that the first one's include what was checked before it."""
     folder = context.stage_folder(name)
     _clear_if_changed(folder, context.journal_path(name), fields_hash(fields))
-    context.fixed_seconds = 0.0
-    start = time.perf_counter()
     context.events.write("stage_started", stage=name)
     outputs = _dispatch(context, name, stage)
     seconds = time.perf_counter() - start
@@ -66,6 +71,7 @@ def _run_stage(context: RunContext, name: str, stage: Stage, fields: dict[str, A
     )
     context.events.write("stage_finished", stage=name, seconds=seconds, fixed_seconds=context.fixed_seconds)
     logger.info("%s: done in %.1f s, %.1f s of them fixed", name, seconds, context.fixed_seconds)
+    context.fixed_seconds = 0.0
 
 
 def _dispatch(context: RunContext, name: str, stage: Stage) -> dict[str, Any]:

@@ -35,8 +35,7 @@ stages:
 def study(tmp_path: Path) -> Callable[..., LoadedJob]:
     """Loads the study with overrides, its outputs under the test's folder; pairs in `renamed` replace its text."""
 
-    def load(*overrides: str, renamed: tuple[tuple[str, str], ...] = ()) -> LoadedJob:
-        text = STUDY
+    def load(*overrides: str, renamed: tuple[tuple[str, str], ...] = (), text: str = STUDY) -> LoadedJob:
         for old, new in renamed:
             text = text.replace(old, new)
         path = tmp_path / "job.yaml"

@@ -31,11 +31,11 @@ def finish(loaded: LoadedJob, *, leave: str = "") -> Path:
     return folder
 
 
-def draws(folder: Path, *answers: str) -> None:
+def draws(folder: Path, stage: str, *answers: str) -> None:
     """What the stage before the annotation made."""
     (example,) = load_examples(DataConfig(split="preference", limit=1), seed=0, use="prompts")
     row = Example(example.prompt, tuple(Candidate(text) for text in answers))
-    write_jsonl(folder / "stages" / "draws" / "records.jsonl", [encode(row)])
+    write_jsonl(folder / "stages" / stage / "records.jsonl", [encode(row)])
 
 
 def test_a_finished_run_starts_nothing_and_is_summed_up(study: Study) -> None:
@@ -53,16 +53,19 @@ def test_a_finished_run_starts_nothing_and_is_summed_up(study: Study) -> None:
 
 
 def test_figures_of_an_earlier_job_are_not_this_ones(study: Study) -> None:
-    """Another mark than this job's stands on the last stage, and the run goes no further than the annotation."""
-    loaded = study()
+    """Another mark than this job's stands on the last stage, an annotation that fails after one that does not."""
+    again = ("stages.one={kind: generate, model: stage:sft}", "stages.again={kind: annotate, examples: stage:one}")
+    loaded = study(*again)
     folder = finish(loaded, leave="verdicts")
-    draws(folder, "yes .", "no .")
-    write_done(folder / "stages" / "test", "other", seconds=2.0, fixed_seconds=1.0, results=[RESULT], comparisons=[])
-    with pytest.raises(InputError, match="no tokenizer can be loaded"):
+    draws(folder, "draws", "yes .", "no .")
+    draws(folder, "one", "yes .", "yes .")
+    other = {"results": [{**RESULT, "name": "other"}], "comparisons": []}
+    write_done(folder / "stages" / "again", "other", seconds=2.0, fixed_seconds=1.0, **other)
+    with pytest.raises(InputError, match="no prompt with two different answers"):
         run(loaded)
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["results"] == []
-    assert {s["name"]: s["status"] for s in summary["stages"]}["test"] == "open"
+    assert summary["results"] == [RESULT]
+    assert {s["name"]: s["status"] for s in summary["stages"]}["again"] == "open"
 
 
 def test_the_peak_of_memory_is_that_of_all_starts(study: Study) -> None:
@@ -76,7 +79,7 @@ def test_the_peak_of_memory_is_that_of_all_starts(study: Study) -> None:
 def test_the_stage_that_is_not_done_runs_and_is_marked(study: Study) -> None:
     loaded = study()
     folder = finish(loaded, leave="verdicts")
-    draws(folder, "yes", "no")
+    draws(folder, "draws", "yes", "no")
     run(loaded)
     (row,) = read_jsonl(folder / "stages" / "verdicts" / "records.jsonl")
     assert {row["first"]["text"], row["second"]["text"]} == {"yes", "no"}
@@ -91,7 +94,7 @@ def test_the_stage_that_is_not_done_runs_and_is_marked(study: Study) -> None:
 def test_what_a_different_job_left_of_a_stage_is_not_taken_for_its_own(study: Study, mark: str | None) -> None:
     loaded = study()
     folder = finish(loaded, leave="verdicts")
-    draws(folder, "yes", "no")
+    draws(folder, "draws", "yes", "no")
     stage, journal = folder / "stages" / "verdicts", folder / "journal" / "verdicts.jsonl"
     journal.parent.mkdir()
     journal.write_text("old\n")
@@ -107,7 +110,7 @@ def test_what_a_different_job_left_of_a_stage_is_not_taken_for_its_own(study: St
 def test_what_the_same_job_left_of_a_stage_is_gone_on_with(study: Study) -> None:
     loaded = study()
     folder = finish(loaded, leave="verdicts")
-    draws(folder, "yes", "no")
+    draws(folder, "draws", "yes", "no")
     stage, journal = folder / "stages" / "verdicts", folder / "journal" / "verdicts.jsonl"
     journal.parent.mkdir()
     journal.write_text("own\n")
@@ -122,7 +125,7 @@ def test_what_the_same_job_left_of_a_stage_is_gone_on_with(study: Study) -> None
 def test_a_stage_that_fails_is_not_marked(study: Study) -> None:
     loaded = study()
     folder = finish(loaded, leave="verdicts")
-    draws(folder, "yes", "yes")
+    draws(folder, "draws", "yes", "yes")
     with pytest.raises(InputError, match="stage:draws has no prompt with two different answers"):
         run(loaded)
     assert read_done(folder / "stages" / "verdicts") is None

@@ -1,0 +1,112 @@
+"""What is proven of tokenizers, rows and prompts before Ray starts, and what of it the stages take over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rayalign.config import LoadedJob
+from rayalign.data.paddock.tokenizer import build_tokenizer
+from rayalign.errors import InputError
+from rayalign.pipeline.checks import check
+from rayalign.pipeline.hashing import stage_hashes
+from rayalign.pipeline.inputs import Inputs
+from rayalign.pipeline.runner import run
+from rayalign.storage.summary import write_done
+
+Study = Callable[..., LoadedJob]
+REAL = """\
+name: real
+data: {format: demonstrations, path: PATH}
+stages:
+  base: {kind: pretrain, vocabulary: 300}
+  sft: {kind: train, algorithm: {name: sft}, model: stage:base}
+  draws: {kind: generate, model: stage:sft, sampling: {max_tokens: 8}}
+"""
+
+
+@pytest.fixture
+def real(study: Study, tmp_path: Path) -> Callable[..., LoadedJob]:
+    """A job on rows of its own, of which the last prompt is `words` words long."""
+
+    def load(*overrides: str, words: int = 2) -> LoadedJob:
+        rows = [{"prompt": prompt, "answer": "yes"} for prompt in ("may I ?", "shall I ?", "one " * words)]
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return study(*overrides, text=REAL.replace("PATH", str(tmp_path / "data")))
+
+    return load
+
+
+def finish(loaded: LoadedJob, *names: str) -> None:
+    for name in names:
+        folder = Path(loaded.job.output) / loaded.job.name / "stages" / name
+        write_done(folder, stage_hashes(loaded.job)[name], seconds=1.0, fixed_seconds=1.0)
+        build_tokenizer().save_pretrained(folder / "model")
+
+
+def test_a_prompt_too_long_for_a_tokenizer_that_is_still_to_be_trained_is_refused(real: Study) -> None:
+    Inputs(real(words=40)).check()
+    with pytest.raises(InputError, match=r"stages\.draws\.data: 1 of 3 prompts leave no room for 8 new tokens in a"):
+        Inputs(real(words=200)).check()
+    inputs = Inputs(real("data.too_long=skip", words=200))
+    inputs.check()
+    assert len(inputs.fitting("draws", "stage:sft")) == 2
+
+
+def test_a_refused_run_leaves_nothing_behind(real: Study) -> None:
+    loaded = real(words=200)
+    check(loaded)
+    with pytest.raises(InputError, match="leave no room"):
+        run(loaded)
+    assert not Path(loaded.job.output).exists()
+
+
+def test_the_world_brings_its_own_tokenizer_and_each_stage_is_held_to_its_own_answer(study: Study) -> None:
+    Inputs(study("stages.test.data.limit=50")).check()
+    with pytest.raises(InputError, match=r"stages\.rl\.data: .* no room for 120 new tokens in a .* 128"):
+        Inputs(study("stages.rl.sampling={max_tokens: 120}", "stages.rl.data.limit=50")).check()
+
+
+def test_the_tokenizer_of_a_finished_stage_is_the_one_that_it_left(real: Study) -> None:
+    loaded = real()
+    finish(loaded, "base")
+    words = Inputs(loaded).tokenizer("stage:sft").get_vocab()
+    assert words == build_tokenizer().get_vocab() != Inputs(real("seed=1")).tokenizer("stage:sft").get_vocab()
+
+
+def test_what_is_finished_is_not_read_again(real: Study, tmp_path: Path) -> None:
+    loaded = real()
+    finish(loaded, "base", "sft", "draws")
+    inputs = Inputs(loaded)
+    (tmp_path / "data" / "train.jsonl").write_text("no row")
+    inputs.check()
+
+
+def test_a_bad_row_far_down_is_found_before_a_run(real: Study, tmp_path: Path) -> None:
+    loaded = real()
+    rows = [*(json.dumps({"prompt": f"p{i}", "answer": "a"}) for i in range(200)), '{"prompt": 3}']
+    (tmp_path / "data" / "train.jsonl").write_text("\n".join(rows))
+    check(loaded)
+    with pytest.raises(InputError, match=r"stages\.base\.data: .*train\.jsonl:201"):
+        Inputs(loaded).check()
+
+
+def test_a_hub_name_out_of_reach_is_found_before_a_run(study: Study) -> None:
+    pytest.importorskip("datasets")
+    loaded = study("stages.sft.data={format: demonstrations, path: nobody/nothing}")
+    check(loaded)
+    with pytest.raises(InputError, match=r"stages\.sft\.data: nobody/nothing: no such local path, nor"):
+        Inputs(loaded).check()
+
+
+def test_rows_are_read_once_and_a_corpus_is_handed_over(real: Study, tmp_path: Path) -> None:
+    inputs = Inputs(real())
+    inputs.check()
+    assert inputs.fitting("draws", "stage:sft") is inputs.fitting("draws", "stage:base")
+    corpus = inputs.corpus("base")
+    assert len(corpus) == 3
+    assert inputs.corpus("base") is not corpus
