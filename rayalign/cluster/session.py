@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 from rayalign.config import ClusterConfig
 from rayalign.errors import InputError
@@ -24,14 +25,13 @@ class Session:
 
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
-        self.attached = False
-        """to a cluster that outlives this session, with all that is detached"""
+        self.attached = config.address or os.environ.get("RAY_ADDRESS")
+        """address of a cluster that outlives this session, with all that is detached; None: the session starts its own"""
 
     def __enter__(self) -> Session:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(self._config.start_timeout))
-        address = self._config.address or os.environ.get("RAY_ADDRESS")
-        if address:
-            self._attach(address)
+        if self.attached:
+            self._attach(self.attached)
         else:
             self._start()
         return self
@@ -39,10 +39,17 @@ class Session:
     def __exit__(self, *failure: object) -> None:
         ray.shutdown()
 
+    def demand(self, bundles: list[dict[str, float]]) -> None:
+        """Have the cluster, if it grows by itself, grow until these fit at once; with none it may shrink again."""
+        request_resources(bundles=bundles)
+
+    def resources(self) -> dict[str, float]:
+        """What all machines have now, in Ray's names."""
+        return dict(ray.cluster_resources())
+
     def _attach(self, address: str) -> None:
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-            self.attached = True
         except ConnectionError as error:
             raise InputError(f"no Ray cluster answers at {address}; start one with `ray start --head`") from error
 

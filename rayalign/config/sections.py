@@ -131,6 +131,8 @@ class ClusterConfig(Section):
     """seconds until an actor must be ready"""
     call_timeout: PositiveFloat = 1800.0
     """seconds until any call to an actor must have answered"""
+    scale_timeout: NonNegativeFloat = 0.0
+    """seconds in which a cluster that grows by itself may grow to what the job needs; 0: it must be there"""
     transfer_timeout: PositiveFloat = 120.0
     """seconds until a weight transfer must have been proven"""
 

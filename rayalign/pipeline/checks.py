@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from rayalign.errors import InputError
 from rayalign.models.catalogue import PRESETS
 from rayalign.pipeline.annotators import annotator_problems
 from rayalign.pipeline.hashing import REFERENCE
-from rayalign.pipeline.machine import planned_machine
+from rayalign.pipeline.machine import Machine, planned_machine
 from rayalign.pipeline.plan import candidates_per_prompt, data_use, plan, role_models
 
 AREAS = {
@@ -42,6 +42,7 @@ METRICS = tuple(f"{area}/{name}" for area, names in AREAS.items() for name in na
 
 Problem = tuple[str, str]
 """dotted key, and what is wrong with it"""
+REHEARSE = "set cluster.gpus for a rehearsal on logical devices"
 
 
 def check(loaded: LoadedJob) -> None:
@@ -66,10 +67,16 @@ def check(loaded: LoadedJob) -> None:
         found += annotator_problems(key, job, stage)
         if isinstance(stage, EvaluateStage):
             found += _evaluation(key, stage)
+    machine = planned_machine(job.cluster)
     # a plan can only be made of a job that is otherwise sound
-    found = found or list(_devices(job))
-    if found:
-        raise InputError("\n".join(f"{loaded.origin(key)}: {key}: {text}" for key, text in dict.fromkeys(found)))
+    refuse(loaded, found or list(devices(job, machine) if machine else ()))
+
+
+def refuse(loaded: LoadedJob, found: Iterable[Problem]) -> None:
+    """Raise an InputError of one line for each problem, if there is any."""
+    lines = [f"{loaded.origin(key)}: {key}: {text}" for key, text in dict.fromkeys(found)]
+    if lines:
+        raise InputError("\n".join(lines))
 
 
 def _load_algorithms(job: Job, algorithms: dict[str, Algorithm[Any]]) -> Iterator[Problem]:
@@ -267,17 +274,19 @@ def _data(key: str, stage: Stage, algorithm: Algorithm[Any] | None) -> Iterator[
         yield f"{key}.data", str(error)
 
 
-def _devices(job: Job) -> Iterator[Problem]:
-    machine = planned_machine(job.cluster)
-    for stage in plan(job).stages if machine else ():
+def devices(job: Job, machine: Machine, *, remedy: str = REHEARSE) -> Iterator[Problem]:
+    """Stages still to run that ask for more than a machine, or a cluster as large as one, has."""
+    for stage in plan(job, machine).stages:
+        if stage.state == "finished":
+            continue
         key, cpus = f"stages.{stage.name}.roles", sum(r.actors * r.cpus for r in stage.roles)
-        if machine and stage.devices > machine.gpus:
+        if stage.devices > machine.gpus:
             asked = ", ".join(f"{r.role} {r.actors} x {r.gpus:g}" for r in stage.roles if r.gpus)
             yield (
                 key,
                 f"asks for {stage.devices} devices ({asked}), but there are {machine.gpus}; ask for fewer, "
-                "share them by fractions, or set cluster.gpus for a rehearsal on logical devices",
+                f"share them by fractions, or {remedy}",
             )
-        if machine and cpus > machine.cpus + 0.01:
+        if cpus > machine.cpus + 0.01:
             asked = ", ".join(f"{r.role} {r.actors} x {r.cpus:g}" for r in stage.roles)
             yield key, f"asks for {cpus:g} cpus ({asked}), but there are {machine.cpus:g}; leave cpus out to share them"

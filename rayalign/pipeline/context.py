@@ -18,8 +18,11 @@ from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.session import Session
 from rayalign.config import LoadedJob
 from rayalign.errors import WeightError
+from rayalign.pipeline.checks import devices, refuse
 from rayalign.pipeline.hashing import ANNOTATOR, asks_annotator, stage_states
 from rayalign.pipeline.inputs import Inputs
+from rayalign.pipeline.machine import Machine
+from rayalign.pipeline.plan import plan
 from rayalign.pipeline.serving import serve_for_run
 from rayalign.rollout import choose
 from rayalign.storage.events import EventLog
@@ -28,6 +31,7 @@ from rayalign.weights import probe
 from rayalign.weights.files import fingerprint
 
 logger = logging.getLogger(__name__)
+GROW = "add machines (with cluster.scale_timeout a run waits for those that the cluster adds by itself)"
 
 
 class RunContext:
@@ -36,6 +40,7 @@ class RunContext:
     def __init__(self, loaded: LoadedJob, inputs: Inputs) -> None:
         self.job = loaded.job
         self.inputs = inputs
+        self._source = loaded
         self.folder = (Path(self.job.output) / self.job.name).resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(self.folder / "job.yaml", [loaded.resolved()])
@@ -86,9 +91,25 @@ class RunContext:
         """The Ray session of this run."""
         if self._session is None:
             with self.starting("Ray"):
-                self._session = self._open.enter_context(Session(self.job.cluster))
+                session = self._open.enter_context(Session(self.job.cluster))
+                if session.attached:
+                    self._compare(session)
+            self._session = session
             self._begin_service()
         return self._session
+
+    def _compare(self, session: Session) -> None:
+        """Refuse what does not fit on the cluster, also after the time in which it may grow."""
+        limit = time.monotonic() + self.job.cluster.scale_timeout
+        try:
+            while (found := list(devices(self.job, _size(session), remedy=GROW))) and time.monotonic() < limit:
+                largest = max(plan(self.job).stages, key=lambda stage: stage.devices)
+                session.demand([r.bundle for r in largest.roles for _ in range(r.actors)])
+                time.sleep(1.0)
+        finally:
+            if self.job.cluster.scale_timeout:
+                session.demand([])
+        refuse(self._source, found)
 
     def annotator_url(self) -> str:
         """Where the annotator service is; the run's own has been starting since the session began."""
@@ -149,6 +170,12 @@ class RunContext:
         if self._pool is not None:
             self._pool.stop()
         self._pool = None
+
+
+def _size(session: Session) -> Machine:
+    """A cluster as if it were one machine."""
+    has = session.resources()
+    return Machine(has.get("CPU", 0.0), int(has.get("GPU", 0)), int(has.get("memory", 0)), 0)
 
 
 def _same_shapes(one: str, other: str) -> bool:

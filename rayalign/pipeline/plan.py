@@ -50,6 +50,11 @@ class RolePlan:
     devices: tuple[str, ...] = ()
     """for each actor `cpu`, `gpu:0`, or several as `gpu:0,1`"""
 
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What one actor asks of Ray."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
@@ -107,17 +112,15 @@ class Plan:
         return found
 
 
-def plan(job: Job) -> Plan:
-    """The plan of a job that `check` has passed."""
-    machine = planned_machine(job.cluster)
+def plan(job: Job, machine: Machine | None = None) -> Plan:
+    """The plan of a job that `check` has passed, on a machine or a cluster as large as one; None: where it will run."""
+    machine = machine or planned_machine(job.cluster)
     states = stage_states(job)
     stages, pool = [], list[RolePlan]()
     for name, stage in job.stages.items():
-        roles = _roles(job, stage, machine)
-        own = [role for role in roles if role.role == GENERATOR]
-        if not own and job.rollout.gpus:
-            roles += pool  # which keeps its devices from the first stage that needs it to the end of the run
-        pool = own or pool
+        roles = _roles(job, stage, machine.cpus if machine else float("inf"), pool)
+        if job.rollout.gpus or job.rollout.cpus:  # which the pool keeps from its first stage to the end of the run
+            pool = [role for role in roles if role.role == GENERATOR]
         stages.append(StagePlan(name, stage.kind, states[name], tuple(_place(roles)), _arithmetic(stage)))
     return Plan(tuple(stages), machine, job.cluster.gpu_memory)
 
@@ -185,12 +188,14 @@ def size(number: float) -> str:
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
 
 
-def _roles(job: Job, stage: Stage, machine: Machine | None) -> list[RolePlan]:
+def _roles(job: Job, stage: Stage, cores: float, pool: list[RolePlan]) -> list[RolePlan]:
+    """The roles of a stage; last `pool`, which runs already, where the stage has no use for it."""
     algorithm = load(stage.algorithm) if isinstance(stage, TrainStage) else None
     trained = algorithm.trains if algorithm else ("policy",) if isinstance(stage, PretrainStage) else ()
     hosts = stage.roles if isinstance(stage, TrainStage | PretrainStage | EvaluateStage) else {}
     models = {role: (model, _host(job, role, hosts)) for role, model in role_models(stage, algorithm).items() if model}
-    share = _share([host for _, host in models.values()], machine.cpus if machine else float("inf"))
+    held = pool if GENERATOR not in models else []
+    share = _share([host for _, host in models.values()], cores - sum(r.actors * r.cpus for r in held))
     roles = []
     for role, (model, host) in models.items():
         learns, shape = role in trained, shape_in(job, model)
@@ -207,7 +212,7 @@ def _roles(job: Job, stage: Stage, machine: Machine | None) -> list[RolePlan]:
                 memory=_memory(job, stage, role, learns, shape, host.actors) if shape else None,
             )
         )
-    return roles
+    return roles + held
 
 
 def _share(hosts: Sequence[RoleConfig], cores: float) -> float:

@@ -69,9 +69,10 @@ def _end(head: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(running, timeout=30)
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The dashboard's address of a Ray cluster of two CPUs that is nobody else's."""
+    log_path = tmp_path_factory.mktemp("cluster") / "cluster.log"
     folder = tempfile.mkdtemp(prefix="ra-")  # short: Ray puts sockets under it, whose paths have a limit
     port, dashboard, client, agent = _free_ports(4)
     command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=268435456"]
@@ -80,12 +81,12 @@ def cluster(tmp_path: Path) -> Iterator[str]:
     command += [f"--dashboard-agent-listen-port={agent}"]
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     url = f"http://127.0.0.1:{dashboard}"
-    with (tmp_path / "cluster.log").open("w") as log:
+    with log_path.open("w") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while not _answers(url):
-            assert head.poll() is None and time.monotonic() < deadline, (tmp_path / "cluster.log").read_text()
+            assert head.poll() is None and time.monotonic() < deadline, log_path.read_text()
             time.sleep(0.5)
         yield url
     finally:
@@ -93,13 +94,27 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _submit(cluster: str, folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    (folder / "job.yaml").write_text(JOB)
+    command = [BIN / "ray", "job", "submit", f"--address={cluster}", "--working-dir=.", "--", "rayalign", "run"]
+    command += [folder / "job.yaml", f"output={folder / 'runs'}", *overrides]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+
+
+@pytest.mark.e2e
+@pytest.mark.ray
+def test_a_cluster_too_small_for_the_job_is_refused_before_anything_is_placed(cluster: str, tmp_path: Path) -> None:
+    begin = time.monotonic()
+    done = _submit(cluster, tmp_path, "stages.base.roles={policy: {cpus: 3}}", "cluster.scale_timeout=2")
+    assert "stages.base.roles: asks for 3 cpus (policy 1 x 3), but there are 2;" in done.stdout, done.stdout
+    assert "failed with exit code 2" in done.stdout
+    assert time.monotonic() - begin < 120, "it must not wait for a place"
+
+
 @pytest.mark.e2e
 @pytest.mark.ray
 def test_a_submitted_job_is_the_same_run(cluster: str, tmp_path: Path) -> None:
-    (tmp_path / "job.yaml").write_text(JOB)
-    command = [BIN / "ray", "job", "submit", f"--address={cluster}", "--working-dir=.", "--", "rayalign", "run"]
-    command += [tmp_path / "job.yaml", f"output={tmp_path / 'runs'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    done = _submit(cluster, tmp_path)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     summary = json.loads((tmp_path / "runs" / "submitted" / "summary.json").read_text())
     assert [(s["name"], s["status"]) for s in summary["stages"]] == [

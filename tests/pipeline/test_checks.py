@@ -8,7 +8,8 @@ import pytest
 
 from rayalign.config import LoadedJob
 from rayalign.errors import InputError
-from rayalign.pipeline.checks import check
+from rayalign.pipeline.checks import check, devices
+from rayalign.pipeline.machine import Machine
 
 Study = Callable[..., LoadedJob]
 
@@ -141,6 +142,26 @@ def test_devices_and_cpus_are_counted(study: Study) -> None:
     ]
     check(study("cluster.gpus=3", *asked))
     assert "asks for 6 cpus (generator 2 x 3), but there are 4" in refusal(study, "rollout.cpus=3")[0]
+
+
+def test_the_pool_keeps_the_cores_that_it_names(study: Study) -> None:
+    later = "stages.last={kind: train, algorithm: {name: sft}, model: stage:sft, roles: {policy: {cpus: 3}}}"
+    check(study(later))
+    assert "asks for 5 cpus (policy 1 x 3, generator 2 x 1)" in refusal(study, "rollout.cpus=1", later)[0]
+
+
+def test_a_cluster_is_held_against_the_plan_as_a_machine_is(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    loaded = study("rollout.gpus=1", "stages.rl.roles.policy.gpus=1", "rollout.cpus=2")
+    check(loaded)
+    ((key, text),) = devices(loaded.job, Machine(16.0, 2, 0, 0), remedy="add machines")
+    assert key == "stages.rl.roles"
+    assert text == (
+        "asks for 3 devices (policy 1 x 1, generator 2 x 1), but there are 2; ask for fewer, share them by fractions, "
+        "or add machines"
+    )
+    assert not list(devices(loaded.job, Machine(16.0, 3, 0, 0)))
+    assert {key for key, _ in devices(loaded.job, Machine(2.0, 3, 0, 0))} >= {"stages.draws.roles", "stages.rl.roles"}
 
 
 def test_a_folder_needs_a_chat_template(study: Study, tmp_path: Path) -> None:
