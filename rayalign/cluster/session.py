@@ -26,7 +26,7 @@ class Session:
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
         self.attached = config.address or os.environ.get("RAY_ADDRESS")
-        """address of a cluster that outlives this session, with all that is detached; None: the session starts its own"""
+        """address of a cluster that outlives this session, with all that is detached; None: it starts its own"""
 
     def __enter__(self) -> Session:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(self._config.start_timeout))
@@ -46,6 +46,13 @@ class Session:
     def resources(self) -> dict[str, float]:
         """What all machines have now, in Ray's names."""
         return dict(ray.cluster_resources())
+
+    def processes(self) -> list[int]:
+        """The actors of this driver that run on its machine: on a cluster they are not its children."""
+        me = ray.get_runtime_context()
+        job = ray.JobID.from_hex(me.get_job_id())
+        actors = ray._private.state.actors(job_id=job, actor_state_name="ALIVE").values()
+        return [actor["Pid"] for actor in actors if actor["Address"]["NodeID"] == me.get_node_id()]
 
     def _attach(self, address: str) -> None:
         try:

@@ -98,6 +98,10 @@ class RunContext:
             self._begin_service()
         return self._session
 
+    def processes(self) -> list[int]:
+        """Processes of this run on this machine that need not be children of this one."""
+        return self._session.processes() if self._session else []
+
     def _compare(self, session: Session) -> None:
         """Refuse what does not fit on the cluster, also after the time in which it may grow."""
         limit = time.monotonic() + self.job.cluster.scale_timeout

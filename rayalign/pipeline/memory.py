@@ -1,8 +1,11 @@
-"""Peak memory of a run: the proportional set size of this process and all that it started, summed."""
+"""Peak memory of a run: the proportional set size of all its processes on this machine, summed."""
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -12,10 +15,11 @@ EVERY = 10.0
 
 
 class PeakMemory:
-    """Watches while it is entered; `peak` is the largest sum so far [bytes]."""
+    """Watches this process, the named others and all that they started; `peak` is the largest sum so far [bytes]."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: Callable[[], Iterable[int]]) -> None:
         self.peak = 0
+        self._others = others
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
 
@@ -31,8 +35,11 @@ class PeakMemory:
         stopped = False
         while not stopped:
             stopped = self._stop.wait(EVERY)
-            here = psutil.Process()
-            self.peak = max(self.peak, sum(_pss(p.pid) for p in [here, *here.children(recursive=True)]))
+            running: set[int] = set()
+            for pid in (os.getpid(), *self._others()):
+                with suppress(psutil.NoSuchProcess):
+                    running |= {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+            self.peak = max(self.peak, sum(map(_pss, running)))
 
 
 def _pss(pid: int) -> int:

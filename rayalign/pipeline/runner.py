@@ -44,7 +44,7 @@ def run(loaded: LoadedJob) -> Path:
     start = time.perf_counter()
     inputs = Inputs(loaded)
     inputs.check()
-    with RunContext(loaded, inputs) as context, PeakMemory() as memory:
+    with RunContext(loaded, inputs) as context, PeakMemory(context.processes) as memory:
         context.fixed_seconds = time.perf_counter() - start
         for name, stage in job.stages.items():
             if states[name] == "finished":

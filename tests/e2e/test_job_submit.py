@@ -121,6 +121,7 @@ def test_a_submitted_job_is_the_same_run(cluster: str, tmp_path: Path) -> None:
         (name, "finished") for name in ("base", "answers", "labels", "rm", "rrhf")
     ]
     assert str(tmp_path / "runs" / "submitted" / "report.html") in done.stdout
+    assert summary["peak_memory_bytes"] > 1 << 30, "its actors, which are not its children, are counted"
     with urlopen(f"{cluster}/api/serve/applications/", timeout=60) as reply:
         left = json.load(reply)
     assert not left["applications"] and not left["proxies"], "the run ends the service that it started"

@@ -4,7 +4,16 @@ import os
 import subprocess
 import sys
 
-from rayalign.pipeline.memory import _pss
+from rayalign.pipeline.memory import PeakMemory, _pss
+
+
+def test_processes_that_are_no_children_are_counted_once() -> None:
+    with PeakMemory(tuple) as alone:
+        pass
+    with PeakMemory(lambda: [os.getpid(), os.getppid(), 2**22]) as more:
+        pass
+    assert alone.peak > 1 << 20
+    assert more.peak >= alone.peak + _pss(os.getppid()) // 2
 
 
 def test_a_process_has_memory_until_it_ends() -> None:
