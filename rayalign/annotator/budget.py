@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from rayalign.annotator.database import RESERVATIONS, SCHEMA_TABLE, SPEND, Database
+from rayalign.annotator.database import RESERVATIONS, SPEND, Database
 from rayalign.annotator.verdicts import Bill, Usage
 from rayalign.config.annotators import BudgetConfig
 from rayalign.errors import RayalignError
@@ -110,8 +110,6 @@ class Budget:
         asked = _Amount(most.prompt_tokens + most.completion_tokens, round(most.price * _NANO))
         now = self._clock()
         with self._database.writing() as connection:
-            # Locks out every other reservation until the commit, in both databases.
-            connection.execute(SCHEMA_TABLE.update().values(version=SCHEMA_TABLE.c.version))
             self._check(connection, client, asked, now)
             connection.execute(
                 RESERVATIONS.insert().values(id=reservation.id, client=client, until=now + lease, **asked._asdict())

@@ -20,6 +20,8 @@ from rayalign.errors import InputError, RayalignError
 SCHEMA = 1
 _WAIT = 30.0
 """seconds for another process to let go of the file, and for a connection"""
+_ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7206017)"}
+"""takes the lock on writing until the end of the transaction"""
 _tables = sa.MetaData()
 SCHEMA_TABLE = sa.Table("rayalign_schema", _tables, sa.Column("version", sa.Integer, primary_key=True))
 VERDICTS = sa.Table(
@@ -71,13 +73,13 @@ class Database:
     def __init__(self, url: str, tables: sa.MetaData | None = None) -> None:
         """`tables` are made beside the annotator's own, as those are: once, whoever comes first."""
         try:
-            parsed = sa.make_url(url)
-            self._shown = parsed.render_as_string(hide_password=True)
+            parsed = _parsed(url)
+            self._shown = parsed.set(query={}).render_as_string(hide_password=True)
             self._engine = _engine(parsed)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
             raise InputError(
-                f"annotator cache: the URL cannot be used ({error}); give sqlite:///FILE, or postgresql+DRIVER://... "
-                "with that driver installed"
+                f"annotator cache: the URL cannot be used ({error}); give sqlite:///FILE, or postgresql://... "
+                "with rayalign's extra `postgres` installed"
             ) from None
         self.insert: Any = sqlite.insert if parsed.get_backend_name() == "sqlite" else postgresql.insert
         """the dialect's insert, which knows ON CONFLICT"""
@@ -91,11 +93,12 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction, committed at the end of the block.
+        """A transaction, the only one of all processes, committed at the end of the block.
 
-        In SQLite its first statement that writes takes the lock on writing, so what is read after that stays true.
+        What is read in it stays true, and no two wait for each other's rows in a circle.
         """
         with self._told(), self._engine.begin() as connection:
+            connection.exec_driver_sql(_ALONE[connection.dialect.name])
             yield connection
 
     def close(self) -> None:
@@ -116,10 +119,6 @@ class Database:
 
     def _create(self, tables: Sequence[sa.Table]) -> None:
         with self.writing() as connection:
-            if self._engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
-                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7206017)")  # creation is not safe of itself
             for table in tables:
                 connection.execute(CreateTable(table, if_not_exists=True))
                 for index in table.indexes:
@@ -135,20 +134,45 @@ class Database:
             )
 
 
+def _parsed(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except ValueError:  # which would show what stands there
+        raise sa.exc.ArgumentError("its port is no number") from None
+    if "@" in (parsed.host or ""):
+        raise sa.exc.ArgumentError("an @ in the password is written %40")
+    return parsed
+
+
 def _engine(url: sa.URL) -> sa.Engine:
-    if url.get_backend_name() == "postgresql":
-        return sa.create_engine(
-            url, pool_pre_ping=True, pool_timeout=_WAIT, connect_args={"connect_timeout": int(_WAIT)}
+    if url.drivername in ("postgresql", "postgresql+psycopg"):
+        engine = sa.create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            pool_timeout=_WAIT,
+            max_overflow=0,  # a server takes a hundred in all, and every replica has three such pools
+            connect_args={"connect_timeout": int(_WAIT), "client_encoding": "utf8"},
         )
+        sa.event.listen(engine, "connect", _limit)
+        return engine
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
-        raise sa.exc.ArgumentError("neither a file of SQLite nor PostgreSQL")
+        raise sa.exc.ArgumentError("neither a file of SQLite nor PostgreSQL through psycopg")
     try:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"annotator cache: {error}; name a file in a folder that can be made") from None
-    engine = sa.create_engine(url, pool_timeout=_WAIT, connect_args={"timeout": _WAIT, "isolation_level": "IMMEDIATE"})
+    engine = sa.create_engine(url, pool_timeout=_WAIT, connect_args={"timeout": _WAIT})
     sa.event.listen(engine, "connect", _prepare)
     return engine
+
+
+def _limit(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    """Nobody waits for ever: neither for a writer, nor for one whose machine is gone."""
+    cursor = connection.cursor()
+    for limit in ("lock_timeout", "idle_in_transaction_session_timeout"):
+        cursor.execute(f"SET {limit} = '{_WAIT}s'")
+    cursor.close()
+    connection.commit()
 
 
 def _prepare(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -185,7 +185,7 @@ class ServiceConfig(Section):
     chunk: PositiveInt = 64
     """rows given to a scoring judge at once"""
     cache: str = "sqlite:///runs/annotator/verdicts.db"
-    """SQLAlchemy URL; PostgreSQL for several machines"""
+    """`sqlite:///FILE`, or `postgresql://USER@HOST/DATABASE` for several machines"""
     request_timeout: PositiveFloat = 600.0
     """seconds until any request has been answered"""
     access: AccessConfig = AccessConfig()

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -29,11 +28,6 @@ while True:
     paid += 1
 sys.stdout.write(str(paid))
 """
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/verdicts.db"
 
 
 def test_spend_is_counted_by_judge_and_by_client(url: str) -> None:

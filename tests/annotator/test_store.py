@@ -3,17 +3,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
+from rayalign.annotator.database import SCHEMA_TABLE, Database
 from rayalign.annotator.store import VerdictStore, key
 from rayalign.annotator.verdicts import Usage, Verdict
 from rayalign.errors import InputError, RayalignError
@@ -43,11 +43,6 @@ for n in range(100):
     time.sleep(max(0.0, float(sys.argv[2]) + n / 50 - time.time()))
     VerdictStore(f"sqlite:///{sys.argv[1]}/{n}.db").close()
 """
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/made/verdicts.db"
 
 
 @pytest.fixture
@@ -126,7 +121,7 @@ def test_waiting_ends_with_the_verdict_the_release_or_the_deadline(store: Verdic
         store.put_many({"a": Verdict(1.0)})
         store.release(["a", "b"], "other")
 
-    async def wait() -> None:
+    async def waiting() -> None:
         worker = asyncio.create_task(work())
         assert await store.wait(["a", "b"], 10.0) == {"a": Verdict(1.0)}
         await worker
@@ -135,7 +130,7 @@ def test_waiting_ends_with_the_verdict_the_release_or_the_deadline(store: Verdic
         assert await store.wait(["c"], 0.1) == {}
         assert 0.1 <= time.monotonic() - begun < 5.0
 
-    asyncio.run(wait())
+    asyncio.run(waiting())
 
 
 def test_threads_pay_for_each_pair_once(store: VerdictStore) -> None:
@@ -189,10 +184,47 @@ def test_processes_may_open_a_new_database_together(url: str) -> None:
     assert [process.wait(60) for process in started] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("bad", ["nonsense", "sqlite://", "mysql://host/db", "sqlite:////proc/none/x.db"])
+BAD = ("nonsense", "sqlite://", "mysql://host/db", "sqlite:////proc/none/x.db", "postgresql+pg8000://host/db")
+TELLING = ("postgresql://me:secret@host:secret/db", "postgresql://me:not@secret@host/db")
+
+
+@pytest.mark.parametrize("bad", [*BAD, *TELLING])
 def test_a_url_that_cannot_be_used_is_refused(bad: str) -> None:
-    with pytest.raises(InputError, match="annotator cache: .*; "):
+    with pytest.raises(InputError, match="annotator cache: .*; ") as told:
         VerdictStore(bad)
+    assert "secret" not in str(told.value)
+
+
+def test_trouble_with_the_server_is_one_sentence_without_the_password(postgres: Callable[[], str]) -> None:
+    url = postgres()
+    for wrong in (url.replace(":not", ":secret"), url.replace(":not%2Bfor%20show", "") + "&password=secret"):
+        with pytest.raises(RayalignError, match="annotator cache .*password authentication failed.*; ") as told:
+            VerdictStore(wrong)
+        assert "secret" not in str(told.value) and "\n" not in str(told.value)
+
+
+def test_connections_that_the_server_ended_are_made_anew(postgres: Callable[[], str]) -> None:
+    url = postgres()
+    store, database = VerdictStore(url), Database(url)
+    store.put_many({"a": Verdict(1.0)})
+    with database.reading() as connection:
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        connection.exec_driver_sql(f"{ended} AND pid <> pg_backend_pid()")
+    assert store.get_many(["a", "b"]) == {"a": Verdict(1.0)}
+    assert store.claim(["a", "b"], "me", 60.0) == {"b"}
+    store.close()
+    database.close()
+
+
+def test_one_transaction_writes_at_a_time(url: str) -> None:
+    database, store = Database(url), VerdictStore(url)
+    with ThreadPoolExecutor(1) as pool:
+        with database.writing():
+            other = pool.submit(store.claim, ["a"], "me", 60.0)
+            assert not wait([other], timeout=0.5).done
+        assert other.result(30) == {"a"}
+    database.close()
+    store.close()
 
 
 def test_trouble_with_the_file_is_one_sentence(tmp_path: Path) -> None:
@@ -203,8 +235,10 @@ def test_trouble_with_the_file_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_database_of_another_schema_is_refused(store: VerdictStore, url: str) -> None:
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as raw:
-        raw.execute("UPDATE rayalign_schema SET version = 99")
+    other = Database(url)
+    with other.writing() as connection:
+        connection.execute(SCHEMA_TABLE.update().values(version=99))
+    other.close()
     with pytest.raises(InputError, match="has schema 99"):
         VerdictStore(url)
 

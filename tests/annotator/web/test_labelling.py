@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,8 +40,8 @@ async def annotate(items: Sequence[PairItem], name: str) -> list[Annotation]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[LabelStore]:
-    opened = LabelStore(f"sqlite:///{tmp_path}/new/labels.db")
+def store(url: str) -> Iterator[LabelStore]:
+    opened = LabelStore(url)
     yield opened
     opened.close()
 
