@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.service import start, stop
 from rayalign.cluster.session import Session
 from rayalign.config import ClusterConfig, ServiceConfig
@@ -17,6 +18,7 @@ from rayalign.config import ClusterConfig, ServiceConfig
 
 def serve_until_stopped(config: ServiceConfig, say: Callable[[str], object]) -> None:
     """Serve on this machine, or on the cluster of RAY_ADDRESS, until SIGINT or SIGTERM; then finish and end."""
+    LabelStore(config.cache).close()  # told here: out of a replica it would be a deployment that failed, with no reason
     stopped = threading.Event()
     if config.haproxy:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"  # read when Ray starts

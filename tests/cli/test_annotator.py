@@ -128,3 +128,9 @@ def test_a_taken_port_is_refused_in_one_sentence(folder: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"127.0.0.1:{port} cannot be served on"):
             start(load_service(Path("pool.yaml")).model_copy(update={"port": port}))
+
+
+def test_a_database_that_is_away_is_told_before_anything_starts(folder: Path) -> None:
+    Path("pool.yaml").write_text(POOL.replace("sqlite:///verdicts.db", "postgresql://me:secret@127.0.0.1:1/none"))
+    away = call("serve", "pool.yaml")
+    assert away.exit_code == 1 and "me:***@127.0.0.1:1/none: connection failed" in away.stderr
