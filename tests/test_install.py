@@ -128,12 +128,13 @@ def serve_file(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["annotator.yaml", "kuberay/annotator.yaml"])
-def test_annotator_files_build_the_application_as_serve_does(name: str) -> None:
+def test_annotator_files_build_the_application_as_serve_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.serve.schema import ServeDeploySchema
 
     (application,) = ServeDeploySchema.model_validate(serve_file(name)).applications
     module, _, function = application.import_path.partition(":")
     assert (module, function) == ("rayalign.annotator.service", "build")
+    monkeypatch.setenv("RAYALIGN_TOKENS", "ann:a-token-for-tests")
     built = getattr(importlib.import_module(module), function)(application.args)
     assert built._bound_deployment.name == "front"
 
