@@ -20,7 +20,7 @@ from rayalign.rollout import build
 from rayalign.rollout.base import candidate_seed
 from rayalign.types import Prompt
 
-DRAWS, PROMPTS, GROUP = 16, 200, 4
+DRAWS, PROMPTS, GROUP = 16, 600, 4
 
 
 def answers(model: str, asked: list[Prompt], seed: int) -> list[tuple[str, ...]]:
@@ -59,7 +59,7 @@ def health(folder: Path, seed: int) -> dict[str, Any]:
         "spread_share": mean(float(len(set(values[:GROUP])) > 1) for values in worth),
         "distinct_of_16": mean(float(len(set(texts))) for texts in written),
         "sft_rates": rates((p, text) for p, texts in zip(asked, written, strict=True) for text in texts),
-        "data_rates": rates((e.prompt, e.candidates[0].text) for e in demonstrations(seed, 2000)),
+        "data_rates": rates((e.prompt, e.candidates[0].text) for e in demonstrations(seed, 4000)),
     }
 
 
