@@ -44,7 +44,7 @@ def make_preset(name: str, tokenizer: PreTrainedTokenizerBase, seed: int, folder
         num_key_value_heads=shape.kv_heads,
         max_position_embeddings=PRESET_CONTEXT,
         tie_word_embeddings=shape.tied,
-        # The usual 0.02 is meant for widths of thousands; a narrow model begins to copy after twice as many steps with it.
+        # 0.02 is meant for widths of thousands: with it a narrow model takes twice as many steps until it copies.
         initializer_range=shape.hidden**-0.5,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
