@@ -118,13 +118,15 @@ class AnnotatorClient:
     def _ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, end: float | None = None
     ) -> dict[str, Any]:
-        """The reply's body; asks again while the service is busy or not there, until the deadline."""
+        """The reply's body; asks again while the service is busy or not there, until the deadline or a given end."""
         import httpx
 
+        # A request that was lost with its replica is asked again in time; what it began is not begun anew. Of scores
+        # nothing is kept, so that asking again would do the same work twice: one try has all the time there is.
+        longest = self._deadline if end else self._deadline / 4
         end = end or time.monotonic() + self._deadline
         for attempt in range(1_000_000):
-            # A request that was lost with its replica is asked again in time; what it began is not begun anew.
-            limit = max(0.1, min(self._deadline / 4, end - time.monotonic()))
+            limit = max(0.1, min(longest, end - time.monotonic()))
             try:
                 reply = self._http.request(method, path, json=body, timeout=limit)
                 starting = reply.status_code == 404 and not reply.content.startswith(b"{")

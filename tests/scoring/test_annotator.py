@@ -36,7 +36,7 @@ class Service:
         self.asked.append(body)
         said = self.script.pop(0) if self.script else 200
         if said == "slow":
-            time.sleep(0.15)
+            time.sleep(0.3)
         if said in (200, "slow"):
             items: list[dict[str, str]] = body["items"]  # type: ignore[assignment]
             rows = [self._score(i, item["output"]) for i, item in enumerate(items)]
@@ -107,6 +107,12 @@ def test_the_deadline_is_of_all_the_requests_of_a_call() -> None:
         (found,) = AnnotatorScorer(address, 1.0).score([group("a", *["one"] * 2560)])
     assert {score.value for score in found} == {None}
     assert len(service.asked) < 10
+
+
+def test_scores_that_take_most_of_the_deadline_are_asked_for_once() -> None:
+    with serving(["slow"]) as (address, service):
+        assert AnnotatorScorer(address, 1.0).score([group("a", "one")]) == [(Score(1.0),)]
+    assert len(service.asked) == 1
 
 
 def test_a_request_that_the_service_refuses_ends_the_run_at_once() -> None:
