@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -112,7 +112,7 @@ class Pool:
         """What has been spent on each judge."""
         return self._budget.totals()[0]
 
-    async def annotate(self, request: PreferenceRequest, client: str = "") -> AsyncIterator[Annotation]:
+    async def annotate(self, request: PreferenceRequest, client: str = "") -> AsyncGenerator[Annotation, None]:
         """One annotation for each pair, as they finish.
 
         Raises:

@@ -1,10 +1,17 @@
-"""Judges without a model, for tests of what stands around them."""
+"""Judges without a model and clients that go away, for tests of what stands around them."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from rayalign.annotator.budget import BudgetError
 from rayalign.annotator.verdicts import Bill, Pair, Paying, Usage, Verdict
@@ -69,3 +76,22 @@ class FakeJudge:
         gap = len(second) - len(first)
         longer = 1.5 if gap == 0 else 1.0 + (gap > 0)
         return Verdict(longer if self.preference is None else self.preference, usage=Usage(10, 1, self.price))
+
+
+async def status_after_a_drop(app: ASGIApp, path: str, body: dict[str, Any]) -> int:
+    """Of a request like one whose client went away before the reply, while that one's error is still held."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps({**body, "stream": True}).encode()}
+
+    async def send(message: Any) -> None:
+        raise OSError("the client is gone")
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "asgi": {"spec_version": "2.4"}, "method": "POST", "path": path, "headers": headers}
+    with pytest.raises(ClientDisconnect) as held:
+        await app({**scope, "query_string": b""}, receive, send)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as again:
+        status = (await again.post(path, json=body)).status_code
+    assert held.tb is not None
+    return status

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from rayalign.annotator.api import (
@@ -35,6 +35,7 @@ from rayalign.annotator.web.gate import Gate, refusal
 from rayalign.annotator.web.labelling import Annotate, Figures, labelling_router
 from rayalign.annotator.web.openai_api import Hosted, openai_router
 from rayalign.annotator.web.page import page_router
+from rayalign.annotator.web.stream import Stream
 from rayalign.annotator.web.telemetry import Telemetry, Timed
 from rayalign.config import ServiceConfig
 from rayalign.errors import RayalignError
@@ -143,29 +144,31 @@ def _annotator(pool: Pool, admission: Admission, telemetry: Telemetry) -> Annota
         request = PreferenceRequest(annotator=annotator, pairs=tuple(pairs))
         pool.check(request)
         with admission.room(len(pairs)):
-            made = telemetry.counted(pool.annotate(request, CLIENT.get()))
-            return sorted([a async for a in made], key=lambda a: a.index)
+            made = pool.annotate(request, CLIENT.get())
+            return sorted([telemetry.counted(a) async for a in made], key=lambda a: a.index)
 
     return annotate
 
 
 def _add_judging(app: FastAPI, pool: Pool, admission: Admission, telemetry: Telemetry) -> None:
-    async def lines(request: PreferenceRequest, client: str) -> AsyncIterator[str]:
+    async def lines(request: PreferenceRequest, client: str) -> AsyncGenerator[str, None]:
         done: list[Annotation] = []
         try:
-            async for annotation in telemetry.counted(pool.annotate(request, client)):
-                done.append(annotation)
-                yield annotation.model_dump_json() + "\n"
+            async with aclosing(pool.annotate(request, client)) as annotations:
+                async for annotation in annotations:
+                    done.append(telemetry.counted(annotation))
+                    yield annotation.model_dump_json() + "\n"
         except (RayalignError, TimeoutError) as error:
             yield ErrorBody(error=refused(error).problem).model_dump_json() + "\n"
             return
         yield f'{{"summary": {_summary(done).model_dump_json()}}}\n'
 
-    async def streamed(request: PreferenceRequest, client: str) -> AsyncIterator[str]:
+    async def streamed(request: PreferenceRequest, client: str) -> AsyncGenerator[str, None]:
         with admission.room(request.verdicts):
             yield ""  # the room is held, or refused, before the reply's status is sent
-            async for line in lines(request, client):
-                yield line
+            async with aclosing(lines(request, client)) as rest:
+                async for line in rest:
+                    yield line
 
     @app.post("/v1/preferences", response_model=PreferenceReply)
     async def preferences(body: PreferenceRequest) -> Response:
@@ -174,9 +177,9 @@ def _add_judging(app: FastAPI, pool: Pool, admission: Admission, telemetry: Tele
         if body.stream:
             rest = streamed(body, CLIENT.get())
             await anext(rest)
-            return StreamingResponse(rest, media_type="application/x-ndjson")
+            return Stream(rest, media_type="application/x-ndjson")
         with admission.room(body.verdicts):
-            done = [a async for a in telemetry.counted(pool.annotate(body, CLIENT.get()))]
+            done = [telemetry.counted(a) async for a in pool.annotate(body, CLIENT.get())]
         done.sort(key=lambda a: a.index)
         reply = PreferenceReply(annotations=tuple(done), summary=_summary(done))
         return Response(reply.model_dump_json(), media_type="application/json")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
@@ -28,6 +28,7 @@ from rayalign.annotator.web.openai_bodies import (
     error_reply,
     refusal,
 )
+from rayalign.annotator.web.stream import Stream
 from rayalign.errors import RayalignError
 
 logger = logging.getLogger(__name__)
@@ -156,9 +157,9 @@ async def _reply(
         with held:
             return JSONResponse(envelope.whole(await _gathered(answers)))
     events = _events(answers, envelope, (body.stream_options or {}).get("include_usage", False), held)
-    # Drawn before the status is sent, so that what cannot be answered at all is a plain error.
-    first = await anext(events)
-    return StreamingResponse(_told(first, events), media_type="text/event-stream")
+    told = _told(events)
+    await anext(told)
+    return Stream(told, media_type="text/event-stream")
 
 
 async def _gathered(answers: Sequence[Pieces]) -> list[Delta]:
@@ -193,16 +194,18 @@ async def _events(
     yield "data: [DONE]\n\n"
 
 
-async def _told(first: str, events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+async def _told(events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
     """The events; a failure on the way is the last one."""
-    yield first
-    try:
-        async with aclosing(events):
+    async with aclosing(events):
+        first = await anext(events)
+        yield ""  # before the status is sent, so that what cannot be answered at all is a plain error
+        yield first
+        try:
             async for event in events:
                 yield event
-    except RayalignError as error:
-        logger.warning("a stream broke off: %s", error)
-        yield _event(error_reply(error)[1].model_dump())
+        except RayalignError as error:
+            logger.warning("a stream broke off: %s", error)
+            yield _event(error_reply(error)[1].model_dump())
 
 
 def _event(body: Json) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,12 +42,11 @@ class Telemetry:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    async def counted(self, annotations: AsyncIterator[Annotation]) -> AsyncIterator[Annotation]:
-        """Pass annotations through, counted."""
-        async for a in annotations:
-            outcome = "noise" if a.noise else "absent" if a.preference is None else "cached" if a.cached else "judged"
-            self._verdicts.labels(a.annotator, outcome).inc()
-            yield a
+    def counted(self, a: Annotation) -> Annotation:
+        """The annotation itself, counted."""
+        outcome = "noise" if a.noise else "absent" if a.preference is None else "cached" if a.cached else "judged"
+        self._verdicts.labels(a.annotator, outcome).inc()
+        return a
 
     def text(self) -> bytes:
         """Everything, in Prometheus' text format."""

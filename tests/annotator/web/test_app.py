@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from rayalign.annotator.web.access import Access, known_tokens
 from rayalign.annotator.web.app import create_app
 from rayalign.config import AccessConfig, BudgetConfig, ServiceConfig
 from rayalign.evaluation import people
-from tests.annotator.fakes import FakeJudge
+from tests.annotator.fakes import FakeJudge, status_after_a_drop
 
 TOKEN = {"Authorization": "Bearer anns-long-token"}
 PAIR = {"instruction": "question", "output_1": "a", "output_2": "bbb"}
@@ -182,6 +183,12 @@ def test_more_work_than_the_queue_is_never_taken(tmp_path: Path) -> None:
             ("/v1/rankings", {"annotator": "lenght", "items": [ranked] * 9}, 404),
         ):
             assert client.post(path, json=body).status_code == status, f"{path} {body}"
+
+
+def test_a_stream_whose_client_is_gone_holds_no_room(tmp_path: Path) -> None:
+    with client_of(tmp_path, queue=10) as client:
+        asked = {"annotator": "length", "pairs": [PAIR] * 10}
+        assert asyncio.run(status_after_a_drop(client.app, "/v1/preferences", asked)) == 200
 
 
 def test_without_tokens_only_names_of_this_machine_are_answered(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from rayalign.annotator.web.access import Admission
 from rayalign.annotator.web.openai_api import Pieces, openai_router
 from rayalign.errors import DeadlineError, InputError, RayalignError
 from rayalign.evaluation import win_rate
+from tests.annotator.fakes import status_after_a_drop
 
 FOLDERS = Path(rayalign.annotator.__file__).parent / "evaluators_configs"
 CLIENTS = Path(sys.prefix) / "clients"
@@ -128,6 +129,7 @@ def test_the_answers_of_hosted_models_take_room(echo: Echo) -> None:
                 assert "rate limit" in refused.json()["error"]["message"]
             chat = {"model": "echo", "messages": user("one two"), "stream": True}
             assert browser.post("/v1/chat/completions", json=chat).text.endswith("[DONE]\n\n")
+    assert asyncio.run(status_after_a_drop(app, "/v1/completions", {**ask, "prompt": ["one"] * 3})) == 200
     assert admission.rows == 0
 
 
