@@ -55,7 +55,8 @@ def pairs() -> Iterator[dict[str, Any]]:
 def served(folder: Path, *, haproxy: bool) -> Iterator[psutil.Process]:
     """`rayalign serve` with the embedded pool and a fresh cache."""
     settings = yaml.safe_load(EMBEDDED.read_text(encoding="utf-8"))
-    settings |= {"port": PORT, "haproxy": haproxy, "cache": f"sqlite:///{folder / f'verdicts-{haproxy}.db'}"}
+    settings |= {"port": PORT, "haproxy": haproxy, "access": {"open": haproxy}}
+    settings |= {"cache": f"sqlite:///{folder / f'verdicts-{haproxy}.db'}"}
     file = folder / "annotator.yaml"
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
     with (folder / "serve.log").open("w") as log:

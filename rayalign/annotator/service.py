@@ -213,8 +213,8 @@ def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = Fal
     Raises:
         InputError: other machines could ask without a token, the port is taken, or Serve is somebody else's.
     """
-    if config.host not in LOOPBACK:
-        _refuse_open(config.access, f"host {config.host}")
+    if config.haproxy or config.host not in LOOPBACK:  # behind HAProxy Serve's replicas listen on every address
+        _refuse_open(config.access, "haproxy: true" if config.haproxy else f"host {config.host}")
     _refuse_a_taken_port(config.host, config.port)
     found = serve.status()
     if replace and set(found.applications) == {name}:

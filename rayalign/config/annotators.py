@@ -179,7 +179,7 @@ class ServiceConfig(Section):
     max_replicas: PositiveInt | None = None
     """above `replicas`: autoscaling up to so many"""
     haproxy: bool = False
-    """Ray Serve's HAProxy ingress: several times the requests per second, a slower shutdown"""
+    """Ray Serve's HAProxy ingress: several times the requests per second, a slower shutdown; on every address"""
     queue: PositiveInt = 8192
     """rows in progress or waiting in one replica; more are refused with 429"""
     chunk: PositiveInt = 64

@@ -49,6 +49,5 @@ def serve_for_run(config: ServiceConfig, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     cache = f"sqlite:///{folder / 'verdicts.db'}"
     run = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-    return start(
-        config.model_copy(update={"port": port, "cache": cache, "cpus": 0.0}), f"annotator-{run}", replace=True
-    )
+    own = {"port": port, "cache": cache, "cpus": 0.0, "haproxy": False}
+    return start(config.model_copy(update=own), f"annotator-{run}", replace=True)

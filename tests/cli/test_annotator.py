@@ -100,8 +100,9 @@ def test_serving_to_other_machines_needs_a_token(folder: Path, monkeypatch: pyte
     from rayalign.errors import InputError
 
     monkeypatch.delenv("RAYALIGN_TOKENS", raising=False)
-    with pytest.raises(InputError, match="there is no token"):
-        start(load_service(Path("pool.yaml")).model_copy(update={"host": "0.0.0.0"}))
+    for setting, value in (("host", "0.0.0.0"), ("haproxy", True)):
+        with pytest.raises(InputError, match=f"{setting}.* lets other machines ask, but there is no token"):
+            start(load_service(Path("pool.yaml")).model_copy(update={setting: value}))
     with pytest.raises(InputError, match="`serve deploy` lets other machines ask, but there is no token"):
         build({"annotators": {"gold": {"judge": {"kind": "rubric"}}}})
 
