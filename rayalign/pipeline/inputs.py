@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from rayalign.data.chat import encode_prompt, train_tokenizer
 from rayalign.data.tokenizer import load_tokenizer
 from rayalign.errors import InputError
 from rayalign.pipeline.hashing import REFERENCE, stage_hashes, stage_states
-from rayalign.pipeline.plan import data_use
+from rayalign.pipeline.plan import data_use, scored_over_http
 from rayalign.types import Example
 
 if TYPE_CHECKING:
@@ -53,13 +54,11 @@ class Inputs:
         for name, stage in self._job.stages.items():
             if self._states[name] == "finished" or isinstance(stage, AnnotateStage):
                 continue
-            named = {"evaluate": "models", "pretrain": "data"}.get(stage.kind, "model")
-            for field, prove in ((named, self._check_tokenizers), ("data", self._check_rows)):
-                key = f"stages.{name}.{field}"
-                try:
-                    prove(name, stage)
-                except InputError as error:
-                    raise InputError(f"{self._loaded.origin(key)}: {key}: {error}") from error
+            for field, model in _tokenizers(name, stage):
+                with self._told(f"stages.{name}.{field}"):
+                    self.tokenizer(model)
+            with self._told(f"stages.{name}.data"):
+                self._check_rows(name, stage)
 
     def prompts(self, name: str) -> list[Example]:
         """The prompts of a stage as its data give them, each once."""
@@ -115,9 +114,12 @@ class Inputs:
         self._corpora[name] = self._read_corpus(name)
         return train_tokenizer(_texts(self._corpora[name]), stage.vocabulary)
 
-    def _check_tokenizers(self, name: str, stage: Stage) -> None:
-        for model in _models(stage):
-            self.tokenizer(f"{REFERENCE}{name}" if isinstance(stage, PretrainStage) else model)
+    @contextmanager
+    def _told(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{self._loaded.origin(key)}: {key}: {error}") from error
 
     def _check_rows(self, name: str, stage: Stage) -> None:
         use = data_use(stage, load(stage.algorithm) if isinstance(stage, TrainStage) else None)
@@ -159,6 +161,20 @@ def _models(stage: Stage) -> list[str]:
     if isinstance(stage, EvaluateStage):
         return list(stage.models.values())
     return [] if isinstance(stage, AnnotateStage) else [stage.model]
+
+
+def _tokenizers(name: str, stage: Stage) -> Iterator[tuple[str, str]]:
+    """Key and model of each tokenizer that a stage needs."""
+    if isinstance(stage, EvaluateStage):
+        yield from (("models", model) for model in stage.models.values())
+        others = (("reward", stage.reward), ("perplexity", stage.perplexity))
+        yield from ((field, model) for field, model in others if model)
+    elif isinstance(stage, PretrainStage):
+        yield "data", f"{REFERENCE}{name}"
+    elif not isinstance(stage, AnnotateStage):
+        yield "model", stage.model
+    if isinstance(stage, TrainStage) and stage.reward and not scored_over_http(stage):
+        yield "reward", stage.reward
 
 
 def _texts(corpus: Sequence[Example]) -> Iterator[str]:

@@ -103,6 +103,14 @@ def test_a_hub_name_out_of_reach_is_found_before_a_run(study: Study) -> None:
         Inputs(loaded).check()
 
 
+@pytest.mark.parametrize("key", ["stages.rl.reward", "stages.test.reward", "stages.test.perplexity"])
+def test_what_reads_the_answers_has_a_tokenizer_too(study: Study, tmp_path: Path, key: str) -> None:
+    less = [f"stages.{name}.data.limit=50" for name in ("sft", "draws", "rl", "test")]
+    Inputs(study(*less, "stages.rl.reward=annotator:gold")).check()
+    with pytest.raises(InputError, match=rf"{key}: {tmp_path}: no tokenizer"):
+        Inputs(study(*less, f"{key}={tmp_path}")).check()
+
+
 def test_rows_are_read_once_and_a_corpus_is_handed_over(real: Study, tmp_path: Path) -> None:
     inputs = Inputs(real())
     inputs.check()
