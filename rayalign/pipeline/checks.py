@@ -26,7 +26,7 @@ from rayalign.models.catalogue import PRESETS
 from rayalign.pipeline.annotators import annotator_problems
 from rayalign.pipeline.hashing import REFERENCE
 from rayalign.pipeline.machine import Machine, planned_machine
-from rayalign.pipeline.plan import candidates_per_prompt, data_use, plan, role_models
+from rayalign.pipeline.plan import Plan, candidates_per_prompt, data_use, plan, role_models
 
 AREAS = {
     "reward": ("mean", "std"),
@@ -69,7 +69,7 @@ def check(loaded: LoadedJob) -> None:
             found += _evaluation(key, stage)
     machine = planned_machine(job.cluster)
     # a plan can only be made of a job that is otherwise sound
-    refuse(loaded, found or list(devices(job, machine) if machine else ()))
+    refuse(loaded, found or list(devices(plan(job, machine), machine) if machine else ()))
 
 
 def refuse(loaded: LoadedJob, found: Iterable[Problem]) -> None:
@@ -266,6 +266,8 @@ def _data(key: str, stage: Stage, algorithm: Algorithm[Any] | None) -> Iterator[
     from rayalign.data import readers
 
     use = data_use(stage, algorithm)
+    if isinstance(stage, TrainStage) and stage.online and stage.examples:
+        yield f"{key}.examples", "an online stage takes its prompts from data; leave examples or the candidates out"
     if isinstance(stage, AnnotateStage) or use is None:
         return
     try:
@@ -274,12 +276,12 @@ def _data(key: str, stage: Stage, algorithm: Algorithm[Any] | None) -> Iterator[
         yield f"{key}.data", str(error)
 
 
-def devices(job: Job, machine: Machine, *, remedy: str = REHEARSE) -> Iterator[Problem]:
+def devices(planned: Plan, machine: Machine, *, remedy: str = REHEARSE) -> Iterator[Problem]:
     """Stages still to run that ask for more than a machine, or a cluster as large as one, has."""
-    for stage in plan(job, machine).stages:
+    for stage in planned.stages:
         if stage.state == "finished":
             continue
-        key, cpus = f"stages.{stage.name}.roles", sum(r.actors * r.cpus for r in stage.roles)
+        key = f"stages.{stage.name}.roles"
         if stage.devices > machine.gpus:
             asked = ", ".join(f"{r.role} {r.actors} x {r.gpus:g}" for r in stage.roles if r.gpus)
             yield (
@@ -287,6 +289,9 @@ def devices(job: Job, machine: Machine, *, remedy: str = REHEARSE) -> Iterator[P
                 f"asks for {stage.devices} devices ({asked}), but there are {machine.gpus}; ask for fewer, "
                 f"share them by fractions, or {remedy}",
             )
-        if cpus > machine.cpus + 0.01:
+        if stage.cpus > machine.cpus + 0.01:
             asked = ", ".join(f"{r.role} {r.actors} x {r.cpus:g}" for r in stage.roles)
-            yield key, f"asks for {cpus:g} cpus ({asked}), but there are {machine.cpus:g}; leave cpus out to share them"
+            yield (
+                key,
+                f"asks for {stage.cpus:g} cpus ({asked}), but there are {machine.cpus:g}; leave cpus out to share them",
+            )

@@ -105,14 +105,14 @@ class RunContext:
     def _compare(self, session: Session) -> None:
         """Refuse what does not fit on the cluster, also after the time in which it may grow."""
         limit = time.monotonic() + self.job.cluster.scale_timeout
-        try:
-            while (found := list(devices(self.job, _size(session), remedy=GROW))) and time.monotonic() < limit:
-                largest = max(plan(self.job).stages, key=lambda stage: stage.devices)
-                session.demand([r.bundle for r in largest.roles for _ in range(r.actors)])
-                time.sleep(1.0)
-        finally:
-            if self.job.cluster.scale_timeout:
-                session.demand([])
+        if self.job.cluster.scale_timeout:
+            self._open.callback(session.demand, [])  # not before: a later stage wants the machines too
+        planned = plan(self.job, _size(session))
+        while (found := list(devices(planned, _size(session), remedy=GROW))) and time.monotonic() < limit:
+            wanting = [stage for stage in planned.stages if f"stages.{stage.name}.roles" in dict(found)]
+            largest = max(wanting, key=lambda stage: (stage.devices, stage.cpus))
+            session.demand([r.bundle for r in largest.roles for _ in range(r.actors)])
+            time.sleep(1.0)
         refuse(self._source, found)
 
     def annotator_url(self) -> str:

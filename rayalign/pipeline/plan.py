@@ -72,6 +72,11 @@ class StagePlan:
         return len(self.device_memory)
 
     @property
+    def cpus(self) -> float:
+        """How many CPUs it takes."""
+        return sum(r.actors * r.cpus for r in self.roles)
+
+    @property
     def memory(self) -> int:
         """Main memory of all actors together, as far as it is known [bytes]."""
         return sum((r.memory or 0) * r.devices.count("cpu") for r in self.roles)

@@ -10,6 +10,7 @@ from rayalign.config import LoadedJob
 from rayalign.errors import InputError
 from rayalign.pipeline.checks import check, devices
 from rayalign.pipeline.machine import Machine
+from rayalign.pipeline.plan import plan
 
 Study = Callable[..., LoadedJob]
 
@@ -128,6 +129,11 @@ def test_answers_without_a_score_are_nothing_to_rank(study: Study) -> None:
     check(study("stages.sft2={kind: train, algorithm: {name: sft}, model: stage:sft, examples: stage:draws}"))
 
 
+def test_an_online_stage_reads_no_examples(study: Study) -> None:
+    found = refusal(study, "stages.rl.examples=stage:verdicts")
+    assert "stages.rl.examples: an online stage takes its prompts from data" in found[0]
+
+
 def test_the_pool_keeps_its_devices_from_its_first_stage_on(study: Study) -> None:
     later = "stages.last={kind: train, algorithm: {name: sft}, model: stage:sft, roles: {policy: {actors: 2, gpus: 1}}}"
     assert "stages.last.roles: asks for 4 devices" in refusal(study, "rollout.gpus=1", "cluster.gpus=3", later)[0]
@@ -154,14 +160,18 @@ def test_a_cluster_is_held_against_the_plan_as_a_machine_is(study: Study, monkey
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     loaded = study("rollout.gpus=1", "stages.rl.roles.policy.gpus=1", "rollout.cpus=2")
     check(loaded)
-    ((key, text),) = devices(loaded.job, Machine(16.0, 2, 0, 0), remedy="add machines")
+
+    def lacking(machine: Machine) -> list[tuple[str, str]]:
+        return list(devices(plan(loaded.job, machine), machine, remedy="add machines"))
+
+    ((key, text),) = lacking(Machine(16.0, 2, 0, 0))
     assert key == "stages.rl.roles"
     assert text == (
         "asks for 3 devices (policy 1 x 1, generator 2 x 1), but there are 2; ask for fewer, share them by fractions, "
         "or add machines"
     )
-    assert not list(devices(loaded.job, Machine(16.0, 3, 0, 0)))
-    assert {key for key, _ in devices(loaded.job, Machine(2.0, 3, 0, 0))} >= {"stages.draws.roles", "stages.rl.roles"}
+    assert not lacking(Machine(16.0, 3, 0, 0))
+    assert {key for key, _ in lacking(Machine(2.0, 3, 0, 0))} >= {"stages.draws.roles", "stages.rl.roles"}
 
 
 def test_a_folder_needs_a_chat_template(study: Study, tmp_path: Path) -> None:
