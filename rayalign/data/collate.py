@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
-    """One candidate of an offline example, ready to be padded."""
+    """One candidate, ready to be padded."""
 
     token_ids: tuple[int, ...]
     mask: Sequence[bool]
@@ -70,10 +70,15 @@ def _encode_group(tokenizer: PreTrainedTokenizerBase, example: Example, context:
 
 
 def collate_examples(rows: Sequence[EncodedRow], pad_id: int) -> Rollouts:
-    """Offline rows as tensors; scores are NaN where absent."""
-    masks = [row.mask for row in rows]
-    return _padded(
-        [row.token_ids for row in rows], masks, [row.group for row in rows], [row.score for row in rows], pad_id
+    """Rows as tensors; scores are NaN where absent."""
+    lengths_B = torch.tensor([len(row.token_ids) for row in rows])
+    real_BT = torch.arange(int(lengths_B.max())) < lengths_B[:, None]
+    return Rollouts(
+        input_ids_BT=_fill(real_BT, [row.token_ids for row in rows], pad_id),
+        attention_mask_BT=real_BT.long(),
+        policy_mask_BT=_fill(real_BT, [row.mask for row in rows], 0),
+        group_B=torch.tensor([row.group for row in rows]),
+        scores_B=torch.tensor([float("nan") if row.score is None else row.score for row in rows]),
     )
 
 
@@ -81,10 +86,10 @@ def collate_trajectories(groups: Sequence[Group], *, pad_id: int, version: int) 
     """The trajectories of one iteration as tensors; `version` is that of the weights about to be trained."""
     pairs = [(number, t) for number, group in enumerate(groups) for t in group.trajectories]
     trajectories = [t for _, t in pairs]
-    scores = [s.value for group in groups for s in group.scores or ()] or [None] * len(pairs)
+    scores = [s.value for group in groups for s in group.scores] or [None] * len(pairs)
     assert len(scores) == len(pairs), "one score for each trajectory, or none at all"
-    masks = [t.policy_mask for t in trajectories]
-    rollouts = _padded([t.token_ids for t in trajectories], masks, [n for n, _ in pairs], scores, pad_id)
+    rows = [EncodedRow(t.token_ids, t.policy_mask, n, s) for (n, t), s in zip(pairs, scores, strict=True)]
+    rollouts = collate_examples(rows, pad_id)
     rollouts.ended_B = torch.tensor([float(t.finish_reason == "stop") for t in trajectories])
     rollouts.staleness_B = torch.tensor([version - t.version for t in trajectories])
     logprobs_BT = torch.zeros(rollouts.input_ids_BT.shape)
@@ -93,24 +98,6 @@ def collate_trajectories(groups: Sequence[Group], *, pad_id: int, version: int) 
     logprobs_BT[rollouts.policy_mask_BT.bool()] = torch.tensor(flat)
     rollouts.behaviour_logprobs_BT = logprobs_BT
     return rollouts
-
-
-def _padded(
-    token_ids: Sequence[Sequence[int]],
-    masks: Sequence[Sequence[bool]],
-    groups: Sequence[int],
-    scores: Sequence[float | None],
-    pad_id: int,
-) -> Rollouts:
-    lengths_B = torch.tensor([len(ids) for ids in token_ids])
-    real_BT = torch.arange(int(lengths_B.max())) < lengths_B[:, None]
-    return Rollouts(
-        input_ids_BT=_fill(real_BT, token_ids, pad_id),
-        attention_mask_BT=real_BT.long(),
-        policy_mask_BT=_fill(real_BT, masks, 0),
-        group_B=torch.tensor(groups),
-        scores_B=torch.tensor([float("nan") if s is None else s for s in scores]),
-    )
 
 
 def _fill(real_BT: Tensor, rows: Sequence[Sequence[int]], padding: int) -> Tensor:
