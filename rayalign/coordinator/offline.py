@@ -19,7 +19,7 @@ import ray
 import torch
 
 from rayalign.algorithms.base import Algorithm, load
-from rayalign.config import LearnerConfig, TrackingConfig
+from rayalign.config import TrackingConfig, TrainStage
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.errors import ActorError, InputError, RayalignError
 from rayalign.storage.checkpoints import CheckpointStore
@@ -36,16 +36,10 @@ if TYPE_CHECKING:
 class OfflineSpec:
     """Everything that the loop needs besides its rows."""
 
-    model: str
-    head: Literal["causal", "scalar"]
+    stage: TrainStage
     role: Role
-    learner: LearnerConfig
-    algorithm: Mapping[str, Any]
-    epochs: int
-    steps: int | None
-    stop_gain: float
-    holdout: float
-    keep: int
+    model: str
+    """folder or hub name to start from"""
     tracking: TrackingConfig
     seed: int
     folder: str
@@ -124,7 +118,7 @@ def train_offline(config: Mapping[str, Any]) -> None:
     """The loop of one rank: epochs over a prepared batch, until they are done or the held-out loss stops falling."""
     spec: OfflineSpec = config["spec"]
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    algorithm = load(spec.algorithm)
+    algorithm = load(spec.stage.algorithm)
     batch, heldout = _batches(ray.get(config["rows"][0], timeout=600), algorithm, spec)
     if not len(batch):
         raise InputError("of the rows none can be trained on; give scored answers to an algorithm that ranks them")
@@ -145,19 +139,21 @@ class _OfflineRun:
         from rayalign.models.learner import Learner, pass_over
 
         self._spec = spec
+        self._stage = stage = spec.stage
         self._algorithm = algorithm
         self._batch = batch
         self._heldout = heldout
         # groups leave gaps in minibatches, and which ones is a matter of the shuffle: this is the first epoch's count
-        total = spec.steps or spec.epochs * len(pass_over(batch, spec.learner, spec.seed, 0))
+        total = stage.steps or stage.epochs * len(pass_over(batch, stage.learner, spec.seed, 0))
+        head: Literal["causal", "scalar"] = "causal" if spec.role == "policy" else "scalar"
         self._learner: Learner = Learner(
-            spec.model, spec.head, spec.learner, role=spec.role, total_steps=total, seed=spec.seed
+            spec.model, head, stage.learner, role=spec.role, total_steps=total, seed=spec.seed
         )
         self._rank = torch.distributed.get_rank()
         self._folder = Path(spec.folder)
         self._events = EventLog(Path(spec.events))
         self._events.write("actor_started", role=f"train:{spec.role}", rank=self._rank, actor_pid=os.getpid())
-        self._checkpoints = CheckpointStore(self._folder / "checkpoints", spec.keep)
+        self._checkpoints = CheckpointStore(self._folder / "checkpoints", stage.keep)
         self._sink = open_sinks(spec.tracking, self._folder, self._folder.name, {}) if self._rank == 0 else None
         self._epoch = self._step = 0
         self._losses: list[float] = []
@@ -165,17 +161,17 @@ class _OfflineRun:
     @property
     def finished(self) -> bool:
         """True after the last epoch or step, or once an epoch gained too little."""
-        if self._spec.steps is not None:
-            return self._step >= self._spec.steps
-        return self._epoch >= self._spec.epochs or self._stalled
+        if self._stage.steps is not None:
+            return self._step >= self._stage.steps
+        return self._epoch >= self._stage.epochs or self._stalled
 
     @property
     def _stalled(self) -> bool:
         # The gain of the first epoch, over the model that came in, says nothing of a further one.
-        if not self._spec.stop_gain or len(self._losses) < 3:
+        if not self._stage.stop_gain or len(self._losses) < 3:
             return False
         before, after = self._losses[-2:]
-        return (before - after) < self._spec.stop_gain * abs(before)
+        return (before - after) < self._stage.stop_gain * abs(before)
 
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one."""
@@ -190,7 +186,7 @@ class _OfflineRun:
     def epoch(self) -> None:
         """One pass, or what is left of the steps."""
         start = time.perf_counter()
-        left = None if self._spec.steps is None else self._spec.steps - self._step
+        left = None if self._stage.steps is None else self._stage.steps - self._step
         updates = self._learner.update(
             self._batch, self._algorithm, pass_index=self._epoch, seed=self._spec.seed, limit=left
         )
@@ -221,11 +217,11 @@ class _OfflineRun:
         target, temporary = self._folder / "model", self._folder / ".model.tmp"
         tokenizer = load_tokenizer(self._spec.model)
         self._learner.save(temporary, tokenizer)
-        if self._spec.head == "causal":
+        if self._spec.role == "policy":
             tokens = probe.tokens_of(tokenizer)
             logprobs = tuple(tuple(row) for row in self._learner.score_probe(tokens))
             if self._rank == 0:
-                probe.save(probe.Probe(0, tokens, logprobs, probe.tolerance(self._spec.learner.precision)), temporary)
+                probe.save(probe.Probe(0, tokens, logprobs, probe.tolerance(self._stage.learner.precision)), temporary)
         if self._rank == 0:
             shutil.rmtree(target, ignore_errors=True)  # a kill may have come between this and done.json
             temporary.rename(target)
@@ -262,7 +258,7 @@ class _OfflineRun:
 def _batches(rows: Sequence[EncodedRow], algorithm: Algorithm[Any], spec: OfflineSpec) -> tuple[Batch, Batch | None]:
     """The training batch and the held-out one; whole groups go to either."""
     groups = sorted({row.group for row in rows})
-    count = int(len(groups) * spec.holdout)
+    count = int(len(groups) * spec.stage.holdout)
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(spec.seed)).tolist()
     held = {groups[i] for i in order[:count]}
     pad_id = 0  # masked everywhere, so any token does

@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rayalign.algorithms.base import load
 from rayalign.cluster.placement import Claim, claims, free_cpus, process_environment
-from rayalign.config import LearnerConfig, PretrainStage, RoleConfig, TrainStage
+from rayalign.config import PretrainStage, RoleConfig, TrainStage
 from rayalign.coordinator.offline import OfflineSpec, launch
 from rayalign.data.collate import EncodedRow, encode_examples
 from rayalign.data.readers import load_examples
@@ -27,7 +27,7 @@ from rayalign.pipeline.hashing import REFERENCE
 from rayalign.pipeline.plan import data_use
 from rayalign.storage.metrics import ConsoleSink, last_row, read_metrics
 from rayalign.storage.records import decode, read_jsonl
-from rayalign.types import Comparison, Example, Role
+from rayalign.types import Comparison, Example
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +44,9 @@ def pretrain(context: RunContext, name: str, stage: PretrainStage) -> dict[str, 
     made = context.inputs.tokenizer(f"{REFERENCE}{name}")
     make_preset(stage.model.removeprefix("preset:"), made, context.job.seed, start)
     rows = encode_corpus(load_tokenizer(str(start)), context.inputs.corpus(name), context.job.rollout.context)
-    spec = _spec(context, name, str(start), stage.learner, {"name": "sft"}, stage.epochs)
-    _fit(context, spec, rows, stage.roles.get("policy", RoleConfig()))
+    settings = stage.model_dump(include={"learner", "roles", "epochs"})
+    as_training = TrainStage(kind="train", algorithm={"name": "sft"}, model=str(start), keep=1, **settings)
+    _fit(context, name, as_training, rows)
     cached.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:  # whole or not at all, for every later run
         partial = shutil.copytree(folder / "model", Path(scratch) / "model")
@@ -56,14 +57,10 @@ def pretrain(context: RunContext, name: str, stage: PretrainStage) -> dict[str, 
 
 def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
     """Train one role on the rows of a data set or of an earlier stage."""
-    algorithm = load(stage.algorithm)
-    model = context.model(stage.model)
-    examples = read_examples(context, stage)
-    rows = encode_examples(load_tokenizer(model), examples, context=context.job.rollout.context)
-    role = algorithm.trains[0]
-    spec = _spec(context, name, model, stage.learner, stage.algorithm, stage.epochs, role=role, stage=stage)
-    _fit(context, spec, rows, stage.roles.get(role, RoleConfig()))
-    return {"results": heldout_results(name, read_metrics(Path(spec.folder) / "metrics.jsonl"))}
+    tokenizer = load_tokenizer(context.model(stage.model))
+    rows = encode_examples(tokenizer, read_examples(context, stage), context=context.job.rollout.context)
+    _fit(context, name, stage, rows)
+    return {"results": heldout_results(name, read_metrics(context.stage_folder(name) / "metrics.jsonl"))}
 
 
 def heldout_results(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -104,43 +101,18 @@ def encode_corpus(tokenizer: Any, examples: Sequence[Example], context: int) -> 
     return rows
 
 
-def _spec(
-    context: RunContext,
-    name: str,
-    model: str,
-    learner: LearnerConfig,
-    algorithm: dict[str, Any],
-    epochs: int,
-    *,
-    role: Role = "policy",
-    stage: TrainStage | None = None,
-) -> OfflineSpec:
-    head: Literal["causal", "scalar"] = "causal" if role == "policy" else "scalar"
-    return OfflineSpec(
-        model=model,
-        head=head,
-        role=role,
-        learner=learner,
-        algorithm=algorithm,
-        epochs=epochs,
-        steps=stage.steps if stage else None,
-        stop_gain=stage.stop_gain if stage else 0.0,
-        holdout=stage.holdout if stage else 0.0,
-        keep=stage.keep if stage else 1,
-        tracking=context.job.tracking,
-        seed=context.job.seed,
-        folder=str(context.stage_folder(name)),
-        events=str(context.events_path),
-    )
-
-
-def _fit(context: RunContext, spec: OfflineSpec, rows: Sequence[EncodedRow], hosting: RoleConfig) -> None:
+def _fit(context: RunContext, name: str, stage: TrainStage, rows: Sequence[EncodedRow]) -> None:
     """Launch the loop, with its progress on the console."""
     context.session()
-    claim: Claim = claims({spec.role: hosting}, free_cpus=free_cpus())[spec.role]
+    role = load(stage.algorithm).trains[0]
+    hosting = stage.roles.get(role, RoleConfig())
+    claim: Claim = claims({role: hosting}, free_cpus=free_cpus())[role]
+    folder, job = context.stage_folder(name), context.job
+    model, events = context.model(stage.model), str(context.events_path)
+    spec = OfflineSpec(stage, role, model, job.tracking, job.seed, str(folder), events)
     start = time.perf_counter()
-    total = spec.steps or spec.epochs * math.ceil(len(rows) * (1 - spec.holdout) / spec.learner.minibatch)
-    with _follow(Path(spec.folder), total):
+    total = stage.steps or stage.epochs * math.ceil(len(rows) * (1 - stage.holdout) / stage.learner.minibatch)
+    with _follow(folder, total):
         computing = launch(
             spec, rows, ranks=hosting.actors, resources=claim.bundle, environment=process_environment(claim)
         )

@@ -7,28 +7,22 @@ import pytest
 from ray.train import WorkerGroupError
 
 from rayalign.algorithms.base import load
-from rayalign.config import LearnerConfig, TrackingConfig
+from rayalign.config import TrackingConfig, TrainStage
 from rayalign.coordinator.offline import OfflineSpec, _batches, _fit, launch
 from rayalign.data.collate import EncodedRow
 from rayalign.errors import ActorError, InputError
 from rayalign.types import Batch
 
 SPEC = OfflineSpec(
-    model="m",
-    head="scalar",
+    stage=TrainStage(kind="train", algorithm={"name": "reward"}, model="m", holdout=0.25),
     role="reward",
-    learner=LearnerConfig(),
-    algorithm={"name": "reward"},
-    epochs=1,
-    steps=None,
-    stop_gain=0.0,
-    holdout=0.25,
-    keep=1,
+    model="m",
     tracking=TrackingConfig(),
     seed=0,
     folder="",
     events="",
 )
+ALGORITHM = load(SPEC.stage.algorithm)
 # pairs: the first token tells the group
 ROWS = [EncodedRow((10 + g, 5, 6 + k), (False, True, True), g, float(k)) for g in range(8) for k in range(2)]
 
@@ -38,7 +32,7 @@ def groups(batch: Batch) -> list[int]:
 
 
 def test_whole_groups_are_held_out() -> None:
-    batch, heldout = _batches(ROWS, load(SPEC.algorithm), SPEC)
+    batch, heldout = _batches(ROWS, ALGORITHM, SPEC)
     assert heldout is not None
     assert (len(batch), len(heldout)) == (12, 4)
     assert sorted(groups(batch) + groups(heldout)) == sorted(2 * list(range(8)))
@@ -46,13 +40,14 @@ def test_whole_groups_are_held_out() -> None:
 
 
 def test_the_seed_decides_what_is_held_out() -> None:
-    held = [_batches(ROWS, load(SPEC.algorithm), replace(SPEC, seed=seed))[1] for seed in (0, 0, 1)]
+    held = [_batches(ROWS, ALGORITHM, replace(SPEC, seed=seed))[1] for seed in (0, 0, 1)]
     one, same, other = (set(groups(batch)) for batch in held if batch is not None)
     assert one == same != other
 
 
 def test_without_a_holdout_all_rows_are_trained_on() -> None:
-    batch, heldout = _batches(ROWS, load(SPEC.algorithm), replace(SPEC, holdout=0.0))
+    whole = replace(SPEC, stage=SPEC.stage.model_copy(update={"holdout": 0.0}))
+    batch, heldout = _batches(ROWS, ALGORITHM, whole)
     assert heldout is None
     assert len(batch) == len(ROWS)
 
