@@ -6,9 +6,9 @@ tie, null no verdict.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from rayalign.types import Message, Prompt
 
@@ -85,23 +85,27 @@ class RankItem(Item):
     outputs: tuple[Text, ...] = Field(min_length=2, max_length=64)
 
 
+Row = TypeVar("Row", bound=Item)
+
+
 class _Request(Model):
     annotator: str = POOL
     """a name of GET /v1/annotators; `pool`: one is drawn for each instruction"""
     seed: int = Field(default=0, ge=0, lt=2**63)
 
 
-def _unique(items: tuple[Item, ...]) -> None:
+def _unique(items: tuple[Row, ...]) -> tuple[Row, ...]:
     ids = [item.id for item in items if item.id is not None]
     twice = {i for i in ids if ids.count(i) > 1} if len(set(ids)) < len(ids) else set()
     if twice:
         raise ValueError(f"duplicate ids: {sorted(twice)[:3]}; give each row its own or leave `id` out")
+    return items
 
 
 class PreferenceRequest(_Request):
     """Pairs to compare."""
 
-    pairs: tuple[PairItem, ...] = Field(min_length=1, max_length=MAX_ROWS)
+    pairs: Annotated[tuple[PairItem, ...], Field(min_length=1, max_length=MAX_ROWS), AfterValidator(_unique)]
     both_orders: bool = False
     """judge each pair in both orders; where the verdicts disagree the pair ties"""
     flip: float = Field(default=0.0, ge=0.0, le=0.5)
@@ -114,33 +118,18 @@ class PreferenceRequest(_Request):
         """Judgings that it comes to, before noise and the cache."""
         return len(self.pairs) * (2 if self.both_orders else 1)
 
-    @model_validator(mode="after")
-    def _ids(self) -> PreferenceRequest:
-        _unique(self.pairs)
-        return self
-
 
 class ScoreRequest(_Request):
     """Answers to score."""
 
     annotator: str
-    items: tuple[ScoreItem, ...] = Field(min_length=1, max_length=MAX_ROWS)
-
-    @model_validator(mode="after")
-    def _ids(self) -> ScoreRequest:
-        _unique(self.items)
-        return self
+    items: Annotated[tuple[ScoreItem, ...], Field(min_length=1, max_length=MAX_ROWS), AfterValidator(_unique)]
 
 
 class RankRequest(_Request):
     """Answer lists to rank."""
 
-    items: tuple[RankItem, ...] = Field(min_length=1, max_length=MAX_ROWS // 4)
-
-    @model_validator(mode="after")
-    def _ids(self) -> RankRequest:
-        _unique(self.items)
-        return self
+    items: Annotated[tuple[RankItem, ...], Field(min_length=1, max_length=MAX_ROWS // 4), AfterValidator(_unique)]
 
 
 class Annotation(Model):

@@ -141,7 +141,7 @@ def test_a_budget_is_an_error_body_and_the_cache_stays_free(client: TestClient) 
             b'{"pairs": [{"id": "x", "output_1": "a", "output_2": "b"}, {"id": "x", "output_1": "a", "output_2": ""}]}',
             422,
             "invalid_request",
-            None,
+            "pairs",
         ),
         (b'{"pairs": [{"output_1": "\\ud800", "output_2": "b"}]}', 422, "invalid_request", "pairs.0.output_1"),
     ],
