@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rayalign.errors import InputError
 from rayalign.evaluation.intervals import bootstrap, bounds
+from rayalign.evaluation.logistic import fit
 from rayalign.evaluation.winrate import shares
 
 Array = npt.NDArray[np.float64]
@@ -92,25 +93,13 @@ def bradley_terry(
 
 
 def _ratings(wins_KK: Array, anchor: int | None) -> Array:
-    """Newton's method on the log-likelihood, each step halved until it gains; exists where `_stuck` finds nothing."""
-    games_KK, total_K, k = wins_KK + wins_KK.T, wins_KK.sum(axis=1), len(wins_KK)
-    beta = np.zeros(k)
-
-    def loss(b: Array) -> float:
-        return float((wins_KK * np.logaddexp(0.0, b[None, :] - b[:, None])).sum())
-
-    for _ in range(200):
-        p_KK = 1.0 / (1.0 + np.exp(beta[None, :] - beta[:, None]))
-        gradient = total_K - (games_KK * p_KK).sum(axis=1)
-        if np.abs(gradient).max() <= 1e-9 * games_KK.sum():
-            break
-        s_KK = games_KK * p_KK * (1.0 - p_KK)
-        # the likelihood does not change when all ratings shift: one more term fixes their mean
-        step = np.linalg.solve(np.diag(s_KK.sum(axis=1)) - s_KK + s_KK.mean(), gradient)
-        size, now = 1.0, loss(beta)
-        while size > 1e-9 and loss(beta + size * step) > now:
-            size /= 2.0
-        beta = beta + size * step
+    """A logistic regression of who beat whom; its maximum exists where `_stuck` finds nothing."""
+    winner_N, loser_N = np.nonzero(wins_KK)
+    one_KK = np.eye(len(wins_KK))
+    x_NK = one_KK[winner_N] - one_KK[loser_N]
+    # the likelihood does not change when all ratings shift: the last one stands still at 0
+    found = fit(x_NK[:, :-1], np.ones(len(x_NK)), wins_KK[winner_N, loser_N], 0.0)
+    beta = np.append(found.coefficients, 0.0)
     return _ANCHOR + _SCALE * (beta - (beta.mean() if anchor is None else beta[anchor]))
 
 
