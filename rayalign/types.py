@@ -7,7 +7,7 @@ log-probability of token t given tokens before t, and `values_BT[b, t]` is the v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -156,6 +156,14 @@ class Metric:
 
 
 Metrics = dict[str, Metric]
+
+
+def merged(observations: Iterable[Metrics]) -> Metrics:
+    """Observations from micro-batches, ranks or steps, each name reduced in its own way."""
+    found: Metrics = {}
+    for name, metric in (item for metrics in observations for item in metrics.items()):
+        found[name] = found[name].merge(metric) if name in found else metric
+    return found
 
 
 @dataclass(slots=True)

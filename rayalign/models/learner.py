@@ -26,7 +26,7 @@ from rayalign.models.batching import micro_batches, micro_rows, minibatches, sha
 from rayalign.models.deepspeed_0_19 import skip_shared_memory_operator
 from rayalign.models.heads import as_outputs, evaluate, placeholder, read, to_device
 from rayalign.models.load import Initial, load_head
-from rayalign.types import Batch, Metric, Metrics, Outputs, Role
+from rayalign.types import Batch, Metric, Metrics, Outputs, Role, merged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,7 +107,7 @@ class Learner:
         everyone: list[list[Metrics]] = [steps] * self._world
         if self._world > 1:
             dist.all_gather_object(everyone, steps)
-        return [_merge(ranks) for ranks in zip(*everyone, strict=True)]
+        return [merged(ranks) for ranks in zip(*everyone, strict=True)]
 
     def _step(self, minibatch: Batch, algorithm: Algorithm[Any]) -> Metrics:
         normaliser = algorithm.normaliser(self.role, minibatch)
@@ -128,7 +128,7 @@ class Learner:
                 "learner/skipped_steps": Metric(float(not applied and self._rank == 0), reduction="sum"),
             }
         )
-        return _merge(parts)
+        return merged(parts)
 
     def _accumulate(self, micro: Batch | None, algorithm: Algorithm[Any], scale: float) -> Metrics:
         """Add a micro-batch to the gradient; None takes part with a gradient of zero."""
@@ -280,11 +280,3 @@ def _engine_config(config: LearnerConfig, stage: int, parameters: int) -> dict[s
         "bf16": {"enabled": config.precision == "bf16", "check_grad_overflow": True},
         "data_types": {"grad_accum_dtype": "fp32"},
     }
-
-
-def _merge(parts: Sequence[Metrics]) -> Metrics:
-    merged: Metrics = {}
-    for metrics in parts:
-        for name, metric in metrics.items():
-            merged[name] = merged[name].merge(metric) if name in merged else metric
-    return merged

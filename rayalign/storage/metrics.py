@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from rayalign.config import TrackingConfig
 from rayalign.storage.records import cut_torn_line, dumps, finite, read_jsonl
-from rayalign.types import Metric, Metrics
+from rayalign.types import Metrics, merged
 
 _TAIL = 1 << 16
 """bytes at the end of a file that hold its last row"""
@@ -37,11 +37,8 @@ class MetricSink(Protocol):
 
 
 def reduce(metrics: Sequence[Metrics]) -> dict[str, float]:
-    """Observations from micro-batches, ranks or steps, each name reduced in its own way."""
-    merged: dict[str, Metric] = {}
-    for name, metric in (item for observed in metrics for item in observed.items()):
-        merged[name] = merged[name].merge(metric) if name in merged else metric
-    return {name: metric.value for name, metric in merged.items()}
+    """The values of `merged` observations."""
+    return {name: metric.value for name, metric in merged(metrics).items()}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
