@@ -6,14 +6,13 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from rayalign.cli import annotator, evaluate, measure
+from rayalign.cli import annotator, evaluate, measure, show
 from rayalign.errors import InputError, RayalignError
 
 if TYPE_CHECKING:
@@ -38,9 +37,6 @@ class _Commands(TyperGroup):
             _complain("interrupted; the same command goes on where this one stopped")
             raise typer.Exit(130) from interrupt
 
-
-_RESULTS = 100
-"""columns of the longest line of results; a narrower terminal folds it rather than lose a figure"""
 
 app = typer.Typer(
     cls=_Commands,
@@ -155,45 +151,27 @@ def _show(plan: Plan, name: str, console: Console) -> None:
 
 def _show_results(folder: Path) -> None:
     """The run's tables: each model's figures, what differs between them, and where the time went."""
-    from rich.console import Console
-
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    console = Console(highlight=False)
-    console.width = max(console.width, _RESULTS)
     figures = [(r["name"], r["metric"], _interval(r, "mean"), str(r["n"])) for r in summary["results"]]
     gaps = [
         (f"{c['a']} - {c['b']}", c["metric"], _interval(c, "mean_difference"), str(c["n"]))
         for c in summary["comparisons"]
     ]
-    times = [(t["name"], t["status"], _seconds(t["fixed_seconds"]), _seconds(t["seconds"])) for t in summary["stages"]]
+    times = [
+        (t["name"], t["status"], show.figure(t["fixed_seconds"]), show.figure(t["seconds"])) for t in summary["stages"]
+    ]
     for headings, rows in (
         (("model", "metric", "mean and 95% interval", "n"), figures),
         (("paired difference", "metric", "mean and 95% interval", "n"), gaps),
         (("stage", "status", "fixed s", "total s"), times),
     ):
         if rows:
-            console.print(_plain_table(headings, rows))
-    console.print(f"peak memory of all processes: {summary['peak_memory_bytes'] / 2**30:.2f} GiB")
+            show.table(headings, rows, words=2)
+    typer.echo(f"peak memory of all processes: {summary['peak_memory_bytes'] / 2**30:.2f} GiB")
 
 
 def _interval(row: dict[str, Any], key: str) -> str:
     return f"{row[key]:.3g} [{row['low']:.3g}, {row['high']:.3g}]" if row["low"] is not None else f"{row[key]:.3g}"
-
-
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
-
-
-def _plain_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index < 2 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _table(stage: StagePlan) -> Table:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rayalign.cli import show
 from rayalign.cli.annotator import At, Name
 from rayalign.errors import InputError
 
@@ -39,7 +40,6 @@ def win_rate(
     ] = None,
 ) -> None:
     """Win rates as AlpacaEval publishes them, with 95% intervals by prompt; one JSON object a line with --json."""
-    from rayalign.cli import show
     from rayalign.evaluation.tables import write_leaderboard
 
     runs = _runs(files)
@@ -60,8 +60,6 @@ def length_control(
     as_json: Json = False,
 ) -> None:
     """Win rates at equal length. Files on the same prompts give each other the prompts' difficulty."""
-    from rayalign.cli import show
-
     if coefficients and not difficulty:
         raise InputError("length-control: --coefficients needs --difficulty; without the first the model is fitted")
     runs = _runs(files)
@@ -94,7 +92,6 @@ def agreement(
     as_json: Json = False,
 ) -> None:
     """How far judges agree with people, and all raters with each other. Pairs are joined by id or by their texts."""
-    from rayalign.cli import show
     from rayalign.evaluation.labels import join_labels
 
     joined = join_labels(files, humans or ())
@@ -125,7 +122,6 @@ def head_to_head(
 ) -> None:
     """Let an annotator compare models' outputs to the same instructions; win rates and Bradley-Terry ratings."""
     from rayalign.annotator.connect import connect, item_in, public
-    from rayalign.cli import show
     from rayalign.evaluation import head_to_head as games
     from rayalign.evaluation.tables import write_annotations, write_leaderboard
 
@@ -205,7 +201,6 @@ def _fitted(run: Annotations, runs: Sequence[Annotations], difficulty: Path | No
 
 
 def _judged(joined: Joined, runs: bool) -> list[dict[str, Any]]:
-    from rayalign.cli import show
     from rayalign.evaluation.agreement import agreement as agree
 
     people = list(joined.humans.values())
@@ -217,7 +212,6 @@ def _kappas(joined: Joined) -> list[dict[str, Any]]:
     """Cohen's kappa of each two raters with labels in common, over verdicts for one side, a tie, or the other."""
     from itertools import combinations
 
-    from rayalign.cli import show
     from rayalign.evaluation.agreement import cohen_kappa_interval
 
     raters = {
@@ -233,8 +227,6 @@ def _kappas(joined: Joined) -> list[dict[str, Any]]:
 
 
 def _print_win_rates(entries: Sequence[dict[str, Any]]) -> None:
-    from rayalign.cli import show
-
     rows = []
     for e in map(show.plain, entries):
         row = {"model": e["name"], "baseline": e["baseline"], "win rate": show.spread(e, "win_rate")}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rayalign.cli import show
 from rayalign.cli.annotator import At, Name
 from rayalign.cli.evaluate import Json
 from rayalign.errors import InputError
@@ -39,7 +40,6 @@ def judge(
     from rayalign.annotator.attacks import report
     from rayalign.annotator.client import item_of
     from rayalign.annotator.connect import connect
-    from rayalign.cli import show
     from rayalign.data.paddock.demonstrations import demonstration_pairs
     from rayalign.evaluation.judge import judge_figures
 
@@ -89,7 +89,6 @@ def frontier(
     as_json: Json = False,
 ) -> None:
     """Reward against KL over the iterations of runs, and whether the proxy's rise still helps in the embedded world."""
-    from rayalign.cli import show
     from rayalign.evaluation.runs import curves, points
 
     found = [curve for run in runs for curve in curves(run)]
@@ -173,7 +172,6 @@ def _utilities(rows: list[tuple[PairItem, dict[str, Any]]]) -> list[tuple[float,
 
 
 def _qualities(name: str, outputs: list[Path], scores: Callable[[Items], list[Score]], as_json: bool) -> None:
-    from rayalign.cli import show
     from rayalign.evaluation.quality import quality
 
     found = [quality(path, scores, exponential=name == "perplexity") for path in outputs]

@@ -41,15 +41,18 @@ def spread(row: Mapping[str, Any], key: str = "mean", digits: int = 1) -> str:
     return shown if row["low"] is None else f"{shown} [{figure(row['low'], digits)}, {figure(row['high'], digits)}]"
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table without lines between rows; as wide as its cells need, also where no terminal says."""
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> None:
+    """A table without lines between rows, `words` columns before the figures; as wide as its cells need.
+
+    A narrower terminal folds it rather than lose a figure.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     shown = Table(box=box.SIMPLE, pad_edge=False)
     for index, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+        shown.add_column(heading, justify="left" if index < words else "right", no_wrap=True)
     for row in rows:
         shown.add_row(*row)
     Console(highlight=False, width=_WIDTH).print(shown)
