@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from rayalign.data.files import Row
 from rayalign.errors import InputError, RayalignError
 from rayalign.evaluation.ratings import Rating, bradley_terry
-from rayalign.evaluation.tables import Annotations, prompt_of, read_rows
+from rayalign.evaluation.tables import Annotations, check_preference, check_texts, prompt_of, read_rows
 
 Annotate = Callable[[list[Row]], list[Row]]
 """rows of instruction, input, output_1, output_2 -> for each in order at least `preference` and `annotator`"""
@@ -66,9 +65,7 @@ def read_outputs(path: Path) -> Outputs:
 def output_rows(path: Path) -> Iterator[Row]:
     """The checked rows of a file of outputs; raises InputError for no such file, an empty one, or a bad row (named)."""
     for row, where in read_rows(path):
-        for name in ("instruction", "output"):
-            if not isinstance(row.get(name), str):
-                raise InputError(f"{where}: `{name}` must be text, this is {type(row.get(name)).__name__}")
+        check_texts(row, where, ("instruction", "output"))
         yield row
 
 
@@ -115,15 +112,9 @@ def _verdicts(pairs: list[Row], annotate: Annotate) -> list[Row]:
     answers = annotate([{name: pair[name] for name in _ASKED} for pair in pairs])
     if len(answers) != len(pairs):
         raise RayalignError(f"head to head: the annotator gave {len(answers)} verdicts for {len(pairs)} pairs")
-    return [_verdict(pair, answer) for pair, answer in zip(pairs, answers, strict=True)]
-
-
-def _verdict(pair: Row, answer: Mapping[str, Any]) -> Row:
-    value = answer.get("preference", "nothing")
-    number = isinstance(value, int | float) and not isinstance(value, bool) and 1.0 <= value <= 2.0
-    if not (value is None or number):
-        raise RayalignError(f"head to head: the annotator's preference must be 1 to 2 or None, it gave {value!r}")
-    return {**answer, **pair}
+    for answer in answers:
+        check_preference(answer, "head to head: the annotator's answer")
+    return [{**answer, **pair} for pair, answer in zip(pairs, answers, strict=True)]
 
 
 def _listed(what: str, prompts: Sequence[str]) -> str:

@@ -86,11 +86,12 @@ def read_verdicts(path: Path) -> Iterator[Row]:
     seen: dict[tuple[Any, ...], str] = {}
     for row, where in read_rows(path):
         row = {_OLD_NAMES.get(name, name): value for name, value in row.items()}
-        _check_texts(row, where, ("instruction", "output_1", "output_2"))
-        _check_preference(row, where)
+        check_texts(row, where, ("instruction", "output_1", "output_2"))
+        check_preference(row, where)
         if not isinstance(row.get("id"), str | int | None):
             raise InputError(f"{where}: `id` must be text or a whole number, this is {type(row['id']).__name__}")
-        key = ("id", row["id"]) if row.get("id") is not None else _content(row)
+        content = prompt_of(row), *(row.get(c) for c in ("output_1", "output_2", "generator_1", "generator_2"))
+        key = ("id", row["id"]) if row.get("id") is not None else content
         first = seen.setdefault((*key, row.get("annotator")), where)
         if first is not where:
             raise InputError(f"{where}: repeats {first}; keep one of them, or give each row an `id` of its own")
@@ -217,13 +218,15 @@ def _number(text: str | None, where: str) -> float:
     return number
 
 
-def _check_texts(row: Row, where: str, names: Sequence[str]) -> None:
+def check_texts(row: Row, where: str, names: Sequence[str]) -> None:
+    """InputError unless these fields of a row are texts."""
     for name in names:
         if not isinstance(row.get(name), str):
             raise InputError(f"{where}: `{name}` must be text, this is {type(row.get(name)).__name__}")
 
 
-def _check_preference(row: Row, where: str) -> None:
+def check_preference(row: Row, where: str) -> None:
+    """InputError unless a row has a preference by the convention, or null for none."""
     if "preference" not in row:
         raise InputError(f"{where}: `preference` is missing; a pair without a verdict has null")
     value = row["preference"]
@@ -233,7 +236,3 @@ def _check_preference(row: Row, where: str) -> None:
         raise InputError(f"{where}: `preference` must be a number or null, this is {type(value).__name__}")
     if not (value == 0 or 1 <= value <= 2):
         raise InputError(f"{where}: `preference` must be 1 to 2, or 0 for a draw, this is {value}")
-
-
-def _content(row: Row) -> tuple[Any, ...]:
-    return (prompt_of(row), row["output_1"], row["output_2"], row.get("generator_1"), row.get("generator_2"))
