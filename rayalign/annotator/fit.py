@@ -261,18 +261,14 @@ def _parameters(
     found = {"temperature": Estimate(float(1 / beta[0]), float(1 / (beta[0] + half)), float(highest))}
     for i, column in enumerate(columns[1:], start=1):
         slope = np.eye(len(beta))[i] / beta[0] - np.eye(len(beta))[0] * beta[i] / beta[0] ** 2
-        found[_BIASES[column - 1]] = _ratio(beta[i] / beta[0], slope, cov)
+        value, half = float(beta[i] / beta[0]), _Z * math.sqrt(max(float(slope @ cov @ slope), 0.0))
+        found[_BIASES[column - 1]] = Estimate(value, value - half, value + half)
     if np.array_equal(wins > 0.5, design[:, 0] > 0.0):
         told = f"temperature: the labels follow the utilities without exception; any below {1 / beta[0]:.3g} fits"
         return found, [told]
     if math.isinf(highest):
         return found, ["temperature: the labels hardly follow the utilities, so it and the biases are guesses"]
     return found, []
-
-
-def _ratio(value: float, slope: Array, cov: Array) -> Estimate:
-    half = _Z * math.sqrt(max(float(slope @ cov @ slope), 0.0))
-    return Estimate(float(value), float(value) - half, float(value) + half)
 
 
 def _tie(gaps: Array, tied: npt.NDArray[np.bool_]) -> tuple[Estimate, list[str]]:

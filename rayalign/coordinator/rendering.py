@@ -27,7 +27,8 @@ class Renderer:
 
     def request(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> Request:
         """A group to be written; over-long dialogues lose their oldest turns."""
-        token_ids = self._encode(prompt)
+        reserve = self._sampling.max_tokens
+        token_ids = encode_prompt(self.tokenizer, prompt, context=self._context, reserve=reserve)
         assert token_ids is not None, "a prompt that leaves no room for an answer comes to no stage"
         return Request(group_id, token_ids, tuple(seeds), self._sampling, self._stop_ids)
 
@@ -45,6 +46,3 @@ class Renderer:
         start = len(mask) - sum(mask)
         segments = (Segment(0, "template"), Segment(start, "policy", version))
         return Trajectory(group_id, index, token_ids, segments, (0.0,) * sum(mask), "stop", text)
-
-    def _encode(self, prompt: Prompt) -> tuple[int, ...] | None:
-        return encode_prompt(self.tokenizer, prompt, context=self._context, reserve=self._sampling.max_tokens)

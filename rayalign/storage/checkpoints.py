@@ -8,6 +8,7 @@ A kill before the rename leaves a hidden folder that `latest` removes; after it,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -102,11 +103,8 @@ def _score(path: Path) -> float | None:
 
 
 def _checksum(path: Path) -> str:
-    digest = xxhash.xxh3_64()
     with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_64).hexdigest()
 
 
 def _seal(path: Path) -> dict[str, Any]:

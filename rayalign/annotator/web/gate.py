@@ -32,16 +32,12 @@ class Gate:
             self._access.addressed(_text(headers.get(b"host")))
             if scope["path"].removeprefix(scope.get("root_path", "")) not in PUBLIC:
                 CLIENT.set(self._access.client(_text(headers.get(b"authorization"))))
-            self._fits(int(_text(headers.get(b"content-length")) or 0))
+            if (size := int(headers.get(b"content-length") or 0)) > self._max_body:
+                told = f"a body of {size} bytes; at most {self._max_body}: send fewer rows at once"
+                raise Refused(413, "too_large", told)
             await self._app(scope, self._counted(receive), send)
         except Refused as refused:
             await refusal(refused)(scope, receive, send)
-
-    def _fits(self, size: int) -> None:
-        if size > self._max_body:
-            raise Refused(
-                413, "too_large", f"a body of {size} bytes; at most {self._max_body}: send fewer rows at once"
-            )
 
     def _counted(self, receive: Receive) -> Receive:
         seen = 0
