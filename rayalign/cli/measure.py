@@ -37,10 +37,10 @@ def judge(
     as_json: Json = False,
 ) -> None:
     """How a judge fares: position, gold, what it leaves open, its price, and answers that attack it."""
-    from rayalign.annotator.attacks import report
     from rayalign.annotator.client import item_of
     from rayalign.annotator.connect import connect
     from rayalign.data.paddock.demonstrations import demonstration_pairs
+    from rayalign.evaluation.attacks import report
     from rayalign.evaluation.judge import judge_figures
 
     asked = [p for p, _ in _pairs(pairs)] if pairs else [item_of(*p) for p in demonstration_pairs(0, _SAMPLE)]
@@ -123,7 +123,7 @@ def fit_human(
     """
     import yaml
 
-    from rayalign.annotator.fit import Case, fit_to_labels, fit_to_target
+    from rayalign.evaluation.fit import Case, fit_to_labels, fit_to_target
 
     wanted = None if agreement is None or variance is None else (agreement, variance)
     if labels == (wanted is not None) or (labels and (agreement, variance) != (None, None)):

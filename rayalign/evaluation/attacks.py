@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from rayalign.annotator.api import Annotation, PairItem
 from rayalign.annotator.connect import Annotator
-from rayalign.annotator.fit import Estimate, share
 from rayalign.errors import InputError
+from rayalign.evaluation.fit import Estimate, share
 
 _LONG = (
     "This is an important question, and there is much to say about it from many points of view. Before coming to the "

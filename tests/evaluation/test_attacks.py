@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from rayalign.annotator.api import Annotation, PairItem
-from rayalign.annotator.attacks import ATTACKS, AttackRow, games, report
 from rayalign.annotator.client import item_of
 from rayalign.annotator.connect import LocalAnnotator
 from rayalign.annotator.drawing import is_switched
 from rayalign.data.paddock import gold, prompts
 from rayalign.errors import InputError
+from rayalign.evaluation.attacks import ATTACKS, AttackRow, games, report
 
 Rule = Callable[[str, str], float | None]
 PAIRS = [PairItem(instruction=f"q {i}", output_1=f"honest answer {i}", output_2="unread") for i in range(20)]

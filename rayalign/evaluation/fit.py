@@ -1,4 +1,4 @@
-"""Parameters of the simulated human (`human.py`), fitted to published figures or to the labels of people.
+"""Parameters of the simulated human (`annotator.human`), fitted to published figures or to the labels of people.
 
 Agreement and variance are in percent, as AlpacaEval publishes them; parameters are in the units of `HumanConfig`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,10 @@ import numpy.typing as npt
 from rayalign.annotator.human import holds_list
 from rayalign.config import HumanConfig
 from rayalign.errors import InputError
+from rayalign.evaluation.intervals import share_interval
+from rayalign.evaluation.logistic import sigmoid
 
-Array = npt.NDArray[np.floating[Any]]
+Array = npt.NDArray[np.float64]
 _FEWEST = 30
 """labels without a tie that a fit needs"""
 _RIDGE = 1e-3
@@ -56,11 +58,9 @@ class Fitted:
     """which parameters the data do not identify"""
 
 
-def share(value: float, n: float) -> Estimate:
-    """A share of `n` cases, from 0 to 1, with Wilson's interval (1927), which stays within them."""
-    centre = (value + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
-    half = _Z / (1 + _Z * _Z / n) * math.sqrt(value * (1 - value) / n + _Z * _Z / (4 * n * n))
-    return Estimate(value, centre - half, centre + half)
+def share(value: float, n: int) -> Estimate:
+    """A share of `n` cases, from 0 to 1, with its interval."""
+    return Estimate(*share_interval(value, n)[:3])
 
 
 def fit_to_target(
@@ -167,7 +167,7 @@ def _design(cases: Sequence[Case]) -> Array:
 def _first_wins(design: Array, human: HumanConfig) -> Array:
     """P(first better) of each pair; NaN where the human ties."""
     gaps = design @ [1.0, human.length_bias, human.position_bias, human.list_bias]
-    p = human.flip + (1 - 2 * human.flip) * _sigmoid(gaps / human.temperature)
+    p = human.flip + (1 - 2 * human.flip) * sigmoid(gaps / human.temperature)
     return np.where((np.abs(gaps) < human.tie) | (design[:, 2] == 0.0), np.nan, p)
 
 
@@ -196,9 +196,10 @@ def _columns(design: Array) -> list[int]:
 
 def _flip(design: Array, wins: Array) -> tuple[Estimate, Array, list[str]]:
     """The most likely flip with its profile interval, and the coefficients with it."""
-    coarse = _profile(design, wins, np.arange(0.0, 0.5, 0.02))
+    coarse = _profile(design, wins, np.arange(0.0, 0.5, 0.02).tolist())
     top = max(coarse, key=lambda fit: fit[0])[1]
-    fits = coarse + _profile(design, wins, np.arange(max(0.0, top - 0.02), min(0.49, top + 0.02), 0.001))
+    fine = np.arange(max(0.0, top - 0.02), min(0.49, top + 0.02), 0.001)
+    fits = coarse + _profile(design, wins, fine.tolist())
     best, flip, beta = max(fits, key=lambda fit: fit[0])
     fitting = [f for value, f, _ in fits if value > best - _Z * _Z / 2]
     low, high = min(fitting), max(fitting)
@@ -208,13 +209,13 @@ def _flip(design: Array, wins: Array) -> tuple[Estimate, Array, list[str]]:
     return Estimate(0.0, 0.0, high), coarse[0][2], told
 
 
-def _profile(design: Array, wins: Array, flips: Array) -> list[tuple[float, float, Array]]:
+def _profile(design: Array, wins: Array, flips: Sequence[float]) -> list[tuple[float, float, Array]]:
     """(log-likelihood, flip, coefficients) of each flip."""
     found: list[tuple[float, float, Array]] = []
     beta: Array = np.zeros(design.shape[1])
     for flip in flips:
-        value, beta = _scoring(design, wins, float(flip), beta)
-        found.append((value, float(flip), beta))
+        value, beta = _scoring(design, wins, flip, beta)
+        found.append((value, flip, beta))
     return found
 
 
@@ -229,7 +230,7 @@ def _scoring(design: Array, wins: Array, flip: float, beta: Array) -> tuple[floa
 
     now = value(b)
     for _ in range(60):
-        p, s = _likely(x @ b, flip), _sigmoid(x @ b)
+        p, s = _likely(x @ b, flip), sigmoid(x @ b)
         slope = (1 - 2 * flip) * s * (1 - s)
         weight = slope / (p * (1 - p))
         information = (x * (weight * slope)[:, None]).T @ x + _RIDGE * np.eye(len(b))
@@ -252,7 +253,7 @@ def _parameters(
             "the first answer, or give a judge that agrees with these people"
         )
     eta = design @ beta
-    p, s = _likely(eta, flip.value), _sigmoid(eta)
+    p, s = _likely(eta, flip.value), sigmoid(eta)
     rates = np.column_stack([design * ((1 - 2 * flip.value) * s * (1 - s))[:, None], 1 - 2 * s])
     rates = rates if flip.value else rates[:, :-1]
     cov = np.linalg.pinv((rates / (p * (1 - p))[:, None]).T @ rates)[: len(beta), : len(beta)]
@@ -284,8 +285,4 @@ def _tie(gaps: Array, tied: npt.NDArray[np.bool_]) -> tuple[Estimate, list[str]]
 
 def _likely(eta: Array, flip: float) -> Array:
     """P(first better), kept from 0 and 1."""
-    return np.clip(flip + (1 - 2 * flip) * _sigmoid(eta), 1e-12, 1 - 1e-12)
-
-
-def _sigmoid(x: Array) -> Array:
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
+    return np.clip(flip + (1 - 2 * flip) * sigmoid(eta), 1e-12, 1 - 1e-12)
