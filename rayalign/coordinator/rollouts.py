@@ -140,18 +140,12 @@ class RolloutLoop:
     async def _submit(self, tickets: Sequence[Ticket]) -> None:
         requests = []
         for ticket in tickets:
-            place = (ticket.iteration, ticket.slot)
+            place, prompt = (ticket.iteration, ticket.slot), ticket.example.prompt.id
             group_id = f"{ticket.iteration:05d}-{ticket.slot:04d}.{self._serials[place]}"
             self._serials[place] += 1
             self._tickets[group_id] = ticket
-            self._journal.append(
-                {
-                    "kind": "submitted",
-                    "group": group_id,
-                    "iteration": ticket.iteration,
-                    "prompt": ticket.example.prompt.id,
-                }
-            )
+            entry = {"kind": "submitted", "group": group_id, "iteration": ticket.iteration, "prompt": prompt}
+            self._journal.append(entry)
             requests.append(self._request(group_id, ticket))
         await self._pool.submit(requests)
 

@@ -136,10 +136,8 @@ def _models(key: str, stage: Stage) -> Iterator[Problem]:
         if where.endswith(".examples") or model.startswith(REFERENCE):
             continue
         if model.startswith("preset:") != isinstance(stage, PretrainStage):
-            yield (
-                where,
-                f"{model} is no model to start from here; only a pretrain stage takes a preset, and only a preset",
-            )
+            told = "is no model to start from here; only a pretrain stage takes a preset, and only a preset"
+            yield where, f"{model} {told}"
         elif model.startswith("preset:"):
             if model.removeprefix("preset:") not in PRESETS:
                 yield where, f"there is no preset {model!r}; {nearest(model, [f'preset:{p}' for p in PRESETS])}"
@@ -180,6 +178,7 @@ def _batch(key: str, stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[P
     """Whole optimizer steps of whole units on every rank."""
     count = candidates_per_prompt(stage)
     unit = {"sequence": 1, "pair": 2, "group": count or 1}[algorithm.unit]
+    given = any(c.source == "dataset" for c in stage.candidates)
     for role in algorithm.trains:
         critic = role == "critic" and stage.critic_learner is not None
         where = f"{key}.{'critic_learner' if critic else 'learner'}.minibatch"
@@ -188,16 +187,9 @@ def _batch(key: str, stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[P
         if learner.minibatch % (unit * ranks):
             split = f"{ranks} ranks x {unit} samples that stay together = {unit * ranks}"
             near = _near(learner.minibatch, unit * ranks)
-            yield (
-                where,
-                f"indivisible batch: {learner.minibatch} is not a multiple of {split}; {near}",
-            )
+            yield where, f"indivisible batch: {learner.minibatch} is not a multiple of {split}; {near}"
         # how many candidates a data set has for each prompt is known only later
-        elif (
-            all(c.source == "live" for c in stage.candidates)
-            and stage.online
-            and stage.prompts * count % learner.minibatch
-        ):
+        elif stage.online and not given and stage.prompts * count % learner.minibatch:
             yield where, _indivisible(stage.prompts, count, learner.minibatch, unit * ranks)
 
 
@@ -222,10 +214,8 @@ def _sampling(key: str, job: Job, stage: Stage) -> Iterator[Problem]:
         return
     sampling = stage.sampling
     if sampling.max_tokens >= job.rollout.context:
-        yield (
-            f"{key}.sampling.max_tokens",
-            f"{sampling.max_tokens} tokens leave no room for a prompt in rollout.context {job.rollout.context}",
-        )
+        told = f"tokens leave no room for a prompt in rollout.context {job.rollout.context}"
+        yield f"{key}.sampling.max_tokens", f"{sampling.max_tokens} {told}"
     if isinstance(stage, TrainStage) and (sampling.top_p < 1.0 or sampling.top_k or not sampling.temperature):
         yield (
             f"{key}.sampling",
@@ -247,10 +237,8 @@ def _guards(key: str, stage: TrainStage) -> Iterator[Problem]:
 
 def _determinism(key: str, stage: TrainStage) -> Iterator[Problem]:
     if stage.deterministic and stage.max_staleness:
-        yield (
-            f"{key}.max_staleness",
-            f"{stage.max_staleness} overlaps writing with updates, which deterministic: true forbids; take 0",
-        )
+        told = "overlaps writing with updates, which deterministic: true forbids; take 0"
+        yield f"{key}.max_staleness", f"{stage.max_staleness} {told}"
 
 
 def _evaluation(key: str, stage: EvaluateStage) -> Iterator[Problem]:
