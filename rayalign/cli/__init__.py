@@ -16,9 +16,9 @@ from rayalign.cli import annotator, evaluate, measure, show
 from rayalign.errors import InputError, RayalignError
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
+    from rayalign.config import LoadedJob
     from rayalign.pipeline.plan import Plan, RolePlan, StagePlan
 
 
@@ -58,17 +58,13 @@ Overrides = Annotated[
 @app.command()
 def run(job: JobFile, overrides: Overrides = None) -> None:
     """Run a job, or go on with it: stages that finished and did not change are kept."""
-    from rich.console import Console
-
     import rayalign
 
     logger = logging.getLogger("rayalign")
     logger.setLevel(logging.INFO)
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
-    loaded = rayalign.load_job(job, overrides or ())
-    rayalign.check(loaded)
-    _show(rayalign.plan(loaded.job), loaded.job.name, Console(highlight=False))
+    loaded = _checked(job, overrides)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     folder = rayalign.run(loaded)
     _show_results(folder)
@@ -78,13 +74,7 @@ def run(job: JobFile, overrides: Overrides = None) -> None:
 @app.command()
 def check(job: JobFile, overrides: Overrides = None) -> None:
     """Say what is wrong with a job, else what it would do; nothing is started."""
-    from rich.console import Console
-
-    import rayalign
-
-    loaded = rayalign.load_job(job, overrides or ())
-    rayalign.check(loaded)
-    _show(rayalign.plan(loaded.job), loaded.job.name, Console(highlight=False))
+    _checked(job, overrides)
 
 
 @app.command()
@@ -132,9 +122,22 @@ def _complain(message: str) -> None:
         typer.echo(f"rayalign: {line}", err=True)
 
 
-def _show(plan: Plan, name: str, console: Console) -> None:
+def _checked(job: Path, overrides: list[str] | None) -> LoadedJob:
+    """A sound job, once its plan has been shown."""
+    import rayalign
+
+    loaded = rayalign.load_job(job, overrides or ())
+    rayalign.check(loaded)
+    _show(rayalign.plan(loaded.job), loaded.job.name)
+    return loaded
+
+
+def _show(plan: Plan, name: str) -> None:
+    from rich.console import Console
+
     from rayalign.pipeline.plan import size
 
+    console = Console(highlight=False)
     for stage in plan.stages:
         console.print(f"\n[bold]{stage.name}[/bold] ({stage.kind})  {stage.state}", soft_wrap=True)
         console.print(f"  {stage.batch}")

@@ -93,32 +93,27 @@ def _gpus() -> str:
 
 
 def _packages(version_of: VersionOf) -> Iterator[Finding]:
+    def told(*names: str) -> str:
+        return ", ".join(f"{name} {version}" for name in names if (version := version_of(name)))
+
     for name in NEEDED:
-        version = version_of(name)
-        found = Finding("ok", f"{name} {version}") if version else None
-        yield found or Finding("conflict", f"{name} is not installed, and nothing runs without it; pip install {name}")
-    engines = [f"{name} {version}" for name in ENGINES if (version := version_of(name))]
-    if engines:
-        yield Finding("ok", ", ".join(engines))
-    else:
-        yield Finding("missing", "vllm: rollout.engine vllm (the local engine serves small models); pip install vllm")
+        remedy = f"{name} is not installed, and nothing runs without it; pip install {name}"
+        yield _found(told(name), remedy, "conflict")
+    yield _found(told(*ENGINES), "vllm: rollout.engine vllm (the local engine serves small models); pip install vllm")
     for name, feature in OPTIONAL.items():
-        version = version_of(name)
-        yield (
-            Finding("ok", f"{name} {version}")
-            if version
-            else Finding("missing", f"{name}: {feature}; pip install {name}")
-        )
+        yield _found(told(name), f"{name}: {feature}; pip install {name}")
 
 
 def _tools() -> Iterator[Finding]:
     compiler = shutil.which("g++") or shutil.which("c++")
     headers = (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file()
     feature = "kernels that deepspeed and vllm compile when first used"
-    yield Finding("ok", f"compiler {compiler}") if compiler else Finding("missing", f"g++: {feature}; install g++")
-    yield (
-        Finding("ok", "Python headers") if headers else Finding("missing", f"Python.h: {feature}; install python3-dev")
-    )
+    yield _found(compiler and f"compiler {compiler}", f"g++: {feature}; install g++")
+    yield _found(headers and "Python headers", f"Python.h: {feature}; install python3-dev")
+
+
+def _found(what: str | None | Literal[False], otherwise: str, level: Level = "missing") -> Finding:
+    return Finding("ok", what) if what else Finding(level, otherwise)
 
 
 def _requirements(version_of: VersionOf, requires_of: Callable[[str], list[str]]) -> Iterator[Finding]:

@@ -8,7 +8,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,34 +113,31 @@ def _fit(context: RunContext, name: str, stage: TrainStage, rows: Sequence[Encod
     spec = OfflineSpec(stage, role, model, job.tracking, job.seed, str(folder), events)
     start = time.perf_counter()
     total = stage.steps or stage.epochs * math.ceil(len(rows) * (1 - stage.holdout) / stage.learner.minibatch)
-    with _follow(folder, total):
+    with _following(folder, total):
         computing = launch(
             spec, rows, ranks=hosting.actors, resources=claim.bundle, environment=process_environment(claim)
         )
     context.fixed_seconds += time.perf_counter() - start - computing
 
 
-class _follow:
+@contextmanager
+def _following(folder: Path, total: int) -> Iterator[None]:
     """Shows a stage's metrics.jsonl on the console while the loop writes it."""
+    sink, ended = ConsoleSink(folder.name, total), threading.Event()
 
-    def __init__(self, folder: Path, total: int) -> None:
-        self._path = folder / "metrics.jsonl"
-        self._sink = ConsoleSink(folder.name, total)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="follow", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *failure: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5.0)
-        self._sink.close()
-
-    def _watch(self) -> None:
+    def watch() -> None:
         shown = -1
-        while not self._stop.wait(1.0):
-            row = last_row(self._path)
+        while not ended.wait(1.0):
+            row = last_row(folder / "metrics.jsonl")
             if row and row["step"] != shown:
                 shown = row["step"]
-                self._sink.write(shown, row["metrics"])
+                sink.write(shown, row["metrics"])
+
+    thread = threading.Thread(target=watch, name="follow", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=5.0)
+        sink.close()
