@@ -13,6 +13,7 @@ from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.roles import start_roles
 from rayalign.config import EvaluateStage, LearnerConfig, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
+from rayalign.evaluation.baselines import ANSWERS, gold_utility
 from rayalign.evaluation.intervals import mean_interval, paired_difference
 from rayalign.evaluation.winrate import win_rate
 from rayalign.pipeline.context import RunContext
@@ -102,23 +103,12 @@ async def _answers(
     for name, model in stage.models.items():
         drawn = await draw(context, stage_name, model, stage.sampling, 1)
         answers[name] = {e.prompt.id: e.candidates[0].text for e in drawn}
-    if stage.baselines:
-        from rayalign.evaluation import baselines
-
-        for kind in stage.baselines:
-            texts = baselines.answers(kind, list(prompts.values()))
-            answers[kind] = dict(zip(prompts, texts, strict=True))
-    return answers
+    return answers | {kind: {p: ANSWERS[kind](prompt) for p, prompt in prompts.items()} for kind in stage.baselines}
 
 
 async def _values(context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers) -> Values:
     if stage.metric == "gold_utility":
-        from rayalign.evaluation.baselines import gold_utilities
-
-        return {
-            name: dict(zip(texts, gold_utilities([prompts[p] for p in texts], list(texts.values())), strict=True))
-            for name, texts in answers.items()
-        }
+        return {n: {p: gold_utility(prompts[p], text) for p, text in texts.items()} for n, texts in answers.items()}
     assert stage.reward is not None  # `check` refuses the metric without it
     async with _frozen(context, stage, "reward", stage.reward) as (reward, renderer):
         values: Values = {}
