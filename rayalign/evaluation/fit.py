@@ -149,12 +149,7 @@ def _percent(estimate: Estimate) -> Estimate:
 def _design(cases: Sequence[Case]) -> Array:
     """A row for each case: how much the first answer has more of utility, of words, of being first, of lists."""
     rows = [
-        (
-            u - v,
-            len(a.split()) - len(b.split()),
-            float(a != b),
-            float(holds_list(a)) - float(holds_list(b)),
-        )
+        (u - v, len(a.split()) - len(b.split()), float(a != b), float(holds_list(a)) - float(holds_list(b)))
         for (a, b), (u, v), _ in cases
     ]
     design = np.array(rows, dtype=np.float64).reshape(-1, 4)

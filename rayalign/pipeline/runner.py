@@ -10,15 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rayalign.config import (
-    AnnotateStage,
-    EvaluateStage,
-    GenerateStage,
-    LoadedJob,
-    PretrainStage,
-    Stage,
-    TrainStage,
-)
+from rayalign.config import AnnotateStage, EvaluateStage, GenerateStage, LoadedJob, PretrainStage, Stage, TrainStage
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.evaluate import evaluate
 from rayalign.pipeline.feedback import annotate, generate

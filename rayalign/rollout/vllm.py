@@ -166,11 +166,7 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
 
         params = SamplingParams(
-            **settings,
-            ignore_eos=True,
-            detokenize=False,
-            flat_logprobs=True,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            **settings, ignore_eos=True, detokenize=False, flat_logprobs=True, output_kind=RequestOutputKind.FINAL_ONLY
         )
         self._engine.add_request(key, {"prompt_token_ids": list(ids)}, params, priority=priority)
 
