@@ -14,8 +14,7 @@ from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.learner import LearnerSpec
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel
-from rayalign.cluster.group import ActorGroup
-from rayalign.cluster.roles import Roles, start_preparer, start_roles
+from rayalign.cluster.roles import start_preparer, start_roles
 from rayalign.config import TrainStage
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.order import PromptOrder
@@ -60,7 +59,10 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
     pool = await context.engines(model)
     context.weights_changed()
     with context.starting(f"the roles of {name}"):
-        roles, preparer = await _start(context, stage, algorithm)
+        preparer, roles = await asyncio.gather(
+            start_preparer(stage.algorithm, job.cluster, context.events),
+            start_roles(_specs(context, stage, algorithm), stage.roles, job.cluster, context.events),
+        )
     with ExitStack() as closing:
         closing.callback(preparer.kill)
         closing.callback(roles.stop)
@@ -94,16 +96,6 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
             events=context.events,
         )
         yield parts, renderer
-
-
-async def _start(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]) -> tuple[Roles, ActorGroup]:
-    cluster = context.job.cluster
-    specs = _specs(context, stage, algorithm)
-    preparer, roles = await asyncio.gather(
-        start_preparer(stage.algorithm, cluster, context.events),
-        start_roles(specs, stage.roles, cluster, context.events),
-    )
-    return roles, preparer
 
 
 def _specs(
