@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from rayalign.annotator.database import RESERVATIONS, SPEND, Database
+from rayalign.annotator.database import RESERVATIONS, SPEND, Database, insisting
 from rayalign.annotator.verdicts import Bill, Usage
 from rayalign.config.annotators import BudgetConfig
 from rayalign.errors import RayalignError
@@ -21,8 +21,28 @@ _NANO = 1_000_000_000
 """money is counted in whole nanodollars, so that sums are exact"""
 _POLL = (0.005, 0.25)
 """seconds between two looks at whether requests in flight have been settled, at first and at most"""
+_SPENT = ("prompt_tokens", "completion_tokens", "nanodollars", "seconds")
 _TOLD: tuple[Callable[[int], str], ...] = ("{} tokens".format, lambda nano: f"${nano / _NANO:.6g}")
 """how people read tokens and nanodollars"""
+_COUNTED = sa.union_all(
+    sa.select(
+        (SPEND.c.client == sa.bindparam("client")).label("own"),
+        sa.false().label("live"),
+        (SPEND.c.prompt_tokens + SPEND.c.completion_tokens).label("tokens"),
+        SPEND.c.nanodollars,
+    ),
+    sa.select(
+        RESERVATIONS.c.client == sa.bindparam("client"),
+        RESERVATIONS.c.until >= sa.bindparam("now"),
+        RESERVATIONS.c.tokens,
+        RESERVATIONS.c.nanodollars,
+    ),
+).subquery()
+_SUMS = sa.select(
+    _COUNTED.c.own, _COUNTED.c.live, sa.func.sum(_COUNTED.c.tokens), sa.func.sum(_COUNTED.c.nanodollars)
+).group_by(_COUNTED.c.own, _COUNTED.c.live)
+"""what is spent and held back, apart for the client `client` and for what is in flight at `now`"""
+_RELEASED = RESERVATIONS.delete().where(RESERVATIONS.c.id == sa.bindparam("held"))
 
 
 class BudgetError(RayalignError):
@@ -77,6 +97,11 @@ class Budget:
         self._database = Database(url)
         self._limits = limits
         self._clock = clock
+        insert = self._database.insert(SPEND)
+        sums = {n: SPEND.c[n] + insert.excluded[n] for n in _SPENT}
+        self._add = insert.on_conflict_do_update(index_elements=[SPEND.c.judge, SPEND.c.client], set_=sums)
+        self._short: set[str] = set()
+        """clients whose last request has to wait"""
 
     async def hold(self, judge: str, client: str, most: Usage, wait: float, lease: float) -> Reservation:
         """`reserve`, once requests in flight have left enough of what they held back, within `wait` seconds.
@@ -109,32 +134,40 @@ class Budget:
             return reservation
         asked = _Amount(most.prompt_tokens + most.completion_tokens, round(most.price * _NANO))
         now = self._clock()
-        with self._database.writing() as connection:
-            self._check(connection, client, asked, now)
-            connection.execute(
-                RESERVATIONS.insert().values(id=reservation.id, client=client, until=now + lease, **asked._asdict())
-            )
+        try:
+            if client in self._short:  # it looks again and again, and those who settle need the lock
+                with self._database.reading() as connection:
+                    self._check(connection, client, asked, now)
+            with self._database.writing() as connection:
+                self._check(connection, client, asked, now)
+                row = {"id": reservation.id, "client": client, "until": now + lease, **asked._asdict()}
+                connection.execute(RESERVATIONS.insert(), row)
+        except BusyError:
+            self._short.add(client)
+            raise
+        self._short.discard(client)
         return reservation
 
     def settle(self, reservation: Reservation, actual: Usage) -> None:
         """Count what the request cost, in the place of what was held back; also after the lease ended.
 
-        A reservation is settled once.
+        A reservation is settled once; where there are limits, again changes nothing.
         """
         row = {
+            "judge": reservation.judge,
+            "client": reservation.client,
             "prompt_tokens": actual.prompt_tokens,
             "completion_tokens": actual.completion_tokens,
             "nanodollars": round(actual.price * _NANO),
             "seconds": actual.seconds,
         }
-        insert = self._database.insert(SPEND)
-        added = insert.on_conflict_do_update(
-            index_elements=[SPEND.c.judge, SPEND.c.client], set_={n: SPEND.c[n] + insert.excluded[n] for n in row}
-        )
+        unlimited = self._limits == BudgetConfig()
+        if unlimited and actual == Usage():
+            return
         with self._database.writing() as connection:
-            if actual != Usage():
-                connection.execute(added, {"judge": reservation.judge, "client": reservation.client, **row})
-            connection.execute(RESERVATIONS.delete().where(RESERVATIONS.c.id == reservation.id))
+            held = unlimited or connection.execute(_RELEASED, {"held": reservation.id}).rowcount
+            if held and actual != Usage():
+                connection.execute(self._add, row)
 
     def left(self, client: str) -> Left:
         """Of the budget, or of the client's own where that has less."""
@@ -142,8 +175,8 @@ class Budget:
         if limits == BudgetConfig():
             return Left(None, None)
         with self._database.reading() as connection:
-            now = self._clock()  # what is in flight may cost less than is held back
-            (whole, _), (own, _) = _spent(connection, None, now), _spent(connection, client, now)
+            # what is in flight may cost less than is held back
+            (whole, _), (own, _) = _spent(connection, client, self._clock())
         tokens = [(limits.tokens, whole.tokens), (limits.per_client_tokens, own.tokens)]
         money = [(limits.dollars, whole.nanodollars), (limits.per_client_dollars, own.nanodollars)]
         return Left(
@@ -163,15 +196,12 @@ class Budget:
     def _check(self, connection: sa.Connection, client: str, asked: _Amount, now: float) -> None:
         limits = self._limits
         busy: BusyError | None = None
-        for whose, tokens, dollars in (
-            (None, limits.tokens, limits.dollars),
-            (client, limits.per_client_tokens, limits.per_client_dollars),
+        whole, own = _spent(connection, client, now)
+        for name, tokens, dollars, (spent, flying) in (
+            ("the budget", limits.tokens, limits.dollars, whole),
+            (f"the budget of client {client}", limits.per_client_tokens, limits.per_client_dollars, own),
         ):
-            if tokens is None and dollars is None:
-                continue
-            spent, flying = _spent(connection, whose, now)
             limit = (tokens, None if dollars is None else round(dollars * _NANO))
-            name = "the budget" if whose is None else f"the budget of client {whose}"
             for most, gone, held, needed, told in zip(limit, spent, flying, asked, _TOLD, strict=True):
                 if most is None or gone + held + needed <= most:
                     continue
@@ -190,41 +220,42 @@ class Account:
 
     def __init__(self, budget: Budget, judge: str, client: str) -> None:
         self._budget, self._judge, self._client = budget, judge, client
-        self.refused: BudgetError | None = None
-        """the last refusal"""
+        self.refused: RayalignError | None = None
+        """why the last request could not be sent, or not be settled; not where it is to wait for others in flight"""
 
     @asynccontextmanager
     async def paying(self, most: Usage, wait: float, lease: float) -> AsyncIterator[Bill]:
         """As `Paying`."""
         try:
             reservation = await self._budget.hold(self._judge, self._client, most, wait, lease)
-        except BudgetError as error:
+        except BusyError:
+            raise
+        except RayalignError as error:
             self.refused = error
             raise
         bill = Bill()
         try:
             yield bill
         finally:
-            self._budget.settle(reservation, bill.cost)
+            try:
+                await insisting(lambda: self._budget.settle(reservation, bill.cost))
+            except RayalignError as error:  # what was paid for is worth keeping all the same
+                self.refused = error
 
 
-def _spent(connection: sa.Connection, client: str | None, now: float) -> tuple[_Amount, _Amount]:
-    """Spent, with what the dead held back, and held back in flight; by one client or by all."""
-    tokens = SPEND.c.prompt_tokens + SPEND.c.completion_tokens
-    live = RESERVATIONS.c.until >= now
+def _spent(connection: sa.Connection, client: str, now: float) -> list[tuple[_Amount, _Amount]]:
+    """Spent, with what the dead held back, and held back in flight; by all, and by one client."""
+    rows = connection.execute(_SUMS, {"client": client, "now": now}).all()
 
-    def total(table: sa.Table, tokens: sa.ColumnElement[int], *which: sa.ColumnElement[bool]) -> _Amount:
-        mine = () if client is None else (table.c.client == client,)
-        query = sa.select(sa.func.sum(tokens), sa.func.sum(table.c.nanodollars)).where(*which, *mine)
-        return _Amount(*(int(value or 0) for value in connection.execute(query).one()))
+    def total(live: bool, *, alone: bool) -> _Amount:
+        mine = [row for row in rows if bool(row.live) == live and (row.own or not alone)]
+        return _Amount(sum(int(row[2]) for row in mine), sum(int(row[3]) for row in mine))
 
-    settled, dead = total(SPEND, tokens), total(RESERVATIONS, RESERVATIONS.c.tokens, ~live)
-    gone = _Amount(settled.tokens + dead.tokens, settled.nanodollars + dead.nanodollars)
-    return gone, total(RESERVATIONS, RESERVATIONS.c.tokens, live)
+    return [(total(False, alone=alone), total(True, alone=alone)) for alone in (False, True)]
 
 
 def _by(connection: sa.Connection, column: sa.Column[str]) -> dict[str, Usage]:
-    sums = [sa.func.sum(SPEND.c[n]) for n in ("prompt_tokens", "completion_tokens", "nanodollars", "seconds")]
+    sums = [sa.func.sum(SPEND.c[n]) for n in _SPENT]
     rows = connection.execute(sa.select(column, *sums).group_by(column))
     return {
         name: Usage(int(prompt), int(done), int(money) / _NANO, seconds) for name, prompt, done, money, seconds in rows

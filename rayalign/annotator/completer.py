@@ -16,7 +16,7 @@ _TURN = 8
 """tokens around a turn"""
 _PROMPTED = ("tools", "functions", "response_format")
 """arguments that become part of the prompt"""
-
+_LIMITS = ("max_tokens", "max_completion_tokens")
 
 _NOTHING = Usage()
 
@@ -66,6 +66,12 @@ class Completer(Protocol):
         """
 
 
+def limited(arguments: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
+    """The arguments with a limit to the answer: where they have none, or null, that of the config."""
+    given = {name: value for name, value in arguments.items() if value is not None or name not in _LIMITS}
+    return given if "max_completion_tokens" in given else {"max_tokens": max_tokens, **given}
+
+
 def bound(
     prompt: str | Sequence[ChatMessage], arguments: Mapping[str, Any], bytes_per_token: int = 1
 ) -> tuple[int, int]:
@@ -74,4 +80,5 @@ def bound(
     sizes = [sum(len(text.encode("utf-8", "replace")) + _TURN for text in texts)]
     sizes += [len(json.dumps(arguments[key]).encode()) for key in _PROMPTED if arguments.get(key)]
     longest = int(arguments.get("max_completion_tokens") or arguments["max_tokens"])
-    return sum(-(-size // bytes_per_token) for size in sizes), longest * int(arguments.get("n") or 1)
+    answers = max(int(arguments.get(name) or 1) for name in ("n", "best_of"))
+    return sum(-(-size // bytes_per_token) for size in sizes), longest * answers

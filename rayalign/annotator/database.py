@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,15 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from rayalign.errors import InputError, RayalignError
 
+logger = logging.getLogger(__name__)
+
 SCHEMA = 1
 _WAIT = 30.0
 """seconds for another process to let go of the file, and for a connection"""
 _ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7206017)"}
 """takes the lock on writing until the end of the transaction"""
+_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""seconds between two attempts to write what was paid for"""
 _tables = sa.MetaData()
 SCHEMA_TABLE = sa.Table("rayalign_schema", _tables, sa.Column("version", sa.Integer, primary_key=True))
 VERDICTS = sa.Table(
@@ -132,6 +138,21 @@ class Database:
                 f"annotator cache {self._shown} has schema {found}, and this version of rayalign keeps {SCHEMA}; "
                 "name another database in `cache`"
             )
+
+
+async def insisting(write: Callable[[], None]) -> None:
+    """Write what must not be lost; again, for some seconds, where the database is away.
+
+    Raises:
+        RayalignError: as the last attempt.
+    """
+    for pause in _PAUSES:
+        try:
+            return write()
+        except RayalignError as error:
+            logger.warning("to be written again in %g s: %s", pause, error)
+        await asyncio.sleep(pause)
+    write()
 
 
 def _parsed(url: str) -> sa.URL:

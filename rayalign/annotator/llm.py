@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rayalign.annotator.completer import ChatMessage, Completer, Completion, UpstreamError, bound
+from rayalign.annotator.completer import ChatMessage, Completer, Completion, UpstreamError, bound, limited
 from rayalign.annotator.drawing import PADDING, batches
 from rayalign.annotator.parsers import Parser, unfenced_json
 from rayalign.annotator.prompts import Template, instruction_of, load_template
@@ -52,8 +52,7 @@ class LLMJudge:
         candidates: dict[str, Any] = {}
         if config.reads == "logprobs":
             candidates = {"logprobs": 5} if self._legacy else {"logprobs": True, "top_logprobs": 5}
-        limits = {} if "max_completion_tokens" in config.arguments else {"max_tokens": config.max_tokens}
-        given: dict[str, Any] = {**limits, "temperature": config.temperature, **candidates, **config.arguments}
+        given = limited({"temperature": config.temperature, **candidates, **config.arguments}, config.max_tokens)
         self._arguments = given
         self.seeded = given["temperature"] != 0 and given.get("seed") is None
         """whether another seed of the request draws another answer"""
@@ -78,7 +77,13 @@ class LLMJudge:
         """
         groups = batches(len(pairs), self.batch, seed)
         asked = ([None if i is None else pairs[i] for i in g] for g in groups)
-        answers = await asyncio.gather(*(self._ask(group, seed, paying) for group in asked))
+        # All to their end, also beside one that fails: until then nobody else may ask about these pairs.
+        ended = await asyncio.gather(*(self._ask(group, seed, paying) for group in asked), return_exceptions=True)
+        answers: list[list[Verdict]] = []
+        for answer in ended:
+            if isinstance(answer, BaseException):
+                raise answer
+            answers.append(answer)
         found = {
             i: v for group, verdicts in zip(groups, answers, strict=True) for i, v in zip(group, verdicts, strict=True)
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from rayalign.annotator import drawing
 from rayalign.annotator.api import POOL, Annotation, AnnotatorInfo, PairItem, PreferenceRequest
 from rayalign.annotator.budget import Account, Budget, Left
+from rayalign.annotator.database import insisting
 from rayalign.annotator.member import Member
 from rayalign.annotator.store import VerdictStore
 from rayalign.annotator.store import key as verdict_key
@@ -27,7 +29,7 @@ logger = logging.getLogger(__name__)
 _LEASE = 10.0
 """seconds for which the pairs of a killed process stay out of others' reach"""
 _AT_ONCE = 64
-"""paid chunks in progress for one annotator; its endpoint has a limit of its own"""
+"""paid chunks in progress of one client at one annotator; its endpoint has a limit of its own"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Pool:
         self._budget = budget
         self._chunk = chunk
         self._timeout = timeout
-        self._slots = {name: asyncio.Semaphore(_AT_ONCE) for name in self._members}
+        self._slots: defaultdict[tuple[str, str], asyncio.Semaphore]
+        self._slots = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
         self._paying: set[asyncio.Task[dict[str, Verdict]]] = set()
 
     @property
@@ -184,17 +187,18 @@ class Pool:
         if missing and member.estimate is None:
             found.update(await self._judged(member, missing, seed, client))
         elif missing:
+            slots = self._slots[member.name, client]
             async with asyncio.timeout(self._timeout):
-                await self._slots[member.name].acquire()
+                await slots.acquire()
             # What has been sent will be paid for: it is brought to its end and kept even if the asker has gone.
             paying = asyncio.create_task(self._paid(member, missing, seed, client))
             self._paying.add(paying)
-            paying.add_done_callback(lambda task: self._ended(member, task))
+            paying.add_done_callback(lambda task: self._ended(slots, task))
             found.update(await asyncio.shield(paying))
         return [_annotation(member.name, row, found, known) for row in rows]
 
-    def _ended(self, member: Member, task: asyncio.Task[dict[str, Verdict]]) -> None:
-        self._slots[member.name].release()
+    def _ended(self, slots: asyncio.Semaphore, task: asyncio.Task[dict[str, Verdict]]) -> None:
+        slots.release()
         self._paying.discard(task)
         if not task.cancelled():
             task.exception()  # told to the asker, who may have gone
@@ -203,7 +207,8 @@ class Pool:
         account = Account(self._budget, member.name, client)
         verdicts = await member.judge.judge(list(missing.values()), seed=seed, paying=account.paying)
         found = dict(zip(missing, verdicts, strict=True))
-        self._store.put_many({key: v for key, v in found.items() if v.preference is not None})
+        given = {key: v for key, v in found.items() if v.preference is not None}
+        await insisting(lambda: self._store.put_many(given))
         if account.refused is not None:
             raise account.refused  # only now: what was paid for beside it is kept
         return found

@@ -10,28 +10,35 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from rayalign.annotator.breaker import Breaker
-from rayalign.annotator.budget import BudgetError
-from rayalign.annotator.completer import ChatMessage, Completion, UpstreamError, bound
+from rayalign.annotator.budget import BusyError
+from rayalign.annotator.completer import ChatMessage, Completion, UpstreamError, bound, limited
+from rayalign.annotator.replies import plain, retry_after, text_of
 from rayalign.annotator.verdicts import Bill, Paying, Usage
 from rayalign.config.annotators import LLMJudgeConfig
-from rayalign.errors import InputError
+from rayalign.errors import InputError, RayalignError
 
 if TYPE_CHECKING:
     import openai
 
 _BACKOFF = (0.25, 20.0)
 """seconds that the first retry waits at most, and any"""
+_BUSY = (0.01, 1.0)
+"""seconds, at first and at most, until it is tried again whether requests in flight have left enough of the budget"""
 _IN_PROGRESS = 4
 """calls begun for each slot: those between two attempts give theirs to others"""
 _GAP = 0.001
 """seconds between two sends: what is sent together is answered together, and then waits for this process in a queue"""
-_UNSENT = ("ConnectError", "ConnectTimeout")
+_CONNECT = 10.0
+"""seconds to connect, at most"""
+_UNSENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 """errors before a request was sent, by name: which HTTP client raises them is openai's affair"""
+_UNSURE = frozenset({408, 504, *range(520, 530)})
+"""statuses of gateways: what stands behind them may have answered, and sent its bill"""
 Messages = str | Sequence[ChatMessage]
 
 
@@ -52,8 +59,10 @@ class _Call:
     body: dict[str, Any]
     most: Usage
     """of one attempt"""
-    deadline: float
     paying: Paying
+    started: float
+    deadline: float
+    attempts: int = 0
     bills: list[Bill] = field(default_factory=list)
 
     @property
@@ -66,7 +75,8 @@ class OpenAIUpstream:
 
     429, 5xx, time-outs, lost connections, replies that cannot be read and empty ones are retried with exponential
     backoff and full jitter (Brooker, "Exponential Backoff And Jitter", 2015), no sooner than Retry-After says. Other
-    4xx fail at once. A refusal costs nothing; what was sent and got no readable answer counts as all that it can cost.
+    4xx fail at once. A refusal costs nothing; what was sent and got no readable answer, or a gateway's word that none
+    came in time (408, 504, 520 to 529), counts as all that it can cost.
     Every attempt at one request carries the same `Idempotency-Key`, the hash of the request, so that an endpoint that
     knows the header bills it once; equal requests that are to give different samples need a different argument, such as
     `seed`.
@@ -116,31 +126,21 @@ class OpenAIUpstream:
         Raises:
             UpstreamError: refused, in trouble at the deadline or after the last retry, or without budget for another.
         """
-        path, body = self._request(prompt, arguments)
-        async with self._begun:
-            started = self._clock()
-            most = self._usage(*bound(prompt, body))
-            call = _Call(path, body, most, started + self._config.deadline, paying)
-            for attempt in range(self._config.retries + 1):
+        call: _Call | None = None
+        longest = _BUSY[0]
+        while True:
+            async with self._begun:
+                call = call or self._call(prompt, arguments, paying)
                 try:
-                    choice = await self._attempt(call)
-                    return Completion(_text(choice), choice, replace(call.cost, seconds=self._clock() - started))
-                except BudgetError as error:
-                    raise UpstreamError(str(error), call.cost) from None
-                except _Trouble as trouble:
-                    last = trouble
-                if last.final:
-                    raise UpstreamError(str(last), call.cost)
-                longest = min(_BACKOFF[1], _BACKOFF[0] * 2.0**attempt)
-                pause = max(last.retry_after, self._jitter() * longest)
-                if attempt == self._config.retries or self._clock() + pause >= call.deadline:
-                    break
-                await self._sleep(pause)
-        raise UpstreamError(
-            f"{self._name} gave no answer in {attempt + 1} attempts and {self._clock() - started:.0f} s; "
-            f"the last one: {last}",
-            call.cost,
-        )
+                    choice = await self._tried(call)
+                    return Completion(text_of(choice), choice, replace(call.cost, seconds=self._clock() - call.started))
+                except RayalignError as caught:
+                    busy, error = isinstance(caught, BusyError), UpstreamError(str(caught), call.cost)
+            # Who waits for the budget of one client keeps nothing from the others.
+            pause, longest = self._jitter() * longest, min(2 * longest, _BUSY[1])
+            if not busy or self._clock() + pause >= call.deadline:
+                raise error
+            await self._sleep(pause)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -150,43 +150,63 @@ class OpenAIUpstream:
     def _name(self) -> str:
         return f"{self._config.model} at {self._client.base_url.host}"
 
-    def _request(self, messages: Messages, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        limit = {} if "max_completion_tokens" in arguments else {"max_tokens": self._config.max_tokens}
-        given = {**limit, **arguments, "model": self._config.model}
+    def _call(self, prompt: Messages, arguments: Mapping[str, Any], paying: Paying) -> _Call:
+        given = {**limited(arguments, self._config.max_tokens), "model": self._config.model}
         body = {name: value for name, value in given.items() if value is not None}
-        if isinstance(messages, str):
-            return "/completions", {**body, "prompt": messages}
-        return "/chat/completions", {**body, "messages": [dict(turn) for turn in messages]}
+        most, started = self._usage(*bound(prompt, body)), self._clock()
+        if isinstance(prompt, str):
+            path, body["prompt"] = "/completions", prompt
+        else:
+            path, body["messages"] = "/chat/completions", [dict(turn) for turn in prompt]
+        return _Call(path, body, most, paying, started, started + self._config.deadline)
+
+    async def _tried(self, call: _Call) -> Mapping[str, Any]:
+        """The choice, after as many attempts as it takes."""
+        while True:
+            try:
+                return await self._attempt(call)
+            except _Trouble as trouble:
+                last = trouble
+            if last.final:
+                raise UpstreamError(str(last))
+            pause = max(last.retry_after, self._jitter() * min(_BACKOFF[1], _BACKOFF[0] * 2.0**call.attempts))
+            call.attempts += 1
+            if call.attempts > self._config.retries or self._clock() + pause >= call.deadline:
+                raise UpstreamError(
+                    f"{self._name} gave no answer in {call.attempts} attempts and "
+                    f"{self._clock() - call.started:.0f} s; the last one: {last}"
+                )
+            await self._sleep(pause)
 
     async def _attempt(self, call: _Call) -> Mapping[str, Any]:
-        """The choice of one request in a slot; for the breaker what is final is a sign of life."""
-        async with self._slots:
+        """The choice of one request in a slot, settled after it; for the breaker what is final is a sign of life."""
+        async with AsyncExitStack() as account, self._slots:
             probe = await self._breaker.admit(call.deadline)
             good: bool | None = None
-            retry_after = 0.0
+            wait = 0.0
             try:
+                bill = await account.enter_async_context(call.paying(call.most, 0.0, self._config.timeout))
+                call.bills.append(bill)
                 await self._spread()
-                choice = await self._paid(call)
+                choice = await self._paid(call, bill)
                 good = True
                 return choice
             except TimeoutError:
                 raise _Trouble("the endpoint is down, and no attempt could be made in time") from None
             except _Trouble as trouble:
-                good, retry_after = trouble.final, trouble.retry_after
+                good, wait = trouble.final, trouble.retry_after
                 raise
             finally:
-                self._breaker.note(probe, good, retry_after)
+                self._breaker.note(probe, good, wait)
 
-    async def _paid(self, call: _Call) -> Mapping[str, Any]:
-        async with call.paying(call.most, call.deadline - self._clock(), self._config.timeout) as bill:
-            call.bills.append(bill)
-            sent = self._clock()
-            if (left := call.deadline - sent) <= 0:
-                raise TimeoutError
-            bill.cost = call.most  # from here on it may be billed, whatever comes back
-            choice = self._read(await self._send(call, min(self._config.timeout, left), bill), call.most, bill)
-            bill.cost = replace(bill.cost, seconds=self._clock() - sent)
-            return choice
+    async def _paid(self, call: _Call, bill: Bill) -> Mapping[str, Any]:
+        sent = self._clock()
+        if (left := call.deadline - sent) <= 0:
+            raise TimeoutError
+        bill.cost = call.most  # from here on it may be billed, whatever comes back
+        choice = self._read(await self._send(call, min(self._config.timeout, left), bill), call.most, bill)
+        bill.cost = replace(bill.cost, seconds=self._clock() - sent)
+        return choice
 
     async def _spread(self) -> None:
         now = self._clock()
@@ -199,16 +219,19 @@ class OpenAIUpstream:
 
         content = json.dumps(call.body, sort_keys=True).encode()
         whole = hashlib.sha256(f"{self._client.base_url} {call.path} ".encode() + content)
-        headers = {"Idempotency-Key": whole.hexdigest()}
+        connect = min(_CONNECT, seconds / 2)  # before the time of the whole, so that it is known not to be sent
+        limits = openai.Timeout(seconds, connect=connect, pool=connect)
+        options: openai.RequestOptions = {"timeout": limits, "headers": {"Idempotency-Key": whole.hexdigest()}}
         try:
             async with asyncio.timeout(seconds):
-                return await self._client.post(call.path, cast_to=str, content=content, options={"headers": headers})
+                return await self._client.post(call.path, cast_to=str, content=content, options=options)
         except (TimeoutError, openai.APITimeoutError) as error:
             told, cause = f"no reply within {seconds:.3g} s", error.__cause__
         except openai.APIConnectionError as error:
-            told, cause = f"the connection failed ({_plain(str(error.__cause__ or error), self._key)})", error.__cause__
+            told, cause = f"the connection failed ({plain(str(error.__cause__ or error), self._key)})", error.__cause__
         except openai.APIStatusError as error:
-            bill.cost = Usage()
+            if error.status_code not in _UNSURE:
+                bill.cost = Usage()
             raise self._status(error) from None
         if type(cause).__name__ in _UNSENT:
             bill.cost = Usage()
@@ -219,24 +242,13 @@ class OpenAIUpstream:
         status = error.status_code
         spent = error.code == "insufficient_quota"
         if (status in (408, 429) and not spent) or status >= 500:
-            pause = self._retry_after(error.response.headers.get("retry-after"))
+            pause = retry_after(error.response.headers.get("retry-after"), self._wall())
             return _Trouble(f"status {status}" + (f", to be asked again in {pause:.0f} s" if pause else ""), pause)
         if status in (401, 403):
             told = f"the key in {self._config.key_variable} (status {status})"
         else:
-            told = f"the request (status {status}): {_plain(error.message, self._key)}"
+            told = f"the request (status {status}): {plain(error.message, self._key)}"
         return _Trouble(f"{self._name} refused {told}", final=True)
-
-    def _retry_after(self, header: str | None) -> float:
-        """Seconds from now; 0 where the header is missing or makes no sense (RFC 9110, 10.2.3)."""
-        if not header:
-            return 0.0
-        try:
-            if header.strip().replace(".", "", 1).isdigit():
-                return float(header)
-            return max(0.0, parsedate_to_datetime(header).timestamp() - self._wall())
-        except ValueError:
-            return 0.0
 
     def _read(self, text: str, most: Usage, bill: Bill) -> Mapping[str, Any]:
         """The choice, if it can be read and is not empty; what the reply says it cost goes on the bill first."""
@@ -249,7 +261,7 @@ class OpenAIUpstream:
                 answer if isinstance(answer, int) else most.completion_tokens,
             )
             choice = dict(reply["choices"][0])
-            said = _text(choice)
+            said = text_of(choice)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise _Trouble("a reply that cannot be read") from None
         reason = choice.get("finish_reason")
@@ -282,18 +294,3 @@ def _client(config: LLMJudgeConfig, key: str, url: str) -> openai.AsyncOpenAI:
     if not url.startswith(("http://", "https://")):
         raise InputError(f"judge {config.model}: base_url {url!r} is no address; give one such as http://host:8000/v1")
     return openai.AsyncOpenAI(api_key=key, base_url=url, timeout=config.timeout, max_retries=0)
-
-
-def _text(choice: Mapping[str, Any]) -> str:
-    """What was said, of a chat or a legacy choice; where a tool was called, that call's arguments."""
-    said = choice["text"] if "text" in choice else choice["message"].get("content")
-    if not said and (calls := (choice.get("message") or {}).get("tool_calls")):
-        said = calls[0]["function"]["arguments"]
-    if said is not None and not isinstance(said, str):
-        raise TypeError("the answer is no text")
-    return said or ""
-
-
-def _plain(text: str, key: str) -> str:
-    """The start of a message of others, on one line, without the key."""
-    return " ".join(text.replace(key, "***").split())[:300]

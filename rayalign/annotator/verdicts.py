@@ -42,7 +42,8 @@ class Bill:
 
 Paying = Callable[[Usage, float, float], AbstractAsyncContextManager[Bill]]
 """Entered before a request is sent, with the most that it can cost, the seconds for which others in flight may be
-waited for, and those that it may take; settled by the bill at its end. BudgetError on entry: it must not be sent."""
+waited for, and those that it may take; settled by the bill at its end. RayalignError on entry: it must not be sent,
+with BusyError of the budget not yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,10 @@ from contextlib import suppress
 import pytest
 
 from rayalign.annotator.budget import Account, Budget, BudgetError, BusyError
+from rayalign.annotator.database import Database
 from rayalign.annotator.verdicts import Usage
 from rayalign.config.annotators import BudgetConfig
+from rayalign.errors import RayalignError
 
 CALL = Usage(70, 30, 0.01)
 SPENDER = """
@@ -128,6 +130,33 @@ def test_an_account_settles_the_bill_whatever_happens(url: str) -> None:
     with pytest.raises(BudgetError) as refused:
         asyncio.run(ask(Usage(), None))
     assert account.refused is refused.value
+
+
+def test_what_was_paid_is_settled_once_though_the_database_is_away_for_a_moment(url: str) -> None:
+    budget, database = Budget(url, BudgetConfig(tokens=150)), Database(url)
+    account = Account(budget, "x", "ann")
+
+    def rename(before: str, after: str) -> None:
+        with database.writing() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {before} RENAME TO {after}")
+
+    async def ask() -> None:
+        async with account.paying(CALL, 0.0, 60.0) as bill:
+            bill.cost = CALL
+            rename("spend", "away")
+            asyncio.get_running_loop().call_later(0.05, rename, "away", "spend")
+        assert account.refused is None
+        rename("reservation", "away")
+        with pytest.raises(RayalignError, match="annotator cache"):
+            await account.paying(Usage(1), 0.0, 60.0).__aenter__()
+        assert account.refused is not None, "told once what was paid for beside it is kept"
+        rename("away", "reservation")
+
+    asyncio.run(ask())
+    held = budget.reserve("x", "ann", Usage(50))
+    for _ in range(2):  # the first answer of the database may have been lost
+        budget.settle(held, Usage(10))
+    assert budget.totals().judges["x"].prompt_tokens == 80
 
 
 def test_threads_never_pass_the_limit(url: str) -> None:

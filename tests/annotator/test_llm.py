@@ -71,6 +71,25 @@ def test_a_pair_is_asked_and_read() -> None:
     assert prompt[1]["content"].index("first 0") < prompt[1]["content"].index("second 0")
 
 
+def test_a_defect_in_one_request_leaves_no_other_behind() -> None:
+    ended = []
+
+    class Broken(FakeModel):
+        async def complete(self, prompt: Any, arguments: Mapping[str, Any], paying: Paying) -> Completion:
+            if "question 0" in prompt[-1]["content"]:
+                raise ZeroDivisionError
+            await asyncio.sleep(0.02)
+            ended.append(prompt)
+            return Completion("Output (a)")
+
+    async def judge() -> None:
+        with pytest.raises(ZeroDivisionError):
+            await LLMJudge(llm(), Broken(Completion)).judge(pairs(3), seed=0, paying=Ledger().paying)
+        assert len(ended) == 2
+
+    asyncio.run(judge())
+
+
 def test_a_legacy_endpoint_gets_one_text(tmp_path) -> None:
     (tmp_path / "own.txt").write_text("{instruction}: {output_1} or {output_2}?\nBest output:\n", encoding="utf-8")
     model = FakeModel(lambda text: Completion("Output (a)"))
@@ -213,6 +232,8 @@ def test_an_estimate_counts_prompts_and_full_answers(tmp_path) -> None:
     usage = LLMJudge(config, FakeModel(lambda text: Completion(""))).estimate(pairs(3))
     # "first 0 second 0" has 16 bytes, and 8 more count for its turn
     assert (usage.prompt_tokens, usage.completion_tokens, usage.price) == (18, 30, 69.0)
+    null = llm(max_tokens=10, arguments={"max_tokens": None, "max_completion_tokens": None})
+    assert LLMJudge(null, FakeModel(Completion)).estimate(pairs(3)).completion_tokens == 30
 
 
 @pytest.mark.parametrize(

@@ -19,17 +19,20 @@ from rayalign.annotator.api import (
 )
 from rayalign.annotator.budget import Budget, BudgetError
 from rayalign.annotator.completer import Completion, UpstreamError
-from rayalign.annotator.connect import announce
+from rayalign.annotator.connect import LocalAnnotator, announce
+from rayalign.annotator.database import Database
 from rayalign.annotator.estimates import estimate
 from rayalign.annotator.llm import LLMJudge
 from rayalign.annotator.member import Member
 from rayalign.annotator.pool import Pool
 from rayalign.annotator.ranking import rank, score
 from rayalign.annotator.store import VerdictStore
+from rayalign.annotator.upstream import OpenAIUpstream
 from rayalign.annotator.verdicts import Paying, Usage
 from rayalign.config import BudgetConfig, LLMJudgeConfig
 from rayalign.errors import InputError
 from tests.annotator.fakes import FakeJudge
+from tests.annotator.stub_upstream import Stub
 
 
 def pool_of(folder: Path, *members: Member, budget: BudgetConfig | None = None) -> Pool:
@@ -150,6 +153,24 @@ def test_a_caller_that_leaves_does_not_lose_what_is_being_paid_for(tmp_path: Pat
     assert found.cached and len(judge.asked) == 1
 
 
+def test_a_verdict_is_kept_though_the_database_is_away_for_a_moment(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, paid(FakeJudge(seconds=0.1, price=0.5)))
+    request = PreferenceRequest(annotator="judge", pairs=rows(1))
+
+    def rename(before: str, after: str) -> None:
+        with Database(f"sqlite:///{tmp_path / 'verdicts.db'}").writing() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {before} RENAME TO {after}")
+
+    async def ask() -> list[Annotation]:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.05, rename, "verdict", "away")
+        loop.call_later(0.15, rename, "away", "verdict")
+        return [a async for a in pool.annotate(request)]
+
+    assert asyncio.run(ask())[0].preference == 2.0
+    assert annotate(pool_of(tmp_path, paid(FakeJudge())), request)[0].cached
+
+
 def test_a_budget_stops_before_it_is_passed(tmp_path: Path) -> None:
     judge = FakeJudge(price=0.5)
     pool = pool_of(tmp_path, paid(judge), budget=BudgetConfig(dollars=2.0))
@@ -170,7 +191,7 @@ class CostlyModel:
 
     async def complete(self, prompt: object, arguments: object, paying: Paying) -> Completion:
         try:
-            async with paying(Usage(100), 0.0, 60.0) as bill:
+            async with paying(Usage(100), 5.0, 60.0) as bill:
                 bill.cost = Usage(100)
                 await asyncio.sleep(0)
                 self.sent += 1
@@ -183,11 +204,38 @@ def test_what_was_paid_beside_a_refused_request_is_kept(tmp_path: Path) -> None:
     model = CostlyModel()
     member = Member("m", "llm", LLMJudge(LLMJudgeConfig(kind="llm", model="m"), model), estimate=lambda _: Usage())
     request = PreferenceRequest(annotator="m", pairs=rows(1), both_orders=True)
-    with pytest.raises(BudgetError, match="0 tokens of 100 tokens left|hold back 100 tokens"):
+    with pytest.raises(BudgetError, match="0 tokens of 100 tokens left"):
         annotate(pool_of(tmp_path, member, budget=BudgetConfig(tokens=100)), request)
     assert model.sent == 1
     (found,) = annotate(pool_of(tmp_path, member, budget=BudgetConfig(tokens=200)), request)
     assert found.preference == 1.5 and model.sent == 2
+
+
+def test_a_client_whose_budget_is_held_back_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_KEY", "some-key")
+    limit = BudgetConfig(per_client_tokens=100_000)
+    budget = Budget(f"sqlite:///{tmp_path / 'verdicts.db'}", limit)
+    held = budget.reserve("m", "ann", Usage(100_000))
+
+    async def ask(pool: Pool, client: str, pairs: tuple[PairItem, ...]) -> list[float | None]:
+        request = PreferenceRequest(annotator="m", pairs=pairs)
+        return [a.preference async for a in pool.annotate(request, client)]
+
+    async def both(url: str) -> None:
+        config = LLMJudgeConfig(kind="llm", model="m", base_url=url, key_variable="STUB_KEY", concurrency=1)
+        judge = LLMJudge(config, OpenAIUpstream(config))
+        pool = pool_of(tmp_path, Member("m", "llm", judge, estimate=judge.estimate), budget=limit)
+        waiting = asyncio.create_task(ask(pool, "ann", rows(100)[1:]))
+        await asyncio.sleep(0.05)
+        assert await asyncio.wait_for(ask(pool, "bob", rows(1)), 5.0) == [2.0]
+        assert not waiting.done()
+        budget.settle(held, Usage())
+        assert await waiting == [2.0] * 99
+
+    with Stub() as stub:
+        asyncio.run(both(stub.url))
 
 
 def test_the_estimate_counts_what_the_cache_lacks(tmp_path: Path) -> None:
@@ -216,6 +264,17 @@ def test_the_estimate_leaves_out_label_noise_and_tells_what_is_left(tmp_path: Pa
     with pytest.raises(InputError, match=r"at least \$.* and the budget has \$1 left; nothing was sent"):
         announce(annotator, (), told.append)
     assert told == [str(annotator.found[0])]
+
+
+def test_the_estimate_of_a_job_counts_equal_pairs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB_KEY", "some-key")
+    file = tmp_path / "pool.yaml"
+    judge = "{kind: llm, model: m, key_variable: STUB_KEY}"
+    file.write_text(f"cache: sqlite:///{tmp_path / 'v.db'}\nannotators: {{m: {{judge: {judge}}}}}\n")
+    annotator = LocalAnnotator(file, "m")
+    found = annotator.estimate(rows(1) * 1025)
+    annotator.close()
+    assert (found.pairs, found.verdicts) == (1025, 1)
 
 
 class Known:

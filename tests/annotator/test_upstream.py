@@ -3,14 +3,18 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
-from collections.abc import Iterator
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from email.utils import formatdate
 from typing import Any
 
 import pytest
 
+from rayalign.annotator.budget import BusyError
 from rayalign.annotator.completer import Completion, UpstreamError, bound
 from rayalign.annotator.upstream import OpenAIUpstream
+from rayalign.annotator.verdicts import Bill, Usage
 from rayalign.config.annotators import LLMJudgeConfig
 from rayalign.errors import InputError
 from tests.annotator.fakes import Ledger
@@ -60,7 +64,10 @@ def configured(stub: Stub, **fields: Any) -> LLMJudgeConfig:
 
 
 def ask(
-    config: LLMJudgeConfig, prompts: list[Any], arguments: dict[str, Any] | None = None, ledger: Ledger | None = None
+    config: LLMJudgeConfig,
+    prompts: list[Any],
+    arguments: dict[str, Any] | None = None,
+    ledger: Ledger | Short | None = None,
 ) -> tuple[list[Completion | BaseException], Time]:
     """All prompts at once, over a clock that sleeping moves, at half of the jitter."""
     time, paying = Time(), (ledger or Ledger()).paying
@@ -132,8 +139,11 @@ def tokens(ledger: Ledger) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize(
     ("fault", "cost"),
-    [("empty", (14, 0)), ("broken", MOST), ("reset", MOST), ("cut", MOST), ("429", NONE), ("500", NONE)],
-)
+    [
+        ("empty", (14, 0)), ("broken", MOST), ("reset", MOST), ("cut", MOST), ("429", NONE), ("500", NONE),
+        ("408", MOST), ("504", MOST), ("520", MOST), ("529", MOST),
+    ],
+)  # fmt: skip
 def test_every_attempt_is_paid_for_unless_it_was_refused(fault: str, cost: tuple[int, int]) -> None:
     ledger = Ledger()
     with Stub(script=[fault]) as stub:
@@ -179,6 +189,47 @@ def test_an_endpoint_that_is_not_there_costs_nothing() -> None:
     answers, _ = ask(config, [PAIR], ledger=ledger)
     assert isinstance(answers[0], UpstreamError) and "the connection failed" in str(answers[0])
     assert tokens(ledger) == [NONE, NONE]
+
+
+def test_an_endpoint_that_lets_nobody_connect_costs_nothing() -> None:
+    ledger = Ledger()
+    with ExitStack() as held:
+        full = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # nobody accepts, and what does not fit into the queue is dropped
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
+        config = LLMJudgeConfig(
+            kind="llm", model="judge", base_url=url, key_variable="STUB_KEY", timeout=0.4, retries=0
+        )
+        answers, _ = ask(config, [PAIR], ledger=ledger)
+    assert isinstance(answers[0], UpstreamError) and "no reply" in str(answers[0])
+    assert tokens(ledger) == [NONE]
+
+
+class Short:
+    """Has no budget for the first so many requests until others have ended."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    @asynccontextmanager
+    async def paying(self, most: Usage, wait: float, lease: float) -> AsyncIterator[Bill]:
+        assert wait == 0.0, "it would be waited for in the slot"
+        if self.left:
+            self.left -= 1
+            raise BusyError("requests in flight hold it back")
+        yield Bill()
+
+
+def test_waiting_for_the_budget_is_no_attempt_and_ends_with_the_deadline() -> None:
+    with Stub() as stub:
+        assert good(ask(configured(stub, retries=0), [PAIR], ledger=Short(3))[0])
+        answers, time = ask(configured(stub, deadline=20.0), [PAIR], ledger=Short(1 << 30))
+        assert len(stub.keys) == 1
+    assert isinstance(answers[0], UpstreamError) and str(answers[0]) == "requests in flight hold it back"
+    assert 15.0 < time.now < 20.0 and max(time.slept) == 0.5
 
 
 def test_a_hanging_endpoint_is_given_up_after_the_timeout() -> None:
@@ -263,6 +314,7 @@ def test_the_most_that_a_request_can_cost_counts_bytes_and_further_arguments() -
     assert bound("ü" * 3, {"max_tokens": 10}) == (6 + 8, 10)
     assert bound(PAIR, {"max_tokens": 5, "max_completion_tokens": 50, "n": 2, "tools": ["x"]}) == (86 + 5, 100)
     assert bound("abcde", {"max_tokens": 10}, bytes_per_token=4) == (4, 10)
+    assert bound("abcde", {"max_tokens": 10, "n": 2, "best_of": 4}) == (13, 40)
 
 
 def test_the_address_is_that_of_the_environment_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +328,9 @@ def test_the_address_is_that_of_the_environment_where_none_is_given(monkeypatch:
 def test_an_argument_that_is_none_is_not_sent() -> None:
     with Stub() as stub:
         good(ask(configured(stub), [PAIR], {**ARGUMENTS, "seed": None})[0])
+        good(ask(configured(stub), [PAIR], {"max_tokens": None, "max_completion_tokens": None})[0])
     assert "seed" not in stub.bodies[0]
+    assert stub.bodies[1] == {"max_tokens": 100, "model": "judge", "messages": PAIR}
 
 
 def test_a_missing_key_or_a_wrong_address_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
