@@ -103,12 +103,23 @@ class AnnotatorClient:
 
     def estimate(self, rows: Iterable[PairItem], **options: Any) -> Estimate:
         """About what `annotate` with the same rows and options would cost now."""
-        total = Estimate()
-        for _, part in batches(rows, self._rows):
-            pairs = [row.model_dump(exclude_defaults=True, mode="json") for row in part]
-            body = {"annotator": self._annotator, "pairs": pairs, **options}
+        import json
+
+        total, count, seen = Estimate(), 0, set[int]()
+
+        def distinct() -> Iterator[dict[str, Any]]:
+            nonlocal count
+            for row in rows:
+                count += 1
+                pair = row.model_dump(exclude={"id"}, exclude_defaults=True, mode="json")
+                if (mark := hash(json.dumps(pair))) not in seen:
+                    seen.add(mark)
+                    yield pair
+
+        for _, part in batches(distinct(), self._rows):
+            body = {"annotator": self._annotator, "pairs": part, **options}
             total += Estimate(**self._ask("POST", "/v1/estimate", body))
-        return total
+        return total.model_copy(update={"pairs": count})
 
     def compare(self, pairs: Sequence[Pair], *, seed: int) -> list[float | None]:
         """As `Judge.compare`."""
@@ -159,8 +170,11 @@ def _body(status: int, content: bytes, url: str) -> dict[str, Any]:
         raise RayalignError(f"{url} answered {status} with what is not JSON; is it an annotator service?") from None
     if status < 400:
         return body
+    from rayalign.annotator.budget import BudgetError
+
     problem = body.get("error", {})
-    raise InputError(f"{url}: {problem.get('message', content[:200])} ({status} {problem.get('code', '')})")
+    told = f"{url}: {problem.get('message', content[:200])} ({status} {problem.get('code', '')})"
+    raise BudgetError(told) if status == 402 else InputError(told)
 
 
 def batches(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:

@@ -65,7 +65,9 @@ class LocalAnnotator:
 
     def estimate(self, rows: Iterable[PairItem], **options: Any) -> Estimate:
         """As `Annotator.estimate`."""
-        parts = (estimate(self._pool, self._request(part, **options)) for _, part in batches(rows, _ROWS))
+        seen: set[str] = set()
+        requests = (self._request(part, **options) for _, part in batches(rows, _ROWS))
+        parts = (estimate(self._pool, request, seen=seen) for request in requests)
         return sum(parts, Estimate())
 
     def close(self) -> None:

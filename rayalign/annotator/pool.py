@@ -137,11 +137,16 @@ class Pool:
             for task in work:
                 task.cancel()
 
-    def unpaid(self, request: PreferenceRequest) -> Iterator[tuple[Member, list[Pair]]]:
-        """What the request would have to pay for: the pairs that the cache lacks, by annotator."""
+    def unpaid(self, request: PreferenceRequest, seen: set[str]) -> Iterator[tuple[Member, list[Pair]]]:
+        """What the request would have to pay for: the pairs that the cache lacks, by annotator.
+
+        Args:
+            seen: keys of verdicts that are counted already; those of this request are added.
+        """
         for name, rows in self._plan(request).rows.items():
-            asks = {ask.key: ask.pair for row in rows for ask in row.asks}
             if self._members[name].estimate is not None:
+                asks = {ask.key: ask.pair for row in rows for ask in row.asks if ask.key not in seen}
+                seen.update(asks)
                 known = self._store.get_many(list(asks))
                 yield self._members[name], [pair for key, pair in asks.items() if key not in known]
 

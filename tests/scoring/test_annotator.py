@@ -11,6 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from rayalign.annotator.api import PairItem
+from rayalign.annotator.budget import BudgetError
+from rayalign.annotator.client import AnnotatorClient
 from rayalign.errors import InputError
 from rayalign.scoring.annotator import AnnotatorScorer
 from rayalign.types import Group, Message, Prompt, Score, Segment, Trajectory
@@ -37,6 +40,9 @@ class Service:
         said = self.script.pop(0) if self.script else 200
         if said == "slow":
             time.sleep(0.3)
+        if said == 200 and "pairs" in body:
+            count = len(body["pairs"])  # type: ignore[arg-type]
+            return 200, json.dumps({"pairs": count, "verdicts": count}).encode()
         if said in (200, "slow"):
             items: list[dict[str, str]] = body["items"]  # type: ignore[assignment]
             rows = [self._score(i, item["output"]) for i, item in enumerate(items)]
@@ -113,6 +119,18 @@ def test_scores_that_take_most_of_the_deadline_are_asked_for_once() -> None:
     with serving(["slow"]) as (address, service):
         assert AnnotatorScorer(address, 1.0).score([group("a", "one")]) == [(Score(1.0),)]
     assert len(service.asked) == 1
+
+
+def test_a_budget_that_is_spent_is_no_wrong_input() -> None:
+    with serving([402]) as (address, _), pytest.raises(BudgetError, match="402"):
+        AnnotatorScorer(address, 30.0).score([group("a", "one")])
+
+
+def test_an_estimate_counts_equal_rows_once_however_far_apart() -> None:
+    rows = [PairItem(id=str(i), instruction=f"q{i % 3}", output_1="a", output_2="b") for i in range(12)]
+    with serving() as (address, _):
+        found = AnnotatorClient(address.partition("#")[0], rows=4).estimate(rows)
+    assert (found.pairs, found.verdicts) == (12, 3)
 
 
 def test_a_request_that_the_service_refuses_ends_the_run_at_once() -> None:

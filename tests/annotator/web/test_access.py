@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.annotator.web.access import Access, Admission, Refused, digest, known_tokens
+from rayalign.annotator.budget import BudgetError, BusyError
+from rayalign.annotator.web.access import Access, Admission, Refused, digest, known_tokens, refused
 from rayalign.config import AccessConfig
 from rayalign.errors import InputError
 
@@ -103,3 +104,8 @@ def test_a_full_service_says_when_to_come_again() -> None:
     with admission.room(100), pytest.raises(Refused) as refused, admission.room(1):
         pass
     assert 9 <= int(refused.value.headers["Retry-After"]) <= 11
+
+
+def test_a_budget_held_back_by_others_can_be_asked_again_and_a_spent_one_not() -> None:
+    held, spent = refused(BusyError("later")), refused(BudgetError("never"))
+    assert (held.status, held.headers["Retry-After"], spent.status) == (429, "1", 402)
