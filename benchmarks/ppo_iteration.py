@@ -78,12 +78,12 @@ async def alone(context: RunContext, stage: TrainStage, parts: Parts, renderer: 
 
 async def measure(context: RunContext, stage: TrainStage) -> dict[str, Any]:
     """Iterations first, then the phases, in the same actors."""
-    async with open_parts(context, "bench", stage) as (parts, renderer):
+    async with open_parts(context, "ppo", stage) as (parts, renderer):
         resumption = recover(parts.journal, parts.checkpoints, scored=True, max_staleness=0, deterministic=False)
         trainer = OnlineTrainer(stage, context.job.tracking, parts, seed=context.job.seed, pad_id=renderer.pad_id)
         await trainer.train(resumption)
         phases = await alone(context, stage, parts, renderer)
-    lines = (context.stage_folder("bench") / "metrics.jsonl").read_text().splitlines()
+    lines = (context.stage_folder("ppo") / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line)["metrics"] for line in lines][WARM_UP:]
     totals = [row["phase/total"] for row in rows]
     tokens = [row["rollout/tokens"] for row in rows]
