@@ -8,11 +8,12 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from rayalign.annotator.database import RESERVATIONS, SPEND, Database, insisting
+from rayalign.annotator.database import RESERVATIONS, SPEND, Database
 from rayalign.annotator.verdicts import Bill, Usage
 from rayalign.config.annotators import BudgetConfig
 from rayalign.errors import RayalignError
@@ -85,19 +86,19 @@ class Budget:
     """The spend in the annotator's database, and its limits.
 
     A limit is never passed as long as every estimate is an upper bound. What a killed process held back may have been
-    billed: it counts as spent for good. Safe for many threads, processes and (PostgreSQL) machines.
+    billed: it counts as spent for good. Safe for many threads, processes and (PostgreSQL) machines. What is no
+    coroutine waits for the database: on an event loop it goes through `Database.aside`.
 
     Args:
-        url: the database, as `VerdictStore`'s.
         limits: None in all fields: spend is counted alone.
         clock: unix seconds.
     """
 
-    def __init__(self, url: str, limits: BudgetConfig, *, clock: Callable[[], float] = time.time) -> None:
-        self._database = Database(url)
+    def __init__(self, database: Database, limits: BudgetConfig, *, clock: Callable[[], float] = time.time) -> None:
+        self.database = database
         self._limits = limits
         self._clock = clock
-        insert = self._database.insert(SPEND)
+        insert = self.database.insert(SPEND)
         sums = {n: SPEND.c[n] + insert.excluded[n] for n in _SPENT}
         self._add = insert.on_conflict_do_update(index_elements=[SPEND.c.judge, SPEND.c.client], set_=sums)
         self._short: set[str] = set()
@@ -109,10 +110,13 @@ class Budget:
         Raises:
             BudgetError: as `reserve`.
         """
+        if self._limits == BudgetConfig():  # which is worth no hop to a thread
+            return self.reserve(judge, client, most, lease)
+        asked = partial(self.reserve, judge, client, most, lease)
         end, pause = time.monotonic() + wait, _POLL[0]
         while True:
             try:
-                return self.reserve(judge, client, most, lease)
+                return await self.database.aside(asked, writes=True, undo=lambda late: self.settle(late, Usage()))
             except BusyError:
                 if (left := end - time.monotonic()) <= 0:
                     raise
@@ -136,9 +140,9 @@ class Budget:
         now = self._clock()
         try:
             if client in self._short:  # it looks again and again, and those who settle need the lock
-                with self._database.reading() as connection:
+                with self.database.reading() as connection:
                     self._check(connection, client, asked, now)
-            with self._database.writing() as connection:
+            with self.database.writing() as connection:
                 self._check(connection, client, asked, now)
                 row = {"id": reservation.id, "client": client, "until": now + lease, **asked._asdict()}
                 connection.execute(RESERVATIONS.insert(), row)
@@ -164,7 +168,7 @@ class Budget:
         unlimited = self._limits == BudgetConfig()
         if unlimited and actual == Usage():
             return
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             held = unlimited or connection.execute(_RELEASED, {"held": reservation.id}).rowcount
             if held and actual != Usage():
                 connection.execute(self._add, row)
@@ -174,7 +178,7 @@ class Budget:
         limits = self._limits
         if limits == BudgetConfig():
             return Left(None, None)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             # what is in flight may cost less than is held back
             (whole, _), (own, _) = _spent(connection, client, self._clock())
         tokens = [(limits.tokens, whole.tokens), (limits.per_client_tokens, own.tokens)]
@@ -186,12 +190,8 @@ class Budget:
 
     def totals(self) -> Totals:
         """What was settled, of all processes."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return Totals(_by(connection, SPEND.c.judge), _by(connection, SPEND.c.client))
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._database.close()
 
     def _check(self, connection: sa.Connection, client: str, asked: _Amount, now: float) -> None:
         limits = self._limits
@@ -238,7 +238,7 @@ class Account:
             yield bill
         finally:
             try:
-                await insisting(lambda: self._budget.settle(reservation, bill.cost))
+                await self._budget.database.insist(partial(self._budget.settle, reservation, bill.cost))
             except RayalignError as error:  # what was paid for is worth keeping all the same
                 self.refused = error
 

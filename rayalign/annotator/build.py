@@ -8,6 +8,7 @@ from typing import Protocol
 from rayalign.annotator import alpaca_config
 from rayalign.annotator.budget import Budget
 from rayalign.annotator.completer import Completer
+from rayalign.annotator.database import Database
 from rayalign.annotator.judges import RubricUtilities, Utilities, UtilityJudge
 from rayalign.annotator.llm import EXPLANATIONS, LLMJudge
 from rayalign.annotator.member import Member
@@ -55,8 +56,9 @@ def build_pool(config: ServiceConfig, models: Models) -> Pool:
         InputError: a judge that cannot be made: an unknown criterion, a missing key variable, a wrong template.
     """
     members = [_member(name, section, models) for name, section in config.annotators.items()]
-    store = VerdictStore(config.cache)
-    return Pool(members, store, Budget(config.cache, config.budget), chunk=config.chunk, timeout=config.request_timeout)
+    database = Database(config.cache)
+    store, budget = VerdictStore(database), Budget(database, config.budget)
+    return Pool(members, store, budget, chunk=config.chunk, timeout=config.request_timeout)
 
 
 def _member(name: str, config: AnnotatorConfig, models: Models) -> Member:

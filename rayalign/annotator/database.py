@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -17,15 +19,24 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from rayalign.errors import InputError, RayalignError
+from rayalign.errors import DeadlineError, InputError, RayalignError
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 _WAIT = 30.0
 """seconds for another process to let go of the file, and for a connection"""
+_PATIENCE = _WAIT + 5.0
+"""seconds for which a caller waits; the database's own limits say more, and come first"""
+_READERS = 4
+"""threads for queries of one process"""
+_BACKLOG = 16_384
+"""calls that have not ended; those of a database that hangs do not pile up for ever"""
 _ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7206017)"}
 """takes the lock on writing until the end of the transaction"""
+_KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
+"""libpq's: a server whose machine is gone is found out within 30 s"""
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """seconds between two attempts to write what was paid for"""
 _tables = sa.MetaData()
@@ -76,8 +87,12 @@ class Database:
         RayalignError: here and in every use: the database is locked, full or gone.
     """
 
-    def __init__(self, url: str, tables: sa.MetaData | None = None) -> None:
+    def __init__(self, url: str, tables: sa.MetaData | None = None, *, patience: float = _PATIENCE) -> None:
         """`tables` are made beside the annotator's own, as those are: once, whoever comes first."""
+        self._patience = patience
+        self._readers = ThreadPoolExecutor(_READERS, "reader")
+        self._writer = ThreadPoolExecutor(1, "writer")  # several would only wait for each other's locks
+        self._room = threading.BoundedSemaphore(_BACKLOG)
         try:
             parsed = _parsed(url)
             self._shown = parsed.set(query={}).render_as_string(hide_password=True)
@@ -106,6 +121,53 @@ class Database:
         with self._told(), self._engine.begin() as connection:
             connection.exec_driver_sql(_ALONE[connection.dialect.name])
             yield connection
+
+    async def aside(
+        self, call: Callable[[], T], *, writes: bool = False, undo: Callable[[T], object] | None = None
+    ) -> T:
+        """What the call returns, made in a thread, so that the event loop waits for no database.
+
+        What was begun is brought to its end though its caller be cancelled; what writes, in the order of the callers.
+
+        Args:
+            undo: takes back what came of a call whose caller had gone.
+
+        Raises:
+            DeadlineError: no answer in time; the call may still come to pass.
+            RayalignError: as the call, or too many wait already.
+        """
+        if not self._room.acquire(blocking=False):
+            raise RayalignError(f"annotator cache {self._shown}: too much waits for the database; ask again later")
+        begun = (self._writer if writes else self._readers).submit(call)
+        begun.add_done_callback(lambda _: self._room.release())
+        try:
+            async with asyncio.timeout(self._patience):
+                return await asyncio.shield(asyncio.wrap_future(begun))
+        except (TimeoutError, asyncio.CancelledError) as gone:
+            if undo is not None:
+                begun.add_done_callback(lambda late: late.exception() or self._writer.submit(undo, late.result()))
+            if isinstance(gone, TimeoutError):
+                raise DeadlineError(
+                    f"annotator cache {self._shown}: no answer in {self._patience:g} s; see whether the database "
+                    "hangs, and ask again"
+                ) from None
+            raise
+
+    async def insist(self, write: Callable[[], None]) -> None:
+        """Write what must not be lost; again, for some seconds, where the database is away.
+
+        Raises:
+            RayalignError: as the last attempt, or the first that may still come to pass.
+        """
+        for pause in _PAUSES:
+            try:
+                return await self.aside(write, writes=True)
+            except DeadlineError:
+                raise
+            except RayalignError as error:
+                logger.warning("to be written again in %g s: %s", pause, error)
+            await asyncio.sleep(pause)
+        await self.aside(write, writes=True)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -140,21 +202,6 @@ class Database:
             )
 
 
-async def insisting(write: Callable[[], None]) -> None:
-    """Write what must not be lost; again, for some seconds, where the database is away.
-
-    Raises:
-        RayalignError: as the last attempt.
-    """
-    for pause in _PAUSES:
-        try:
-            return write()
-        except RayalignError as error:
-            logger.warning("to be written again in %g s: %s", pause, error)
-        await asyncio.sleep(pause)
-    write()
-
-
 def _parsed(url: str) -> sa.URL:
     try:
         parsed = sa.make_url(url)
@@ -171,8 +218,8 @@ def _engine(url: sa.URL) -> sa.Engine:
             url.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
             pool_timeout=_WAIT,
-            max_overflow=0,  # a server takes a hundred in all, and every replica has three such pools
-            connect_args={"connect_timeout": int(_WAIT), "client_encoding": "utf8"},
+            max_overflow=0,  # a server takes a hundred in all, and every replica has two such pools
+            connect_args={"connect_timeout": int(_WAIT), "client_encoding": "utf8", **_KEEPALIVE},
         )
         sa.event.listen(engine, "connect", _limit)
         return engine

@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from rayalign.annotator import drawing
 from rayalign.annotator.api import POOL, Annotation, AnnotatorInfo, PairItem, PreferenceRequest
 from rayalign.annotator.budget import Account, Budget, Left
-from rayalign.annotator.database import insisting
 from rayalign.annotator.member import Member
 from rayalign.annotator.store import VerdictStore
 from rayalign.annotator.store import key as verdict_key
@@ -64,6 +64,7 @@ class Pool:
     ) -> None:
         self._members = {member.name: member for member in members}
         self._store = store
+        self.database = store.database
         self._budget = budget
         self._chunk = chunk
         self._timeout = timeout
@@ -107,7 +108,7 @@ class Pool:
             await asyncio.wait(self._paying, timeout=self._timeout)
 
     def ready(self) -> bool:
-        """Whether the cache answers."""
+        """Whether the cache answers; waits for it, as `totals` and `unpaid` do."""
         self._store.get_many(["0" * 64])
         return True
 
@@ -186,7 +187,7 @@ class Pool:
 
     async def _annotated(self, member: Member, rows: list[_Row], seed: int, client: str) -> list[Annotation]:
         asks = {ask.key: ask.pair for row in rows for ask in row.asks}
-        found = self._store.get_many(list(asks))
+        found = await self._store.look_up(asks.keys())
         known = frozenset(found)
         missing = {key: pair for key, pair in asks.items() if key not in found}
         if missing and member.estimate is None:
@@ -213,7 +214,7 @@ class Pool:
         verdicts = await member.judge.judge(list(missing.values()), seed=seed, paying=account.paying)
         found = dict(zip(missing, verdicts, strict=True))
         given = {key: v for key, v in found.items() if v.preference is not None}
-        await insisting(lambda: self._store.put_many(given))
+        await self.database.insist(partial(self._store.put_many, given))
         if account.refused is not None:
             raise account.refused  # only now: what was paid for beside it is kept
         return found
@@ -224,7 +225,7 @@ class Pool:
         owner = uuid.uuid4().hex
         async with asyncio.timeout(self._timeout):
             while missing:
-                mine = self._store.claim(list(missing), owner, _LEASE)
+                mine = await self._claimed(missing.keys(), owner)
                 if mine:
                     async with self._holding(mine, owner):
                         found |= await self._judged(member, {key: missing[key] for key in mine}, seed, client)
@@ -234,6 +235,10 @@ class Pool:
                     missing = {key: pair for key, pair in missing.items() if key not in found}
         return found
 
+    async def _claimed(self, keys: Collection[str], owner: str) -> set[str]:
+        claim, back = partial(self._store.claim, keys, owner, _LEASE), partial(self._store.release, owner=owner)
+        return await self.database.aside(claim, writes=True, undo=back)
+
     @asynccontextmanager
     async def _holding(self, keys: Collection[str], owner: str) -> AsyncIterator[None]:
         """Claims renewed while they are worked on, then given back; those of a killed process soon run out."""
@@ -242,7 +247,7 @@ class Pool:
             while True:
                 await asyncio.sleep(_LEASE / 5)
                 try:
-                    self._store.claim(keys, owner, _LEASE)
+                    await self._claimed(keys, owner)
                 except RayalignError as error:  # the next renewal may get through
                     logger.warning("claims could not be renewed: %s", error)
 
@@ -251,7 +256,7 @@ class Pool:
             yield
         finally:
             renewing.cancel()
-            self._store.release(keys, owner)
+            await self.database.aside(partial(self._store.release, keys, owner), writes=True)
 
 
 def _ask(item: PairItem, member: Member, switched: bool, seed: int) -> _Ask:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -39,35 +40,39 @@ def key(revision: str, pair: Pair, seed: int) -> str:
 class VerdictStore:
     """An append-only table of verdicts and the claims on those under way; the first verdict of a key stays.
 
-    Safe for many threads, processes and (PostgreSQL) machines, and for a kill at any moment. Methods are synchronous
-    and short: a read of 64 keys takes less than what a hop to a thread and back would be worth.
+    Safe for many threads, processes and (PostgreSQL) machines, and for a kill at any moment. What is no coroutine waits
+    for the database: on an event loop it goes through `Database.aside`.
 
     Args:
-        url: SQLAlchemy URL: `sqlite:///FILE`, whose folder is made, or PostgreSQL.
         clock: unix seconds, alike on all machines to well within a lease.
 
     Raises:
-        InputError, RayalignError: as `Database`.
+        RayalignError: as `Database`.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
-        self._database = Database(url)
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self.database = database
         self._clock = clock
         self._recent: dict[str, Verdict] = {}
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Verdict]:
         """The verdicts that are there, by key."""
-        recent, wanted = self._recent, list(keys)
-        found = {key: recent[key] for key in wanted if key in recent}
+        wanted = list(keys)
+        found = self._held(wanted)
         if len(found) == len(wanted):
             return found
         query = sa.select(VERDICTS.c.key, VERDICTS.c.value).where(VERDICTS.c.key.in_(_KEYS))
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             for block in _blocks(key for key in wanted if key not in found):
                 read = {row.key: _decoded(row.value) for row in connection.execute(query, {"keys": block})}
                 self._remember(read)
                 found |= read
         return found
+
+    async def look_up(self, keys: Collection[str]) -> dict[str, Verdict]:
+        """As `get_many`."""
+        held = self._held(keys)  # which is worth no hop to a thread
+        return held if len(held) == len(keys) else await self.database.aside(partial(self.get_many, keys))
 
     def put_many(self, verdicts: Mapping[str, Verdict]) -> None:
         """Keep verdicts, all or none of them; one whose key has a verdict already is left out.
@@ -81,8 +86,8 @@ class VerdictStore:
         if not verdicts:
             return
         rows = [{"key": k, "value": _encoded(verdicts[k])} for k in sorted(verdicts)]
-        with self._database.writing() as connection:
-            connection.execute(self._database.insert(VERDICTS).on_conflict_do_nothing(), rows)
+        with self.database.writing() as connection:
+            connection.execute(self.database.insert(VERDICTS).on_conflict_do_nothing(), rows)
 
     def claim(self, keys: Iterable[str], owner: str, lease_seconds: float) -> set[str]:
         """The keys that are now this owner's to judge: without a verdict, and not under another live claim.
@@ -91,7 +96,7 @@ class VerdictStore:
             owner: unique to one caller; two tasks of a process are two owners.
             lease_seconds: after it anyone may take the claim over; claiming again in time renews it.
         """
-        insert = self._database.insert(CLAIMS)
+        insert = self.database.insert(CLAIMS)
         now = self._clock()
         taken = insert.on_conflict_do_update(
             index_elements=[CLAIMS.c.key],
@@ -99,7 +104,7 @@ class VerdictStore:
             where=sa.or_(CLAIMS.c.until < now, CLAIMS.c.owner == owner),
         ).returning(CLAIMS.c.key)
         ours: set[str] = set()
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             for block in _blocks(keys):
                 rows = [{"key": k, "owner": owner, "until": now + lease_seconds} for k in block]
                 ours.update(connection.execute(taken, rows).scalars())
@@ -113,7 +118,7 @@ class VerdictStore:
 
     def release(self, keys: Iterable[str], owner: str) -> None:
         """End this owner's claims, after what was found has been put."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             self._drop(connection, keys, owner)
 
     async def wait(self, keys: Collection[str], deadline: float) -> dict[str, Verdict]:
@@ -127,17 +132,17 @@ class VerdictStore:
         found: dict[str, Verdict] = {}
         while True:
             missing = set(keys) - found.keys()
-            claimed = self._claimed(missing)  # before the verdicts: what is released in between has been put
-            found |= self.get_many(missing)
+            claimed, there = await self.database.aside(partial(self._state, missing))
+            found |= there
             left = end - time.monotonic()
             if left <= 0 or claimed <= found.keys():
                 return found
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, _POLL[1])
 
-    def close(self) -> None:
-        """Give the connections back."""
-        self._database.close()
+    def _held(self, keys: Iterable[str]) -> dict[str, Verdict]:
+        recent = self._recent
+        return {key: recent[key] for key in keys if key in recent}
 
     def _remember(self, verdicts: Mapping[str, Verdict]) -> None:
         """Hold what was read, since it never changes; all is let go when it becomes too much."""
@@ -145,9 +150,13 @@ class VerdictStore:
             self._recent = {}
         self._recent |= verdicts
 
+    def _state(self, keys: Collection[str]) -> tuple[set[str], dict[str, Verdict]]:
+        claimed = self._claimed(keys)  # before the verdicts: what is released in between has been put
+        return claimed, self.get_many(keys)
+
     def _claimed(self, keys: Iterable[str]) -> set[str]:
         live = sa.select(CLAIMS.c.key).where(CLAIMS.c.key.in_(_KEYS), CLAIMS.c.until >= self._clock())
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return {k for block in _blocks(keys) for k in connection.execute(live, {"keys": block}).scalars()}
 
     def _drop(self, connection: sa.Connection, keys: Iterable[str], owner: str) -> None:

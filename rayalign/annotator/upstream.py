@@ -20,7 +20,7 @@ from rayalign.annotator.completer import ChatMessage, Completion, UpstreamError,
 from rayalign.annotator.replies import plain, retry_after, text_of
 from rayalign.annotator.verdicts import Bill, Paying, Usage
 from rayalign.config.annotators import LLMJudgeConfig
-from rayalign.errors import InputError, RayalignError
+from rayalign.errors import DeadlineError, InputError, RayalignError
 
 if TYPE_CHECKING:
     import openai
@@ -191,6 +191,8 @@ class OpenAIUpstream:
                 choice = await self._paid(call, bill)
                 good = True
                 return choice
+            except DeadlineError:  # of the budget's database
+                raise
             except TimeoutError:
                 raise _Trouble("the endpoint is down, and no attempt could be made in time") from None
             except _Trouble as trouble:

@@ -12,15 +12,16 @@ from rayalign.annotator.budget import Account, Budget, BudgetError, BusyError
 from rayalign.annotator.database import Database
 from rayalign.annotator.verdicts import Usage
 from rayalign.config.annotators import BudgetConfig
-from rayalign.errors import RayalignError
+from rayalign.errors import DeadlineError, RayalignError
 
 CALL = Usage(70, 30, 0.01)
 SPENDER = """
 import sys
 from rayalign.annotator.budget import Budget, BudgetError
+from rayalign.annotator.database import Database
 from rayalign.annotator.verdicts import Usage
 from rayalign.config.annotators import BudgetConfig
-budget, paid = Budget(sys.argv[1], BudgetConfig(dollars=0.5)), 0
+budget, paid = Budget(Database(sys.argv[1]), BudgetConfig(dollars=0.5)), 0
 while True:
     try:
         held = budget.reserve("judge", sys.argv[2], Usage(70, 30, 0.01))
@@ -33,17 +34,17 @@ sys.stdout.write(str(paid))
 
 
 def test_spend_is_counted_by_judge_and_by_client(url: str) -> None:
-    budget = Budget(url, BudgetConfig())
+    budget = Budget(Database(url), BudgetConfig())
     for judge, client in (("x", "ann"), ("x", "bob"), ("y", "ann")):
         budget.settle(budget.reserve(judge, client, CALL), Usage(60, 10, 0.005, 1.5))
     budget.settle(budget.reserve("y", "bob", CALL), Usage())
-    again = Budget(url, BudgetConfig())
+    again = Budget(Database(url), BudgetConfig())
     assert again.totals().judges == {"x": Usage(120, 20, 0.01, 3.0), "y": Usage(60, 10, 0.005, 1.5)}
     assert again.totals().clients == {"ann": Usage(120, 20, 0.01, 3.0), "bob": Usage(60, 10, 0.005, 1.5)}
 
 
 def test_what_could_pass_the_limit_is_refused_with_what_is_left(url: str) -> None:
-    budget = Budget(url, BudgetConfig(dollars=0.03, tokens=1000))
+    budget = Budget(Database(url), BudgetConfig(dollars=0.03, tokens=1000))
     budget.settle(budget.reserve("x", "ann", CALL), CALL)
     held = budget.reserve("x", "ann", CALL)
     budget.reserve("x", "bob", CALL)
@@ -62,7 +63,7 @@ def test_what_could_pass_the_limit_is_refused_with_what_is_left(url: str) -> Non
 
 
 def test_a_request_waits_for_those_in_flight_and_nothing_waits_for_it(url: str) -> None:
-    budget = Budget(url, BudgetConfig(tokens=150))
+    budget = Budget(Database(url), BudgetConfig(tokens=150))
     first = budget.reserve("x", "ann", CALL)
 
     async def wait() -> None:
@@ -79,14 +80,14 @@ def test_a_request_waits_for_those_in_flight_and_nothing_waits_for_it(url: str) 
 
 
 def test_the_wait_ends_with_its_time(url: str) -> None:
-    budget = Budget(url, BudgetConfig(tokens=150))
+    budget = Budget(Database(url), BudgetConfig(tokens=150))
     budget.reserve("x", "ann", CALL)
     with pytest.raises(BusyError, match="in flight hold back 100 tokens"):
         asyncio.run(budget.hold("x", "ann", CALL, 0.05, 60.0))
 
 
 def test_a_client_has_limits_of_its_own(url: str) -> None:
-    budget = Budget(url, BudgetConfig(per_client_dollars=0.02, per_client_tokens=150))
+    budget = Budget(Database(url), BudgetConfig(per_client_dollars=0.02, per_client_tokens=150))
     budget.reserve("x", "ann", CALL)
     with pytest.raises(
         BudgetError, match="the budget of client ann has 150 tokens of 150 tokens left, and this may cost 100 tokens"
@@ -97,14 +98,14 @@ def test_a_client_has_limits_of_its_own(url: str) -> None:
 
 def test_what_a_killed_process_held_back_is_spent_for_good(url: str) -> None:
     now = [0.0]
-    budget = Budget(url, BudgetConfig(tokens=250), clock=lambda: now[0])
+    budget = Budget(Database(url), BudgetConfig(tokens=250), clock=lambda: now[0])
     late = budget.reserve("x", "ann", CALL)
     budget.reserve("x", "ann", CALL)
     now[0] = 59.0
     with pytest.raises(BusyError):
         budget.reserve("x", "ann", CALL)
     now[0] = 1e9
-    budget = Budget(url, BudgetConfig(tokens=250), clock=lambda: now[0])
+    budget = Budget(Database(url), BudgetConfig(tokens=250), clock=lambda: now[0])
     with pytest.raises(BudgetError, match="has 50 tokens of 250 tokens left"):
         asyncio.run(budget.hold("x", "ann", CALL, 30.0, 60.0))
     budget.settle(late, Usage(40, 10))  # it was only slow: the rest of its hold is free again
@@ -114,7 +115,7 @@ def test_what_a_killed_process_held_back_is_spent_for_good(url: str) -> None:
 
 
 def test_an_account_settles_the_bill_whatever_happens(url: str) -> None:
-    budget = Budget(url, BudgetConfig(tokens=100))
+    budget = Budget(Database(url), BudgetConfig(tokens=100))
     account = Account(budget, "x", "ann")
 
     async def ask(cost: Usage, error: type[Exception] | None) -> None:
@@ -133,7 +134,7 @@ def test_an_account_settles_the_bill_whatever_happens(url: str) -> None:
 
 
 def test_what_was_paid_is_settled_once_though_the_database_is_away_for_a_moment(url: str) -> None:
-    budget, database = Budget(url, BudgetConfig(tokens=150)), Database(url)
+    budget, database = Budget(Database(url), BudgetConfig(tokens=150)), Database(url)
     account = Account(budget, "x", "ann")
 
     def rename(before: str, after: str) -> None:
@@ -159,8 +160,32 @@ def test_what_was_paid_is_settled_once_though_the_database_is_away_for_a_moment(
     assert budget.totals().judges["x"].prompt_tokens == 80
 
 
+def test_a_database_that_hangs_keeps_nobody_longer_than_the_deadline_and_nothing_held_back(url: str) -> None:
+    database, other = Database(url, patience=0.2), Database(url)
+    budget, written = Budget(database, BudgetConfig(tokens=20)), list[int]()
+
+    def write() -> None:
+        with database.writing():
+            written.append(1)
+
+    async def ask() -> None:
+        with other.writing():
+            late, gone = (asyncio.create_task(budget.hold("x", "ann", Usage(10), 0.0, 60.0)) for _ in range(2))
+            await asyncio.sleep(0.01)
+            gone.cancel()
+            with pytest.raises(DeadlineError, match=r"no answer in 0\.2 s"):
+                await database.insist(write)
+            with pytest.raises(DeadlineError):
+                await late
+            assert gone.cancelled()
+        await budget.hold("x", "ann", Usage(20), 10.0, 60.0)
+
+    asyncio.run(ask())
+    assert written == [1], "what may still come to pass is not done again"
+
+
 def test_threads_never_pass_the_limit(url: str) -> None:
-    budget = Budget(url, BudgetConfig(tokens=2050))
+    budget = Budget(Database(url), BudgetConfig(tokens=2050))
 
     def spend(client: int) -> int:
         paid = 0
@@ -182,7 +207,7 @@ def test_processes_never_pass_the_limit(url: str) -> None:
         for i in range(3)
     ]
     paid = [int(process.communicate(timeout=60)[0]) for process in started]
-    spent = Budget(url, BudgetConfig()).totals().judges["judge"].price
+    spent = Budget(Database(url), BudgetConfig()).totals().judges["judge"].price
     assert spent == pytest.approx(0.009 * sum(paid))
     # each stops where its next call could pass the limit, with at most two others' calls held back
     assert 0.5 - 3 * 0.01 <= spent <= 0.5

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from rayalign.annotator.api import (
     Annotation,
@@ -35,9 +39,38 @@ from tests.annotator.fakes import FakeJudge
 from tests.annotator.stub_upstream import Stub
 
 
-def pool_of(folder: Path, *members: Member, budget: BudgetConfig | None = None) -> Pool:
-    url = f"sqlite:///{folder / 'verdicts.db'}"
-    return Pool(members, VerdictStore(url), Budget(url, budget or BudgetConfig()), chunk=3, timeout=10.0)
+class Slow(Database):
+    """Answers nothing before the event loop has gone on to something else."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+    calls = 0
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        self._wait()
+        with super().reading() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        self._wait()
+        with super().writing() as connection:
+            yield connection
+
+    def _wait(self) -> None:
+        if self.loop is not None:
+            went_on = threading.Event()
+            self.loop.call_soon_threadsafe(went_on.set)
+            assert went_on.wait(2.0), "the event loop waits for the database"
+            self.calls += 1
+
+
+def pool_of(
+    folder: Path, *members: Member, budget: BudgetConfig | None = None, database: Database | None = None
+) -> Pool:
+    database = database or Database(f"sqlite:///{folder / 'verdicts.db'}")
+    store, spent = VerdictStore(database), Budget(database, budget or BudgetConfig())
+    return Pool(members, store, spent, chunk=3, timeout=10.0)
 
 
 def paid(judge: FakeJudge, name: str = "judge") -> Member:
@@ -211,12 +244,28 @@ def test_what_was_paid_beside_a_refused_request_is_kept(tmp_path: Path) -> None:
     assert found.preference == 1.5 and model.sent == 2
 
 
+def test_nothing_else_waits_for_the_database(tmp_path: Path) -> None:
+    database = Slow(f"sqlite:///{tmp_path / 'verdicts.db'}")
+    pool = pool_of(tmp_path, paid(FakeJudge(price=0.1)), budget=BudgetConfig(tokens=10_000), database=database)
+    request = PreferenceRequest(annotator="judge", pairs=rows(2))
+
+    async def ask() -> None:
+        database.loop = asyncio.get_running_loop()
+        assert [a.cached for _ in range(2) async for a in pool.annotate(request)] == [False, False, True, True]
+        assert await pool.database.aside(pool.ready)
+        assert (await pool.database.aside(pool.totals))["judge"].prompt_tokens == 20
+        assert (await pool.database.aside(partial(estimate, pool, request))).tokens_left == 10_000 - 22
+
+    asyncio.run(ask())
+    assert database.calls == 10
+
+
 def test_a_client_whose_budget_is_held_back_keeps_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STUB_KEY", "some-key")
     limit = BudgetConfig(per_client_tokens=100_000)
-    budget = Budget(f"sqlite:///{tmp_path / 'verdicts.db'}", limit)
+    budget = Budget(Database(f"sqlite:///{tmp_path / 'verdicts.db'}"), limit)
     held = budget.reserve("m", "ann", Usage(100_000))
 
     async def ask(pool: Pool, client: str, pairs: tuple[PairItem, ...]) -> list[float | None]:

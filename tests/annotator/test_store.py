@@ -24,9 +24,10 @@ FULL = Verdict(
 )
 WRITER = """
 import sys
+from rayalign.annotator.database import Database
 from rayalign.annotator.store import VerdictStore
 from rayalign.annotator.verdicts import Verdict
-store, run, n = VerdictStore(sys.argv[1]), sys.argv[2], 0
+store, run, n = VerdictStore(Database(sys.argv[1])), sys.argv[2], 0
 while True:
     batch = {f"{run}-{n}-{i}": Verdict(1.0 + n % 11 / 10, explanation="x" * 2000) for i in range(8)}
     store.claim(batch, run, 60.0)
@@ -38,18 +39,18 @@ while True:
 
 MAKER = """
 import sys, time
-from rayalign.annotator.store import VerdictStore
+from rayalign.annotator.database import Database
 for n in range(100):
     time.sleep(max(0.0, float(sys.argv[2]) + n / 50 - time.time()))
-    VerdictStore(f"sqlite:///{sys.argv[1]}/{n}.db").close()
+    Database(f"sqlite:///{sys.argv[1]}/{n}.db").close()
 """
 
 
 @pytest.fixture
 def store(url: str) -> Iterator[VerdictStore]:
-    opened = VerdictStore(url)
+    opened = VerdictStore(Database(url))
     yield opened
-    opened.close()
+    opened.database.close()
 
 
 def test_the_key_depends_on_what_decides_a_verdict_alone() -> None:
@@ -72,13 +73,13 @@ def test_the_key_depends_on_what_decides_a_verdict_alone() -> None:
 def test_verdicts_come_back_whole_and_the_first_stays(store: VerdictStore, url: str) -> None:
     store.put_many({"a": FULL, "b": Verdict(2.0, completion="Output (b)")})
     store.put_many({"a": Verdict(2.0), "c": Verdict(1.5)})
-    again = VerdictStore(url)
+    again = VerdictStore(Database(url))
     assert again.get_many(["a", "b", "c", "d"]) == {
         "a": FULL,
         "b": Verdict(2.0, completion="Output (b)"),
         "c": Verdict(1.5),
     }
-    again.close()
+    again.database.close()
 
 
 @pytest.mark.parametrize("preference", [None, float("nan"), 0.0])
@@ -97,7 +98,7 @@ def test_many_keys_at_once(store: VerdictStore) -> None:
 
 def test_a_claim_is_exclusive_until_released_or_run_out(url: str) -> None:
     now = [1000.0]
-    store = VerdictStore(url, clock=lambda: now[0])
+    store = VerdictStore(Database(url), clock=lambda: now[0])
     assert store.claim(["a", "b"], "one", 10.0) == {"a", "b"}
     assert store.claim(["b", "c"], "two", 10.0) == {"c"}
     assert store.claim(["a"], "one", 10.0) == {"a"}, "its own, renewed"
@@ -110,7 +111,7 @@ def test_a_claim_is_exclusive_until_released_or_run_out(url: str) -> None:
     assert store.claim(["b", "c"], "three", 10.0) == {"b", "c"}
     store.release(["b"], "two")
     assert store.claim(["b"], "four", 10.0) == set()
-    store.close()
+    store.database.close()
 
 
 def test_waiting_ends_with_the_verdict_the_release_or_the_deadline(store: VerdictStore) -> None:
@@ -168,18 +169,18 @@ def test_what_was_reported_as_stored_outlives_kill_9(url: str) -> None:
         assert writer.wait(30) == -signal.SIGKILL
         reported[run] = max([0, *(int(line) for line in lines)])
     assert sum(reported.values()) > 0
-    store = VerdictStore(url)
+    store = VerdictStore(Database(url))
     for run, last in reported.items():
         for n in range(last + 2):
             found = store.get_many([f"{run}-{n}-{i}" for i in range(8)])
             # the batch under way when the kill came may be there, but only whole
             assert len(found) == 8 or (n > last and not found)
             assert all(v == Verdict(1.0 + n % 11 / 10, explanation="x" * 2000) for v in found.values())
-    store.close()
+    store.database.close()
 
 
 def test_processes_may_open_a_new_database_together(url: str) -> None:
-    opening = "import sys\nfrom rayalign.annotator.store import VerdictStore\nVerdictStore(sys.argv[1]).get_many(['a'])"
+    opening = "import sys\nfrom rayalign.annotator.database import Database\nDatabase(sys.argv[1]).close()"
     started = [subprocess.Popen([sys.executable, "-c", opening, url]) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
 
@@ -191,7 +192,7 @@ TELLING = ("postgresql://me:secret@host:secret/db", "postgresql://me:not@secret@
 @pytest.mark.parametrize("bad", [*BAD, *TELLING])
 def test_a_url_that_cannot_be_used_is_refused(bad: str) -> None:
     with pytest.raises(InputError, match="annotator cache: .*; ") as told:
-        VerdictStore(bad)
+        Database(bad)
     assert "secret" not in str(told.value)
 
 
@@ -199,39 +200,39 @@ def test_trouble_with_the_server_is_one_sentence_without_the_password(postgres: 
     url = postgres()
     for wrong in (url.replace(":not", ":secret"), url.replace(":not%2Bfor%20show", "") + "&password=secret"):
         with pytest.raises(RayalignError, match="annotator cache .*password authentication failed.*; ") as told:
-            VerdictStore(wrong)
+            Database(wrong)
         assert "secret" not in str(told.value) and "\n" not in str(told.value)
 
 
 def test_connections_that_the_server_ended_are_made_anew(postgres: Callable[[], str]) -> None:
     url = postgres()
-    store, database = VerdictStore(url), Database(url)
+    store, database = VerdictStore(Database(url)), Database(url)
     store.put_many({"a": Verdict(1.0)})
     with database.reading() as connection:
         ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
         connection.exec_driver_sql(f"{ended} AND pid <> pg_backend_pid()")
     assert store.get_many(["a", "b"]) == {"a": Verdict(1.0)}
     assert store.claim(["a", "b"], "me", 60.0) == {"b"}
-    store.close()
+    store.database.close()
     database.close()
 
 
 def test_one_transaction_writes_at_a_time(url: str) -> None:
-    database, store = Database(url), VerdictStore(url)
+    database, store = Database(url), VerdictStore(Database(url))
     with ThreadPoolExecutor(1) as pool:
         with database.writing():
             other = pool.submit(store.claim, ["a"], "me", 60.0)
             assert not wait([other], timeout=0.5).done
         assert other.result(30) == {"a"}
     database.close()
-    store.close()
+    store.database.close()
 
 
 def test_trouble_with_the_file_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "verdicts.db"
     path.write_text("not a database, but long enough to be read as one" * 40)
     with pytest.raises(RayalignError, match="not a database; "):
-        VerdictStore(f"sqlite:///{path}")
+        Database(f"sqlite:///{path}")
 
 
 def test_a_database_of_another_schema_is_refused(store: VerdictStore, url: str) -> None:
@@ -240,7 +241,7 @@ def test_a_database_of_another_schema_is_refused(store: VerdictStore, url: str) 
         connection.execute(SCHEMA_TABLE.update().values(version=99))
     other.close()
     with pytest.raises(InputError, match="has schema 99"):
-        VerdictStore(url)
+        Database(url)
 
 
 def test_processes_may_make_the_database_at_once(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -189,7 +189,7 @@ def _add_judging(app: FastAPI, pool: Pool, admission: Admission, telemetry: Tele
         """About what the request would cost, as the cache stands now."""
         pool.check(body)
         with admission.room(body.verdicts):
-            return await asyncio.to_thread(estimated, pool, body, CLIENT.get())
+            return await pool.database.aside(partial(estimated, pool, body, CLIENT.get()))
 
     @app.post("/v1/scores")
     async def scores(body: ScoreRequest) -> ScoresReply:
@@ -218,13 +218,13 @@ def _add_state(app: FastAPI, pool: Pool, telemetry: Telemetry) -> None:
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
         """The cache answers too."""
-        await asyncio.to_thread(pool.ready)
+        await pool.database.aside(pool.ready)
         return {"status": "ready"}
 
     @app.get("/metrics")
     async def metrics() -> Response:
         """Counters of this replica in Prometheus' text format."""
-        return Response(telemetry.text(), media_type=telemetry.media_type)
+        return Response(await pool.database.aside(telemetry.text), media_type=telemetry.media_type)
 
 
 def answer_errors(app: FastAPI) -> None:

@@ -10,6 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from rayalign.annotator.budget import Budget
+from rayalign.annotator.database import Database
 from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.member import Member
 from rayalign.annotator.pool import Pool
@@ -34,7 +35,9 @@ def client_of(
         Member("length", "fake", FakeJudge(), scoring=FakeJudge()),
         Member("costly", "fake", judge, pooled=False, estimate=lambda pairs: Usage(price=0.5 * len(pairs))),
     ]
-    pool = Pool(members, VerdictStore(url), Budget(url, BudgetConfig(dollars=1.0)), chunk=64, timeout=10.0)
+    database = Database(url)
+    budget = Budget(database, BudgetConfig(dollars=1.0))
+    pool = Pool(members, VerdictStore(database), budget, chunk=64, timeout=10.0)
     section = AccessConfig(**access)
     config = ServiceConfig.model_validate(
         {"annotators": {"length": {"judge": {"kind": "rubric"}}}, "queue": queue, "access": section}
