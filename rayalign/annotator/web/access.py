@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rayalign.annotator.api import Problem
-from rayalign.annotator.budget import BudgetError, BusyError
+from rayalign.annotator.budget import BudgetError
 from rayalign.config import AccessConfig
 from rayalign.errors import InputError, RayalignError
 
@@ -171,8 +171,6 @@ def refused(error: RayalignError | TimeoutError) -> Refused:
         return Refused(503, "unavailable", message, retry_after=1)
     if isinstance(error, Refused):
         return error
-    if isinstance(error, BusyError):
-        return Refused(429, "budget", str(error), retry_after=1)
     if isinstance(error, BudgetError):
         return Refused(402, "budget", str(error))
     if isinstance(error, InputError):
