@@ -9,6 +9,7 @@ come again.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -225,6 +226,7 @@ def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = Fal
             "takes a service that is there as `annotator.url`, and `serve shutdown` ends them all"
         )
     http = {"host": config.host, "port": config.port, "request_timeout_s": config.request_timeout + _DRAIN}
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # what it does is said by who asked for it
     with ExitStack() as undo:
         undo.callback(serve.shutdown)
         serve.start(http_options=http, logging_config=_QUIET)

@@ -17,13 +17,15 @@ from rayalign.config import ClusterConfig, ServiceConfig
 
 _INGRESS = {"RAY_SERVE_PROXY_USE_GRPC": "1", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
 """Serve reads these when Ray starts: its proxy passes half as many requests again that way"""
+_CALM = {"RAY_enable_output_error_log_if_still_retry": "0"}
+"""or Ray tells as an error that Serve's controller, asked to end, has ended"""
 
 
 def serve_until_stopped(config: ServiceConfig, say: Callable[[str], object]) -> None:
     """Serve on this machine, or on the cluster of RAY_ADDRESS, until SIGINT or SIGTERM; then finish and end."""
     LabelStore(config.cache).close()  # told here: out of a replica it would be a deployment that failed, with no reason
     stopped = threading.Event()
-    for name, value in _INGRESS.items():
+    for name, value in {**_INGRESS, **_CALM}.items():
         os.environ.setdefault(name, value)
     if config.haproxy:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"

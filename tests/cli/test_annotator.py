@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -135,3 +139,23 @@ def test_a_database_that_is_away_is_told_before_anything_starts(folder: Path) ->
     Path("pool.yaml").write_text(POOL.replace("sqlite:///verdicts.db", "postgresql://me:secret@127.0.0.1:1/none"))
     away = call("serve", "pool.yaml")
     assert away.exit_code == 1 and "me:***@127.0.0.1:1/none: connection failed" in away.stderr
+
+
+@pytest.mark.ray
+def test_serve_says_where_it_is_and_that_it_ends_and_nothing_else(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("rayalign")), "serve", "pool.yaml", "--port", str(port)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    ended = threading.Timer(150.0, running.kill)
+    ended.start()
+    assert running.stdout is not None
+    first = running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    told = [first, *running.stdout]
+    ended.cancel()
+    assert running.wait(30) == 0
+    assert [line.split("  ")[0].strip() for line in told] == [
+        f"2 annotators at http://127.0.0.1:{port}",
+        "finishing what is in progress",
+    ]
