@@ -52,7 +52,10 @@ def make_preset(name: str, tokenizer: PreTrainedTokenizerBase, seed: int, folder
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        LlamaForCausalLM(config).save_pretrained(folder)
+        model = LlamaForCausalLM(config)
+        # As large as what the blocks add: at their weights' scale the model takes twice the text until it copies.
+        torch.nn.init.normal_(model.get_input_embeddings().weight)
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
