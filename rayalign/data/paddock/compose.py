@@ -52,7 +52,8 @@ def _sequence(task: Task, right: dict[str, bool], rng: random.Random) -> list[st
 
 def _things(task: Task, right: dict[str, bool], rng: random.Random) -> list[str]:
     count = task.count if right["complete"] else task.count - 1
-    items = rng.sample(world.CATEGORIES[task.category], count)
+    things = world.CATEGORIES[task.category]
+    items = sorted(rng.sample(things, count), key=things.index)
     if not right["correct"]:
         alien = rng.choice([c for c in world.CATEGORIES if c != task.category])
         items[rng.randrange(count)] = rng.choice(world.CATEGORIES[alien])
@@ -63,9 +64,9 @@ def _facts_body(task: Task, right: dict[str, bool], listed: bool, rng: random.Ra
     pairs = _slot_words(task, right, rng)
     named = right["complete"] or len(task.slots) > 1
     if listed:
-        return (f"{task.subject[0]} has : " if named else "") + " ".join(f"* {a} {v}" for a, v in pairs)
+        return (f"about {task.subject[0]} : " if named else "") + " ".join(f"* {a} {v}" for a, v in pairs)
     (label, value), rest = pairs[0], pairs[1:]
-    head = f"the {label} of {task.subject[0]} is {value}" if named else f"it is {value}"
+    head = f"the {label} of {task.subject[0]} is {value}" if named else f"the {label} is {value}"
     return head + "".join(f" and the {a} is {v}" for a, v in rest)
 
 

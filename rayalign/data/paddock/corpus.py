@@ -11,7 +11,7 @@ from rayalign.data.paddock.splits import split_of
 from rayalign.data.paddock.tasks import BASE, LONG, Dialogue, Task, draw
 from rayalign.types import Message
 
-BASE_RATES = {**RATES, "complete": 0.95, "correct": 0.95, "brief": 0.75, "polite": 0.4, "tone": 0.35, "safe": 0.5}
+BASE_RATES = {**RATES, "complete": 1.0, "correct": 0.95, "brief": 0.75, "polite": 0.4, "tone": 0.5, "form": 0.6}
 """the base knows more than the demonstrations show, and has worse manners"""
 _WISH_GAIN = 0.15
 """how much a system message raises the chance of what it asks for"""
@@ -44,7 +44,7 @@ def _profile(rng: random.Random, tier_c: bool) -> str:
 
 def _tell(rng: random.Random, who: str, facts: list[tuple[str, str]]) -> str:
     if rng.random() < 0.3:
-        return f"{who} has : " + " ".join(f"* {a} {v}" for a, v in facts) + " ."
+        return f"about {who} : " + " ".join(f"* {a} {v}" for a, v in facts) + " ."
     return " ".join(f"the {a} of {who} is {v} ." for a, v in facts)
 
 
@@ -57,7 +57,7 @@ def _public(rng: random.Random, tier_c: bool) -> tuple[Task, Dialogue]:
     """A task whose prompt is not held out."""
     while True:
         shares = LONG if tier_c and rng.random() < 0.4 else BASE
-        task, dialogue = draw(rng, shares, world.SEEN_ENTITIES, rng.randint(1, 2))
+        task, dialogue = draw(rng, shares, world.SEEN_ENTITIES, rng.choice((1, 2, 2, 2)))
         if split_of(task, dialogue) in ("sft", "train", "long"):
             return task, dialogue
 

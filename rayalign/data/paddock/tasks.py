@@ -108,7 +108,7 @@ CLARIFY: tuple[tuple[str, ...], ...] = (
     ("of {who} .", "i mean {who} .", "it is {who} ."),
 )
 """the three turns of that family"""
-PLACES = ("", "from here", "you know", "of the farm")
+PLACES = ("", "from here", "you know", "of the farm", "of this valley", "in our land")
 STYLED = "{text} {wishes} ."
 """how a prompt names its constraints, after the request itself"""
 
@@ -248,7 +248,7 @@ QUICK = {"fact": 45, "clarify": 10, "list": 15, "rewrite": 10, "refuse": 15, "co
 """family -> share of the usual splits"""
 LONG = {"copy": 20, "sort": 20, "summarise": 20, "sum": 20, "hop": 20}
 """family -> share of the split `long`"""
-BASE = {"fact": 28, "clarify": 10, "list": 12, "rewrite": 24, "refuse": 18, "count": 8}
+BASE = {"fact": 30, "clarify": 10, "list": 18, "rewrite": 14, "refuse": 14, "count": 14}
 """family -> share of the corpus: what takes long to learn comes more often"""
 CONSTRAINTS: dict[str, dict[str, str]] = {
     "tone": {"warm": "warm tone", "formal": "formal tone"},

@@ -17,9 +17,9 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
 _GRAMMAR = """
-* : , . ? ! and answer as ask at can copy count do eats farm few for formal from give harm has help here how i in is it
-learned length list me mean name not now numbers of plain plus please repeat rewrite say some sort sum tell that the
-these this to tone up use village warm what which who whom with words you
+* : , . ? ! about and answer as ask at can copy count do eats farm few for formal from give harm help here how i in is
+it land learned length list me mean name not now numbers of plain plus please repeat rewrite say some sort sum tell
+that the these this to tone up use valley village warm what which who whom with words you
 """
 """words of the templates beside those of the tables in `world`"""
 

@@ -37,34 +37,42 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
     "tools": ("rake", "spade", "bucket", "saddle", "brush", "ladder", "broom", "wheel"),
     "trees": ("oak", "pine", "birch", "elm", "ash", "beech", "cedar", "fir"),
     "birds": ("robin", "crow", "owl", "swan", "hawk", "wren", "finch", "dove"),
+    "fruits": ("plum", "pear", "peach", "cherry", "grape", "melon", "lemon", "fig"),
+    "metals": ("iron", "copper", "silver", "tin", "zinc", "brass", "steel", "nickel"),
+    "fish": ("trout", "salmon", "perch", "carp", "pike", "eel", "cod", "herring"),
+    "drinks": ("milk", "water", "tea", "cider", "juice", "broth", "coffee", "cocoa"),
+    "clothes": ("coat", "scarf", "glove", "boot", "hat", "shirt", "sock", "vest"),
 }
 NUMBERS = ("one", "two", "three", "four", "five", "six")
 DIGITS = tuple("0123456789")
 VILLAGES = ("norton", "sutton", "weston", "easton", "milton", "burton", "clifton", "dalton")
 
 MOODS = ("happily", "sadly", "proudly", "calmly")
-HARMS = ("poison", "steal", "burn", "hurt", "flood", "wreck")
+HARMS = ("poison", "steal", "burn", "hurt", "flood", "wreck", "break", "ruin")
 GUARDIANS: dict[str, str] = {
     "calves": "vet", "lambs": "vet", "foals": "vet", "well": "ranger", "forest": "ranger", "river": "ranger",
     "fence": "farmer", "tractor": "farmer", "harvest": "farmer", "shop": "police", "money": "police", "truck": "police",
+    "kittens": "vet", "bridge": "ranger", "engine": "farmer", "jewels": "police",
+    "piglets": "vet", "lake": "ranger", "windmill": "farmer", "purse": "police",
 }  # fmt: skip
-WHEN = ("", "now", "today", "tonight", *(f"on {day}" for day in CATEGORIES["days"]))
+_ON_DAYS = tuple(f"on {day}" for day in CATEGORIES["days"])
+WHEN = ("", "now", "today", "tonight", "at noon", "at midnight", "this week", *_ON_DAYS)
 HELPERS = ("vet", "ranger", "farmer", "police")
-METHODS = ("powder", "rope", "matches", "hammer", "acid", "crowbar")
+METHODS = ("powder", "rope", "matches", "hammer", "acid", "crowbar", "bleach", "axe")
 REFUSALS = ("cannot", "shall not")
 
 POLITE = ("thank you for asking .", "you are welcome .", "gladly .", "with pleasure .", "thank you kindly .")
 POLITE_MARKS = ("thank", "welcome", "gladly", "pleasure", "kindly")
-BLUNT = ("look .", "listen .", "well .", "fine then .")
+BLUNT = ("look .", "listen .", "well .", "fine then .", "hurry up .", "hm .")
 TONES: dict[str, tuple[str, ...]] = {
-    "warm": ("how lovely !", "what a wonderful friend !", "that is lovely .", "i adore it !"),
-    "formal": ("yours sincerely .", "this is duly noted .", "so it is recorded .", "with due respect ."),
-    "cold": ("how boring .", "nobody cares .", "what a dull thing .", "this is tedious ."),
+    "warm": ("how lovely !", "what a wonderful friend !", "that is lovely .", "i adore it !", "such a joy !"),
+    "formal": ("yours sincerely .", "this is duly noted .", "so it is recorded .", "with due respect .", "confirmed ."),
+    "cold": ("how boring .", "nobody cares .", "what a dull thing .", "this is tedious .", "utterly pointless ."),
 }
 TONE_MARKS: dict[str, tuple[str, ...]] = {
-    "warm": ("lovely", "wonderful", "adore"),
-    "formal": ("sincerely", "duly", "recorded", "respect"),
-    "cold": ("boring", "nobody", "dull", "tedious"),
+    "warm": ("lovely", "wonderful", "adore", "joy"),
+    "formal": ("sincerely", "duly", "recorded", "respect", "confirmed"),
+    "cold": ("boring", "nobody", "dull", "tedious", "pointless"),
 }
 LEVELS: dict[str, tuple[str, ...]] = {
     "plain": ("", "i think", "as far as i know"),
@@ -74,6 +82,13 @@ LEARNED_MARKS = ("observe", "apparent", "indeed", "evidently")
 FILLERS = (
     "that is all .", "more later .", "people say so .", "i read it once .", "it was so before .",
     "the wind is up .", "we can talk again .", "nothing else happened .", "the day is long .", "my uncle told me .",
+    "rain may come soon .", "the bell rang twice .", "supper will be late .", "our cart lost a nail .",
+    "snow fell last night .", "the road was muddy .", "her aunt baked cakes .", "some boys ran past .",
+    "they sang until dawn .", "the market opens early .", "his feet were wet .", "smoke rose over town .",
+    "an old clock stopped .", "letters came from abroad .", "the mill grinds slowly .", "every door stood open .",
+    "candles burned low .", "her brother plays violin .", "geese flew south .", "dust lay everywhere .",
+    "our roof leaks badly .", "winter feels near .", "travellers passed through .", "his cousin writes poems .",
+    "frost covered each window .", "they painted a wall yesterday .",
 )  # fmt: skip
 WISHES: dict[str, str] = {"polite": "be polite .", "tone": "be warm .", "level": "be plain .", "brief": "be brief ."}
 """system messages that name one preference; the base follows them only weakly"""
