@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.record import record
 from rayalign.config import RolloutConfig, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
-from rayalign.data.paddock import demonstrations, gold, prompts
+from rayalign.data.paddock import SIZES, demonstrations, gold, prompts
 from rayalign.rollout import build
 from rayalign.rollout.base import candidate_seed
 from rayalign.types import Prompt
@@ -59,7 +59,7 @@ def health(folder: Path, seed: int) -> dict[str, Any]:
         "spread_share": mean(float(len(set(values[:GROUP])) > 1) for values in worth),
         "distinct_of_16": mean(float(len(set(texts))) for texts in written),
         "sft_rates": rates((p, text) for p, texts in zip(asked, written, strict=True) for text in texts),
-        "data_rates": rates((e.prompt, e.candidates[0].text) for e in demonstrations(seed, 4000)),
+        "data_rates": rates((e.prompt, e.candidates[0].text) for e in demonstrations(seed, SIZES["sft"])),
     }
 
 
