@@ -15,7 +15,7 @@ import yaml
 
 from rayalign.storage.metrics import read_metrics
 from rayalign.storage.records import atomic_write, read_jsonl
-from rayalign.storage.report_plots import PALETTE, STYLE, forest, line_chart, number, stacked_bar
+from rayalign.storage.report_plots import PALETTE, forest, line_chart, number, stacked_bar
 from rayalign.storage.summary import read_done
 
 Row = dict[str, Any]
@@ -30,6 +30,7 @@ CURVES = (
     "critic/",
 )
 PROMPTS = 8
+STYLE = Path(__file__).with_name("report.css")
 _META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
 
 
@@ -52,7 +53,7 @@ def write_report(run: Path) -> Path:
         _samples(folders),
         _job_text(run),
     ]
-    head = f"<head>{_META}<title>{escape(name)}</title><style>{STYLE}</style></head>"
+    head = f"<head>{_META}<title>{escape(name)}</title><style>{_text(STYLE)}</style></head>"
     body = "\n".join(s for s in sections if s)
     atomic_write(run / "report.html", [f'<!doctype html>\n<html lang="en">{head}\n<body>\n{body}\n</body></html>\n'])
     return run / "report.html"

@@ -1,4 +1,4 @@
-"""The report's figures as HTML and inline SVG, and its style; colour-blind safe colours of Okabe, Ito and Tol."""
+"""The report's figures as HTML and inline SVG; colour-blind safe colours of Okabe, Ito and Tol."""
 
 from __future__ import annotations
 
@@ -14,58 +14,6 @@ PALETTE = (
 Point = tuple[float, float]
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 170, 46, 10, 8, 22
 MOST_POINTS = 240
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --soft: #5f6a76; --line: #dde2e7; --page: #ffffff; --card: #f6f8fa;
-  --accent: #0072b2; --good: #00805d; --bad: #b94700; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --soft: #98a3ae; --line: #343b43; --page: #14181c;
-  --card: #1c2228; --accent: #56b4e9; --good: #3ecb9e; --bad: #f08a4b; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 960px; padding: 28px 18px 60px; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 .2rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.6rem 0 .8rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.6rem 0 .5rem; }
-.soft, figcaption, th { color: var(--soft); }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
-th { font-weight: 600; text-align: left; white-space: nowrap; font-size: .82rem; }
-th, td { padding: .38rem .9rem .38rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th:last-child, td:last-child { padding-right: 0; }
-th.n, td.n { text-align: right; white-space: nowrap; }
-.grid { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(270px, 100%), 1fr)); }
-.texts { grid-template-columns: repeat(auto-fill, minmax(min(200px, 100%), 1fr)); }
-figure { margin: 0; padding: 10px 10px 4px; background: var(--card); border-radius: 8px; }
-figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 .6rem; font-size: .85rem; }
-figcaption b { color: var(--ink); font-weight: 600; }
-svg { display: block; width: 100%; height: auto; }
-svg text { fill: var(--soft); font-size: 11px; }
-svg .tick { stroke: var(--line); }
-svg polyline { fill: none; stroke: var(--accent); stroke-width: 1.8; stroke-linejoin: round; }
-svg circle { fill: var(--accent); }
-.row { display: grid; grid-template-columns: minmax(120px, 260px) 1fr; gap: 14px; align-items: center; margin: 9px 0;
-  font-size: .9rem; line-height: 1.35; overflow-wrap: anywhere; }
-@media (max-width: 600px) { .row { grid-template-columns: 1fr; gap: 0; } }
-.track { position: relative; height: 22px; }
-.track i { position: absolute; top: 0; bottom: 0; }
-.track .zero { width: 1px; background: var(--soft); opacity: .6; }
-.track .span { top: 10px; bottom: 10px; background: currentColor; min-width: 2px; }
-.track .dot { width: 10px; height: 10px; margin: 6px 0 0 -5px; border-radius: 50%; background: currentColor;
-  bottom: auto; }
-.axis { display: flex; justify-content: space-between; font-size: .8rem; color: var(--soft); }
-.better { color: var(--good); } .worse { color: var(--bad); }
-.stack { display: flex; height: 22px; border-radius: 4px; overflow: hidden; background: var(--card); }
-.stack i { height: 100%; border-right: 1px solid var(--page); }
-.legend { display: flex; flex-wrap: wrap; gap: 2px 16px; font-size: .85rem; color: var(--soft); margin: .4rem 0; }
-.legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 6px; }
-.prompt, .answer { white-space: pre-wrap; overflow-wrap: anywhere; }
-.prompt { margin: 1.4rem 0 .5rem; padding-left: 10px; border-left: 3px solid var(--accent); }
-.answer { background: var(--card); border-radius: 8px; padding: 8px 10px; font-size: .92rem; }
-.answer .soft { display: block; font-size: .8rem; }
-pre { overflow-x: auto; background: var(--card); border-radius: 8px; padding: 12px; font-size: .8rem;
-  line-height: 1.4; }
-summary { cursor: pointer; }
-"""
 
 
 def number(value: float | None) -> str:
