@@ -13,9 +13,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal, cast, get_type_hints
 
-from rayalign.config import nearest
+from pydantic import AfterValidator, Field, StrictInt, ValidationError, create_model
+
+from rayalign.config import Section, explain, nearest
 from rayalign.errors import InputError
 
 Completed = str | Mapping[str, Any]
@@ -31,6 +34,8 @@ _UNREADABLE = (
     ValueError,
 )
 """what reading text of a model may raise"""
+Values = Callable[[Any], list[Any]]
+"""a completion, or a part of one, to its parsed values"""
 _ROUNDING = 1e-9
 _MOST_VERDICTS = 256
 """in one answer; the time to find them grows with the square of their number"""
@@ -42,21 +47,10 @@ class Parser:
     def __init__(self, name: str, arguments: Mapping[str, Any] | None = None) -> None:
         """InputError when there is no such parser, or it can't take the arguments."""
         self.name = name
-        self._arguments = dict(arguments or {})
-        _check(name, self._arguments)
-
-    @property
-    def reads_logprobs(self) -> bool:
-        """Whether it is to be given the whole choice instead of the text."""
-        chain = self._arguments["parsers_to_kwargs"] if self.name == "pipeline_meta_parser" else {self.name: {}}
-        return next(iter(chain)) == "logprob_parser"
-
-    def parse(self, completion: Completed) -> list[float | None]:
-        """The preferences that the completion holds, in the order of its batch; [None] when it can't be read."""
-        try:
-            return [_preference(value) for value in self._values(completion)]
-        except _UNREADABLE:
-            return [None]
+        self._parse = _bound(name, arguments or {})
+        chain = (arguments or {}).get("parsers_to_kwargs", [name])
+        self.reads_logprobs = next(iter(chain)) == "logprob_parser"
+        """whether it is to be given the whole choice instead of the text"""
 
     def read(self, completion: Completed, count: int) -> tuple[list[float | None], str | None]:
         """The preferences of exactly `count` pairs, and the reason where any is absent.
@@ -65,7 +59,9 @@ class Parser:
         """
         void: list[float | None] = [None] * count
         try:
-            found = [_preference(value) for value in self._values(completion)]
+            if completion == "":
+                raise ValueError("it is empty")
+            found = [_preference(value) for value in self._parse(completion)]
         except _UNREADABLE as error:
             return void, f"{self.name} cannot read the answer ({type(error).__name__}: {error}): {_start(completion)}"
         if len(found) != count:
@@ -74,17 +70,14 @@ class Parser:
             return found, f"{self.name} finds no preference between 1 and 2: {_start(completion)}"
         return found, None
 
-    def _values(self, completion: Completed) -> list[Any]:
-        if completion == "":
-            raise ValueError("it is empty")
-        return list(PARSERS[self.name](completion, **self._arguments))
 
-
-def regex_parser(completion: str, outputs_to_match: Mapping[Any, str]) -> list[Any]:
+def regex_parser(
+    completion: str, outputs_to_match: Annotated[dict[Any, re.Pattern[str]], Field(min_length=1)]
+) -> list[Any]:
     """The keys of the patterns in the order in which they match; of matches at one place the first pattern's."""
     found: list[Any] = []
     while True:
-        matches = [(m, key) for key, pattern in outputs_to_match.items() if (m := re.search(pattern, completion))]
+        matches = [(m, key) for key, pattern in outputs_to_match.items() if (m := pattern.search(completion))]
         if not matches:
             return found
         match, key = min(matches, key=lambda pair: pair[0].start())
@@ -131,7 +124,9 @@ def eval_parser(completion: str) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def replace_parser(completion: Any, replacer: Mapping[Any, Any], default_replacer: Any = "auto") -> list[Any]:
+def replace_parser(
+    completion: Any, replacer: Annotated[dict[Any, Any], Field(min_length=1)], default_replacer: Any = "auto"
+) -> list[Any]:
     """What `replacer` has for the completion; else the default, with "auto" the completion itself."""
     return [replacer.get(completion, completion if default_replacer == "auto" else default_replacer)]
 
@@ -139,9 +134,9 @@ def replace_parser(completion: Any, replacer: Mapping[Any, Any], default_replace
 def logprob_parser(
     completion: Mapping[str, Any],
     numerator_token: str,
-    denominator_tokens: Sequence[str],
+    denominator_tokens: list[str],
     is_binarize: bool = True,
-    log_prob_index: Literal["batch"] | int = "batch",
+    log_prob_index: Literal["batch"] | StrictInt = "batch",
 ) -> list[Any]:
     """2 - P(numerator) / sum of P(denominators), over the candidates of one token (an index) or of each ("batch").
 
@@ -160,11 +155,17 @@ def logprob_parser(
     return values
 
 
+def _chained(parsers_to_kwargs: Mapping[str, Mapping[str, Any] | None]) -> list[Values]:
+    return [_bound(name, arguments or {}) for name, arguments in parsers_to_kwargs.items()]
+
+
 def pipeline_meta_parser(
-    completion: Any, parsers_to_kwargs: Mapping[str, Mapping[str, Any]], is_squeeze: bool = True
+    completion: Any,
+    parsers_to_kwargs: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1), AfterValidator(_chained)],
+    is_squeeze: bool = True,
 ) -> list[Any]:
-    """Parsers in a row: each reads every value that the one before it gave."""
-    return _piped(completion, list(parsers_to_kwargs.items()), is_squeeze)
+    """Parsers in a row, bound to their arguments: each reads every value that the one before it gave."""
+    return _piped(completion, cast(list[Values], parsers_to_kwargs), is_squeeze)
 
 
 def unfenced_json(completion: str) -> Any:
@@ -177,11 +178,11 @@ def unfenced_json(completion: str) -> Any:
     return json.loads(completion)
 
 
-def _piped(completion: Any, chain: list[tuple[str, Mapping[str, Any]]], squeeze: bool) -> list[Any]:
+def _piped(completion: Any, chain: list[Values], squeeze: bool) -> list[Any]:
     if isinstance(completion, str) and not completion:
         raise ValueError("a value in it is empty")
-    (name, arguments), *rest = chain
-    values = PARSERS[name](completion, **(arguments or {}))
+    parse, *rest = chain
+    values = parse(completion)
     if not rest:
         return values
     found = [_piped(value, rest, squeeze) for value in values]
@@ -233,33 +234,16 @@ def _start(completion: Completed) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
-def _check(name: str, arguments: Mapping[str, Any]) -> None:
+def _bound(name: str, arguments: Mapping[str, Any]) -> Values:
+    """The parser with its arguments, which are held against its signature."""
     if name not in PARSERS:
         raise InputError(f"parser: {name!r} is not known; {nearest(name, list(PARSERS))}")
-    known = {k: p for k, p in inspect.signature(PARSERS[name]).parameters.items() if k != "completion"}
-    for key in arguments:
-        if key not in known:
-            raise InputError(f"parser: {name} takes no {key!r}; {nearest(key, list(known))}")
-    for key, parameter in known.items():
-        if parameter.default is parameter.empty and key not in arguments:
-            raise InputError(f"parser: {name} needs {key!r}")
-    _check_values(name, arguments)
-
-
-def _check_values(name: str, arguments: Mapping[str, Any]) -> None:
-    for key in ("outputs_to_match", "replacer", "parsers_to_kwargs"):
-        if key in arguments and not (isinstance(arguments[key], Mapping) and arguments[key]):
-            raise InputError(f"parser: {key} of {name} is {arguments[key]!r}; expected a mapping with an entry or more")
-    for key, pattern in arguments.get("outputs_to_match", {}).items():
-        try:
-            re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise InputError(f"parser: the pattern of {key} is no regular expression ({error})") from error
-    tokens = arguments.get("denominator_tokens", [])
-    if isinstance(tokens, str) or not isinstance(tokens, Sequence):
-        raise InputError(f"parser: denominator_tokens is {tokens!r}; expected a list of tokens")
-    index = arguments.get("log_prob_index", "batch")
-    if index != "batch" and (isinstance(index, bool) or not isinstance(index, int)):
-        raise InputError(f'parser: log_prob_index is {index!r}; expected "batch" or a position such as -1')
-    for inner, its in arguments.get("parsers_to_kwargs", {}).items():
-        _check(inner, its or {})
+    parser = PARSERS[name]
+    hints = get_type_hints(parser, include_extras=True)
+    taken = {p.name: p for p in inspect.signature(parser).parameters.values() if p.name != "completion"}
+    fields = {key: (hints[key], ... if p.default is p.empty else p.default) for key, p in taken.items()}
+    model: type[Section] = create_model(name, __base__=Section, **fields)  # type: ignore[call-overload]
+    try:
+        return partial(parser, **dict(model.model_validate(dict(arguments))))
+    except ValidationError as error:
+        raise InputError(explain(error, model, f"parser {name}")) from error

@@ -70,7 +70,7 @@ def choice(*tokens: dict[str, float]) -> dict[str, Any]:
     ],
 )
 def test_what_an_answer_means(name: str, arguments: dict[str, Any], completion: str, found: list[float | None]) -> None:
-    assert Parser(name, arguments).parse(completion) == found
+    assert Parser(name, arguments).read(completion, len(found))[0] == found
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,8 @@ def test_what_an_answer_means(name: str, arguments: dict[str, Any], completion: 
     ],
 )
 def test_what_token_probabilities_mean(arguments: dict[str, Any], completion: dict[str, Any], found: list[Any]) -> None:
-    assert Parser("logprob_parser", {**WEIGHED, **arguments}).parse(completion) == pytest.approx(found)
+    read, _ = Parser("logprob_parser", {**WEIGHED, **arguments}).read(completion, len(found))
+    assert read == pytest.approx(found)
 
 
 def test_a_batch_with_another_number_of_verdicts_is_void() -> None:
@@ -121,11 +122,15 @@ def test_only_log_probs_are_read_from_the_whole_choice() -> None:
     "name,arguments,words",
     [
         ("regex_parse", {}, "did you mean regex_parser"),
-        ("regex_parser", {}, "needs 'outputs_to_match'"),
+        ("regex_parser", {}, "outputs_to_match is missing"),
         ("regex_parser", {"output_to_match": {}}, "did you mean outputs_to_match"),
-        ("regex_parser", {"outputs_to_match": {1: "("}}, "pattern of 1"),
-        ("regex_parser", {"outputs_to_match": {}}, "an entry or more"),
-        ("logprob_parser", {"numerator_token": "m", "denominator_tokens": "mM"}, "expected a list"),
+        ("regex_parser", {"outputs_to_match": {1: "("}}, "outputs_to_match.1 is .*regular expression"),
+        ("regex_parser", {"outputs_to_match": {}}, "outputs_to_match is {}; expected .*at least 1"),
+        (
+            "logprob_parser",
+            {"numerator_token": "m", "denominator_tokens": "mM"},
+            "denominator_tokens is 'mM'; expected a valid list",
+        ),
         ("logprob_parser", {**WEIGHED, "log_prob_index": "last"}, "log_prob_index"),
         ("pipeline_meta_parser", {"parsers_to_kwargs": {"jason_parser": {}}}, "did you mean json_parser"),
     ],
@@ -142,7 +147,7 @@ def test_stored_annotations_come_out_as_published(test_data: Path) -> None:
         with gzip.open(file, "rt", encoding="utf-8") as annotations:
             rows = [row for row in json.load(annotations) if row.get("raw_completion")]
         for row in rows:
-            [preference] = parser.parse(row["raw_completion"])
+            [preference], _ = parser.read(row["raw_completion"], 1)
             assert preference is not None
             shown = 3 - preference if is_switched(row["instruction"], 0) else preference
             assert shown == pytest.approx(row["preference"], abs=1e-9)
