@@ -7,21 +7,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rayalign.storage.records import dumps, finite
+from rayalign.storage.records import Appender, finite
 
 
-class EventLog:
-    """An append-only file that many threads and processes may share: each event is one O_APPEND write."""
+class EventLog(Appender):
+    """Events of many threads and processes."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
+        super().__init__(path, shared=True)
 
     def write(self, event: str, **fields: Any) -> None:
         """Add one event with its time [unix seconds] and process; a field that is not finite becomes null."""
-        row = {"time": time.time(), "event": event, "pid": os.getpid(), **finite(fields)}
-        self._file.write((dumps(row) + "\n").encode())
-
-    def close(self) -> None:
-        """Write no more."""
-        self._file.close()
+        self.append({"time": time.time(), "event": event, "pid": os.getpid(), **finite(fields)})

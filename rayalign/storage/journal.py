@@ -12,18 +12,15 @@ Each entry is one line `{"kind": ..., ...}`. The journal is never shortened: goi
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rayalign.errors import RayalignError
-from rayalign.storage.records import cut_torn_line, dumps, positioned_jsonl, read_jsonl
+from rayalign.storage.records import Appender, positioned_jsonl, read_jsonl
 
-logger = logging.getLogger(__name__)
 _MAKING = ("submitted", "finished", "scored")
 Entry = dict[str, Any]
 
@@ -34,26 +31,13 @@ def group_of(entry: Entry) -> str | None:
     return group["id"] if isinstance(group, dict) else group
 
 
-class Journal:
-    """One writer's append-only file; opening it cuts off a line torn by a kill."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        if cut_torn_line(path):
-            logger.warning("%s ended in the middle of an entry, which was cut off", path)
-        self._file = path.open("ab", buffering=0)
+class Journal(Appender):
+    """One writer's entries, each with `kind` and its fields."""
 
     @property
     def position(self) -> int:
         """Length of what has been written [bytes]; a checkpoint keeps it."""
         return self._file.tell()
-
-    def append(self, entry: Entry) -> None:
-        """Write one entry, with `kind` and its fields, in one piece; it outlives the process from here on."""
-        line = (dumps(entry) + "\n").encode()
-        if self._file.write(line) != len(line):
-            raise RayalignError(f"{self.path} took only a part of an entry: the disk is full. Free space and resume.")
 
     def sync(self) -> None:
         """Make all entries outlive the machine."""
@@ -62,7 +46,7 @@ class Journal:
     def close(self) -> None:
         """Sync, and write no more."""
         self.sync()
-        self._file.close()
+        super().close()
 
     def replay(self, *, effective: bool = False) -> Iterator[Entry]:
         """All entries in order; `effective`: only those that still hold after every rewind, without the rewinds."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from rayalign.config import TrackingConfig
-from rayalign.storage.records import cut_torn_line, dumps, finite, read_jsonl
+from rayalign.storage.records import Appender, finite, read_jsonl
 from rayalign.types import Metrics, merged
 
 _TAIL = 1 << 16
@@ -61,22 +61,13 @@ def last_row(path: Path) -> dict[str, Any] | None:
     return row
 
 
-class JsonlSink:
+class JsonlSink(Appender):
     """Rows {"step", "time", "metrics"}; a number that is not finite becomes null."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cut_torn_line(path)
-        self._file = path.open("ab", buffering=0)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one row."""
         values = finite({name: float(value) for name, value in metrics.items()})
-        self._file.write((dumps({"step": step, "time": time.time(), "metrics": values}) + "\n").encode())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        self.append({"step": step, "time": time.time(), "metrics": values})
 
 
 class TensorBoardSink:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import uuid
@@ -13,8 +14,9 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from rayalign.errors import InputError
+from rayalign.errors import InputError, RayalignError
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -110,6 +112,30 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class Appender:
+    """An append-only file of JSON lines, each one O_APPEND write, which outlives the process.
+
+    Where it is not `shared` among processes, opening it cuts off a line torn by a kill.
+    """
+
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        if not shared and cut_torn_line(path):
+            logger.warning("%s ended in the middle of a line, which was cut off", path)
+        self._file = path.open("ab", buffering=0)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one row in one piece."""
+        line = (dumps(row) + "\n").encode()
+        if self._file.write(line) != len(line):
+            raise RayalignError(f"{self.path} took only a part of a row: the disk is full. Free space and resume.")
+
+    def close(self) -> None:
+        """Write no more."""
+        self._file.close()
 
 
 def cut_torn_line(path: Path) -> bool:
