@@ -28,7 +28,7 @@ from fastapi.responses import JSONResponse, Response
 
 from benchmarks.record import record
 from rayalign.annotator.api import ScoreReply, ScoreRequest
-from rayalign.annotator.build import NoModels, build_pool
+from rayalign.annotator.build import build_pool
 from rayalign.annotator.files import load_service
 from rayalign.annotator.ranking import score
 from rayalign.evaluation.intervals import mean_interval, paired_difference
@@ -49,7 +49,7 @@ class Failing:
 
     def __init__(self, folder: Path) -> None:
         settings = load_service(None).model_copy(update={"cache": f"sqlite:///{folder / 'verdicts.db'}"})
-        self._pool = build_pool(settings, NoModels())
+        self._pool = build_pool(settings)
         self._draw = random.Random(0)
         self.counts: Counts = {}
         self.app = FastAPI()

@@ -37,20 +37,8 @@ class Models(Protocol):
         """The hosted language model of the annotator of that name."""
 
 
-class NoModels:
-    """For a pool without a service: judges that need a model are refused."""
-
-    def scoring(self, name: str, section: RewardJudgeConfig) -> Utilities:
-        """Always refused."""
-        raise _needs_service(name)
-
-    def completer(self, name: str, section: HostedJudgeConfig) -> Completer:
-        """Always refused."""
-        raise _needs_service(name)
-
-
-def build_pool(config: ServiceConfig, models: Models) -> Pool:
-    """The annotators with their cache and budget.
+def build_pool(config: ServiceConfig, models: Models | None = None) -> Pool:
+    """The annotators with their cache and budget; without a service there are no `models`.
 
     Raises:
         InputError: a judge that cannot be made: an unknown criterion, a missing key variable, a wrong template.
@@ -61,17 +49,21 @@ def build_pool(config: ServiceConfig, models: Models) -> Pool:
     return Pool(members, store, budget, chunk=config.chunk, timeout=config.request_timeout)
 
 
-def _member(name: str, config: AnnotatorConfig, models: Models) -> Member:
+def _member(name: str, config: AnnotatorConfig, models: Models | None) -> Member:
     judge = config.judge
     if isinstance(judge, RubricJudgeConfig):
         return _scored(name, config, RubricUtilities(judge.criteria))
+    if isinstance(judge, RewardJudgeConfig | HostedJudgeConfig) and models is None:
+        raise InputError(f"annotators.{name} has a model of its own; start `rayalign serve FILE` and give its URL")
     if isinstance(judge, RewardJudgeConfig):
+        assert models is not None
         return _scored(name, config, models.scoring(name, judge))
     if config.human is not None:
         raise InputError(
             f"annotators.{name}.human: only judges that score single answers (rubric, reward_model) take it"
         )
     if isinstance(judge, HostedJudgeConfig):
+        assert models is not None
         return _prompted(name, config, judge, models.completer(name, judge))
     if isinstance(judge, AlpacaEvalJudgeConfig):
         found = alpaca_config.load(judge)
@@ -104,7 +96,3 @@ def _prompted(
         estimate=judge.estimate,
         least=judge.least,
     )
-
-
-def _needs_service(name: str) -> InputError:
-    return InputError(f"annotators.{name} has a model of its own; start `rayalign serve FILE` and give its URL")

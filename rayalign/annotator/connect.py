@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from rayalign.annotator.api import Annotation, Estimate, PairItem, PreferenceRequest
-from rayalign.annotator.build import NoModels, build_pool
+from rayalign.annotator.build import build_pool
 from rayalign.annotator.client import AnnotatorClient, batches, item_of
 from rayalign.annotator.estimates import estimate
 from rayalign.annotator.files import load_service
@@ -46,7 +46,7 @@ class LocalAnnotator:
     """The pool of a file (or the embedded one) in this process, with the file's cache and budget."""
 
     def __init__(self, file: Path | None, annotator: str = "pool") -> None:
-        self._pool = build_pool(load_service(file), NoModels())
+        self._pool = build_pool(load_service(file))
         self._annotator = annotator
         self._runner = asyncio.Runner()
 
