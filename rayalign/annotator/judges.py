@@ -29,18 +29,16 @@ class Judge(Protocol):
 class RubricJudge:
     """A simulated labeller of the embedded world: Bradley-Terry draws on the gold utility, with named biases.
 
-    The simulated human of `human.py`, asked afresh under every seed. A verdict depends on seed, prompt and answers
-    alone, not on order or batch, and swapping the answers mirrors it. Equal answers tie.
+    The simulated human of `human.py`, by default asked afresh under every seed. A verdict depends on seed, prompt and
+    answers alone, not on order or batch, and swapping the answers mirrors it. Equal answers tie.
     """
 
     def __init__(self, config: JudgeConfig, utility: Callable[[Prompt, str], float] | None = None) -> None:
+        self._human = config
         self._gold = utility or gold.utility
-        self._human = HumanConfig(
-            temperature=config.temperature, flip=config.flip, length_bias=config.length_bias, self_disagreement=1.0
-        )
 
     def compare(self, pairs: Sequence[Pair], *, seed: int) -> list[float | None]:
-        """As `Judge.compare`; always a verdict."""
+        """As `Judge.compare`."""
         return [self._verdict(prompt, (first, second), seed) for prompt, first, second in pairs]
 
     def _verdict(self, prompt: Prompt, answers: tuple[str, str], seed: int) -> float | None:
@@ -55,10 +53,6 @@ class Utilities(Scoring, Protocol):
     def revision(self) -> str:
         """Hash of everything that decides the numbers."""
 
-    @property
-    def batch(self) -> int:
-        """How many pairs it likes to be given at once."""
-
 
 class RubricUtilities:
     """Gold utility of the embedded world, or the weighted sum of some of its attributes.
@@ -66,21 +60,21 @@ class RubricUtilities:
     Args:
         criteria: attribute -> weight of any sign; those that do not apply to a prompt add nothing. Empty: the whole
             utility.
-        batch: pairs at once.
 
     Raises:
         InputError: no such attribute, or a weight that is no number.
     """
 
-    def __init__(self, criteria: Mapping[str, float] | None = None, *, batch: int = 64) -> None:
+    def __init__(self, criteria: Mapping[str, float] | None = None) -> None:
         self._criteria = dict(criteria or {})
-        self.batch = batch
         for name, weight in self._criteria.items():
             if name not in compose.ATTRIBUTES:
                 raise InputError(f"criteria: {name!r} is no attribute; {nearest(name, compose.ATTRIBUTES)}")
             if not math.isfinite(weight):
                 raise InputError(f"criteria: the weight of {name} is {weight}; give a finite number")
-        self.revision = _hash(self._criteria, *_sources())
+        # a changed world must not be answered from a cache of the old one
+        sources = [inspect.getsource(module) for module in (gold, compose, tasks, understand, world)]
+        self.revision = _hash(self._criteria, *sources)
 
     async def scores(self, items: Sequence[tuple[Prompt, str]]) -> list[Score]:
         """Absent where the prompt is none of the embedded world's."""
@@ -105,15 +99,12 @@ class UtilityJudge:
         name: whose noise it is; annotators with other names err elsewhere.
     """
 
+    batch = 64
+
     def __init__(self, utilities: Utilities, human: HumanConfig | None, name: str) -> None:
         self._utilities, self._human, self._name = utilities, human, name
         dump = None if human is None else human.model_dump()
         self.revision = _hash(name, dump, utilities.revision, inspect.getsource(humans))
-
-    @property
-    def batch(self) -> int:
-        """As its utilities."""
-        return self._utilities.batch
 
     async def judge(self, pairs: Sequence[Pair], *, seed: int, paying: Paying | None = None) -> list[Verdict]:
         """One verdict for each pair; none where an answer has no utility. It costs nothing."""
@@ -195,8 +186,3 @@ _STRANGE = (
 
 def _hash(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _sources() -> list[str]:
-    """The code that gold utility is made of: a changed world must not be answered from a cache of the old one."""
-    return [inspect.getsource(module) for module in (gold, compose, tasks, understand, world)]

@@ -32,6 +32,13 @@ class HumanConfig(Section):
     """share of pairs drawn afresh under another seed of the request; on the others one asked again says the same"""
 
 
+class JudgeConfig(HumanConfig):
+    """Who compares two answers in the process of a stage: a human over the embedded world's gold utility."""
+
+    kind: Literal["rubric"] = "rubric"
+    self_disagreement: Share = 1.0
+
+
 class RubricJudgeConfig(Section):
     """Gold utility of the embedded world."""
 
@@ -40,16 +47,21 @@ class RubricJudgeConfig(Section):
     """attribute -> weight, such as {brief: 1, polite: 0.5}; empty: the whole utility"""
 
 
-class RewardJudgeConfig(Section):
-    """A reward model of ours, or any sequence-classification checkpoint."""
+class ModelConfig(Section):
+    """A model of the service's own."""
 
-    kind: Literal["reward_model"]
     model: str
     replicas: PositiveInt = 1
     context: PositiveInt = 2048
     """longest prompt and answer together [tokens]"""
     cpus: PositiveFloat = 1.0
     gpus: NonNegativeFloat = 0.0
+
+
+class RewardJudgeConfig(ModelConfig):
+    """A reward model of ours, or any sequence-classification checkpoint."""
+
+    kind: Literal["reward_model"]
 
 
 class ParserConfig(Section):
@@ -104,17 +116,11 @@ class LLMJudgeConfig(PromptedConfig):
     retries: NonNegativeInt = 8
 
 
-class HostedJudgeConfig(PromptedConfig):
+class HostedJudgeConfig(PromptedConfig, ModelConfig):
     """A local language model, served by vLLM inside the same application."""
 
     kind: Literal["vllm"]
-    model: str
-    replicas: PositiveInt = 1
-    context: PositiveInt = 2048
-    """longest prompt and answer together [tokens]"""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    cpus: PositiveFloat = 1.0
-    gpus: NonNegativeFloat = 0.0
 
 
 class AlpacaEvalJudgeConfig(Section):

@@ -156,18 +156,6 @@ class AnnotatorUse(Section):
     """pool of the run's own service; None: the embedded one"""
 
 
-class JudgeConfig(Section):
-    """Who compares two answers, in this process."""
-
-    kind: Literal["rubric"] = "rubric"
-    temperature: PositiveFloat = 0.1
-    """Bradley-Terry scale of the utility: smaller is more certain"""
-    flip: float = Field(default=0.0, ge=0.0, le=0.5)
-    """share of verdicts turned round"""
-    length_bias: float = 0.0
-    """utility added for each answer word"""
-
-
 class CandidateSource(Section):
     """Where a group's candidates come from."""
 

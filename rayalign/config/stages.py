@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from rayalign.config.annotators import JudgeConfig
 from rayalign.config.sections import (
     AnnotatorUse,
     CandidateSource,
     ClusterConfig,
     DataConfig,
     GuardConfig,
-    JudgeConfig,
     LearnerConfig,
     RoleConfig,
     RolloutConfig,
