@@ -144,7 +144,7 @@ class AnnotatorClient:
                 if reply.status_code not in _BUSY and not starting:  # Serve knows no route before the application is up
                     return _body(reply.status_code, reply.content, str(reply.url))
                 trouble = f"{reply.status_code} {reply.text[:200]}"
-                wait = _seconds(reply.headers.get("Retry-After")) or _backoff(attempt)
+                wait = retry_after(reply.headers.get("Retry-After"), time.time()) or _backoff(attempt)
             except httpx.TransportError as error:
                 trouble, wait = f"{type(error).__name__}: {error}", _backoff(attempt)
             if time.monotonic() + wait > end:
@@ -187,7 +187,3 @@ def batches(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
 
 def _backoff(attempt: int) -> float:
     return min(10.0, 0.2 * 2.0 ** min(attempt, 10))
-
-
-def _seconds(value: str | None) -> float:
-    return float(value) if value and value.replace(".", "", 1).isdigit() else 0.0

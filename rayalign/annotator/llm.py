@@ -48,7 +48,10 @@ class LLMJudge:
         self._template = Template(load_template(config.template), batch_size=config.batch_size)
         self._parser = Parser(config.parser.name, config.parser.arguments)
         self._legacy = isinstance(config, LLMJudgeConfig) and config.legacy
-        self._check_reading()
+        if self._parser.reads_logprobs != (config.reads == "logprobs"):
+            wanted = "logprobs" if self._parser.reads_logprobs else "text"
+            told = f"{self._parser.name} cannot read {config.reads}"
+            raise InputError(f"judge: {told}; set `reads: {wanted}` or another parser")
         candidates: dict[str, Any] = {}
         if config.reads == "logprobs":
             candidates = {"logprobs": 5} if self._legacy else {"logprobs": True, "top_logprobs": 5}
@@ -133,12 +136,6 @@ class LLMJudge:
         shares = _shares(completion.usage, real)
         for preference, ground, usage in zip(preferences, grounds, shares, strict=True):
             yield Verdict(preference, reason if preference is None else None, ground, read, None, usage)
-
-    def _check_reading(self) -> None:
-        parser, reads = self._parser, self._config.reads
-        if parser.reads_logprobs != (reads == "logprobs"):
-            wanted = "logprobs" if parser.reads_logprobs else "text"
-            raise InputError(f"judge: {parser.name} cannot read {reads}; set `reads: {wanted}` or another parser")
 
 
 def explanations_in(text: str, keys: Sequence[str], count: int) -> list[str]:
