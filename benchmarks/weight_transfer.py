@@ -16,7 +16,7 @@ from rayalign.cluster.pool import start_pool
 from rayalign.cluster.roles import start_roles
 from rayalign.cluster.session import Session
 from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig, RolloutConfig
-from rayalign.data.tokenizer import load_tokenizer
+from rayalign.data.chat import load_tokenizer
 from rayalign.storage.events import EventLog
 from rayalign.weights import probe
 

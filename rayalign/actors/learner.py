@@ -1,4 +1,4 @@
-"""What the trained roles' actors have in common: one rank of a Learner."""
+"""The trained roles: policy and critic, each rank an actor around a Learner."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any, Literal
 import ray
 
 from rayalign.actors.hosted import HostedActor, Rendezvous
-from rayalign.actors.slices import rank_rows
-from rayalign.actors.store import Handle, fetch, keep
+from rayalign.actors.store import Handle, fetch, keep, rank_rows
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.config import LearnerConfig
 from rayalign.types import Batch, Metrics, Role
@@ -79,7 +78,7 @@ class LearnerActor(HostedActor):
 
     def save(self, folder: str, tokenizer: str) -> None:
         """Write the model as a Hugging Face folder with its tokenizer."""
-        from rayalign.data.tokenizer import load_tokenizer
+        from rayalign.data.chat import load_tokenizer
 
         self._learner.save(Path(folder), load_tokenizer(tokenizer))
 
@@ -104,3 +103,17 @@ class LearnerActor(HostedActor):
     def probe(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probs of fixed tokens as the trainer computes them, at temperature 1."""
         return self._learner.score_probe(token_ids)
+
+
+class PolicyActor(LearnerActor):
+    """One rank of the model that is aligned."""
+
+    role = "policy"
+    head = "causal"
+
+
+class CriticActor(LearnerActor):
+    """One rank of the scalar head that predicts the return of each state."""
+
+    role = "critic"
+    head = "scalar"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rayalign.actors.hosted import FrozenSpec, HostedActor, Rendezvous
-from rayalign.actors.slices import rank_rows
-from rayalign.actors.store import Handle, fetch, keep
+from rayalign.actors.store import Handle, fetch, keep, rank_rows
 from rayalign.data.collate import collate_trajectories
 from rayalign.types import Group
 

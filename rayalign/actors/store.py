@@ -9,6 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import ray
+import torch
+
+from rayalign.algorithms.ops import token_tensors
+from rayalign.types import Batch, Rollouts
 
 Handle = list[ray.ObjectRef]
 
@@ -21,3 +25,9 @@ def keep(value: Any) -> Handle:
 def fetch(handle: Handle, timeout: float) -> Any:
     """Take a value that another actor kept."""
     return ray.get(handle[0], timeout=timeout)
+
+
+def rank_rows(rollouts: Rollouts, rank: int, world: int) -> Batch:
+    """The rank's share of the rows, with what a forward pass reads; shares follow each other in the batch's order."""
+    rows_B = torch.arange(len(rollouts.group_B))
+    return Batch(token_tensors(rollouts), rows_B).rows(rows_B.tensor_split(world)[rank])

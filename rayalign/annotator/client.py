@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from rayalign.annotator.api import Annotation, AnnotatorInfo, Estimate, PairItem, RankReply, ScoreReply
+from rayalign.annotator.replies import retry_after
 from rayalign.annotator.verdicts import Pair
 from rayalign.errors import DeadlineError, InputError, RayalignError
 from rayalign.types import Prompt

@@ -10,10 +10,8 @@ from typing import Any
 
 import ray
 
-from rayalign.actors.critic import CriticActor
 from rayalign.actors.hosted import FrozenSpec, Rendezvous
-from rayalign.actors.learner import LearnerSpec
-from rayalign.actors.policy import PolicyActor
+from rayalign.actors.learner import CriticActor, LearnerSpec, PolicyActor
 from rayalign.actors.preparer import PreparerActor
 from rayalign.actors.reference import ReferenceActor
 from rayalign.actors.reward import RewardActor

@@ -211,7 +211,7 @@ class _OfflineRun:
 
     def save(self, computing: float) -> None:
         """The model folder, whole or not at all; and how long the epochs took, which the launcher sets apart."""
-        from rayalign.data.tokenizer import load_tokenizer
+        from rayalign.data.chat import load_tokenizer
         from rayalign.weights import probe
 
         target, temporary = self._folder / "model", self._folder / ".model.tmp"

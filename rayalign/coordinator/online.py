@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,13 @@ from rayalign.cluster.group import ActorGroup, together
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.roles import Roles
 from rayalign.config import TrackingConfig, TrainStage
-from rayalign.coordinator.clock import PhaseClock
 from rayalign.coordinator.guards import Guards
 from rayalign.coordinator.recovery import Resumption
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Accounting, Journal
-from rayalign.storage.metrics import MetricSink, reduce
-from rayalign.storage.samples import SampleTable
+from rayalign.storage.metrics import MetricSink, SampleTable, reduce
 from rayalign.types import Group, Role
 
 
@@ -50,6 +49,33 @@ class Parts:
     sink: MetricSink
     samples: SampleTable
     events: EventLog
+
+
+class PhaseClock:
+    """Times the named phases of one iteration from `start`, the end of the one before, whose report is in between."""
+
+    def __init__(self, events: EventLog, iteration: int, start: float) -> None:
+        self._events = events
+        self._iteration = iteration
+        self._start = start
+        self._phases: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Attribute what runs inside to `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self._phases[name] = self._phases.get(name, 0.0) + seconds
+            self._events.write("phase", name=name, seconds=seconds, iteration=self._iteration)
+
+    def metrics(self, end: float) -> dict[str, float]:
+        """`phase/<name>` in seconds, with `phase/unattributed` and `phase/total`."""
+        total = end - self._start
+        rest = total - sum(self._phases.values())
+        return {f"phase/{name}": s for name, s in {**self._phases, "unattributed": rest, "total": total}.items()}
 
 
 class OnlineTrainer:

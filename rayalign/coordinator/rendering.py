@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rayalign.config import SamplingConfig
-from rayalign.data.chat import cut_to_fit, decode_answer, encode_example, encode_prompt, stop_ids
-from rayalign.data.tokenizer import load_tokenizer
+from rayalign.data.chat import cut_to_fit, decode_answer, encode_example, encode_prompt, load_tokenizer, stop_ids
 from rayalign.rollout.base import Request
 from rayalign.types import Prompt, Segment, Trajectory
 

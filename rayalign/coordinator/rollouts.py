@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,6 @@ from dataclasses import dataclass, replace
 from rayalign.cluster.group import Actor, ActorGroup
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.config import TrainStage
-from rayalign.coordinator.order import PromptOrder
 from rayalign.coordinator.rendering import Renderer
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import Finished, Request, candidate_seed
@@ -33,6 +33,24 @@ from rayalign.types import Example, Group, Score
 logger = logging.getLogger(__name__)
 ATTEMPTS = 4
 """prompts tried for one place of an iteration before the run gives up"""
+
+
+class PromptOrder:
+    """An endless sequence over a data set, shuffled anew in each epoch, by the seed alone: a resumed run goes on."""
+
+    def __init__(self, examples: Sequence[Example], seed: int) -> None:
+        self._examples = examples
+        self._seed = seed
+        self._epoch = -1
+        self._order: list[int] = []
+
+    def __getitem__(self, position: int) -> Example:
+        epoch, offset = divmod(position, len(self._examples))
+        if epoch != self._epoch:
+            self._order = list(range(len(self._examples)))
+            random.Random(f"{self._seed}/{epoch}").shuffle(self._order)
+            self._epoch = epoch
+        return self._examples[self._order[offset]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,25 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
             raise InputError(f"chat template: earlier turns change once a turn follows them; {_REMEDY}")
 
 
+def load_tokenizer(model: str, *, dialogue: bool = True) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder or hub name, with a padding token.
+
+    Raises:
+        InputError: it is not there, or (asked for `dialogue`) has no chat template that training can rely on.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{model}: no tokenizer can be loaded from there ({str(error).splitlines()[0]})") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, never from token ids
+    if dialogue:
+        check_template(tokenizer)
+    return tokenizer
+
+
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with `DEFAULT_TEMPLATE`; the same texts give the same pieces."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

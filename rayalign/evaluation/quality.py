@@ -12,9 +12,8 @@ import numpy as np
 
 from rayalign.algorithms.ops import token_tensors
 from rayalign.config import LearnerConfig
-from rayalign.data.chat import encode_example
+from rayalign.data.chat import encode_example, load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
-from rayalign.data.tokenizer import load_tokenizer
 from rayalign.errors import InputError
 from rayalign.evaluation.head_to_head import output_rows
 from rayalign.evaluation.intervals import Interval, mean_interval

@@ -20,8 +20,7 @@ from rayalign.config import (
     TrainStage,
 )
 from rayalign.data import readers
-from rayalign.data.chat import encode_prompt, train_tokenizer
-from rayalign.data.tokenizer import load_tokenizer
+from rayalign.data.chat import encode_prompt, load_tokenizer, train_tokenizer
 from rayalign.errors import InputError
 from rayalign.pipeline.hashing import REFERENCE, stage_hashes, stage_states
 from rayalign.pipeline.plan import data_use, scored_over_http

@@ -17,9 +17,9 @@ from rayalign.algorithms.base import load
 from rayalign.cluster.placement import Claim, claims, free_cpus, process_environment
 from rayalign.config import PretrainStage, RoleConfig, TrainStage
 from rayalign.coordinator.offline import OfflineSpec, launch
+from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import EncodedRow, encode_examples
 from rayalign.data.readers import load_examples
-from rayalign.data.tokenizer import load_tokenizer
 from rayalign.evaluation.intervals import share_interval
 from rayalign.models.load import make_preset
 from rayalign.pipeline.context import RunContext

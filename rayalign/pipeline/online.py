@@ -17,16 +17,14 @@ from rayalign.cluster.channel import WeightChannel
 from rayalign.cluster.roles import start_preparer, start_roles
 from rayalign.config import TrainStage
 from rayalign.coordinator.online import OnlineTrainer, Parts
-from rayalign.coordinator.order import PromptOrder
 from rayalign.coordinator.recovery import recover
 from rayalign.coordinator.rendering import Renderer
-from rayalign.coordinator.rollouts import RolloutLoop
+from rayalign.coordinator.rollouts import PromptOrder, RolloutLoop
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.plan import candidates_per_prompt, role_models
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.journal import Accounting, Journal
-from rayalign.storage.metrics import ConsoleSink, open_sinks
-from rayalign.storage.samples import SampleTable
+from rayalign.storage.metrics import ConsoleSink, SampleTable, open_sinks
 from rayalign.types import Role
 from rayalign.weights import probe
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from rayalign.algorithms.ops import token_tensors
 from rayalign.config import LearnerConfig
-from rayalign.data.chat import encode_example
+from rayalign.data.chat import encode_example, load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
-from rayalign.data.tokenizer import load_tokenizer
 from rayalign.models.frozen import Frozen
 from rayalign.types import Batch, Group, Score, Trajectory
 

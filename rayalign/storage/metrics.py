@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from rayalign.config import TrackingConfig
 from rayalign.storage.records import Appender, finite, read_jsonl
-from rayalign.types import Metrics, merged
+from rayalign.types import Group, Metrics, merged
 
 _TAIL = 1 << 16
 """bytes at the end of a file that hold its last row"""
@@ -68,6 +68,24 @@ class JsonlSink(Appender):
         """Append one row."""
         values = finite({name: float(value) for name, value in metrics.items()})
         self.append({"step": step, "time": time.time(), "metrics": values})
+
+
+class SampleTable(Appender):
+    """Appends rows {iteration, prompt, answer, score, finish} to samples.jsonl."""
+
+    def write(self, iteration: int, groups: Sequence[Group]) -> None:
+        """The first candidate of each group."""
+        for group in groups:
+            first = group.trajectories[0]
+            self.append(
+                {
+                    "iteration": iteration,
+                    "prompt": group.prompt.messages[-1].content,
+                    "answer": first.text,
+                    "score": group.scores[0].value if group.scores else None,
+                    "finish": first.finish_reason,
+                }
+            )
 
 
 class TensorBoardSink:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.coordinator.clock import PhaseClock
+from rayalign.coordinator.online import PhaseClock
 from rayalign.storage.events import EventLog
 
 

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from rayalign.config import CandidateSource, SamplingConfig, TrainStage
-from rayalign.coordinator.order import PromptOrder
-from rayalign.coordinator.rollouts import RolloutLoop
+from rayalign.coordinator.rollouts import PromptOrder, RolloutLoop
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.scripted import ScriptedEngine, random_table

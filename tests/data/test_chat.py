@@ -15,10 +15,10 @@ from rayalign.data.chat import (
     decode_answer,
     encode_example,
     encode_prompt,
+    load_tokenizer,
     stop_ids,
     train_tokenizer,
 )
-from rayalign.data.tokenizer import load_tokenizer
 from rayalign.errors import InputError
 from rayalign.types import Message, Prompt
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rayalign.actors.slices import rank_rows
+from rayalign.actors.store import rank_rows
 from rayalign.types import Rollouts
 
 
