@@ -7,7 +7,6 @@ the first update of this iteration: the `logprobs_BT` of a batch), and current (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 
 import torch
@@ -151,7 +150,8 @@ class Ppo(Algorithm[PpoConfig]):
         scores_B, state = rollouts.scores_B, dict[str, float]()
         assert scores_B is not None and not scores_B.isnan().any(), "rows without a score are dropped before"
         if self.config.normalise_scores:
-            moments = _moments(rollouts.state)
+            saved = (rollouts.state.get(f"score_{name}", 0.0) for name in ("count", "mean", "squares"))
+            moments = ops.RunningMoments(*saved)
             moments.update(scores_B)
             scores_B = moments.normalize(scores_B)
             state = {f"score_{name}": value for name, value in asdict(moments).items()}
@@ -223,10 +223,6 @@ class Ppo(Algorithm[PpoConfig]):
         mask = minibatch["policy_mask_BT"].bool()
         values, old, returns = ops.zeroed(outputs.values_BT, mask), minibatch["values_BT"], minibatch["returns_BT"]
         return ops.aggregate_sum(value_loss(values, old, returns, clip=self.config.value_clip), mask, "token-mean"), {}
-
-
-def _moments(state: Mapping[str, float]) -> ops.RunningMoments:
-    return ops.RunningMoments(*(state.get(f"score_{name}", 0.0) for name in ("count", "mean", "squares")))
 
 
 def _explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Metric:

@@ -82,7 +82,9 @@ class ActorGroup:
             ) from error
         except (RayTaskError, RayActorError) as error:
             raise self._explain(actor, error) from error
-        self._events.write("received", role=self.role, **_measure(value))
+        arrays = list(_arrays(value))
+        size = sum(array.nbytes for array in arrays)
+        self._events.write("received", role=self.role, bytes=size, tensor=bool(arrays))
         return value
 
     def locate(self, places: Sequence[Place]) -> None:
@@ -116,13 +118,8 @@ class ActorGroup:
         )
 
 
-def _measure(value: Any) -> dict[str, Any]:
-    """How large an answer is, and whether any tensor is in it."""
-    arrays = list(_arrays(value))
-    return {"bytes": sum(a.nbytes for a in arrays), "tensor": bool(arrays)}
-
-
 def _arrays(value: Any) -> Any:
+    """Every tensor in an answer."""
     if isinstance(value, torch.Tensor | np.ndarray):
         yield value
     elif isinstance(value, dict):

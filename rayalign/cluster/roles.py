@@ -59,7 +59,9 @@ async def start_roles(
     with ExitStack() as undo:
         undo.callback(running.stop)
         for role, spec in specs.items():
-            running.groups[role] = _create(role, spec, roles[role], wanted[role], placement, cluster, events)
+            kind, claim = ray.remote(KINDS[role]), wanted[role]
+            actors = [kind.options(**placement.options(claim, {})).remote(spec) for _ in range(roles[role].actors)]
+            running.groups[role] = ActorGroup(role, actors, events=events, timeout=cluster.call_timeout)
         await asyncio.gather(*(_set_up(group, cluster, events) for group in running.groups.values()))
         undo.pop_all()
     return running
@@ -73,20 +75,6 @@ async def start_preparer(algorithm: Mapping[str, Any], cluster: ClusterConfig, e
     group = ActorGroup("preparer", [actor], events=events, timeout=cluster.call_timeout)
     group.locate(await group.all(lambda a: a.where.remote(), timeout=cluster.start_timeout))
     return group
-
-
-def _create(
-    role: Role,
-    spec: LearnerSpec | FrozenSpec,
-    hosting: RoleConfig,
-    claim: Claim,
-    placement: Placement,
-    cluster: ClusterConfig,
-    events: EventLog,
-) -> ActorGroup:
-    kind = ray.remote(KINDS[role])
-    actors = [kind.options(**placement.options(claim, {})).remote(spec) for _ in range(hosting.actors)]
-    return ActorGroup(role, actors, events=events, timeout=cluster.call_timeout)
 
 
 async def _set_up(group: ActorGroup, cluster: ClusterConfig, events: EventLog) -> None:

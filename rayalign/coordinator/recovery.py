@@ -49,7 +49,7 @@ def recover(
             group
             for group in _whole(entries, scored=scored)
             if group.iteration >= iteration
-            and _newest(group) <= iteration
+            and max(s.version for t in group.trajectories for s in t.segments) <= iteration
             and group.iteration - group.version <= max_staleness
         ]
     )
@@ -68,10 +68,6 @@ def _whole(entries: list[Entry], *, scored: bool) -> list[Group]:
             groups[entry["group"]] = replace(groups[entry["group"]], scores=scores)
     dropped = {e["group"] for e in entries if e["kind"] == "dropped"}
     return [g for g in groups.values() if g.id not in dropped and (g.scores or not scored)]
-
-
-def _newest(group: Group) -> int:
-    return max(segment.version for t in group.trajectories for segment in t.segments)
 
 
 def _serials(journal: Journal) -> Mapping[tuple[int, int], int]:

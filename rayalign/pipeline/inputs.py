@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,8 +110,9 @@ class Inputs:
             from rayalign.data.paddock.tokenizer import build_tokenizer
 
             return build_tokenizer()
-        self._corpora[name] = self._read_corpus(name)
-        return train_tokenizer(_texts(self._corpora[name]), stage.vocabulary)
+        corpus = self._corpora[name] = self._read_corpus(name)
+        texts = (t for e in corpus for t in [*(m.content for m in e.prompt.messages), e.candidates[0].text])
+        return train_tokenizer(texts, stage.vocabulary)
 
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:
@@ -174,7 +175,3 @@ def _tokenizers(name: str, stage: Stage) -> Iterator[tuple[str, str]]:
         yield "model", stage.model
     if isinstance(stage, TrainStage) and stage.reward and not scored_over_http(stage):
         yield "reward", stage.reward
-
-
-def _texts(corpus: Sequence[Example]) -> Iterator[str]:
-    return (t for e in corpus for t in [*(m.content for m in e.prompt.messages), e.candidates[0].text])

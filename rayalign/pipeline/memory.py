@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
@@ -44,7 +43,6 @@ class PeakMemory:
 
 def _pss(pid: int) -> int:
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except (OSError, ProcessLookupError):  # it ended meanwhile
+        return int(psutil.Process(pid).memory_full_info().pss)
+    except psutil.Error:  # it ended meanwhile, or is another user's
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)

@@ -71,8 +71,8 @@ class CheckpointStore:
 
     def best(self) -> Path | None:
         """The checkpoint with the highest score, of equals the earliest; None where none has a score."""
-        scored = [(s, p) for p in self._committed() if (s := _score(p)) is not None]
-        return max(scored, key=lambda pair: pair[0])[1] if scored else None
+        scores = {p: json.loads((p / "manifest.json").read_text())["manifest"].get("score") for p in self._committed()}
+        return max((p for p in scores if scores[p] is not None), key=lambda p: scores[p], default=None)
 
     def _committed(self) -> list[Path]:
         return sorted(p for p in self._folder.glob("iteration-*") if (p / "manifest.json").is_file())
@@ -95,11 +95,6 @@ class CheckpointStore:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target.name)
         temporary.replace(self._folder / name)
-
-
-def _score(path: Path) -> float | None:
-    score: float | None = json.loads((path / "manifest.json").read_text())["manifest"].get("score")
-    return score
 
 
 def _checksum(path: Path) -> str:
