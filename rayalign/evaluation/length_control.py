@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,18 +54,9 @@ class LengthControlled(NamedTuple):
     """what makes the figure weak; empty where nothing was found"""
 
 
-def predict(
-    coefficients: Coefficients, difficulty: Sequence[float], *, baseline: Coefficients | None = None
-) -> tuple[float, float]:
-    """The length-controlled win rate and its standard error in percent, from published coefficients.
-
-    Args:
-        difficulty: of each prompt.
-        baseline: another model of the same table to compare with, in the place of the table's own baseline.
-    """
-    base = baseline or Coefficients()
-    slope, offset = coefficients.difficulty - base.difficulty, coefficients.model - base.model
-    return _summary(sigmoid(slope * np.asarray(difficulty, dtype=np.float64) + offset))
+def predict(coefficients: Coefficients, difficulty: Sequence[float]) -> tuple[float, float]:
+    """The length-controlled win rate and its standard error in percent, by the difficulty of each prompt."""
+    return _summary(sigmoid(coefficients.difficulty * np.asarray(difficulty, dtype=np.float64) + coefficients.model))
 
 
 def length_controlled(
@@ -75,7 +66,6 @@ def length_controlled(
     *,
     difficulty: Sequence[float] | None = None,
     clusters: Sequence[Hashable] | None = None,
-    penalty: Literal["l1", "none"] = "l1",
     resamples: int = 200,
     seed: int = 0,
 ) -> LengthControlled:
@@ -86,7 +76,6 @@ def length_controlled(
         lengths, baseline_lengths: characters of each answer.
         difficulty: of each prompt, given or by `joint_difficulty`; None leaves the term out, with a warning.
         clusters: each pair's prompt, where prompts repeat; folds and resamples keep them together.
-        penalty: `l1`, strength by cross-validation, or `none`.
 
     Raises:
         InputError: lists of different lengths, fewer than ten prompts with a verdict, a difficulty that is not finite.
@@ -102,9 +91,7 @@ def length_controlled(
     deviation = float(gaps.std(ddof=1))
     z = gaps / deviation if deviation > 0.0 else np.zeros_like(gaps)
     x_N3 = np.stack([np.tanh(z), hard, np.ones_like(z)], axis=1)
-    weight = 0.0
-    if penalty == "l1":
-        weight = choose_penalty(x_N3[here], won[here], group[here] % _FOLDS)
+    weight = choose_penalty(x_N3[here], won[here], group[here] % _FOLDS)
     whole = fit(x_N3[here], won[here], np.ones(here.sum()), weight)
     at_zero = x_N3 * (0.0, 1.0, 1.0)
 

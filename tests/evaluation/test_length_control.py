@@ -30,34 +30,29 @@ def test_published_coefficients_by_hand() -> None:
     rate, error = predict(Coefficients(-1.0, 1.0, 0.0), [0.5, -0.5])
     assert rate == pytest.approx(50.0)
     assert error == pytest.approx(100 * 0.1731836 / math.sqrt(2), abs=1e-4)
-    other = predict(Coefficients(0.0, 3.0, 1.0), [0.5, -0.5], baseline=Coefficients(9.0, 2.0, 1.0))
-    assert other == pytest.approx((rate, error))
 
 
 def test_the_baseline_against_itself_is_50() -> None:
     assert predict(Coefficients(), [0.3, -2.0]) == (50.0, 0.0)
-    assert predict(Coefficients(1.0, 2.0, 3.0), [0.3, -2.0], baseline=Coefficients(1.0, 2.0, 3.0)) == (50.0, 0.0)
     found = length_controlled([1.5] * 100, [70] * 100, [70] * 100, difficulty=np.linspace(-1, 1, 100).tolist())
     assert found[:5] == (50.0, 0.0, 50.0, 50.0, 50.0)
     assert found.coefficients == (0.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("penalty", ["l1", "none"])
-def test_a_fit_finds_the_rate_at_equal_length(penalty: str) -> None:
+def test_a_fit_finds_the_rate_at_equal_length() -> None:
     preferences, ours, base, hard = made(4000)
-    found = length_controlled(preferences, ours, base, difficulty=hard, penalty=penalty, resamples=100)
+    found = length_controlled(preferences, ours, base, difficulty=hard, resamples=100)
     true = 100.0 * float(sigmoid(np.array(hard) + 0.5).mean())
     assert found.low < true < found.high and found.high - found.low < 6.0
     assert found.win_rate > true + 4.0
     assert found.coefficients == pytest.approx((-1.5, 1.0, 0.5), abs=0.2)
     assert found.warnings == ()
-    assert (found.penalty == 0.0) == (penalty == "none")
 
 
 def test_a_pair_without_verdict_is_predicted_but_not_fitted() -> None:
     preferences, ours, base, hard = made()
     holes = [None if i % 7 == 0 else p for i, p in enumerate(preferences)]
-    found = length_controlled(holes, ours, base, difficulty=hard, penalty="none", resamples=0)
+    found = length_controlled(holes, ours, base, difficulty=hard, resamples=0)
     kept = [i for i in range(len(holes)) if i % 7]
     assert found.win_rate == pytest.approx(100.0 * np.mean([preferences[i] - 1 for i in kept]))
     every = 100.0 * sigmoid(found.coefficients.difficulty * np.array(hard) + found.coefficients.model).mean()
@@ -67,13 +62,13 @@ def test_a_pair_without_verdict_is_predicted_but_not_fitted() -> None:
 
 def test_repeated_prompts_do_not_narrow_the_interval() -> None:
     preferences, ours, base, hard = made(200)
-    once = length_controlled(preferences, ours, base, difficulty=hard, penalty="none")
+    once = length_controlled(preferences, ours, base, difficulty=hard)
     names = [i for i in range(200) for _ in range(3)]
     thrice = [[x for x in column for _ in range(3)] for column in (preferences, ours, base, hard)]
-    found = length_controlled(*thrice[:3], difficulty=thrice[3], clusters=names, penalty="none")
-    # the deviation of the lengths has n - 1 in it, hence not to the last digit
-    assert found[0] == pytest.approx(once[0], abs=0.1)
-    assert (found.low, found.high) == pytest.approx((once.low, once.high), abs=0.1)
+    found = length_controlled(*thrice[:3], difficulty=thrice[3], clusters=names)
+    # three times the rows weigh more against the penalty, hence not to the last digit
+    assert found[0] == pytest.approx(once[0], abs=0.5)
+    assert (found.low, found.high) == pytest.approx((once.low, once.high), abs=0.8)
 
 
 def test_weak_fits_say_so() -> None:
@@ -92,9 +87,8 @@ def test_weak_fits_say_so() -> None:
 def test_perfect_separation_is_said() -> None:
     _, ours, base, _ = made()
     by_length = [2.0 if o > b else 1.0 for o, b in zip(ours, base, strict=True)]
-    for penalty in ("l1", "none"):
-        found = length_controlled(by_length, ours, base, penalty=penalty, resamples=0)
-        assert any("perfect separation" in w for w in found.warnings)
+    found = length_controlled(by_length, ours, base, resamples=0)
+    assert any("perfect separation" in w for w in found.warnings)
     always = length_controlled([2.0] * 600, ours, base, resamples=0)
     assert any("perfect separation" in w for w in always.warnings)
 

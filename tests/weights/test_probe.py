@@ -11,11 +11,9 @@ PROBE = Probe(version=3, token_ids=((1, 2, 3), (4, 5)), logprobs=((-1.0, -2.0), 
 
 
 def test_tokens_are_fixed_and_avoid_special_ids() -> None:
-    tokens = probe_tokens(10, sequences=3, length=50, avoid=(0, 9))
-    assert tokens == probe_tokens(10, sequences=3, length=50, avoid=(0, 9))
-    assert tokens != probe_tokens(10, sequences=3, length=50, seed=1, avoid=(0, 9))
-    assert [len(row) for row in tokens] == [50, 50, 50]
-    assert {t for row in tokens for t in row} == set(range(1, 9))
+    tokens = probe_tokens(4, avoid=(0, 3))
+    assert tokens == probe_tokens(4, avoid=(0, 3))
+    assert {t for row in tokens for t in row} == {1, 2}
 
 
 def test_the_largest_gap_is_told() -> None:
