@@ -17,7 +17,7 @@ import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from rayalign.cluster.group import Actor, ActorGroup
 from rayalign.cluster.pool import GeneratorPool
@@ -63,43 +63,31 @@ class Ticket:
     example: Example
 
 
+@dataclass(slots=True, eq=False)
 class RolloutLoop:
     """Groups from prompts to scored candidates, with every one accounted for in the journal."""
 
-    def __init__(
-        self,
-        settings: TrainStage,
-        *,
-        seed: int,
-        order: PromptOrder,
-        pool: GeneratorPool,
-        reward: ActorGroup | None,
-        renderer: Renderer,
-        journal: Journal,
-        events: EventLog,
-        timeout: float,
-    ) -> None:
-        self._settings = settings
-        self._seed = seed
-        self._order = order
-        self._pool = pool
-        self._reward = reward
-        self._renderer = renderer
-        self._journal = journal
-        self._events = events
-        self._timeout = timeout
-        self._version = -1
-        self._first = 0
-        self._serials: Counter[tuple[int, int]] = Counter()
-        self._tickets: dict[str, Ticket] = {}
-        self._redone: Counter[str] = Counter()
-        self._partial: dict[str, tuple[Score, ...]] = {}
-        """of groups that are asked about again: what is known so far"""
-        self._unscored: asyncio.Queue[Group] = asyncio.Queue()
-        self._ready: defaultdict[int, dict[int, Group]] = defaultdict(dict)
-        self._kept: set[tuple[int, int]] = set()
-        """places filled before the interruption; whoever takes an iteration empties `_ready`"""
-        self._changed = asyncio.Condition()
+    settings: TrainStage
+    seed: int
+    order: PromptOrder
+    pool: GeneratorPool
+    reward: ActorGroup | None
+    renderer: Renderer
+    journal: Journal
+    events: EventLog
+    timeout: float
+    _version: int = field(default=-1, init=False)
+    _first: int = field(default=0, init=False)
+    _serials: Counter[tuple[int, int]] = field(default_factory=Counter, init=False)
+    _tickets: dict[str, Ticket] = field(default_factory=dict, init=False)
+    _redone: Counter[str] = field(default_factory=Counter, init=False)
+    _partial: dict[str, tuple[Score, ...]] = field(default_factory=dict, init=False)
+    """of groups that are asked about again: what is known so far"""
+    _unscored: asyncio.Queue[Group] = field(default_factory=asyncio.Queue, init=False)
+    _ready: defaultdict[int, dict[int, Group]] = field(default_factory=lambda: defaultdict(dict), init=False)
+    _kept: set[tuple[int, int]] = field(default_factory=set, init=False)
+    """places filled before the interruption; whoever takes an iteration empties `_ready`"""
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition, init=False)
 
     def resume(self, iteration: int, kept: Sequence[Group], serials: Mapping[tuple[int, int], int]) -> None:
         """Start at `iteration` with groups that were already made."""
@@ -114,7 +102,7 @@ class RolloutLoop:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._admit())
             tasks.create_task(self._gather())
-            for actor in self._reward.actors if self._reward else []:
+            for actor in self.reward.actors if self.reward else []:
                 tasks.create_task(self._score(actor))
 
     async def published(self, version: int) -> None:
@@ -130,30 +118,30 @@ class RolloutLoop:
             DeadlineError: they were not within the deadline of a call.
         """
         try:
-            async with asyncio.timeout(self._timeout), self._changed:
-                await self._changed.wait_for(lambda: len(self._ready[iteration]) == self._settings.prompts)
+            async with asyncio.timeout(self.timeout), self._changed:
+                await self._changed.wait_for(lambda: len(self._ready[iteration]) == self.settings.prompts)
         except TimeoutError as error:
             raise DeadlineError(
-                f"iteration {iteration} has {len(self._ready[iteration])} of {self._settings.prompts} groups after "
-                f"{self._timeout:.0f} s, {self._pool.pending} on the engines, {self._unscored.qsize()} unscored; "
+                f"iteration {iteration} has {len(self._ready[iteration])} of {self.settings.prompts} groups after "
+                f"{self.timeout:.0f} s, {self.pool.pending} on the engines, {self._unscored.qsize()} unscored; "
                 "an engine or the reward is stuck or too slow: see the event log, or raise cluster.call_timeout"
             ) from error
         groups = self._ready.pop(iteration)
-        return [groups[slot] for slot in range(self._settings.prompts)]
+        return [groups[slot] for slot in range(self.settings.prompts)]
 
     async def _admit(self) -> None:
-        for iteration in range(self._first, self._settings.iterations):
+        for iteration in range(self._first, self.settings.iterations):
             # before the first version of this run the engines hold weights of another stage
-            oldest = max(self._first, iteration - self._settings.max_staleness)
+            oldest = max(self._first, iteration - self.settings.max_staleness)
             async with self._changed:
                 await self._changed.wait_for(lambda oldest=oldest: oldest <= self._version)  # type: ignore[misc]
-            missing = [slot for slot in range(self._settings.prompts) if (iteration, slot) not in self._kept]
+            missing = [slot for slot in range(self.settings.prompts) if (iteration, slot) not in self._kept]
             await self._submit([self._ticket(iteration, slot, 0) for slot in missing])
 
     def _ticket(self, iteration: int, slot: int, attempt: int) -> Ticket:
-        planned = self._settings.iterations * self._settings.prompts
-        position = iteration * self._settings.prompts + slot + attempt * planned
-        return Ticket(iteration, slot, attempt, self._order[position])
+        planned = self.settings.iterations * self.settings.prompts
+        position = iteration * self.settings.prompts + slot + attempt * planned
+        return Ticket(iteration, slot, attempt, self.order[position])
 
     async def _submit(self, tickets: Sequence[Ticket]) -> None:
         requests = []
@@ -163,53 +151,53 @@ class RolloutLoop:
             self._serials[place] += 1
             self._tickets[group_id] = ticket
             entry = {"kind": "submitted", "group": group_id, "iteration": ticket.iteration, "prompt": prompt}
-            self._journal.append(entry)
+            self.journal.append(entry)
             requests.append(self._request(group_id, ticket))
-        await self._pool.submit(requests)
+        await self.pool.submit(requests)
 
     def _request(self, group_id: str, ticket: Ticket) -> Request:
         prompt = ticket.example.prompt
-        count = sum(source.count for source in self._settings.candidates if source.source == "live")
-        seeds = tuple(candidate_seed(self._seed, ticket.iteration, prompt.id, index) for index in range(count))
-        return self._renderer.request(group_id, prompt, seeds)
+        count = sum(source.count for source in self.settings.candidates if source.source == "live")
+        seeds = tuple(candidate_seed(self.seed, ticket.iteration, prompt.id, index) for index in range(count))
+        return self.renderer.request(group_id, prompt, seeds)
 
     async def _gather(self) -> None:
-        async for item in self._pool.finished():
-            self._events.write("generation_finished", group=item.group_id, failure=item.failure)
+        async for item in self.pool.finished():
+            self.events.write("generation_finished", group=item.group_id, failure=item.failure)
             if item.failure is not None:
                 await self._replace(item.group_id, item.failure)
                 continue
             group = self._assemble(item, self._tickets[item.group_id])
-            self._journal.append({"kind": "finished", "group": encode(group)})
-            if self._reward is None:
+            self.journal.append({"kind": "finished", "group": encode(group)})
+            if self.reward is None:
                 await self._fill(group)
             else:
                 self._unscored.put_nowait(group)
 
     def _assemble(self, item: Finished, ticket: Ticket) -> Group:
-        live = [replace(t, text=self._renderer.decode(t)) for t in item.trajectories]
+        live = [replace(t, text=self.renderer.decode(t)) for t in item.trajectories]
         given = [
             c
-            for source in self._settings.candidates
+            for source in self.settings.candidates
             if source.source == "dataset"
             for c in ticket.example.candidates[: source.count]
         ]
         prompt = ticket.example.prompt
         rest = [
-            self._renderer.trajectory(item.group_id, len(live) + i, prompt, candidate.text, ticket.iteration)
+            self.renderer.trajectory(item.group_id, len(live) + i, prompt, candidate.text, ticket.iteration)
             for i, candidate in enumerate(given)
         ]
         return Group(item.group_id, prompt, ticket.iteration, (*live, *rest))
 
     async def _score(self, actor: Actor) -> None:
-        assert self._reward is not None
+        assert self.reward is not None
         while True:
             groups = [await self._unscored.get()]
             # in a batch with others a score may differ in its last bits
-            while not self._settings.deterministic and not self._unscored.empty():
+            while not self.settings.deterministic and not self._unscored.empty():
                 groups.append(self._unscored.get_nowait())
-            self._events.write("score_started", groups=[group.id for group in groups])
-            answers = await self._reward.one(actor, lambda a, groups=groups: a.score.remote(groups))  # type: ignore[misc]
+            self.events.write("score_started", groups=[group.id for group in groups])
+            answers = await self.reward.one(actor, lambda a, groups=groups: a.score.remote(groups))  # type: ignore[misc]
             for group, scores in zip(groups, answers, strict=True):
                 await self._settle(group, scores)
 
@@ -218,9 +206,9 @@ class RolloutLoop:
         scores = tuple(new if old.value is None else old for old, new in zip(known, asked, strict=True))
         absent = [score.reason or "no reason given" for score in scores if score.value is None]
         if not absent:
-            self._journal.append({"kind": "scored", "group": group.id, "scores": [encode(s) for s in scores]})
+            self.journal.append({"kind": "scored", "group": group.id, "scores": [encode(s) for s in scores]})
             await self._fill(replace(group, scores=scores))
-        elif self._redone[group.id] < self._settings.redo:
+        elif self._redone[group.id] < self.settings.redo:
             self._redone[group.id] += 1
             self._partial[group.id] = scores
             self._unscored.put_nowait(group)
@@ -229,7 +217,7 @@ class RolloutLoop:
 
     async def _replace(self, group_id: str, reason: str) -> None:
         ticket = self._tickets.pop(group_id)
-        self._journal.append({"kind": "dropped", "group": group_id, "reason": reason})
+        self.journal.append({"kind": "dropped", "group": group_id, "reason": reason})
         logger.warning("group %s is dropped: %s", group_id, reason)
         if ticket.attempt + 1 >= ATTEMPTS:
             raise ActorError(
