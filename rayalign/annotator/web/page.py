@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 PAGE = Path(__file__).parents[1] / "page"
 FILES = {
@@ -22,11 +21,10 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-"""no-cache: kept by the browser, but asked for anew, which costs a 304"""
 
 
 def page_router() -> APIRouter:
-    """Each of the files, with an ETag; they hold no data, so no token is needed for them."""
+    """Each of the files; they hold no data, so no token is needed for them."""
     router = APIRouter(include_in_schema=False)
     for path, (name, media_type) in FILES.items():
         router.add_api_route(path, _serving((PAGE / name).read_bytes(), media_type), methods=["GET", "HEAD"])
@@ -34,13 +32,9 @@ def page_router() -> APIRouter:
     return router
 
 
-def _serving(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
-    headers = {**HEADERS, "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"'}
-
-    async def serve(request: Request) -> Response:
-        if request.headers.get("if-none-match") == headers["ETag"]:
-            return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers, media_type=media_type)
+def _serving(content: bytes, media_type: str) -> Callable[[], Awaitable[Response]]:
+    async def serve() -> Response:
+        return Response(content, headers=HEADERS, media_type=media_type)
 
     return serve
 
