@@ -1,8 +1,10 @@
-"""What annotating would cost, before it begins."""
+"""What annotating comes to: an estimate of its cost before it begins, a summary as it goes."""
 
 from __future__ import annotations
 
-from rayalign.annotator.api import Estimate, PreferenceRequest
+from pydantic import BaseModel, computed_field
+
+from rayalign.annotator.api import Annotation, Estimate, PreferenceRequest
 from rayalign.annotator.pool import Pool
 from rayalign.annotator.verdicts import Usage
 
@@ -34,3 +36,36 @@ def estimate(pool: Pool, request: PreferenceRequest, client: str = "", seen: set
         tokens_left=left.tokens,
         dollars_left=left.dollars,
     )
+
+
+class Summary(BaseModel):
+    """What annotations come to."""
+
+    rows: int = 0
+    absent: int = 0
+    """without a preference"""
+    cached: int = 0
+    noise: int = 0
+    inconsistent: int = 0
+    """judged in both orders with another result"""
+    price: float = 0.0
+    _in_both: int = 0
+    _first_shown: float = 0.0
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def position_bias(self) -> float | None:
+        """Share of verdicts for the answer shown first, less a half, where both orders were judged."""
+        return self._first_shown / self._in_both - 0.5 if self._in_both else None
+
+    def counted(self, a: Annotation) -> Annotation:
+        """The annotation itself, counted."""
+        self.rows += 1
+        self.absent += a.preference is None
+        self.cached += a.cached
+        self.noise += a.noise
+        self.inconsistent += a.consistent is False
+        self.price += 0.0 if a.cached else a.price
+        self._in_both += a.first_shown is not None
+        self._first_shown += a.first_shown or 0.0
+        return a

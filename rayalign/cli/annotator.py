@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ from rayalign.errors import InputError
 
 if TYPE_CHECKING:
     from rayalign.annotator.api import Annotation, PairItem
+    from rayalign.annotator.estimates import Summary
 
 At = Annotated[
     str | None,
@@ -57,6 +57,7 @@ def annotate(
 ) -> None:
     """Annotate a file of pairs, in the public schema; what has been judged before is not asked again."""
     from rayalign.annotator.connect import announce, connect, item_in
+    from rayalign.annotator.estimates import Summary
     from rayalign.data.files import rows
 
     if not pairs.is_file():
@@ -70,44 +71,22 @@ def annotate(
         if estimate:
             return typer.echo(asked.estimate(items(), **options))
         announce(asked, items(), lambda line: typer.echo(line, err=True), **options)
-        target, tally = output or pairs.with_name("annotations.json"), _Tally()
-        made = tally.counted(asked.annotate(items(), **options))  # type: ignore[arg-type]
+        target, summary = output or pairs.with_name("annotations.json"), Summary()
+        made = map(summary.counted, asked.annotate(items(), **options))  # type: ignore[arg-type]
         _write(target, (row for row, _ in rows(str(pairs), "")), made)
     finally:
         asked.close()
-    typer.echo(f"{tally.text()}: {target}")
+    typer.echo(f"{_told(summary)}: {target}")
 
 
-@dataclass
-class _Tally:
-    """What a file of annotations comes to."""
-
-    rows: int = 0
-    absent: int = 0
-    cached: int = 0
-    price: float = 0.0
-    both: int = 0
-    first: float = 0.0
-
-    def counted(self, made: Iterable[Annotation]) -> Iterator[Annotation]:
-        """Pass annotations through, counted."""
-        for a in made:
-            self.rows += 1
-            self.absent += a.preference is None
-            self.cached += a.cached
-            self.price += 0.0 if a.cached else a.price
-            self.both += a.first_shown is not None
-            self.first += a.first_shown or 0.0
-            yield a
-
-    def text(self) -> str:
-        """One line."""
-        parts = [f"{self.rows} annotations, {self.absent} of them without a preference, {self.cached} known before"]
-        if self.price:
-            parts.append(f"${self.price:.4f} spent")
-        if self.both:
-            parts.append(f"position bias {self.first / self.both - 0.5:+.3f}")
-        return ", ".join(parts)
+def _told(summary: Summary) -> str:
+    known = f"{summary.absent} of them without a preference, {summary.cached} known before"
+    parts = [f"{summary.rows} annotations, {known}"]
+    if summary.price:
+        parts.append(f"${summary.price:.4f} spent")
+    if summary.position_bias is not None:
+        parts.append(f"position bias {summary.position_bias:+.3f}")
+    return ", ".join(parts)
 
 
 def _write(path: Path, rows: Iterable[dict[str, Any]], made: Iterator[Annotation]) -> None:

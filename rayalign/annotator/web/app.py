@@ -26,6 +26,7 @@ from rayalign.annotator.api import (
     ScoreReply,
     ScoreRequest,
 )
+from rayalign.annotator.estimates import Summary
 from rayalign.annotator.estimates import estimate as estimated
 from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.pool import Pool
@@ -45,21 +46,6 @@ class ErrorBody(Model):
     """Every error."""
 
     error: Problem
-
-
-class Summary(Model):
-    """What a reply's annotations come to."""
-
-    rows: int
-    absent: int
-    """without a preference"""
-    cached: int
-    noise: int
-    inconsistent: int
-    """judged in both orders with another result"""
-    position_bias: float | None
-    """share of verdicts for the answer shown first, less a half, where both orders were judged"""
-    price: float
 
 
 class PreferenceReply(Model):
@@ -152,16 +138,15 @@ def _annotator(pool: Pool, admission: Admission, telemetry: Telemetry) -> Annota
 
 def _add_judging(app: FastAPI, pool: Pool, admission: Admission, telemetry: Telemetry) -> None:
     async def lines(request: PreferenceRequest, client: str) -> AsyncGenerator[str, None]:
-        done: list[Annotation] = []
+        summary = Summary()
         try:
             async with aclosing(pool.annotate(request, client)) as annotations:
                 async for annotation in annotations:
-                    done.append(telemetry.counted(annotation))
-                    yield annotation.model_dump_json() + "\n"
+                    yield summary.counted(telemetry.counted(annotation)).model_dump_json() + "\n"
         except (RayalignError, TimeoutError) as error:
             yield ErrorBody(error=refused(error).problem).model_dump_json() + "\n"
             return
-        yield f'{{"summary": {_summary(done).model_dump_json()}}}\n'
+        yield f'{{"summary": {summary.model_dump_json()}}}\n'
 
     async def streamed(request: PreferenceRequest, client: str) -> AsyncGenerator[str, None]:
         with admission.room(request.verdicts):
@@ -178,10 +163,11 @@ def _add_judging(app: FastAPI, pool: Pool, admission: Admission, telemetry: Tele
             rest = streamed(body, CLIENT.get())
             await anext(rest)
             return Stream(rest, media_type="application/x-ndjson")
+        summary = Summary()
         with admission.room(body.verdicts):
-            done = [telemetry.counted(a) async for a in pool.annotate(body, CLIENT.get())]
+            done = [summary.counted(telemetry.counted(a)) async for a in pool.annotate(body, CLIENT.get())]
         done.sort(key=lambda a: a.index)
-        reply = PreferenceReply(annotations=tuple(done), summary=_summary(done))
+        reply = PreferenceReply(annotations=tuple(done), summary=summary)
         return Response(reply.model_dump_json(), media_type="application/json")
 
     @app.post("/v1/estimate")
@@ -257,16 +243,3 @@ def answer_errors(app: FastAPI) -> None:
         found = Refused(error.status_code, codes.get(error.status_code, "invalid_request"), str(error.detail))
         found.headers |= error.headers or {}
         return refusal(found)
-
-
-def _summary(done: Sequence[Annotation]) -> Summary:
-    both = [a.first_shown for a in done if a.first_shown is not None]
-    return Summary(
-        rows=len(done),
-        absent=sum(a.preference is None for a in done),
-        cached=sum(a.cached for a in done),
-        noise=sum(a.noise for a in done),
-        inconsistent=sum(a.consistent is False for a in done),
-        position_bias=sum(both) / len(both) - 0.5 if both else None,
-        price=sum(a.price for a in done if not a.cached),
-    )
