@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rayalign.errors import InputError
-
 if TYPE_CHECKING:
     from rayalign.annotator.api import Annotation, PairItem
     from rayalign.annotator.estimates import Summary
@@ -58,13 +56,10 @@ def annotate(
     """Annotate a file of pairs, in the public schema; what has been judged before is not asked again."""
     from rayalign.annotator.connect import announce, connect, item_in
     from rayalign.annotator.estimates import Summary
-    from rayalign.data.files import rows
-
-    if not pairs.is_file():
-        raise InputError(f"{pairs}: there is no such file")
+    from rayalign.evaluation.tables import read_rows
 
     def items() -> Iterator[PairItem]:
-        return (item_in(row, where) for row, where in rows(str(pairs), ""))
+        return (item_in(row, where) for row, where in read_rows(pairs))
 
     asked, options = connect(at, annotator), {"seed": seed, "both_orders": both_orders, "flip": flip}
     try:
@@ -73,7 +68,7 @@ def annotate(
         announce(asked, items(), lambda line: typer.echo(line, err=True), **options)
         target, summary = output or pairs.with_name("annotations.json"), Summary()
         made = map(summary.counted, asked.annotate(items(), **options))  # type: ignore[arg-type]
-        _write(target, (row for row, _ in rows(str(pairs), "")), made)
+        _write(target, (row for row, _ in read_rows(pairs)), made)
     finally:
         asked.close()
     typer.echo(f"{_told(summary)}: {target}")
@@ -95,11 +90,10 @@ def _write(path: Path, rows: Iterable[dict[str, Any]], made: Iterator[Annotation
     from rayalign.storage.records import atomic_write
 
     def parts() -> Iterator[str]:
-        lines = path.name.endswith(".jsonl")
-        between = "[" if not lines else ""
+        before, between, end = ("", "\n", "\n") if path.name.endswith(".jsonl") else ("[", ",\n", "]\n")
         for row, annotation in zip(rows, made, strict=True):
-            yield between + json.dumps(public(row, annotation), ensure_ascii=False)
-            between = "\n" if lines else ",\n"
-        yield "[]\n" if between == "[" else "\n" if lines else "]\n"
+            yield before + json.dumps(public(row, annotation), ensure_ascii=False)
+            before = between
+        yield end
 
     atomic_write(path, parts())

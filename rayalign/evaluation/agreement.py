@@ -50,7 +50,7 @@ class BothOrders(NamedTuple):
 
 
 def agreement(
-    judge: Sequence[Labels], humans: Sequence[Labels], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
+    judge: Sequence[Labels], humans: Sequence[Labels], clusters: Sequence[Hashable] | None = None
 ) -> Agreement:
     """Agreement of a judge with people as AlpacaEval's `analyze_evaluators` defines it, and held to equal references.
 
@@ -71,14 +71,14 @@ def agreement(
     people = _closeness(humans_HN, others_HN)
 
     def interval(values_RN: Array) -> Interval:
-        return _interval(_mean(values_RN), clusters, seed)
+        return _interval(_mean(values_RN), clusters)
 
     gap = _mean(symmetric) - _mean(people)
     return Agreement(
         interval(published),
         interval(people),
         interval(symmetric),
-        _interval(gap, clusters, seed),
+        _interval(gap, clusters),
         100.0 - interval(_closeness(mode(judge_SN)[None], all_N)).mean,
         100.0 - interval(_closeness(judge_SN, _others(judge_SN))).mean,
     )
@@ -114,13 +114,13 @@ def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
 
 
 def cohen_kappa_interval(
-    a: Sequence[Hashable], b: Sequence[Hashable], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
+    a: Sequence[Hashable], b: Sequence[Hashable], clusters: Sequence[Hashable] | None = None
 ) -> Interval:
     """Cohen's kappa with its 95% interval, by bootstrap over clusters."""
     table, rows = _cross_table(a, b)
     kept = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x is not None and y is not None]
     names = kept if clusters is None else [clusters[i] for i in kept]
-    found = bootstrap(lambda weights: _cohen(table(weights)), names, seed=seed)
+    found = bootstrap(lambda weights: _cohen(table(weights)), names)
     return Interval(_cohen(table(np.ones(rows))), *bounds(found), numbered(names)[1])
 
 
@@ -134,19 +134,15 @@ def fleiss_kappa(counts: npt.ArrayLike) -> float:
     return _fleiss(counts_NK, np.ones(len(counts_NK)))
 
 
-def fleiss_kappa_interval(
-    counts: npt.ArrayLike, clusters: Sequence[Hashable] | None = None, *, seed: int = 0
-) -> Interval:
+def fleiss_kappa_interval(counts: npt.ArrayLike, clusters: Sequence[Hashable] | None = None) -> Interval:
     """Fleiss' kappa with its 95% interval, by bootstrap over clusters."""
     counts_NK = _counts(counts)
     names = range(len(counts_NK)) if clusters is None else clusters
-    found = bootstrap(lambda weights: _fleiss(counts_NK, weights), names, seed=seed)
+    found = bootstrap(lambda weights: _fleiss(counts_NK, weights), names)
     return Interval(_fleiss(counts_NK, np.ones(len(counts_NK))), *bounds(found), numbered(names)[1])
 
 
-def both_orders(
-    forward: Labels, swapped: Labels, clusters: Sequence[Hashable] | None = None, *, seed: int = 0
-) -> BothOrders:
+def both_orders(forward: Labels, swapped: Labels, clusters: Sequence[Hashable] | None = None) -> BothOrders:
     """How a judge fares with the order of the answers.
 
     Args:
@@ -160,8 +156,8 @@ def both_orders(
     kept = [None if math.isnan(x) or math.isnan(y) else float(x == y) for x, y in zip(*sides, strict=True)]
     named = [[None if math.isnan(x) else x for x in side] for side in sides]
     return BothOrders(
-        mean_interval([None if k is None else 100.0 * k for k in kept], clusters, seed=seed),
-        mean_interval((50.0 * (1.0 - first + second)).tolist(), clusters, seed=seed),
+        mean_interval([None if k is None else 100.0 * k for k in kept], clusters),
+        mean_interval((50.0 * (1.0 - first + second)).tolist(), clusters),
         cohen_kappa(*named),
     )
 
@@ -189,10 +185,10 @@ def _mean(values_RN: Array) -> Array:
     return np.where(given > 0, np.nansum(values_RN, axis=0) / np.maximum(given, 1), np.nan)
 
 
-def _interval(values_N: Array, clusters: Sequence[Hashable] | None, seed: int) -> Interval:
+def _interval(values_N: Array, clusters: Sequence[Hashable] | None) -> Interval:
     if np.isnan(values_N).all():
         return Interval(math.nan, math.nan, math.nan, 0)
-    return mean_interval(values_N.tolist(), clusters, seed=seed)
+    return mean_interval(values_N.tolist(), clusters)
 
 
 def _cross_table(a: Sequence[Hashable], b: Sequence[Hashable]) -> tuple[Callable[[Array], Array], int]:

@@ -35,11 +35,11 @@ class HeadToHead:
     notes: tuple[str, ...]
     """what was left out of the pairing"""
 
-    def ratings(self, *, baseline: str | None = None, seed: int = 0) -> list[Rating]:
+    def ratings(self, *, baseline: str | None = None) -> list[Rating]:
         """Bradley-Terry ratings over all verdicts; raises what `bradley_terry` does."""
         matches = [(a.baseline, a.name, p) for a in self.annotations for p in a.preferences]
         prompts = [prompt for a in self.annotations for prompt in a.prompts]
-        return bradley_terry(matches, prompts, baseline=baseline, seed=seed)
+        return bradley_terry(matches, prompts, baseline=baseline)
 
 
 def read_outputs(path: Path) -> Outputs:

@@ -37,7 +37,7 @@ class JudgeFigures(NamedTuple):
     """why verdicts are absent, the commonest first"""
 
 
-def judge_figures(annotator: Annotator, pairs: Sequence[PairItem], *, seed: int = 0) -> JudgeFigures:
+def judge_figures(annotator: Annotator, pairs: Sequence[PairItem]) -> JudgeFigures:
     """Ask about every pair in both orders; what has been judged before is not asked again.
 
     Raises:
@@ -45,7 +45,7 @@ def judge_figures(annotator: Annotator, pairs: Sequence[PairItem], *, seed: int 
     """
     if not pairs:
         raise InputError("judge: no pairs; give a file with at least one")
-    found = list(annotator.annotate(pairs, seed=seed, both_orders=True))
+    found = list(annotator.annotate(pairs, both_orders=True))
     asked = [(pair.prompt, pair.output_1, pair.output_2) for pair in pairs]
     gold = asyncio.run(UtilityJudge(RubricUtilities(), None, "gold").judge(asked, seed=0))
     prompts, n = [pair.text for pair in pairs], len(pairs)

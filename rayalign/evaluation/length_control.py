@@ -67,7 +67,6 @@ def length_controlled(
     difficulty: Sequence[float] | None = None,
     clusters: Sequence[Hashable] | None = None,
     resamples: int = 200,
-    seed: int = 0,
 ) -> LengthControlled:
     """Fit the model to one run and read it at equal length.
 
@@ -102,7 +101,7 @@ def length_controlled(
     rate, error = _summary(sigmoid(at_zero @ whole.coefficients))
     if difficulty is None:
         error = math.nan
-    low, high = bounds(bootstrap(resampled, names, resamples=resamples, seed=seed)) if resamples else (np.nan, np.nan)
+    low, high = bounds(bootstrap(resampled, names, resamples=resamples)) if resamples else (np.nan, np.nan)
     raw = 100.0 * float(won[here].mean())
     told = [
         *([_ALIKE] if difficulty is None else []),

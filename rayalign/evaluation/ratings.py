@@ -39,7 +39,6 @@ def bradley_terry(
     *,
     baseline: str | None = None,
     resamples: int = 500,
-    seed: int = 0,
 ) -> list[Rating]:
     """Ratings by maximum likelihood, best first.
 
@@ -83,7 +82,7 @@ def bradley_terry(
         raise InputError(_explain(table, group, names))
     found = _ratings(table, anchor)
     prompts = kept.tolist() if clusters is None else [clusters[i] for i in kept]
-    drawn_RK = bootstrap(rated, prompts, resamples=resamples, seed=seed)
+    drawn_RK = bootstrap(rated, prompts, resamples=resamples)
     games = (table + table.T).sum(axis=1)
     rows = [
         Rating(name, float(found[k]), *bounds(drawn_RK[:, k]), round(games[k]), float(table[k].sum()))

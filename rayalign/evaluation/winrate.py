@@ -82,15 +82,13 @@ def shares(preferences: Iterable[float | None]) -> npt.NDArray[np.float64]:
     return given - 1.0
 
 
-def win_rate_interval(
-    preferences: Iterable[float | None], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
-) -> Interval:
+def win_rate_interval(preferences: Iterable[float | None], clusters: Sequence[Hashable] | None = None) -> Interval:
     """The win rate in percent with its 95% interval; `clusters` names each preference's prompt."""
-    return mean_interval((100.0 * shares(preferences)).tolist(), clusters, seed=seed)
+    return mean_interval((100.0 * shares(preferences)).tolist(), clusters)
 
 
 def compare_win_rates(
-    a: Sequence[float | None], b: Sequence[float | None], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
+    a: Sequence[float | None], b: Sequence[float | None], clusters: Sequence[Hashable] | None = None
 ) -> PairedTest:
     """Whether two models fare differently against one baseline, given their preferences on the same prompts in order.
 
@@ -98,16 +96,16 @@ def compare_win_rates(
         InputError: different lengths, no prompt on which both have a verdict, a number outside the convention.
     """
     ours, theirs = 100.0 * shares(a), 100.0 * shares(b)
-    difference = paired_difference(ours.tolist(), theirs.tolist(), clusters, seed=seed)
+    difference = paired_difference(ours.tolist(), theirs.tolist(), clusters)
     gaps = ours - theirs
     present = ~np.isnan(gaps)
     sums, _ = cluster_sums(gaps, present, range(len(gaps)) if clusters is None else clusters)
     deviation = float(gaps[present].std(ddof=1)) if present.sum() > 1 else math.nan
-    return PairedTest(difference, _sign_flip_p(sums, seed), deviation)
+    return PairedTest(difference, _sign_flip_p(sums), deviation)
 
 
-def minimum_prompts(deviation: float, difference: float, *, power: float = 0.8) -> int:
-    """How many prompts show a true difference at the 5% level with the given power.
+def minimum_prompts(deviation: float, difference: float) -> int:
+    """How many prompts show a true difference at the 5% level with a power of 80%.
 
     Args:
         deviation: of one prompt's value: a paired difference's, or sqrt(n) times a win rate's standard error.
@@ -118,16 +116,16 @@ def minimum_prompts(deviation: float, difference: float, *, power: float = 0.8) 
     """
     if not difference > 0.0:
         raise InputError(f"minimum sample: a difference must be more than 0, not {difference}")
-    z = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(power)
+    z = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
     return max(2, math.ceil((z * deviation / difference) ** 2))
 
 
-def _sign_flip_p(sums_C: npt.NDArray[np.float64], seed: int) -> float:
+def _sign_flip_p(sums_C: npt.NDArray[np.float64]) -> float:
     """Every pattern of signs where they are few, else a sample of them with the observed one counted in."""
     n, observed = len(sums_C), abs(sums_C.sum()) * (1.0 - 1e-12)
     if 2**n <= _FLIPS:
         signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((np.abs(signs @ sums_C) >= observed).mean())
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     extreme = sum(abs(rng.choice((-1.0, 1.0), size=n) @ sums_C) >= observed for _ in range(_FLIPS))
     return float((1 + extreme) / (1 + _FLIPS))
