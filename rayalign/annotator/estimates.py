@@ -10,14 +10,7 @@ from rayalign.annotator.verdicts import Usage
 
 
 def estimate(pool: Pool, request: PreferenceRequest, client: str = "", seen: set[str] | None = None) -> Estimate:
-    """Of what the cache lacks, at the judges' own estimates.
-
-    Args:
-        seen: keys of verdicts that earlier requests of the same job have counted.
-
-    Raises:
-        InputError: unknown annotator.
-    """
+    """Of what the cache lacks, at the judges' own estimates; `seen` are keys that the same job counted before."""
     verdicts, about, least = 0, Usage(), Usage()
     for member, pairs in pool.unpaid(request, set() if seen is None else seen):
         if member.estimate is not None and pairs:

@@ -22,11 +22,7 @@ from rayalign.types import Score
 
 
 async def score(pool: Pool, request: ScoreRequest) -> list[ScoreReply]:
-    """One score for each answer.
-
-    Raises:
-        InputError: unknown annotator, or one that only compares.
-    """
+    """One score for each answer; InputError for an unknown annotator, or one that only compares."""
     member = pool.member(request.annotator)
     if member.scoring is None:
         able = ", ".join(info.name for info in pool.infos if info.scores) or "none here"
@@ -39,11 +35,7 @@ async def score(pool: Pool, request: ScoreRequest) -> list[ScoreReply]:
 
 
 def verdicts(pool: Pool, request: RankRequest) -> int:
-    """Judgings that a ranking comes to: its answers where they are scored, else all pairs of them.
-
-    Raises:
-        InputError: unknown annotator.
-    """
+    """Judgings that a ranking comes to: its answers where they are scored, else all pairs of them."""
     sizes = [len(item.outputs) for item in request.items]
     return sum(sizes if _scoring(pool, request) is not None else (n * (n - 1) // 2 for n in sizes))
 

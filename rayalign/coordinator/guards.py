@@ -20,11 +20,7 @@ class Guards:
         self._strikes = [0] * len(limits)
 
     def watch(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Warn of each guard that is tripped now.
-
-        Raises:
-            GuardError: one of them is to stop the run.
-        """
+        """Warn of each guard that is tripped now; GuardError where one of them is to stop the run."""
         for index, limit in enumerate(self._limits):
             value = metrics.get(limit.metric)
             self._strikes[index] = self._strikes[index] + 1 if value is not None and _beyond(value, limit) else 0

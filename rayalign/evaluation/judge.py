@@ -38,11 +38,7 @@ class JudgeFigures(NamedTuple):
 
 
 def judge_figures(annotator: Annotator, pairs: Sequence[PairItem]) -> JudgeFigures:
-    """Ask about every pair in both orders; what has been judged before is not asked again.
-
-    Raises:
-        InputError: no pair.
-    """
+    """Ask about every pair, of at least one, in both orders; what has been judged before is not asked again."""
     if not pairs:
         raise InputError("judge: no pairs; give a file with at least one")
     found = list(annotator.annotate(pairs, both_orders=True))

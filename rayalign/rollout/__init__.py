@@ -15,11 +15,7 @@ EngineName = Literal["vllm", "local"]
 
 
 def choose(config: RolloutConfig) -> tuple[EngineName, str]:
-    """Which engine a job gets, and why.
-
-    Raises:
-        InputError: the job names vllm, which is not installed.
-    """
+    """Which engine a job gets, and why; InputError where it names vllm, which is not installed."""
     installed = find_spec("vllm") is not None
     if config.engine == "local" or (config.engine == "vllm" and installed):
         return config.engine, "named by the job"

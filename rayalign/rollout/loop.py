@@ -35,11 +35,7 @@ class EngineLoop:
         self._engine: Future[Engine] = self._put(factory)
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Hand groups in; they come out of `collect`.
-
-        Raises:
-            ActorError: the loop has ended.
-        """
+        """Hand groups in; they come out of `collect`. ActorError once the loop has ended."""
         self._refuse_if_ended()
         self._put(lambda: self._take(requests))
 

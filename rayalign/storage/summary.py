@@ -18,11 +18,8 @@ def write_summary(
 ) -> None:
     """Write a run's figures whole; what is not finite, such as an interval of one sample, becomes null.
 
-    Args:
-        results: {name, metric, mean, low, high, n} for each model of the table.
-        comparisons: {a, b, metric, mean_difference, low, high, n}, of a minus b on the same prompts.
-        stages: {name, status, seconds} in the order of the job.
-        peak_memory_bytes: over all processes together; None where it was not measured.
+    Rows of results {name, metric, mean, low, high, n}, of comparisons {a, b, metric, mean_difference, low, high, n}, of
+    a minus b on the same prompts, and of stages {name, status, seconds}.
     """
     tables = {"results": results, "comparisons": comparisons, "stages": stages}
     content = {name: [finite(row) for row in rows] for name, rows in tables.items()}

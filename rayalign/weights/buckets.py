@@ -77,11 +77,7 @@ def unpack(bucket: Bucket) -> Iterator[tuple[str, Tensor]]:
 
 
 def verify(bucket: Bucket) -> None:
-    """Check that a bucket arrived as it was sent.
-
-    Raises:
-        WeightError: it did not.
-    """
+    """Check that a bucket arrived as it was sent; WeightError where it did not."""
     found = _digest(bucket.specs, bucket.data)
     if found != bucket.digest:
         names = f"{bucket.specs[0].name} .. {bucket.specs[-1].name}"

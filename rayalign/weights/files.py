@@ -25,11 +25,7 @@ _NOT_ARCHITECTURE = [
 
 
 def read_folder(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """All tensors of the folder, one at a time, in the order of the files.
-
-    Raises:
-        InputError: the folder has no safetensors.
-    """
+    """All tensors of the folder, one at a time, in the order of the files; InputError where it has no safetensors."""
     for file in _shards(path):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (not a mapping)
@@ -37,11 +33,7 @@ def read_folder(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor of the folder; only headers are read.
-
-    Raises:
-        InputError: the folder has no safetensors.
-    """
+    """Name and shape of each tensor of the folder, by its headers alone; InputError where it has no safetensors."""
     found: dict[str, tuple[int, ...]] = {}
     for file in _shards(path):
         with safe_open(file, framework="pt") as tensors:

@@ -71,11 +71,7 @@ def save(probe: Probe, folder: Path) -> None:
 
 
 def load(folder: Path) -> Probe:
-    """Read the probe of a model folder.
-
-    Raises:
-        WeightError: the folder has none, or one of another form.
-    """
+    """Read the probe of a model folder; WeightError where it has none, or one of another form."""
     try:
         row = json.loads((folder / FILE).read_text(encoding="utf-8"))
         ids, logprobs = (tuple(map(tuple, row[key])) for key in ("token_ids", "logprobs"))
