@@ -18,7 +18,7 @@ class ReferenceActor(HostedActor):
 
     def setup(self, meeting: Rendezvous) -> None:
         """Load the model."""
-        from rayalign.models.frozen import Frozen
+        from rayalign.models.load import Frozen
 
         self.use_threads()
         self._meeting, spec = meeting, self._spec

@@ -166,21 +166,12 @@ def _row(pair: Pair) -> dict[str, str]:
 
 
 def _shares(cost: Usage, real: Sequence[bool]) -> Iterator[Usage]:
-    """The cost of one call over its real pairs, whole tokens to the first of them; nothing to padding."""
-    count, given = sum(real), 0
+    """The cost of one call over its real pairs, all tokens to the first of them; nothing to padding."""
+    price, seconds = cost.price / sum(real), cost.seconds / sum(real)
+    tokens = cost.prompt_tokens, cost.completion_tokens
     for is_real in real:
-        if not is_real:
+        if is_real:
+            yield Usage(*tokens, price, seconds)
+            tokens = 0, 0
+        else:
             yield Usage()
-            continue
-        yield Usage(
-            _part(cost.prompt_tokens, count, given),
-            _part(cost.completion_tokens, count, given),
-            cost.price / count,
-            cost.seconds / count,
-        )
-        given += 1
-
-
-def _part(whole: int, count: int, index: int) -> int:
-    """What the share at `index` is of a whole dealt out to `count`."""
-    return whole // count + (index < whole % count)

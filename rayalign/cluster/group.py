@@ -87,11 +87,13 @@ class ActorGroup:
         self._events.write("received", role=self.role, bytes=size, tensor=bool(arrays))
         return value
 
-    def locate(self, places: Sequence[Place]) -> None:
-        """Note where each rank runs."""
+    async def locate(self, timeout: float) -> list[Place]:
+        """Note where each rank runs, and tell it."""
+        places: list[Place] = await self.all(lambda actor: actor.where.remote(), timeout=timeout)
         for rank, (actor, place) in enumerate(zip(self.actors, places, strict=True)):
             self.pids[actor] = place.pid
             self._events.write("actor_started", role=self.role, rank=rank, actor_pid=place.pid, address=place.address)
+        return places
 
     def kill(self) -> None:
         """End all actors at once."""

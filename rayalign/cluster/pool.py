@@ -143,7 +143,7 @@ async def start_pool(
     with ExitStack() as undo:
         undo.callback(placement.remove)
         undo.callback(group.kill)
-        group.locate(await group.all(lambda actor: actor.where.remote(), timeout=cluster.start_timeout))
+        await group.locate(cluster.start_timeout)
         await group.all(lambda actor: actor.setup.remote(), timeout=cluster.start_timeout)
         undo.pop_all()
     return GeneratorPool(group, placement, model, cluster.call_timeout)

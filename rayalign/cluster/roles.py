@@ -73,15 +73,13 @@ async def start_preparer(algorithm: Mapping[str, Any], cluster: ClusterConfig, e
     options = {"num_cpus": 0, "runtime_env": {"env_vars": process_environment(claim)}}
     actor = ray.remote(PreparerActor).options(**options).remote(algorithm, cluster.call_timeout)
     group = ActorGroup("preparer", [actor], events=events, timeout=cluster.call_timeout)
-    group.locate(await group.all(lambda a: a.where.remote(), timeout=cluster.start_timeout))
+    await group.locate(cluster.start_timeout)
     return group
 
 
 async def _set_up(group: ActorGroup, cluster: ClusterConfig, events: EventLog) -> None:
     limit = cluster.start_timeout
-    places = await group.all(lambda actor: actor.where.remote(), timeout=limit)
-    group.locate(places)
-    home = places[0]
+    home = (await group.locate(limit))[0]
     meetings = {a: Rendezvous(rank, len(group), home.address, home.port) for rank, a in enumerate(group.actors)}
     await group.all(lambda actor: actor.setup.remote(meetings[actor]), timeout=limit)
     events.write("actors_ready", role=group.role)

@@ -18,7 +18,7 @@ from rayalign.errors import InputError
 from rayalign.evaluation.head_to_head import output_rows
 from rayalign.evaluation.intervals import Interval, mean_interval
 from rayalign.evaluation.tables import prompt_of
-from rayalign.models.frozen import Frozen
+from rayalign.models.load import Frozen
 from rayalign.types import Batch, Message, Prompt, Score
 
 Items = Sequence[tuple[Prompt, str]]

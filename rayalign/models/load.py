@@ -11,7 +11,8 @@ import torch
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.catalogue import PRESETS
-from rayalign.models.heads import Head, TokenLogprobs, TokenValues
+from rayalign.models.heads import Head, TokenLogprobs, TokenValues, evaluate
+from rayalign.types import Batch, Outputs
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -74,6 +75,23 @@ def load_head(
     reader = TokenLogprobs(load_causal(path, config), temperature)
     reader.verify(path)
     return reader
+
+
+class Frozen:
+    """A model that is only read, on the first device there is: the reference, or the reward."""
+
+    def __init__(
+        self, path: str, head: Literal["causal", "scalar"], config: LearnerConfig, temperature: float = 1.0
+    ) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = load_head(path, head, config, temperature=temperature, seed=0, initial="reward")
+        self._head = loaded.to(device).requires_grad_(False)
+        self._micro_tokens = config.micro_tokens
+
+    @torch.inference_mode()
+    def evaluate(self, batch: Batch) -> Outputs:
+        """Log-probs and entropies at policy tokens (causal), or values and scores (scalar), on the CPU."""
+        return evaluate(self._head, self._head, batch, self._micro_tokens)
 
 
 def load_causal(path: str, config: LearnerConfig) -> PreTrainedModel:

@@ -158,15 +158,13 @@ def processed_logprobs(logits_BV: Tensor, sampling: SamplingConfig) -> Tensor:
 
     Greedy decoding (temperature 0) has those of temperature 1.
     """
+    from transformers import TopKLogitsWarper, TopPLogitsWarper
+
     logits_BV = logits_BV / (sampling.temperature or 1.0)
-    if 0 < sampling.top_k < logits_BV.shape[-1]:
-        least_B1 = logits_BV.topk(sampling.top_k).values[:, -1:]
-        logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+    if sampling.top_k:
+        logits_BV = TopKLogitsWarper(sampling.top_k)(None, logits_BV)
     if sampling.top_p < 1.0:
-        sorted_BV, order_BV = logits_BV.sort(descending=True)
-        probs_BV = sorted_BV.softmax(-1)
-        cut_BV = probs_BV.cumsum(-1) - probs_BV >= sampling.top_p
-        logits_BV = logits_BV.masked_fill(cut_BV.scatter(-1, order_BV, cut_BV), -torch.inf)
+        logits_BV = TopPLogitsWarper(sampling.top_p)(None, logits_BV)
     return logits_BV.log_softmax(-1)
 
 

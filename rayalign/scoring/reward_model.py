@@ -9,7 +9,7 @@ from rayalign.algorithms.ops import token_tensors
 from rayalign.config import LearnerConfig
 from rayalign.data.chat import encode_example, load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
-from rayalign.models.frozen import Frozen
+from rayalign.models.load import Frozen
 from rayalign.types import Batch, Group, Score, Trajectory
 
 

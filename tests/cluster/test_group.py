@@ -59,7 +59,7 @@ def clerks(ray_session: None, events: EventLog) -> Iterator[ActorGroup]:
 
     kind = ray.remote(Clerk).options(num_cpus=0)
     group = ActorGroup("clerk", [kind.remote(i) for i in range(2)], events=events, timeout=60.0)
-    group.locate(asyncio.run(group.all(lambda actor: actor.where.remote())))
+    asyncio.run(group.locate(60.0))
     yield group
     group.kill()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from rayalign.config import LearnerConfig
-from rayalign.models.frozen import Frozen
+from rayalign.models.load import Frozen
 from tests.models.conftest import make_batch
 
 
