@@ -13,7 +13,7 @@ import ray
 import torch
 
 from rayalign.actors.hosted import HostedActor
-from rayalign.cluster.group import ActorGroup, _measure
+from rayalign.cluster.group import ActorGroup, _arrays
 from rayalign.errors import ActorError, CapacityError, DeadlineError
 from rayalign.storage.events import EventLog
 from rayalign.types import Candidate, Rollouts
@@ -31,8 +31,8 @@ from rayalign.types import Candidate, Rollouts
     ],
 )
 def test_tensors_are_seen_wherever_they_stand(value: Any, expected: tuple[int, bool]) -> None:
-    found = _measure(value)
-    assert (found["bytes"], found["tensor"]) == expected
+    found = list(_arrays(value))
+    assert (sum(array.nbytes for array in found), bool(found)) == expected
 
 
 @pytest.fixture
