@@ -32,11 +32,10 @@ from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.pool import Pool
 from rayalign.annotator.ranking import rank, score, verdicts
 from rayalign.annotator.web.access import CLIENT, Access, Admission, Refused, refused
-from rayalign.annotator.web.gate import Gate, refusal
+from rayalign.annotator.web.gate import Gate, Stream, refusal
 from rayalign.annotator.web.labelling import Annotate, Figures, labelling_router
 from rayalign.annotator.web.openai_api import Hosted, openai_router
 from rayalign.annotator.web.page import page_router
-from rayalign.annotator.web.stream import Stream
 from rayalign.annotator.web.telemetry import Telemetry, Timed
 from rayalign.config import ServiceConfig
 from rayalign.errors import RayalignError

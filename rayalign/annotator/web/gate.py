@@ -1,11 +1,13 @@
-"""The ASGI layer before every route: names, tokens and sizes, checked on the path that the application itself sees."""
+"""The ASGI layer before every route: names, tokens and sizes, on the path that the application sees; its replies."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rayalign.annotator.web.access import CLIENT, Access, Refused
@@ -51,6 +53,18 @@ class Gate:
             return message
 
         return counted
+
+
+class Stream(StreamingResponse):
+    """The rest of a generator that has begun; closed also when the client goes, so that it holds nothing longer."""
+
+    def __init__(self, rest: AsyncGenerator[str, None], media_type: str) -> None:
+        super().__init__(rest, media_type=media_type)
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._rest):
+            await super().__call__(scope, receive, send)
 
 
 def refusal(refused: Refused) -> JSONResponse:

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from rayalign.annotator import stock
 from rayalign.annotator.api import Annotation, PairItem
 from rayalign.annotator.completions import Delta, Envelope, Json, joined
+from rayalign.annotator.web.gate import Stream
 from rayalign.annotator.web.openai_bodies import (
     NEUTRAL_ANNOTATOR,
     NEUTRAL_HOSTED,
@@ -28,7 +29,6 @@ from rayalign.annotator.web.openai_bodies import (
     error_reply,
     refusal,
 )
-from rayalign.annotator.web.stream import Stream
 from rayalign.errors import RayalignError
 
 logger = logging.getLogger(__name__)
