@@ -53,6 +53,7 @@ class PpoConfig(AlgorithmConfig):
     """the constant of seq-mean-token-sum-norm [tokens]"""
     correction_cap: float | None = Field(2.0, ge=1.0)
     """importance weights proximal / behaviour for stale answers are capped here; None: not corrected"""
+    correction_kind: ops.ImportanceKind = "token-truncate"
     entropy_coefficient: NonNegativeFloat = 0.0
 
     @model_validator(mode="after")
@@ -168,11 +169,11 @@ class Ppo(Algorithm[PpoConfig]):
 
     def _weights(self, rollouts: Rollouts, logprobs: Tensor, mask: Tensor) -> Tensor:
         """1 for what the present weights wrote: there engine and trainer differ by rounding only."""
-        cap, ones = self.config.correction_cap, mask.to(logprobs.dtype)
+        cap, kind, ones = self.config.correction_cap, self.config.correction_kind, mask.to(logprobs.dtype)
         if cap is None or rollouts.staleness_B is None:
             return ones
         assert rollouts.behaviour_logprobs_BT is not None
-        weights = ops.importance_weights(logprobs, rollouts.behaviour_logprobs_BT, mask, cap=cap)
+        weights = ops.importance_weights(logprobs, rollouts.behaviour_logprobs_BT, mask, cap=cap, kind=kind)
         return torch.where(rollouts.staleness_B[:, None] > 0, weights, ones)
 
     def normaliser(self, role: Role, minibatch: Minibatch) -> float:
