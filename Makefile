@@ -11,7 +11,8 @@ HASH := $(shell cat setup.py constraints.txt tests/clients.txt | sha256sum | cut
 INSTALLED := $(VENV)/.installed-$(HASH)
 
 # uv does not read pip's settings. Where they name local wheels, torch is among them; elsewhere uv knows the index of CPU builds.
-pip_setting = $(or $(PIP_$1),$(shell $(BIN)/pip config get global.$2 2>/dev/null))
+# `pip config get` would leave out the system's file.
+pip_setting = $(or $(PIP_$1),$(shell $(BIN)/pip config list 2>/dev/null | sed -n "s/\\\\n/ /g; s/^global\.$2='\(.*\)'$$/\1/p"))
 FIND_LINKS = $(call pip_setting,FIND_LINKS,find-links)
 INDEX_URL = $(call pip_setting,INDEX_URL,index-url)
 UV_SOURCES = $(or $(foreach link,$(FIND_LINKS),--find-links "$(link)"),--torch-backend cpu) \
@@ -49,7 +50,8 @@ clean: ## remove .venv and all caches; runs stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(INSTALLED):
+# A rule of its own, so that make expands the one below when there is a pip to ask for its settings.
+$(BIN)/uv:
 	@python="$(PYTHON)"; lack=""; \
 	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || lack=" python3.11"; \
 	"$$python" -c 'import ensurepip' 2>/dev/null || lack="$$lack python3.11-venv"; \
@@ -61,8 +63,10 @@ $(INSTALLED):
 	fi; \
 	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt uv
+
+$(INSTALLED): | $(BIN)/uv
 	@echo "Installing the versions of constraints.txt into $(VENV)"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps $(UV_SOURCES) -r constraints.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(VENV)/clients -r tests/clients.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(VENV)/clients $(UV_SOURCES) -r tests/clients.txt
 	@rm -f $(VENV)/.installed-* && touch $@

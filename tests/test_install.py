@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -75,19 +76,38 @@ def frame(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
+    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def test_set_up_runs_once_and_again_when_a_pin_changes(frame: Path) -> None:
     planned = make(frame, "--dry-run", "setup").stdout
     assert "--no-deps" in planned
-    (frame / ".venv").mkdir()
-    for stamp in re.findall(r"touch (\S+)", planned):
+    (frame / ".venv" / "bin").mkdir(parents=True)
+    for stamp in [".venv/bin/uv", *re.findall(r"touch (\S+)", planned)]:
         (frame / stamp).touch()
     assert "Nothing to be done" in make(frame, "--dry-run", "setup").stdout
     with (frame / "constraints.txt").open("a", encoding="utf-8") as file:
         file.write("another==1\n")
     assert "--no-deps" in make(frame, "--dry-run", "setup").stdout
+
+
+# Stands for python, and for the pip and uv of the environment that it makes: says what it was asked, does nothing.
+PROGRAM = """#!/bin/sh
+case "$*" in
+  "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && cp "$0" "$3/bin/pip" && cp "$0" "$3/bin/uv" ;;
+  "config list") echo "global.find-links='/wheels'" ;;
+  *) echo "$@" ;;
+esac
+"""
+
+
+def test_first_set_up_reads_the_settings_of_the_pip_that_it_brings(frame: Path) -> None:
+    program = frame / "python"
+    program.write_text(PROGRAM, encoding="utf-8")
+    program.chmod(0o755)
+    done = make(frame, "setup", f"PYTHON={program}")
+    assert "--find-links /wheels -r constraints.txt" in done.stdout, done.stderr
 
 
 def test_set_up_says_what_the_machine_lacks(frame: Path) -> None:
