@@ -18,13 +18,17 @@ INDEX_URL = $(call pip_setting,INDEX_URL,index-url)
 UV_SOURCES = $(or $(foreach link,$(FIND_LINKS),--find-links "$(link)"),--torch-backend cpu) \
 	$(foreach index,$(INDEX_URL),--default-index "$(index)")
 
-.PHONY: help setup quickstart test lint types lock clean
+.PHONY: help setup runtime quickstart test lint types lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: $(INSTALLED) ## make .venv with the pinned versions, byte code compiled; does nothing the second time
+
+runtime: $(BIN)/uv ## make .venv for images: only what rayalign runs with, no development tools
+	@$(BIN)/uv pip install --quiet --no-cache --python $(BIN)/python --compile-bytecode $(UV_SOURCES) \
+		--constraint constraints.txt --overrides overrides.txt --editable '.[cpu,postgres]'
 
 quickstart: setup ## align a small model from human feedback, from scratch, on this machine
 	@$(BIN)/rayalign run jobs/quickstart.yaml

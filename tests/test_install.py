@@ -117,7 +117,7 @@ def test_set_up_says_what_the_machine_lacks(frame: Path) -> None:
     assert not (frame / ".venv").exists()
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "clusters/Dockerfile.cpu"])
 def test_make_targets_in_documents_exist(document: str) -> None:
     if not (ROOT / document).exists():
         pytest.skip(f"no {document} yet")
