@@ -31,7 +31,16 @@ from rayalign.storage.records import read_jsonl
 
 JOB = Path("jobs/small/overoptimisation.yaml").resolve()
 SIDES = ("pool", "gold")
-SEEDS = (0, 1, 2)
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "raw": (),
+    "normalised": tuple(
+        f"stages.ppo_{side}.algorithm.{setting}"
+        for side in SIDES
+        for setting in ("normalise_scores=true", "kl_coefficient=0.05")
+    ),
+}
+"""all that were tried: scores as they are, and in units of their own spread, with more KL"""
+SEEDS = {"raw": (0, 1, 2), "normalised": (0,)}
 WEIGHTS = "model.safetensors"
 Values = dict[str, dict[str, float]]
 """model -> prompt -> value"""
@@ -113,11 +122,11 @@ def curve(folder: Path, side: str, seed: int) -> dict[str, Any]:
     }
 
 
-def study(output: Path, seed: int) -> dict[str, Any]:
+def study(output: Path, setting: str, seed: int) -> dict[str, Any]:
     """Both sides of one seed, and how their last policies differ in gold on the same prompts."""
-    overrides = (f"output={output}", f"name=seed{seed}", f"seed={seed}")
+    overrides = (*SETTINGS[setting], f"output={output}", f"name={setting}{seed}", f"seed={seed}")
     run(JOB, *overrides)
-    folder = (output / f"seed{seed}").resolve()
+    folder = (output / f"{setting}{seed}").resolve()
     measure(folder, *overrides)
     ends = []
     for side in SIDES:
@@ -126,6 +135,8 @@ def study(output: Path, seed: int) -> dict[str, Any]:
     common = sorted(ends[0].keys() & ends[1].keys())
     gap = paired_difference([ends[1][p] for p in common], [ends[0][p] for p in common], seed=seed)
     return {
+        "setting": setting,
+        "overrides": SETTINGS[setting],
         "seed": seed,
         "sides": [curve(folder, side, seed) for side in SIDES],
         "last_gold_less_pool": gap._asdict(),
@@ -133,10 +144,11 @@ def study(output: Path, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run every seed and keep the curves."""
+    """Run all settings and keep their curves."""
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(sys.argv[1] if len(sys.argv) > 1 else scratch).resolve()
-        record("overoptimisation", {"job": JOB.name, "runs": [study(output, seed) for seed in SEEDS]})
+        runs = [study(output, setting, seed) for setting, seeds in SEEDS.items() for seed in seeds]
+        record("overoptimisation", {"job": JOB.name, "runs": runs})
 
 
 if __name__ == "__main__":
