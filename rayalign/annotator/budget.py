@@ -137,14 +137,13 @@ class Budget:
         if self._limits == BudgetConfig():
             return reservation
         asked = _Amount(most.prompt_tokens + most.completion_tokens, round(most.price * _NANO))
-        now = self._clock()
         try:
             if client in self._short:  # it looks again and again, and those who settle need the lock
                 with self.database.reading() as connection:
-                    self._check(connection, client, asked, now)
+                    self._check(connection, client, asked)
             with self.database.writing() as connection:
-                self._check(connection, client, asked, now)
-                row = {"id": reservation.id, "client": client, "until": now + lease, **asked._asdict()}
+                self._check(connection, client, asked)
+                row = {"id": reservation.id, "client": client, "until": self._clock() + lease, **asked._asdict()}
                 connection.execute(RESERVATIONS.insert(), row)
         except BusyError:
             self._short.add(client)
@@ -193,10 +192,10 @@ class Budget:
         with self.database.reading() as connection:
             return Totals(_by(connection, SPEND.c.judge), _by(connection, SPEND.c.client))
 
-    def _check(self, connection: sa.Connection, client: str, asked: _Amount, now: float) -> None:
+    def _check(self, connection: sa.Connection, client: str, asked: _Amount) -> None:
         limits = self._limits
         busy: BusyError | None = None
-        whole, own = _spent(connection, client, now)
+        whole, own = _spent(connection, client, self._clock())
         for name, tokens, dollars, (spent, flying) in (
             ("the budget", limits.tokens, limits.dollars, whole),
             (f"the budget of client {client}", limits.per_client_tokens, limits.per_client_dollars, own),

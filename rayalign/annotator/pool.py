@@ -244,10 +244,11 @@ class Pool:
         """Claims renewed while they are worked on, then given back; those of a killed process soon run out."""
 
         async def renew() -> None:
+            again = partial(self._store.claim, keys, owner, _LEASE)
             while True:
                 await asyncio.sleep(_LEASE / 5)
                 try:
-                    await self._claimed(keys, owner)
+                    await self.database.aside(again, writes=True)  # a late one stands: the work goes on
                 except RayalignError as error:  # the next renewal may get through
                     logger.warning("claims could not be renewed: %s", error)
 

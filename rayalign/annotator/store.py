@@ -97,14 +97,14 @@ class VerdictStore:
             lease_seconds: after it anyone may take the claim over; claiming again in time renews it.
         """
         insert = self.database.insert(CLAIMS)
-        now = self._clock()
-        taken = insert.on_conflict_do_update(
-            index_elements=[CLAIMS.c.key],
-            set_={"owner": insert.excluded.owner, "until": insert.excluded.until},
-            where=sa.or_(CLAIMS.c.until < now, CLAIMS.c.owner == owner),
-        ).returning(CLAIMS.c.key)
         ours: set[str] = set()
         with self.database.writing() as connection:
+            now = self._clock()  # the lock may have been long in coming, and a lease begins when it is written
+            taken = insert.on_conflict_do_update(
+                index_elements=[CLAIMS.c.key],
+                set_={"owner": insert.excluded.owner, "until": insert.excluded.until},
+                where=sa.or_(CLAIMS.c.until < now, CLAIMS.c.owner == owner),
+            ).returning(CLAIMS.c.key)
             for block in _blocks(keys):
                 rows = [{"key": k, "owner": owner, "until": now + lease_seconds} for k in block]
                 ours.update(connection.execute(taken, rows).scalars())

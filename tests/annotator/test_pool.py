@@ -30,7 +30,7 @@ from rayalign.annotator.llm import LLMJudge
 from rayalign.annotator.member import Member
 from rayalign.annotator.pool import Pool
 from rayalign.annotator.ranking import rank, score
-from rayalign.annotator.store import VerdictStore
+from rayalign.annotator.store import VerdictStore, key
 from rayalign.annotator.upstream import OpenAIUpstream
 from rayalign.annotator.verdicts import Paying, Usage
 from rayalign.config import BudgetConfig, LLMJudgeConfig
@@ -184,6 +184,25 @@ def test_a_caller_that_leaves_does_not_lose_what_is_being_paid_for(tmp_path: Pat
     asyncio.run(leave())
     (found,) = annotate(pool, request)
     assert found.cached and len(judge.asked) == 1
+
+
+def test_claims_stay_while_their_renewal_hangs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'verdicts.db'}", patience=0.5)
+    pool = pool_of(tmp_path, paid(FakeJudge(seconds=8.0)), database=database)
+    (item,) = rows(1)
+
+    async def ask() -> set[str]:
+        asking = asyncio.create_task(anext(pool.annotate(PreferenceRequest(annotator="judge", pairs=(item,)))))
+        await asyncio.sleep(1.0)
+        with Database(f"sqlite:///{tmp_path / 'verdicts.db'}").writing():
+            while "could not be renewed" not in caplog.text:
+                await asyncio.sleep(0.05)
+        for _ in range(2):  # the late renewal, and what comes of it
+            await database.aside(lambda: None, writes=True)
+        asking.cancel()
+        return VerdictStore(database).claim([key("fake", (item.prompt, item.output_1, item.output_2), 0)], "other", 1.0)
+
+    assert asyncio.run(asyncio.wait_for(ask(), 7.0)) == set()
 
 
 def test_a_verdict_is_kept_though_the_database_is_away_for_a_moment(tmp_path: Path) -> None:

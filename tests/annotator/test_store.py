@@ -3,19 +3,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from rayalign.annotator.budget import Budget
 from rayalign.annotator.database import SCHEMA_TABLE, Database
 from rayalign.annotator.store import VerdictStore, key
 from rayalign.annotator.verdicts import Usage, Verdict
+from rayalign.config.annotators import BudgetConfig
 from rayalign.errors import InputError, RayalignError
 from rayalign.types import Message, Prompt
 
@@ -112,6 +116,19 @@ def test_a_claim_is_exclusive_until_released_or_run_out(url: str) -> None:
     store.release(["b"], "two")
     assert store.claim(["b"], "four", 10.0) == set()
     store.database.close()
+
+
+def test_leases_begin_when_the_lock_is_held(tmp_path: Path) -> None:
+    def clock() -> float:
+        other = closing(sqlite3.connect(tmp_path / "v.db", timeout=0.0))
+        with other as connection, pytest.raises(sqlite3.OperationalError, match="locked"):
+            connection.execute("BEGIN IMMEDIATE")
+        return 1000.0
+
+    database = Database(f"sqlite:///{tmp_path / 'v.db'}")
+    assert VerdictStore(database, clock=clock).claim(["a"], "me", 10.0) == {"a"}
+    Budget(database, BudgetConfig(tokens=9), clock=clock).reserve("judge", "ann", Usage(1))
+    database.close()
 
 
 def test_waiting_ends_with_the_verdict_the_release_or_the_deadline(store: VerdictStore) -> None:
