@@ -127,8 +127,12 @@ def eval_parser(completion: str) -> list[Any]:
 def replace_parser(
     completion: Any, replacer: Annotated[dict[Any, Any], Field(min_length=1)], default_replacer: Any = "auto"
 ) -> list[Any]:
-    """What `replacer` has for the completion; else the default, with "auto" the completion itself."""
-    return [replacer.get(completion, completion if default_replacer == "auto" else default_replacer)]
+    """What `replacer` has for the completion; else the default, with "auto" the completion itself.
+
+    A key may stand as JSON writes it, `"true"` for true: settings that went through `serve deploy` have no other.
+    """
+    key = completion if completion in replacer or isinstance(completion, str) else json.dumps(completion)
+    return [replacer.get(key, completion if default_replacer == "auto" else default_replacer)]
 
 
 def logprob_parser(

@@ -201,7 +201,7 @@ def application(config: ServiceConfig) -> Application:
         **scale,
     )
     tokens = known_tokens(config.access, os.environ)  # of this process: replicas need not have its environment
-    return front.bind(config.model_dump(mode="json"), tokens, handles)
+    return front.bind(config.model_dump(), tokens, handles)
 
 
 def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = False) -> str:

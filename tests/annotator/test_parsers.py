@@ -66,6 +66,7 @@ def choice(*tokens: dict[str, float]) -> dict[str, Any]:
         ("replace_parser", {"replacer": {"A": 1}}, "what", [None]),
         ("pipeline_meta_parser", CHAIN, '{"models": [{"model": "M", "rank": 1}, {"model": "m", "rank": 2}]}', [2]),
         ("pipeline_meta_parser", BOOLEANS, '[{"b": false}, {"b": true}]', [2, 1]),
+        ("pipeline_meta_parser", json.loads(json.dumps(BOOLEANS)), '[{"b": false}, {"b": true}]', [2, 1]),
         ("regex_parser", LETTERS, "", [None]),
     ],
 )

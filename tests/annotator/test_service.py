@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from rayalign.annotator.api import PairItem
 from rayalign.annotator.client import AnnotatorClient
-from rayalign.annotator.service import RemoteModel, build, start, stop
+from rayalign.annotator.service import RemoteModel, application, build, start, stop
 from rayalign.config import ServiceConfig
 from rayalign.data.paddock import gold, prompts
 from rayalign.errors import InputError
@@ -199,3 +199,10 @@ def test_a_deployed_application_scales_and_is_open_only_where_it_says_so(monkeyp
     monkeypatch.delenv("RAYALIGN_TOKENS")
     assert build({**settings, "access": {"open": True}})
     assert made._bound_deployment._deployment_config.autoscaling_config.max_replicas == 3
+
+
+def test_a_replica_gets_the_settings_as_they_are() -> None:
+    parser = {"name": "replace_parser", "arguments": {"replacer": {True: 1, None: 1.5, 0: 2}}}
+    judge = {"kind": "llm", "model": "m", "template": "pairs", "parser": parser}
+    config = ServiceConfig.model_validate({"annotators": {"remote": {"judge": judge}}})
+    assert ServiceConfig.model_validate(application(config)._bound_deployment.init_args[0]) == config
