@@ -30,7 +30,7 @@ class RubricJudge:
     """A simulated labeller of the embedded world: Bradley-Terry draws on the gold utility, with named biases.
 
     The simulated human of `human.py`, by default asked afresh under every seed. A verdict depends on seed, prompt and
-    answers alone, not on order or batch, and swapping the answers mirrors it. Equal answers tie.
+    answers alone, not on the batch; without `position_bias` swapping the answers mirrors it. Equal answers tie.
     """
 
     def __init__(self, config: JudgeConfig, utility: Callable[[Prompt, str], float] | None = None) -> None:

@@ -55,7 +55,10 @@ class LengthControlled(NamedTuple):
 
 
 def predict(coefficients: Coefficients, difficulty: Sequence[float]) -> tuple[float, float]:
-    """The length-controlled win rate and its standard error in percent, by the difficulty of each prompt."""
+    """The length-controlled win rate and its standard error in percent, by the difficulty of each prompt.
+
+    Against another model of the table than its baseline: the differences of both models' coefficients.
+    """
     return _summary(sigmoid(coefficients.difficulty * np.asarray(difficulty, dtype=np.float64) + coefficients.model))
 
 
