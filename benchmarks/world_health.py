@@ -20,17 +20,19 @@ from rayalign.rollout import build
 from rayalign.rollout.base import candidate_seed
 from rayalign.types import Prompt
 
-DRAWS, PROMPTS, GROUP = 16, 600, 4
+PROMPTS, GROUP = 2000, 4
+MANY, DRAWS = 150, 16
+"""prompts whose answers are told apart, and answers to each"""
 
 
-def answers(model: str, asked: list[Prompt], seed: int) -> list[tuple[str, ...]]:
-    """Of each prompt, what the model writes in 16 draws."""
+def answers(model: str, asked: list[Prompt], seed: int, draws: int) -> list[tuple[str, ...]]:
+    """Of each prompt, what the model writes in so many draws."""
     config = RolloutConfig(context=96, max_sequences=256)
     renderer, engine = Renderer(model, config.context, SamplingConfig()), build("local", model, config)
     found: dict[str, tuple[str, ...]] = {}
     for prompt in asked:
         engine.submit(
-            renderer.request(prompt.id, prompt, [candidate_seed(seed, 0, prompt.id, k) for k in range(DRAWS)])
+            renderer.request(prompt.id, prompt, [candidate_seed(seed, 0, prompt.id, k) for k in range(draws)])
         )
     while engine.pending:
         for group in engine.step():
@@ -49,15 +51,15 @@ def rates(pairs: Iterable[tuple[Prompt, str]]) -> dict[str, float]:
 
 def health(folder: Path, seed: int) -> dict[str, Any]:
     """The figures that the gates are on, for prompts that no stage has seen."""
-    asked = prompts(seed, "test", PROMPTS)
-    written = answers(str(folder / "stages" / "sft" / "model"), asked, seed)
+    asked, model = prompts(seed, "test", PROMPTS), str(folder / "stages" / "sft" / "model")
+    written, many = answers(model, asked, seed, GROUP), answers(model, asked[:MANY], seed, DRAWS)
     worth = [[gold.utility(p, text) for text in texts] for p, texts in zip(asked, written, strict=True)]
     return {
         "seed": seed,
         "sft_gold": mean(mean(values) for values in worth),
         "oracle_gold": mean(gold.utility(p, gold.oracle(p)) for p in asked),
-        "spread_share": mean(float(len(set(values[:GROUP])) > 1) for values in worth),
-        "distinct_of_16": mean(float(len(set(texts))) for texts in written),
+        "spread_share": mean(float(len(set(values)) > 1) for values in worth),
+        "distinct_of_16": mean(float(len(set(texts))) for texts in many),
         "sft_rates": rates((p, text) for p, texts in zip(asked, written, strict=True) for text in texts),
         "data_rates": rates((e.prompt, e.candidates[0].text) for e in demonstrations(seed, SIZES["sft"])),
     }

@@ -11,7 +11,7 @@ from rayalign.data.paddock.splits import split_of
 from rayalign.data.paddock.tasks import BASE, LONG, Dialogue, Task, draw
 from rayalign.types import Message
 
-BASE_RATES = {**RATES, "complete": 1.0, "correct": 0.95, "brief": 0.75, "polite": 0.4, "tone": 0.5, "form": 0.6}
+BASE_RATES = {**RATES, "complete": 1.0, "correct": 0.95, "brief": 0.75, "polite": 0.4, "tone": 0.5, "form": 0.75}
 """the base knows more than the demonstrations show, and has worse manners"""
 _WISH_GAIN = 0.15
 """how much a system message raises the chance of what it asks for"""

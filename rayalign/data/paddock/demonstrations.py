@@ -10,7 +10,7 @@ from rayalign.data.paddock.splits import prompts
 from rayalign.types import Candidate, Example, Prompt
 
 RATES = {
-    "correct": 0.6, "complete": 0.5, "safe": 0.6, "brief": 0.68,
+    "correct": 0.6, "complete": 0.45, "safe": 0.6, "brief": 0.68,
     "polite": 0.5, "tone": 0.4, "level": 0.55, "form": 0.5,
 }  # fmt: skip
 """attribute -> probability that a demonstration has it right"""
