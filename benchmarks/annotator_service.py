@@ -174,20 +174,18 @@ def singles(rows: Iterator[dict[str, Any]], count: int) -> dict[str, Any]:
 def overload(
     rows: Iterator[dict[str, Any]], process: psutil.Process, verdicts_per_second: float, seconds: float
 ) -> dict[str, Any]:
-    """Twice the capacity in new batches; then the latency of before."""
-    probe = bodies(rows, 100, 1)
+    """Twice the capacity in new batches, twice, since the first fills what is bounded; then the latency of before."""
+    probe = bodies(rows, 400, 1)
     asyncio.run(closed_loop(probe))
-    before, held = asyncio.run(open_loop(probe, 20.0)), memory(process)
+    before, held = asyncio.run(open_loop(probe, 20.0)), [memory(process)]
     rate = 2 * verdicts_per_second / BATCH
-    burst = asyncio.run(open_loop(bodies(rows, int(rate * seconds), BATCH), rate))
-    after_burst = memory(process)
-    time.sleep(5)
-    return {
-        "before": before,
-        "burst": burst,
-        "after": asyncio.run(open_loop(probe, 20.0)),
-        "memory_bytes": {"before": held, "after_burst": after_burst, "later": memory(process)},
-    }
+    bursts = []
+    for _ in range(2):
+        bursts.append(asyncio.run(open_loop(bodies(rows, int(rate * seconds), BATCH), rate)))
+        held.append(memory(process))
+        time.sleep(5)
+    after = asyncio.run(open_loop(probe, 20.0))
+    return {"before": before, "bursts": bursts, "after": after, "memory_bytes": [*held, memory(process)]}
 
 
 def long_job(rows: Iterator[dict[str, Any]], folder: Path, process: psutil.Process, count: int) -> dict[str, Any]:
