@@ -21,3 +21,9 @@ def test_the_fine_tuned_model_leaves_room_to_rise(run: dict[str, Any]) -> None:
 def test_answers_to_one_prompt_differ(run: dict[str, Any]) -> None:
     assert run["spread_share"] >= 0.9
     assert run["distinct_of_16"] >= 8
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"seed{run['seed']}")
+def test_the_fine_tuned_model_writes_as_its_demonstrations_do(run: dict[str, Any]) -> None:
+    apart = {name: abs(rate - run["data_rates"][name]) for name, rate in run["sft_rates"].items()}
+    assert max(apart.values()) <= 0.05, apart
