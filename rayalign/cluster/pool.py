@@ -15,7 +15,7 @@ import ray
 
 from rayalign.actors.generator import GeneratorActor
 from rayalign.cluster.group import Actor, ActorGroup
-from rayalign.cluster.placement import Claim, Placement, free_cpus, process_environment
+from rayalign.cluster.placement import Placement, claims, free_cpus, process_environment
 from rayalign.config import ClusterConfig, RoleConfig, RolloutConfig
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout import EngineName
@@ -131,9 +131,8 @@ async def start_pool(
 ) -> GeneratorPool:
     """Place and start the engines, all at once."""
     hosting = RoleConfig(actors=config.engines, cpus=config.cpus, gpus=config.gpus, threads=config.threads)
-    cpus = config.cpus or min(1.0, int(50 * free_cpus() / config.engines) / 100)  # half of the machine for the pool
-    claim = Claim(cpus, config.gpus, config.threads)
-    placement = Placement({"generator": hosting}, {"generator": claim}, timeout=cluster.start_timeout)
+    wanted = claims({"generator": hosting}, free_cpus=free_cpus() / 2)  # half of the machine for the pool
+    claim, placement = wanted["generator"], Placement({"generator": hosting}, wanted, timeout=cluster.start_timeout)
     remote = ray.remote(GeneratorActor)
     actors = []
     for _ in range(config.engines):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,12 +14,14 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray.util.placement_group import placement_group, remove_placement_group
 from transformers import AutoModelForCausalLM
 
 from rayalign.actors.learner import LearnerSpec
 from rayalign.algorithms.base import load
 from rayalign.cluster.channel import WeightChannel, load_folder, prove
 from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.placement import free_cpus
 from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.roles import start_roles
 from rayalign.config import ClusterConfig, LearnerConfig, RolloutConfig, SamplingConfig
@@ -101,6 +105,21 @@ def test_groups_come_in_the_order_of_requests_again_and_again(pool: GeneratorPoo
     for _ in range(3):
         assert texts(asyncio.run(pool.generate(requests(9)))) == texts(first)
     assert pool.pending == 0
+
+
+def test_a_pool_waits_for_cpus_that_are_still_counted_as_held(ray_session: None, model: str, events: EventLog) -> None:
+    """Ray frees what ended a moment ago a little later: none free is no reason to claim none."""
+    held = placement_group([{"CPU": free_cpus()}])
+    assert held.wait(30)
+    while free_cpus() > 0:
+        time.sleep(0.05)
+    threading.Timer(2.0, remove_placement_group, [held]).start()
+    config = RolloutConfig(engine="local", engines=1, context=64, max_sequences=8)
+    made = asyncio.run(start_pool("local", model, config, CLUSTER, events))
+    try:
+        assert len(texts(asyncio.run(made.generate(requests(1))))) == 2
+    finally:
+        made.stop()
 
 
 def test_a_group_that_cannot_be_written_fails_alone(pool: GeneratorPool) -> None:
