@@ -188,7 +188,7 @@ class ConsoleSink:
     def _left(self, step: int, now: float) -> list[str]:
         """Time left, by the pace since the first step that this process made."""
         first, since = self._first or (step, now)
-        if not self._total or step <= first:
+        if not self._total or not first < step < self._total:  # groups that leave gaps make a few steps more
             return []
         seconds = round((now - since) / (step - first) * (self._total - step))
         return [f"{seconds // 60}:{seconds % 60:02d} left"]

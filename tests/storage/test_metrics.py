@@ -62,6 +62,14 @@ def test_console_without_a_terminal_prints_a_line_now_and_then() -> None:
     assert last.startswith("ppo  4/10  reward 0.400")
 
 
+def test_no_time_is_left_past_the_estimate() -> None:
+    out, times = io.StringIO(), iter([0.0, 6.0, 12.0])
+    sink = ConsoleSink("rm", 2, Console(file=out, force_terminal=False), every=5.0, clock=lambda: next(times))
+    for step in range(1, 4):
+        sink.write(step, {"phase/update": 1.0})
+    assert out.getvalue().splitlines()[-1] == "rm  3/2  mostly update (1.0 s)"
+
+
 def test_console_with_a_terminal_shows_the_step() -> None:
     out = io.StringIO()
     sink = ConsoleSink("ppo", None, Console(file=out, force_terminal=True, width=100), clock=lambda: 0.0)
