@@ -12,6 +12,7 @@ from rayalign.annotator.completer import ChatMessage, Completer, Completion, Ups
 from rayalign.annotator.drawing import PADDING, batches
 from rayalign.annotator.parsers import Parser, unfenced_json
 from rayalign.annotator.prompts import Template, instruction_of, load_template
+from rayalign.annotator.replies import encodable
 from rayalign.annotator.verdicts import Pair, Paying, Usage, Verdict
 from rayalign.config import LLMJudgeConfig, PromptedConfig
 from rayalign.errors import InputError
@@ -141,7 +142,7 @@ class LLMJudge:
 def explanations_in(text: str, keys: Sequence[str], count: int) -> list[str]:
     """For each of `count` pairs what a JSON answer has under the keys; empty where it is no JSON or has none."""
     try:
-        loaded = unfenced_json(text)
+        loaded = encodable(unfenced_json(text))
     except (ValueError, RecursionError):
         return [""] * count
     rows = loaded if isinstance(loaded, list) and len(loaded) == count else [loaded] * count
@@ -150,13 +151,18 @@ def explanations_in(text: str, keys: Sequence[str], count: int) -> list[str]:
 
 def _with_content(choice: Mapping[str, Any]) -> Mapping[str, Any]:
     """The choice with its log-probs as a chat endpoint tells them, where a legacy one told `tokens` and their like."""
-    told = choice.get("logprobs") or {}
+    told = choice.get("logprobs")
+    if not isinstance(told, Mapping):
+        return {**choice, "logprobs": None}
     if told.get("content") or not told.get("top_logprobs"):
         return choice
-    content = [
-        {"token": token, "top_logprobs": [{"token": t, "logprob": p} for t, p in (top or {}).items()]}
-        for token, top in zip(told.get("tokens") or (), told["top_logprobs"], strict=False)
-    ]
+    try:
+        content = [
+            {"token": token, "top_logprobs": [{"token": t, "logprob": p} for t, p in (top or {}).items()]}
+            for token, top in zip(told.get("tokens") or (), told["top_logprobs"], strict=False)
+        ]
+    except (AttributeError, TypeError):  # other shapes than a legacy endpoint's tell nothing
+        content = []
     return {**choice, "logprobs": {**told, "content": content}}
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rayalign.annotator.breaker import Breaker
 from rayalign.annotator.budget import BusyError
 from rayalign.annotator.completer import ChatMessage, Completion, UpstreamError, bound, limited
-from rayalign.annotator.replies import plain, retry_after, text_of
+from rayalign.annotator.replies import counted, encodable, plain, retry_after, text_of
 from rayalign.annotator.verdicts import Bill, Paying, Usage
 from rayalign.config.annotators import LLMJudgeConfig
 from rayalign.errors import DeadlineError, InputError, RayalignError
@@ -256,13 +256,12 @@ class OpenAIUpstream:
         """The choice, if it can be read and is not empty; what the reply says it cost goes on the bill first."""
         try:
             reply = json.loads(text)
-            told = dict(reply.get("usage") or {})
-            prompt, answer = told.get("prompt_tokens"), told.get("completion_tokens")
+            told = reply.get("usage")
             bill.cost = self._usage(
-                prompt if isinstance(prompt, int) else most.prompt_tokens,
-                answer if isinstance(answer, int) else most.completion_tokens,
+                counted(told, "prompt_tokens", most.prompt_tokens),
+                counted(told, "completion_tokens", most.completion_tokens),
             )
-            choice = dict(reply["choices"][0])
+            choice = dict(encodable(reply["choices"][0]))
             said = text_of(choice)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise _Trouble("a reply that cannot be read") from None

@@ -172,7 +172,10 @@ def test_token_log_probs_are_read_from_the_choice() -> None:
 
 
 @pytest.mark.parametrize(
-    "choice", [{}, {"logprobs": None}, {"logprobs": {"content": None}}, {"logprobs": {"content": []}}]
+    "choice",
+    [{}]
+    + [{"logprobs": told} for told in (None, [1], "m", {"content": None}, {"content": []})]
+    + [{"logprobs": {"tokens": 5, "top_logprobs": top}} for top in (5, ["m"], [{"m": 0.0}])],
 )
 def test_an_endpoint_without_log_probs_is_told_of(choice: dict[str, Any]) -> None:
     [verdict] = judged(llm(**WEIGHED), lambda text: Completion("m", choice), pairs(1))
@@ -183,6 +186,8 @@ def test_the_ground_of_a_verdict_is_kept() -> None:
     config = llm(template="reasons", parser=ParserConfig(name="json_parser", arguments={"annotation_key": "better"}))
     [verdict] = judged(config, lambda text: Completion('{"explanation": "It is true.", "better": 1}'), pairs(1))
     assert (verdict.preference, verdict.explanation) == (1.0, "It is true.")
+    [verdict] = judged(config, lambda text: Completion('{"explanation": "\\ud83d", "better": 1}'), pairs(1))
+    assert (verdict.preference, verdict.explanation) == (1.0, "?"), "half an emoji can't be sent on"
 
 
 def test_texts_in_a_pair_cannot_speak_for_the_judge() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import pickle
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from email.utils import formatdate
 from typing import Any
@@ -106,6 +106,44 @@ def test_a_text_asks_the_legacy_route_and_logprobs_come_whole() -> None:
     assert scored.text == "M"
     assert [t["token"] for t in scored.choice["logprobs"]["content"][0]["top_logprobs"]] == ["M", "m"]
     assert stub.bodies[1]["max_tokens"] == 100  # the config's, since the request named none
+
+
+class Odd(Stub):
+    """Says `odd` in the place of parts of its replies."""
+
+    odd: Mapping[str, Any] = {}
+
+    def _reply(self, body: dict[str, Any], *, empty: bool) -> dict[str, Any]:
+        made = super()._reply(body, empty=empty)
+        made["choices"][0] |= self.odd.get("choice", {})
+        return {**made, "usage": self.odd.get("usage")}
+
+
+@pytest.mark.parametrize(
+    ("told", "prompt_tokens"),
+    [(14, 14), (-5, 86), (10**30, 86), (True, 86), (1.5, 86), ("x", 86), (None, 86)],
+)
+def test_what_is_no_number_of_tokens_counts_as_the_most(told: Any, prompt_tokens: int) -> None:
+    with Odd() as stub:
+        stub.odd = {"usage": {"prompt_tokens": told, "completion_tokens": 2}}
+        (reply,) = good(ask(configured(stub), [PAIR])[0])
+        stub.odd = {"usage": told}
+        (bare,) = good(ask(configured(stub), [PAIR])[0])
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (prompt_tokens, 2)
+    assert (bare.usage.prompt_tokens, bare.usage.completion_tokens) == (86, 10)
+
+
+def test_a_reply_is_made_whole_so_that_it_can_be_told_on() -> None:
+    nest: dict[str, Any] = {}
+    for _ in range(300):
+        nest = {"in": nest}
+    with Odd() as stub:
+        stub.odd = {"choice": {"message": {"content": "half an emoji: \ud83d"}, "\udc00": 1}}
+        (reply,) = good(ask(configured(stub), [PAIR])[0])
+        stub.odd = {"choice": {"logprobs": nest}}
+        (deep,) = ask(configured(stub, retries=0), [PAIR])[0]
+    assert reply.text == reply.choice["message"]["content"] == "half an emoji: ?" and reply.choice["?"] == 1
+    assert isinstance(deep, UpstreamError) and "cannot be read" in str(deep)
 
 
 def test_the_text_of_a_tool_call_is_its_arguments() -> None:
