@@ -155,6 +155,9 @@ class Annotation(Model):
     raw_completion: str | dict[str, Any] | None = None
     """what the language model wrote, in the order that it saw"""
     price: float = 0.0
+    """of its verdicts, whoever paid for them"""
+    paid: float = 0.0
+    """for it by this request: nothing for what was known, judged for another, or judged for an equal row"""
     seconds: float = 0.0
 
 

@@ -42,6 +42,7 @@ class Summary(BaseModel):
     inconsistent: int = 0
     """judged in both orders with another result"""
     price: float = 0.0
+    """paid for them"""
     _in_both: int = 0
     _first_shown: float = 0.0
 
@@ -58,7 +59,7 @@ class Summary(BaseModel):
         self.cached += a.cached
         self.noise += a.noise
         self.inconsistent += a.consistent is False
-        self.price += 0.0 if a.cached else a.price
+        self.price += a.paid
         self._in_both += a.first_shown is not None
         self._first_shown += a.first_shown or 0.0
         return a

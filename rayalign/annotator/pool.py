@@ -126,10 +126,7 @@ class Pool:
         plan = self._plan(request)
         for annotation in plan.settled:
             yield annotation
-        work = [
-            asyncio.create_task(self._annotated(member, rows, request.seed, client))
-            for member, rows in self._chunks(plan)
-        ]
+        work = [asyncio.create_task(self._annotated(*chunk, request.seed, client)) for chunk in self._chunks(plan)]
         try:
             for finished in asyncio.as_completed(work, timeout=self._timeout):
                 for annotation in await finished:
@@ -188,7 +185,7 @@ class Pool:
     async def _annotated(self, member: Member, rows: list[_Row], seed: int, client: str) -> list[Annotation]:
         asks = {ask.key: ask.pair for row in rows for ask in row.asks}
         found = await self._store.look_up(asks.keys())
-        known = frozenset(found)
+        known = set(found)
         missing = {key: pair for key, pair in asks.items() if key not in found}
         if missing and member.estimate is None:
             found.update(await self._judged(member, missing, seed, client))
@@ -197,7 +194,7 @@ class Pool:
             async with asyncio.timeout(self._timeout):
                 await slots.acquire()
             # What has been sent will be paid for: it is brought to its end and kept even if the asker has gone.
-            paying = asyncio.create_task(self._paid(member, missing, seed, client))
+            paying = asyncio.create_task(self._paid(member, missing, seed, client, known))
             self._paying.add(paying)
             paying.add_done_callback(lambda task: self._ended(slots, task))
             found.update(await asyncio.shield(paying))
@@ -219,20 +216,22 @@ class Pool:
             raise account.refused  # only now: what was paid for beside it is kept
         return found
 
-    async def _paid(self, member: Member, missing: dict[str, Pair], seed: int, client: str) -> dict[str, Verdict]:
+    async def _paid(
+        self, member: Member, asked: dict[str, Pair], seed: int, client: str, known: set[str]
+    ) -> dict[str, Verdict]:
         """Judge what nobody else is judging now; wait for the rest, and judge it too where its judge has died."""
         found: dict[str, Verdict] = {}
         owner = uuid.uuid4().hex
         async with asyncio.timeout(self._timeout):
-            while missing:
-                mine = await self._claimed(missing.keys(), owner)
+            while missing := asked.keys() - found.keys():
+                mine = await self._claimed(missing, owner)
                 if mine:
                     async with self._holding(mine, owner):
-                        found |= await self._judged(member, {key: missing[key] for key in mine}, seed, client)
-                missing = {key: pair for key, pair in missing.items() if key not in found}
-                if missing:
-                    found |= await self._store.wait(list(missing), self._timeout)
-                    missing = {key: pair for key, pair in missing.items() if key not in found}
+                        found |= await self._judged(member, {key: asked[key] for key in mine}, seed, client)
+                if others := missing - found.keys():
+                    waited = await self._store.wait(others, self._timeout)
+                    found |= waited
+                    known.update(waited)  # for which others paid
         return found
 
     async def _claimed(self, keys: Collection[str], owner: str) -> set[str]:
@@ -270,8 +269,10 @@ def _settled(index: int, item: PairItem, name: str, preference: float, why: str,
     return Annotation(index=index, id=item.id, annotator=name, preference=preference, explanation=why, noise=noise)
 
 
-def _annotation(name: str, row: _Row, found: Mapping[str, Verdict], known: frozenset[str]) -> Annotation:
-    """The row's verdict in the request's order; two that disagree make a tie."""
+def _annotation(name: str, row: _Row, found: Mapping[str, Verdict], known: set[str]) -> Annotation:
+    """The row's verdict in the request's order; two that disagree make a tie. From then on it is known."""
+    new = {ask.key for ask in row.asks} - known
+    known |= new
     verdicts = [found[a.key].mirrored if a.switched else found[a.key] for a in row.asks]
     given = [v.preference for v in verdicts if v.preference is not None]
     consistent = first_shown = None
@@ -280,20 +281,20 @@ def _annotation(name: str, row: _Row, found: Mapping[str, Verdict], known: froze
         first_shown = sum(p - 1.0 if a.switched else 2.0 - p for a, p in zip(row.asks, given, strict=True)) / 2
         consistent = (given[0] - 1.5) * (given[1] - 1.5) > 0 or given[0] == given[1]
         preference = sum(given) / 2 if consistent else 1.5
-    first = verdicts[0]
-    completion = first.completion
+    completion = verdicts[0].completion
     return Annotation(
         index=row.index,
         id=row.item.id,
         annotator=name,
         preference=preference,
         reason=next((v.reason for v in verdicts if v.preference is None), None),
-        explanation=first.explanation,
-        cached=all(a.key in known for a in row.asks),
+        explanation=verdicts[0].explanation,
+        cached=not new and preference is not None,
         switched=row.asks[0].switched,
         consistent=consistent,
         first_shown=first_shown,
         raw_completion=completion if completion is None or isinstance(completion, str) else dict(completion),
         price=sum(v.usage.price for v in verdicts),
+        paid=sum(found[key].usage.price for key in new),
         seconds=sum(v.usage.seconds for v in verdicts),
     )

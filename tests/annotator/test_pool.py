@@ -167,6 +167,17 @@ def test_concurrent_requests_pay_once(tmp_path: Path) -> None:
     assert one.totals()["judge"].price == pytest.approx(6.0)
 
 
+def test_each_verdict_is_charged_to_one_annotation(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, paid(FakeJudge(price=1.0)))
+    alone = PreferenceRequest(annotator="judge", pairs=rows(1))
+    assert [a.paid for a in annotate(pool, alone)] == [1.0]
+    both = alone.model_copy(update={"both_orders": True, "pairs": rows(1) * 2})
+    assert [(a.paid, a.price, a.cached) for a in annotate(pool, both)] == [(1.0, 2.0, False), (0.0, 2.0, True)]
+    apart = both.model_copy(update={"pairs": rows(6)[1:] + rows(6)[1:]})  # equal rows in two chunks
+    assert sum(a.paid for a in annotate(pool, apart)) == 10.0
+    assert pool.totals()["judge"].price == 12.0
+
+
 def test_a_caller_that_leaves_does_not_lose_what_is_being_paid_for(tmp_path: Path) -> None:
     judge = FakeJudge(seconds=0.1)
     pool = pool_of(tmp_path, paid(judge))
