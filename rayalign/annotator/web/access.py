@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -46,7 +47,12 @@ def known_tokens(config: AccessConfig, environment: Mapping[str, str]) -> dict[s
         InputError: a malformed variable, or a token file that is missing or malformed.
     """
     found = {digest(token): name for name, token in _pairs(environment.get(config.token_variable, ""))}
-    return found if config.token_file is None else found | _hashes(Path(config.token_file))
+    if config.token_file is not None:
+        found |= _hashes(Path(config.token_file))
+    for name in found.values():
+        if not name.isprintable():  # no database keeps a NUL, or bytes that are no UTF-8
+            raise InputError(f"tokens: the name {ascii(name)} holds characters that do not print; give another")
+    return found
 
 
 class Access:
@@ -188,8 +194,9 @@ def digest(token: str) -> str:
 def _pairs(text: str) -> Iterator[tuple[str, str]]:
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, colon, token = part.partition(":")
-        if not (name and colon and len(token) >= 8):
-            raise InputError("tokens: write name:token pairs separated by commas, each token of 8 characters or more")
+        if not (name and colon and len(token) >= 8 and token.isascii()):  # a header is ASCII
+            told = "each token of 8 characters or more, all of them ASCII"
+            raise InputError(f"tokens: write name:token pairs separated by commas, {told}")
         yield name, token
 
 
@@ -197,11 +204,11 @@ def _hashes(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise InputError(f"access.token_file: {path} does not exist; make its lines with `rayalign token NAME`")
     found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, _, known = line.strip().partition(" ")
-        if len(known) != 64:
+        name, _, known = line.strip().rpartition(" ")
+        if not name or not re.fullmatch("[0-9a-fA-F]{64}", known):
             raise InputError(f"{path}:{number}: not a line of `rayalign token NAME` (name, then 64 hex digits)")
         found[known.lower()] = name
     return found

@@ -51,18 +51,36 @@ def test_tokens_come_from_environment_and_file_and_only_known_ones_pass(tmp_path
         assert "long-tok" not in str(refused.value), "no secret in the reply"
 
 
-@pytest.mark.parametrize(("text", "said"), [("ann", "name:token"), ("ann:short", "8 characters")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ann", "name:token"),
+        ("ann:short", "8 characters"),
+        ("ann:shört-token", "ASCII"),
+        ("a\udcff:short-token", "print"),
+    ],
+)
 def test_malformed_tokens_are_refused_without_showing_them(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said) as error:
         access_of(AccessConfig(), {"RAYALIGN_TOKENS": text})
-    assert "short" not in str(error.value)
+    assert "short" not in str(error.value) and "shört" not in str(error.value)
 
 
 def test_a_malformed_token_file_names_its_line(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
-    file.write_text("bob plain-token\n")
-    with pytest.raises(InputError, match="tokens:1"):
+    for line in ("bob plain-token", digest("t"), "bob " + "é" * 64):
+        file.write_text(f"{line}\n")
+        with pytest.raises(InputError, match="tokens:1"):
+            access_of(AccessConfig(token_file=str(file)), {})
+    file.write_bytes(f"b\0b {digest('bobs-long-token')}\n".encode())
+    with pytest.raises(InputError, match=r"'b\\x00b' holds characters that do not print"):
         access_of(AccessConfig(token_file=str(file)), {})
+
+
+def test_a_name_may_have_spaces(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"bob smith {digest('bobs-long-token')}\n")
+    assert access_of(AccessConfig(token_file=str(file)), {}).client("Bearer bobs-long-token") == "bob smith"
 
 
 def test_each_client_has_its_own_rate() -> None:
