@@ -234,11 +234,11 @@ def answer_errors(app: FastAPI) -> None:
         if not place and first["type"] in ("dict_type", "model_attributes_type", "model_type"):
             message = "the body is not a JSON object; send one, with Content-Type: application/json"
             return refusal(Refused(422, "invalid_request", message))
-        return refusal(Refused(422, "invalid_request", f"{place}: {first['msg']}", field=place or None))
+        return refusal(Refused(422, "invalid_request", f"{place or 'body'}: {first['msg']}", field=place or None))
 
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> JSONResponse:
-        codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+        codes = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
         found = Refused(error.status_code, codes.get(error.status_code, "invalid_request"), str(error.detail))
         found.headers |= error.headers or {}
         return refusal(found)

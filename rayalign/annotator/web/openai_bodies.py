@@ -183,7 +183,8 @@ def error_reply(error: Exception) -> tuple[int, ErrorReply]:
     info: Mapping[str, Any] = {"message": str(error)}
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        param = ".".join(map(str, first["loc"][1:])) or None
+        places = () if first["type"] == "json_invalid" else first["loc"][1:]
+        param = ".".join(str(p) for p in places if "[" not in str(p)) or None  # without pydantic's names of types
         status, info = 400, {"message": f"{param or 'body'}: {first['msg']}", "param": param}
     elif isinstance(error, HTTPException):
         detail: Any = error.detail

@@ -114,6 +114,7 @@ def test_a_budget_is_an_error_body_and_the_cache_stays_free(client: TestClient) 
     ("body", "status", "code", "field"),
     [
         (b"{", 400, "invalid_json", None),
+        (b'{"pairs": "\xff"}', 400, "invalid_json", None),
         (b'{"pairs": []}', 422, "invalid_request", "pairs"),
         (
             b'{"pairs": [{"instruction": "q", "output_1": 3, "output_2": "b"}]}',

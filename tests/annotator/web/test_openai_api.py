@@ -269,6 +269,7 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
          "not supported"),
         ({"model": "echo", "messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role", "role"),
         ({"model": "echo", "messages": []}, 400, "messages", "at least 1"),
+        ({"model": "echo", "messages": [{"role": "user", "content": None}]}, 400, "messages.0.content", "string"),
         ({"model": "echo", "messages": user("x"), "temperature": float("nan")}, 400, "temperature", "finite"),
         ({"model": "echo", "messages": user("x"), "max_tokens": 0}, 400, "max_tokens", "greater"),
         ({"model": "echo"}, 400, "messages", "required"),
@@ -290,7 +291,7 @@ def test_a_broken_body_is_the_clients_fault(url: str, content: bytes) -> None:
     reply = httpx.post(
         f"{url}/completions", content=content, headers={"content-type": "application/json"}, timeout=20.0
     )
-    assert reply.status_code == 400 and reply.json()["error"]["message"]
+    assert reply.status_code == 400 and reply.json()["error"]["message"] and reply.json()["error"]["param"] is None
 
 
 def test_the_openai_client_raises_its_own_errors(client: openai.OpenAI) -> None:
