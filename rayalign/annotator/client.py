@@ -35,6 +35,9 @@ class AnnotatorClient:
         deadline: seconds until a request, however often repeated, must have been answered; of `scores`, all of them.
         rows: pairs of one request.
         connections: requests at the same time.
+
+    Raises:
+        InputError: the URL is none.
     """
 
     def __init__(
@@ -55,7 +58,10 @@ class AnnotatorClient:
         self._deadline = deadline
         self._rows = rows
         self._connections = connections
-        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers)
+        try:
+            self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers)
+        except httpx.InvalidURL as error:
+            raise InputError(f"{url!r} is no address ({error}); give one such as http://127.0.0.1:8900") from None
 
     def close(self) -> None:
         """Give the connections back."""

@@ -29,7 +29,7 @@ def load_service(path: Path | None) -> ServiceConfig:
     try:
         raw = yaml.safe_load(source.read_text(encoding="utf-8"))
         return ServiceConfig.model_validate(raw)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{source} is not YAML: {error}") from None
     except ValidationError as error:
         raise InputError(explain(error, ServiceConfig, str(source))) from None

@@ -23,7 +23,9 @@ Name = Annotated[str, typer.Option("--annotator", help="A name of the pool; `poo
 
 def serve(
     file: Annotated[Path | None, typer.Argument(help="A pool's file (YAML).", show_default="the embedded pool")] = None,
-    port: Annotated[int | None, typer.Option(help="In the place of the file's.", show_default=False)] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="In the place of the file's.", show_default=False)
+    ] = None,
     host: Annotated[str | None, typer.Option(help="In the place of the file's.", show_default=False)] = None,
 ) -> None:
     """Serve annotators over HTTP until Ctrl-C; the page for people is at /."""
@@ -92,7 +94,7 @@ def _write(path: Path, rows: Iterable[dict[str, Any]], made: Iterator[Annotation
     def parts() -> Iterator[str]:
         before, between, end = ("", "\n", "\n") if path.name.endswith(".jsonl") else ("[", ",\n", "]\n")
         for row, annotation in zip(rows, made, strict=True):
-            yield before + json.dumps(public(row, annotation), ensure_ascii=False)
+            yield before + json.dumps(public(row, annotation))
             before = between
         yield end
 

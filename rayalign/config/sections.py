@@ -19,7 +19,7 @@ from pydantic import (
 class Section(BaseModel):
     """Base of every section."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

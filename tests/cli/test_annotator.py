@@ -81,6 +81,28 @@ def test_bad_input_is_one_sentence_and_writes_nothing(folder: Path, arguments: t
     assert not Path("out.json").exists() and not list(folder.glob(".out.json*"))
 
 
+def test_a_row_is_given_back_with_all_that_it_holds(folder: Path) -> None:
+    rows = json.loads(Path("pairs.json").read_text())[:1]
+    Path("half.json").write_text(json.dumps([{**rows[0], "note": "é and half an emoji: \ud83d"}]))
+    assert call("annotate", "half.json", "--at", "pool.yaml").exit_code == 0
+    assert json.loads(Path("annotations.json").read_text())[0]["note"] == "é and half an emoji: \ud83d"
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [("latin.yaml", "latin.yaml is not YAML"), ("inf.yaml", "budget.dollars is inf"), ("http://a:b", "is no address")],
+)
+def test_what_cannot_be_a_pool_is_one_sentence(folder: Path, at: str, said: str) -> None:
+    Path("latin.yaml").write_bytes("cache: é".encode("latin-1"))
+    Path("inf.yaml").write_text(POOL + "budget: {dollars: .inf}\n")
+    done = call("annotate", "pairs.json", "--at", at)
+    assert done.exit_code == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_is_checked_before_anything_starts(folder: Path) -> None:
+    assert call("serve", "pool.yaml", "--port", "70000").exit_code == 2
+
+
 def test_an_estimate_asks_nobody(folder: Path) -> None:
     done = call("annotate", "pairs.json", "--at", "pool.yaml", "--annotator", "gold", "--estimate")
     assert done.stdout.strip() == "40 pairs: 0 verdicts to pay for, about 0 tokens, $0.00"
