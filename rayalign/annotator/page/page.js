@@ -31,7 +31,7 @@ function draw(tag, attributes = {}, ...children) {
 
 // the service
 
-async function request(path, body, signal) {
+async function request(path, body, signal, end = Date.now() + DEADLINE) {
   const headers = { Accept: "application/json" };
   const token = sessionStorage.getItem("token");
   if (token) headers.Authorization = `Bearer ${token}`;
@@ -53,6 +53,10 @@ async function request(path, body, signal) {
   if (reply.status === 401) {
     $("access").open = true;
     throw new Error("This service asks for an access token. Enter yours under “Access token”, then try again.");
+  }
+  if (reply.status === 429 && Date.now() < end) { // a full service, or a token's rate: as every client does, wait
+    await new Promise((after) => setTimeout(after, 1000 * (Number(reply.headers.get("Retry-After")) || 1)));
+    return request(path, body, signal, end);
   }
   if (reply.ok) return reply.json();
   const { error: problem = {} } = await reply.json().catch(() => ({}));

@@ -63,13 +63,16 @@ def application(labels: LabelStore) -> FastAPI:
     answer_errors(app)
     app.include_router(page_router())
     app.include_router(labelling_router(labels, annotate, lambda: list(NAMES), people))
-    app.state.token = None
+    app.state.token, app.state.busy = None, 0
 
     @app.middleware("http")
     async def guard(request: Request, following: Any) -> Response:
         given = request.headers.get("authorization")
         if request.url.path.startswith("/v1") and app.state.token and given != f"Bearer {app.state.token}":
             return refusal(Refused(401, "unauthorized", "no token"))
+        if request.method == "POST" and app.state.busy:
+            app.state.busy -= 1
+            return refusal(Refused(429, "rate_limited", "rate limit", retry_after=1))
         reply: Response = await following(request)
         return reply
 
@@ -126,7 +129,7 @@ def page(browser: Browser, service: tuple[FastAPI, str]) -> Iterator[Page]:
     tab.goto(service[1])
     yield tab
     context.close()
-    expected = [text for text in wrong if "401" in text and service[0].state.token]
+    expected = [text for text in wrong if "429" in text or ("401" in text and service[0].state.token)]
     service[0].state.token = None
     assert wrong == expected
 
@@ -189,6 +192,14 @@ def test_every_annotator_is_heard_as_it_answers(page: Page) -> None:
     expect(line.filter(has_text="undecided")).to_contain_text("Tie")
     expect(line.filter(has_text="broken")).to_contain_text("No verdict")
     expect(line.filter(has_text="broken")).to_contain_text("did not answer in time")
+
+
+def test_a_busy_service_is_waited_for(page: Page, service: tuple[FastAPI, str]) -> None:
+    service[0].state.busy = 5
+    page.get_by_role("button", name="Fill in an example").click()
+    page.get_by_role("button", name="Ask every annotator").click()
+    expect(page.get_by_role("status").filter(has_text="All 4")).to_be_visible()
+    expect(page.get_by_role("list", name="Verdicts")).not_to_contain_text("rate limit")
 
 
 def test_markup_in_texts_stays_text(page: Page, tmp_path: Path) -> None:
