@@ -11,10 +11,13 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rayalign.annotator.web.access import CLIENT, Access, Refused
+from rayalign.annotator.web.openai_bodies import error_reply
 from rayalign.annotator.web.page import FILES
 
 PUBLIC = frozenset({*FILES, "/favicon.ico", "/openapi.json", "/healthz", "/readyz"})
 """no verdict, no data of anybody: what may be seen without a token"""
+OPENAI = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models"})
+"""where errors have OpenAI's form"""
 
 
 class Gate:
@@ -30,16 +33,21 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         try:
             self._access.addressed(_text(headers.get(b"host")))
-            if scope["path"].removeprefix(scope.get("root_path", "")) not in PUBLIC:
+            if path not in PUBLIC:
                 CLIENT.set(self._access.client(_text(headers.get(b"authorization"))))
             if (size := int(headers.get(b"content-length") or 0)) > self._max_body:
-                told = f"a body of {size} bytes; at most {self._max_body}: send fewer rows at once"
-                raise Refused(413, "too_large", told)
+                most = f"at most {self._max_body}: send fewer rows at once"
+                raise Refused(413, "too_large", f"a body of {size} bytes; {most}")
             await self._app(scope, self._counted(receive), send)
         except Refused as refused:
-            await refusal(refused)(scope, receive, send)
+            told = refusal(refused)
+            if path in OPENAI:
+                status, reply = error_reply(refused)
+                told = JSONResponse(reply.model_dump(), status, refused.headers)
+            await told(scope, receive, send)
 
     def _counted(self, receive: Receive) -> Receive:
         seen = 0

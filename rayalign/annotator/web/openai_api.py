@@ -84,7 +84,9 @@ def openai_router(
         names: those of the annotators, and of the pool; they go before `hosted`.
         room: for the answers of hosted models; `annotate` sees to its own.
     """
-    responses: dict[int | str, dict[str, Any]] = {status: {"model": ErrorReply} for status in (400, 404, 429, 504)}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorReply} for status in (400, 401, 402, 403, 404, 413, 429, 503)
+    }
     router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=_Route, responses=responses)
 
     @router.post("/chat/completions", response_model=None)

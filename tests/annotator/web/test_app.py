@@ -225,6 +225,15 @@ def test_every_route_but_the_public_ones_asks_for_a_token(tmp_path: Path) -> Non
         assert "wrong-secret" not in wrong.text
 
 
+def test_openais_endpoints_refuse_in_openais_form(tmp_path: Path) -> None:
+    with client_of(tmp_path, environment={"RAYALIGN_TOKENS": "ann:anns-long-token"}, max_body=100) as client:
+        for headers, status, code in (({}, 401, "unauthorized"), (TOKEN, 413, "too_large")):
+            reply = client.post("/v1/completions", content=b" " * 101, headers=headers)
+            error = reply.json()["error"]
+            assert (reply.status_code, error["type"], error["code"]) == (status, "invalid_request_error", code)
+            assert reply.headers.get("WWW-Authenticate") == ("Bearer" if status == 401 else None)
+
+
 def test_metrics_hold_counts_and_no_secret(client: TestClient) -> None:
     client.post("/v1/preferences", json={"annotator": "length", "pairs": [PAIR]})
     text = client.get("/metrics").text
