@@ -89,7 +89,7 @@ def _told(summary: Summary) -> str:
 def _write(path: Path, rows: Iterable[dict[str, Any]], made: Iterator[Annotation]) -> None:
     """The annotations file, whole or not at all."""
     from rayalign.annotator.connect import public
-    from rayalign.storage.records import atomic_write
+    from rayalign.evaluation.tables import write_text
 
     def parts() -> Iterator[str]:
         before, between, end = ("", "\n", "\n") if path.name.endswith(".jsonl") else ("[", ",\n", "]\n")
@@ -98,4 +98,4 @@ def _write(path: Path, rows: Iterable[dict[str, Any]], made: Iterator[Annotation
             before = between
         yield end
 
-    atomic_write(path, parts())
+    write_text(path, parts())

@@ -97,6 +97,8 @@ def _parse(text: str, where: str) -> Any:
     except json.JSONDecodeError as error:
         at = where if where.rpartition(":")[2].isdigit() else f"{where}:{error.lineno}"
         raise InputError(f"{at}: not JSON ({error.msg}, column {error.colno})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+        raise InputError(f"{where}: cannot be read as JSON ({error})") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[Any, str]]:

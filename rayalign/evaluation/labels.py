@@ -28,7 +28,7 @@ class Joined:
 
 
 def join_labels(judges: Sequence[Path], humans: Sequence[Path] = ()) -> Joined:
-    """Pairs by `id` where every row has one, else by prompt and answers, which may stand in either order.
+    """Pairs by `id` where every row has one, else by prompt and answers; either way in either order of the answers.
 
     Raises:
         InputError: a bad file or row, two files of one name, or no pair that judges and people share.
@@ -38,6 +38,7 @@ def join_labels(judges: Sequence[Path], humans: Sequence[Path] = ()) -> Joined:
         raise InputError("agreement: a file is named twice; each rater has a file of its own")
     by_id = all(row.get("id") is not None for rows in files.values() for row in rows)
     prompts: dict[object, str] = {}
+    shown: dict[object, tuple[str, str]] = {}
     judged: dict[str, dict[object, float | None]] = {}
     labelled: dict[str, dict[object, float | None]] = {}
     for path, rows in files.items():
@@ -45,14 +46,20 @@ def join_labels(judges: Sequence[Path], humans: Sequence[Path] = ()) -> Joined:
         for row in rows:
             if found is labelled and row.get("annotator_kind") == "annotator":
                 continue  # the service's export holds simulated annotators beside the people
-            key, preference = _keyed(row, by_id)
+            answers = row["output_1"], row["output_2"]
+            key = row["id"] if by_id else (prompt_of(row), *sorted(answers))
             prompts.setdefault(key, prompt_of(row))
+            turned = shown.setdefault(key, answers) == answers[::-1] != answers
+            preference = 1.5 if row["preference"] == 0 else row["preference"]
             rater = names[path] if found is judged else _person(names[path], row, len(humans) > 1)
             if key in found.setdefault(rater, {}):
-                raise InputError(f"{path}: {rater} labels one pair twice: {prompts[key][:60]!r}; keep one label")
-            found[rater][key] = preference
+                raise InputError(
+                    f"{path}: {rater} labels one pair twice: {prompts[key][:60]!r}; keep one label"
+                    + ("" if found is labelled else ", or name a file of several people as --humans")
+                )
+            found[rater][key] = 3.0 - preference if turned and preference is not None else preference
     by_judges, by_people = ({key for rater in side.values() for key in rater} for side in (judged, labelled))
-    kept = [key for key in prompts if not humans or (key in by_judges and key in by_people)]
+    kept = [key for key in prompts if not (judges and humans) or (key in by_judges and key in by_people)]
     if not kept:
         raise InputError("agreement: judges and people share no pair; give rows the same `id` or the same texts")
     return Joined(
@@ -61,16 +68,6 @@ def join_labels(judges: Sequence[Path], humans: Sequence[Path] = ()) -> Joined:
         {name: [found.get(key) for key in kept] for name, found in labelled.items()},
         len(prompts) - len(kept),
     )
-
-
-def _keyed(row: Row, by_id: bool) -> tuple[object, float | None]:
-    """What pairs are joined by, and the preference as it is for that order of the answers."""
-    preference = 1.5 if row["preference"] == 0 else row["preference"]
-    if by_id:
-        return row["id"], preference
-    first, second = row["output_1"], row["output_2"]
-    turned = first > second and preference is not None
-    return (prompt_of(row), *sorted((first, second))), 3.0 - preference if turned else preference
 
 
 def _person(file: str, row: Row, several: bool) -> str:

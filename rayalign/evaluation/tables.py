@@ -7,13 +7,13 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rayalign.data.files import Row, rows
-from rayalign.errors import InputError
+from rayalign.errors import InputError, RayalignError
 from rayalign.evaluation.length_control import Coefficients, joint_difficulty
 from rayalign.evaluation.winrate import win_rate
 from rayalign.storage.records import atomic_write, finite
@@ -86,7 +86,8 @@ def read_verdicts(path: Path) -> Iterator[Row]:
     seen: dict[tuple[Any, ...], str] = {}
     for row, where in read_rows(path):
         row = {_OLD_NAMES.get(name, name): value for name, value in row.items()}
-        check_texts(row, where, ("instruction", "output_1", "output_2"))
+        given = (c for c in ("input", "generator_1", "generator_2", "annotator") if row.get(c) is not None)
+        check_texts(row, where, ("instruction", "output_1", "output_2", *given))
         check_preference(row, where)
         if not isinstance(row.get("id"), str | int | None):
             raise InputError(f"{where}: `id` must be text or a whole number, this is {type(row['id']).__name__}")
@@ -126,9 +127,13 @@ def paired_preferences(a: Annotations, b: Annotations) -> tuple[list[float | Non
 
 
 def difficulty_from_others(run: Annotations, runs: Sequence[Annotations]) -> list[float] | None:
-    """Each prompt's difficulty by the other models' verdicts; None where no other has the same baseline and prompts."""
+    """Each prompt's difficulty by the other models' verdicts; None where no other has the same baseline and prompts.
+
+    Another file of the same model is no other model: its verdicts would foretell the run's own.
+    """
     order = {prompt: i for i, prompt in enumerate(run.prompts)}
-    others = [o for o in runs if o is not run and o.baseline == run.baseline and sorted(o.prompts) == sorted(order)]
+    rivals = [o for o in runs if o.name != run.name and o.baseline == run.baseline]
+    others = [o for o in rivals if sorted(o.prompts) == sorted(order)]
     if not others or len(order) < len(run.rows):
         return None
     aligned = [sorted(o.rows, key=lambda row: order[prompt_of(row)]) for o in others]
@@ -150,7 +155,7 @@ def _by_prompt(run: Annotations) -> dict[tuple[str, int], float | None]:
 def write_annotations(path: Path, annotations: Sequence[Mapping[str, Any]]) -> None:
     """An annotations.json: known columns first, in AlpacaEval's order; a figure that is NaN becomes null."""
     ordered = [{**{c: row[c] for c in COLUMNS if c in row}, **row} for row in annotations]
-    atomic_write(path, [json.dumps([finite(row) for row in ordered], indent=2, ensure_ascii=False, allow_nan=False)])
+    write_text(path, [json.dumps([finite(row) for row in ordered], indent=2, ensure_ascii=False, allow_nan=False)])
 
 
 def write_leaderboard(path: Path, entries: Sequence[Mapping[str, Any]], *, mode: str = "community") -> None:
@@ -170,7 +175,19 @@ def write_leaderboard(path: Path, entries: Sequence[Mapping[str, Any]], *, mode:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["", *columns])
     table.writerows([entry["name"], *(entry.get(c) for c in columns)] for entry in filled)
-    atomic_write(path, [text.getvalue()])
+    write_text(path, [text.getvalue()])
+
+
+def write_text(path: Path, parts: Iterable[str]) -> None:
+    """`atomic_write` to a place that a user named; InputError where nothing can be written."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file")
+    try:
+        atomic_write(path, parts)
+    except OSError as error:
+        if isinstance(error, RayalignError):  # what made the parts ran out of time
+            raise
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another place") from error
 
 
 def read_coefficients(path: Path) -> dict[str, Coefficients]:
@@ -200,12 +217,15 @@ def _csv(path: Path, columns: int = 1) -> Iterator[tuple[str, dict[str, str]]]:
     """Each row of a CSV by its first column."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, restval="", restkey="")
-        if len(reader.fieldnames or ()) < columns:
-            raise InputError(f"{path}: needs a header with {columns} columns")
-        for row in reader:
-            yield str(next(iter(row.values()))), row
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, restval="", restkey="")
+            if len(reader.fieldnames or ()) < columns:
+                raise InputError(f"{path}: needs a header with {columns} columns")
+            for row in reader:
+                yield str(next(iter(row.values()))), row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
 
 
 def _number(text: str | None, where: str) -> float:

@@ -43,6 +43,13 @@ def test_ids_go_before_texts(tmp_path: Path) -> None:
     assert found.humans == {"ann": [None, 1.0], "bo": [1.0, 2.0]}
 
 
+def test_ids_join_pairs_in_either_order_too(tmp_path: Path) -> None:
+    judge = file(tmp_path / "judge.json", ("q", "x", "y", 1.0), id=1)
+    people = file(tmp_path / "people.json", ("q", "y", "x", 1.8), id=1)
+    found = join_labels([judge], [people])
+    assert (found.judges, found.humans) == ({"judge.json": [1.0]}, {"people.json": [pytest.approx(1.2)]})
+
+
 def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     a, b = (file(tmp_path / n / "annotations.json", ("q", "x", "y", 1.0)) for n in "ab")
     assert list(join_labels([a, b]).judges) == ["a/annotations.json", "b/annotations.json"]

@@ -82,6 +82,10 @@ def test_models_of_one_file_stand_apart_and_names_may_lack(tmp_path: Path) -> No
         ([{k: v for k, v in row(1).items() if k != "preference"}], "row 1: `preference` is missing"),
         ([row(1, output_2=None)], "row 1: `output_2` must be text, this is NoneType"),
         ([row(1, id=[1])], "row 1: `id` must be text or a whole number"),
+        ([row(1, generator_2=7)], "row 1: `generator_2` must be text, this is int"),
+        ([row(1, generator_1=["a"])], "row 1: `generator_1` must be text, this is list"),
+        ([row(1, annotator={})], "row 1: `annotator` must be text, this is dict"),
+        ([row(1, input=5)], "row 1: `input` must be text, this is int"),
         ([row(1), row(2), row(1, 2.0)], "a.json: row 3: repeats .*a.json: row 1"),
         ([row(1, id="x"), row(2, id="x")], "row 2: repeats .*row 1"),
     ],
@@ -97,6 +101,10 @@ def test_what_is_no_file_or_no_json(tmp_path: Path) -> None:
     (tmp_path / "empty.json").write_text("")
     with pytest.raises(InputError, match="empty.json:1: not JSON"):
         read_annotations(tmp_path / "empty.json")
+    for text in ("[" * 100_000, '[{"preference": ' + "1" * 5000 + "}]"):
+        (tmp_path / "odd.json").write_text(text)
+        with pytest.raises(InputError, match="odd.json: cannot be read as JSON"):
+            read_annotations(tmp_path / "odd.json")
     (tmp_path / "torn.json.gz").write_bytes(gzip.compress(b"[" * 1000)[:20])
     with pytest.raises(InputError, match="torn.json.gz: cannot be read"):
         read_annotations(tmp_path / "torn.json.gz")
@@ -142,6 +150,10 @@ def test_difficulty_of_a_file_must_fit_it(tmp_path: Path) -> None:
     table.write_text(",instruction_difficulty\n" + "".join(f"{i},0.5\n" for i in range(805)))
     with pytest.raises(InputError, match="no difficulty for 2 of the 2 rows"):
         read_difficulty(table, run)
+    for odd in (b"\x1f\x8b", b"a,b\n" + b"1" * 200_000 + b",1\n"):
+        table.write_bytes(odd)
+        with pytest.raises(InputError, match="d.csv: cannot be read as CSV"):
+            read_difficulty(table, run)
     table.write_text(",instruction_difficulty\n0,nan\n1,2\n")
     with pytest.raises(InputError, match="'nan' is not a finite number"):
         read_difficulty(table, run)
