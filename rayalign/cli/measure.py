@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 Outputs = Annotated[list[Path], typer.Argument(metavar="OUTPUTS...", help="Model outputs, a file for each model.")]
 Model = Annotated[str, typer.Argument(help="A folder in Hugging Face form, or a hub name.", show_default=False)]
-Context = Annotated[int, typer.Option(help="Longest prompt and answer together [tokens].")]
+Context = Annotated[int, typer.Option(help="Tokens of the longest prompt and answer together.")]
+_HUGE = 1e100
+"""a utility this large is none, and whole numbers may be larger than any float"""
 _SAMPLE = 100
 """pairs of the embedded world where no file is given"""
 
@@ -130,9 +132,10 @@ def fit_human(
         raise InputError("fit-human: give either --agreement and --variance, or --labels")
     rows = _pairs(pairs)
     utilities = _utilities(rows)
+    said = _labels(rows) if labels else [None] * len(rows)
     cases = [
-        Case((pair.output_1, pair.output_2), worth, row.get("preference") if labels else None)
-        for (pair, row), worth in zip(rows, utilities, strict=True)
+        Case((pair.output_1, pair.output_2), worth, label)
+        for (pair, _), worth, label in zip(rows, utilities, said, strict=True)
     ]
     fitted = fit_to_target(cases, *wanted) if wanted else fit_to_labels(cases)
     told = [f"{name} {e.value:.4g} [{e.low:.4g}, {e.high:.4g}]" for name, e in fitted.figures.items()]
@@ -149,6 +152,15 @@ def _pairs(path: Path) -> list[tuple[PairItem, dict[str, Any]]]:
     return [(item_in(row, where), row) for row, where in read_rows(path)]
 
 
+def _labels(rows: list[tuple[PairItem, dict[str, Any]]]) -> list[float | None]:
+    """What was said of each row; 0 is a tie, as in the public files."""
+    from rayalign.evaluation.tables import check_preference
+
+    for number, (_, row) in enumerate(rows, start=1):
+        check_preference(row, f"row {number}")
+    return [1.5 if row["preference"] == 0 else row["preference"] for _, row in rows]
+
+
 def _utilities(rows: list[tuple[PairItem, dict[str, Any]]]) -> list[tuple[float, float]]:
     """What both answers of each row are worth."""
     import asyncio
@@ -161,11 +173,13 @@ def _utilities(rows: list[tuple[PairItem, dict[str, Any]]]) -> list[tuple[float,
     for number, (_, row) in enumerate(rows, start=1):
         gold = next(scores), next(scores)
         values = [row.get(f"utility_{i}", score.value) for i, score in enumerate(gold, start=1)]
-        first, second = (v if isinstance(v, int | float) and not isinstance(v, bool) else None for v in values)
+        first, second = (
+            v if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < _HUGE else None for v in values
+        )
         if first is None or second is None:
             raise InputError(
-                f"row {number}: needs a prompt of the embedded world, or numbers as `utility_1` and `utility_2`; its "
-                f"are {values[0]!r} and {values[1]!r}"
+                f"row {number}: needs a prompt of the embedded world, or finite numbers as `utility_1` and "
+                f"`utility_2`; its are {values[0]!r:.40} and {values[1]!r:.40}"
             )
         found.append((float(first), float(second)))
     return found

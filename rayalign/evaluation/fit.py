@@ -259,9 +259,9 @@ def _parameters(
         slope = np.eye(len(beta))[i] / beta[0] - np.eye(len(beta))[0] * beta[i] / beta[0] ** 2
         value, half = float(beta[i] / beta[0]), _Z * math.sqrt(max(float(slope @ cov @ slope), 0.0))
         found[_BIASES[column - 1]] = Estimate(value, value - half, value + half)
-    if np.array_equal(wins > 0.5, design[:, 0] > 0.0):
-        told = f"temperature: the labels follow the utilities without exception; any below {1 / beta[0]:.3g} fits"
-        return found, [told]
+    if np.array_equal(wins > 0.5, design[:, 0] > 0.0) or ((2.0 * wins - 1.0) * eta > 0.0).all():
+        told = "temperature: the labels follow the utilities and biases without exception; any below"
+        return found, [f"{told} {1 / beta[0]:.3g} fits"]
     if math.isinf(highest):
         return found, ["temperature: the labels hardly follow the utilities, so it and the biases are guesses"]
     return found, []

@@ -298,6 +298,19 @@ def test_labels_that_are_always_right_say_so(tmp_path: Path) -> None:
     assert HumanConfig.model_validate(yaml.safe_load(result.stdout)["human"]).flip == 0.0
 
 
+def test_public_ties_are_labels_and_what_is_no_label_is_named(tmp_path: Path) -> None:
+    rows = [{**row, "preference": 0 if i % 9 == 0 else 1 + (i % 7 > 4)} for i, row in enumerate(human_rows(200))]
+    rows = [{**row, "utility_1": 1.0 - i % 7 / 7, "utility_2": 0.4} for i, row in enumerate(rows)]
+    result = call("fit-human", pairs_file(tmp_path / "pairs.json", rows), "--labels")
+    assert result.exit_code == 0 and "# tie " in result.stdout, result.stderr
+    for wrong, told in (
+        ({"preference": "A"}, "`preference` must be a number"),
+        ({"utility_1": 10**400}, "finite numbers"),
+    ):
+        refused = call("fit-human", pairs_file(tmp_path / "odd.json", [*rows, rows[0] | wrong]), "--labels")
+        assert refused.exit_code == 2 and "row 201: " in refused.stderr and told in refused.stderr
+
+
 def test_gold_is_used_where_the_rows_have_no_utilities(tmp_path: Path) -> None:
     rows = [
         {"instruction": p.messages[0].content, "output_1": gold.oracle(p), "output_2": "no"}

@@ -119,6 +119,14 @@ def test_labels_without_exception_bound_the_temperature() -> None:
     assert fitted.human.temperature < 0.03 and fitted.figures["agreement"].value == 100.0
 
 
+def test_labels_that_follow_utilities_and_a_bias_are_not_said_to_be_at_random() -> None:
+    # equal utilities, which the bias decides, make no exception; the temperature has no upper bound all the same
+    rows = [Case(("a", "b"), (i % 7 / 7, i * 3 % 5 / 5)) for i in range(60)]
+    fitted = fit_to_labels([c._replace(label=1.0 + (c.utilities[0] < c.utilities[1])) for c in rows])
+    assert fitted.figures["temperature"].high == math.inf
+    assert [w for w in fitted.warnings if w.startswith("temperature")][0].count("without exception") == 1
+
+
 def test_labels_that_hardly_follow_the_utilities_are_said() -> None:
     rows = [case._replace(label=say(HumanConfig(temperature=5.0), case, "ann")) for case in cases(300, seed=1)]
     fitted = fit_to_labels(rows)
