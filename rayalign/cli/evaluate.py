@@ -42,8 +42,13 @@ def win_rate(
     """Win rates as AlpacaEval publishes them, with 95% intervals by prompt; one JSON object a line with --json."""
     from rayalign.evaluation.tables import write_leaderboard
 
-    runs = _runs(files)
-    other = _runs([against])[0] if against else None
+    if detect is not None and not detect > 0.0:
+        raise InputError(f"win-rate: --detect must be more than 0 points, not {detect:g}")
+    runs, others = _runs(files), _runs([against] if against else [])
+    if len(others) > 1:
+        names = ", ".join(run.name for run in others)
+        raise InputError(f"{against}: holds verdicts on {names}; --against takes a file of one model")
+    other = others[0] if others else None
     entries = [_win_rate(run, other, detect) for run in runs]
     if leaderboard:
         write_leaderboard(leaderboard, entries)
@@ -84,7 +89,10 @@ def length_control(
 
 @app.command()
 def agreement(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Verdicts, a file for each judge.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE...", help="Verdicts, a file for each judge.", show_default=False),
+    ] = None,
     humans: Annotated[
         list[Path] | None, typer.Option(help="Labels of people, told apart by `annotator`; may be repeated.")
     ] = None,
@@ -94,19 +102,26 @@ def agreement(
     """How far judges agree with people, and all raters with each other. Pairs are joined by id or by their texts."""
     from rayalign.evaluation.labels import join_labels
 
-    joined = join_labels(files, humans or ())
-    judged = _judged(joined, runs) if humans else []
-    kappas = _kappas(joined)
+    if not files and not humans:
+        raise InputError("agreement: give files of verdicts, and people's labels as --humans")
+    joined = join_labels(files or (), humans or ())
+    judged = _judged(joined, runs) if files and humans else []
+    kappas, fleiss = _kappas(joined), _fleiss(joined)
+    if not judged and not kappas:
+        raise InputError("agreement: no two raters labelled a pair in common; give more files, or --humans")
     if as_json:
         whole = {"n": len(joined.prompts), "unmatched": joined.unmatched, "judges": judged, "kappas": kappas}
-        return show.json_lines([whole])
+        return show.json_lines([{**whole, "fleiss": fleiss}])
     if judged:
         intervals, figures = ("judge", "humans", "judge_symmetric", "gap"), ("bias", "variance")
         cells = [[*(show.spread(j[n]) for n in intervals), *(show.figure(j[n]) for n in figures)] for j in judged]
         headings = ["judge", "agreement", "people", "same references", "gap to people", *figures]
         show.table(headings, [[j["name"], *row] for j, row in zip(judged, cells, strict=True)])
-    rows = [(f"{k['a']} and {k['b']}", show.spread(k, digits=3), str(k["n"])) for k in kappas]
-    show.table(["raters", "kappa", "prompts"], rows)
+    rows = [(f"{k['a']} and {k['b']}", show.spread(k["same"]), show.spread(k, digits=3), str(k["n"])) for k in kappas]
+    if fleiss:
+        told = f"{fleiss['raters']} people on each of {fleiss['n']} pairs (Fleiss)"
+        rows.append((told, "", show.spread(fleiss, "kappa", digits=3), ""))
+    show.table(["raters", "same verdict [%]", "kappa", "prompts"], rows)
     if joined.unmatched:
         show.remarks("note", [f"{joined.unmatched} pairs were labelled by judges alone or by people alone"])
 
@@ -144,6 +159,8 @@ def head_to_head(
         ratings = [show.plain(rating) for rating in found.ratings(baseline=base.name if base else None)]
     except InputError as error:  # one-sided verdicts bound no rating, which the win rates do not need
         notes.append(str(error))
+    if any(rating["low"] is None for rating in ratings):
+        notes.append("ratings without an interval: too many resamples hold no verdict that bounds them; add prompts")
     if as_json:
         return show.json_lines([{"results": entries, "ratings": ratings, "notes": notes}])
     _print_win_rates(entries)
@@ -172,7 +189,7 @@ def _win_rate(run: Annotations, other: Annotations | None, detect: float | None)
         entry |= {"against": other.name, "difference": test.difference, "p_value": test.p_value}
         deviation = test.deviation
     if detect is not None:
-        entry["minimum_prompts"] = None if math.isnan(deviation) else minimum_prompts(deviation, detect)
+        entry["minimum_prompts"] = minimum_prompts(deviation, detect) if deviation > 0.0 else None
     return entry
 
 
@@ -209,10 +226,11 @@ def _judged(joined: Joined, runs: bool) -> list[dict[str, Any]]:
 
 
 def _kappas(joined: Joined) -> list[dict[str, Any]]:
-    """Cohen's kappa of each two raters with labels in common, over verdicts for one side, a tie, or the other."""
+    """Cohen's kappa and the share alike of each two raters with labels in common; a verdict is a side or a tie."""
     from itertools import combinations
 
     from rayalign.evaluation.agreement import cohen_kappa_interval
+    from rayalign.evaluation.intervals import rate_interval
 
     raters = {
         name: [None if label is None else (label > 1.5) - (label < 1.5) for label in labels]
@@ -220,10 +238,25 @@ def _kappas(joined: Joined) -> list[dict[str, Any]]:
     }
     found = []
     for a, b in combinations(raters, 2):
-        if any(x is not None and y is not None for x, y in zip(raters[a], raters[b], strict=True)):
+        said = zip(raters[a], raters[b], strict=True)
+        same = [None if x is None or y is None else 100.0 * (x == y) for x, y in said]
+        if any(s is not None for s in same):
             kappa = cohen_kappa_interval(raters[a], raters[b], joined.prompts)
             found.append({"a": a, "b": b, **show.plain(kappa)})
+            found[-1]["same"] = show.plain(rate_interval(same, joined.prompts, most=100.0))
     return found
+
+
+def _fleiss(joined: Joined) -> dict[str, Any] | None:
+    """Fleiss' kappa of people, over the pairs that the commonest number of them labelled."""
+    from rayalign.evaluation.people import fleiss
+
+    people = (
+        {str(i): (label > 1.5) - (label < 1.5) + 1 for i, label in enumerate(labels) if label is not None}
+        for labels in joined.humans.values()
+    )
+    found = fleiss(people, {str(i): prompt for i, prompt in enumerate(joined.prompts)})
+    return None if found is None else found.model_dump()
 
 
 def _print_win_rates(entries: Sequence[dict[str, Any]]) -> None:
@@ -235,6 +268,6 @@ def _print_win_rates(entries: Sequence[dict[str, Any]]) -> None:
         if "difference" in e:
             row |= {"difference": show.spread(e["difference"]), "p": f"{e['p_value']:.2g}"}
         if "minimum_prompts" in e:
-            row["prompts needed"] = str(e["minimum_prompts"])
+            row["prompts needed"] = show.figure(e["minimum_prompts"], 0)
         rows.append(row)
     show.table(list(rows[0]), [list(row.values()) for row in rows])

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rayalign.errors import InputError
-from rayalign.evaluation.intervals import Interval, bootstrap, bounds, mean_interval, numbered
+from rayalign.evaluation.intervals import FEWEST, Interval, bootstrap, bounds, numbered, rate_interval
 from rayalign.evaluation.winrate import shares
 
 Array = npt.NDArray[np.float64]
@@ -78,7 +78,7 @@ def agreement(
         interval(published),
         interval(people),
         interval(symmetric),
-        _interval(gap, clusters),
+        _interval(gap, clusters, least=-100.0),
         100.0 - interval(_closeness(mode(judge_SN)[None], all_N)).mean,
         100.0 - interval(_closeness(judge_SN, _others(judge_SN))).mean,
     )
@@ -116,12 +116,11 @@ def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
 def cohen_kappa_interval(
     a: Sequence[Hashable], b: Sequence[Hashable], clusters: Sequence[Hashable] | None = None
 ) -> Interval:
-    """Cohen's kappa with its 95% interval, by bootstrap over clusters."""
-    table, rows = _cross_table(a, b)
+    """Cohen's kappa with its 95% interval, by bootstrap over clusters; NaN bounds where that cannot tell."""
+    table, _ = _cross_table(a, b)
     kept = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x is not None and y is not None]
     names = kept if clusters is None else [clusters[i] for i in kept]
-    found = bootstrap(lambda weights: _cohen(table(weights)), names)
-    return Interval(_cohen(table(np.ones(rows))), *bounds(found), numbered(names)[1])
+    return _resampled(lambda weights: _cohen(table(weights)), names)
 
 
 def fleiss_kappa(counts: npt.ArrayLike) -> float:
@@ -135,11 +134,10 @@ def fleiss_kappa(counts: npt.ArrayLike) -> float:
 
 
 def fleiss_kappa_interval(counts: npt.ArrayLike, clusters: Sequence[Hashable] | None = None) -> Interval:
-    """Fleiss' kappa with its 95% interval, by bootstrap over clusters."""
+    """Fleiss' kappa with its 95% interval, by bootstrap over clusters; NaN bounds where that cannot tell."""
     counts_NK = _counts(counts)
     names = range(len(counts_NK)) if clusters is None else clusters
-    found = bootstrap(lambda weights: _fleiss(counts_NK, weights), names)
-    return Interval(_fleiss(counts_NK, np.ones(len(counts_NK))), *bounds(found), numbered(names)[1])
+    return _resampled(lambda weights: _fleiss(counts_NK, weights), names)
 
 
 def both_orders(forward: Labels, swapped: Labels, clusters: Sequence[Hashable] | None = None) -> BothOrders:
@@ -156,8 +154,8 @@ def both_orders(forward: Labels, swapped: Labels, clusters: Sequence[Hashable] |
     kept = [None if math.isnan(x) or math.isnan(y) else float(x == y) for x, y in zip(*sides, strict=True)]
     named = [[None if math.isnan(x) else x for x in side] for side in sides]
     return BothOrders(
-        mean_interval([None if k is None else 100.0 * k for k in kept], clusters),
-        mean_interval((50.0 * (1.0 - first + second)).tolist(), clusters),
+        rate_interval([None if k is None else 100.0 * k for k in kept], clusters, most=100.0),
+        rate_interval((50.0 * (1.0 - first + second)).tolist(), clusters, most=100.0),
         cohen_kappa(*named),
     )
 
@@ -185,10 +183,18 @@ def _mean(values_RN: Array) -> Array:
     return np.where(given > 0, np.nansum(values_RN, axis=0) / np.maximum(given, 1), np.nan)
 
 
-def _interval(values_N: Array, clusters: Sequence[Hashable] | None) -> Interval:
+def _interval(values_N: Array, clusters: Sequence[Hashable] | None, least: float = 0.0) -> Interval:
     if np.isnan(values_N).all():
         return Interval(math.nan, math.nan, math.nan, 0)
-    return mean_interval(values_N.tolist(), clusters)
+    return rate_interval(values_N.tolist(), clusters, least=least, most=100.0)
+
+
+def _resampled(statistic: Callable[[Array], float], names: Sequence[Hashable]) -> Interval:
+    """Few clusters, or resamples that all say one thing, as of raters who never disagree, bound nothing."""
+    low, high = bounds(bootstrap(statistic, names))
+    n = numbered(names)[1]
+    sure = n >= FEWEST and low < high
+    return Interval(statistic(np.ones(len(names))), *((low, high) if sure else (math.nan, math.nan)), n)
 
 
 def _cross_table(a: Sequence[Hashable], b: Sequence[Hashable]) -> tuple[Callable[[Array], Array], int]:

@@ -14,6 +14,8 @@ from rayalign.errors import InputError
 _RESAMPLES = 4000
 _BLOCK = 1 << 22
 """draws held at once"""
+FEWEST = 10
+"""clusters below which a bootstrap pretends to know something"""
 
 
 class Interval(NamedTuple):
@@ -70,7 +72,29 @@ def share_interval(share: float, n: int) -> Interval:
     z = 1.959964
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(share, centre - half, centre + half, n)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n)
+
+
+def rate_interval(
+    values: Sequence[float | None],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    least: float = 0.0,
+    most: float = 1.0,
+    seed: int = 0,
+) -> Interval:
+    """`mean_interval` of values between `least` and `most`; of few clusters Wilson's.
+
+    Where all say the same, it allows for the share of others that as many cases can hide: ten wins of ten do not make a
+    win rate certain.
+    """
+    mean, low, high, n = mean_interval(values, clusters, seed=seed)
+    if not high - low > 1e-9 * (most - least):
+        hidden = share_interval(0.0, n).high
+        return Interval(mean, mean - hidden * (mean - least), mean + hidden * (most - mean), n)
+    if n < FEWEST:
+        low, high = (least + (most - least) * x for x in share_interval((mean - least) / (most - least), n)[1:3])
+    return Interval(mean, low, high, n)
 
 
 def bootstrap(

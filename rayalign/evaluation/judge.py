@@ -11,7 +11,7 @@ from rayalign.annotator.api import PairItem
 from rayalign.annotator.connect import Annotator
 from rayalign.annotator.judges import RubricUtilities, UtilityJudge
 from rayalign.errors import InputError
-from rayalign.evaluation.intervals import Interval, mean_interval
+from rayalign.evaluation.intervals import Interval, rate_interval
 
 
 class JudgeFigures(NamedTuple):
@@ -65,4 +65,4 @@ def judge_figures(annotator: Annotator, pairs: Sequence[PairItem]) -> JudgeFigur
 def _percent(shares: Sequence[float | None], prompts: Sequence[str]) -> Interval | None:
     if all(share is None for share in shares):
         return None
-    return mean_interval([None if share is None else 100 * share for share in shares], prompts)
+    return rate_interval([None if share is None else 100 * share for share in shares], prompts, most=100.0)

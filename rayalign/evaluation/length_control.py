@@ -45,7 +45,8 @@ class LengthControlled(NamedTuple):
     without difficulty, where all predictions are alike"""
     low: float
     high: float
-    """95%, by bootstrap over prompts with the penalty and the difficulties held; NaN where nothing was fitted"""
+    """95%, by bootstrap over prompts with the penalty and the difficulties held; NaN where nothing was fitted, or every
+    coefficient is 0"""
     win_rate: float
     coefficients: Coefficients
     penalty: float
@@ -104,12 +105,15 @@ def length_controlled(
     rate, error = _summary(sigmoid(at_zero @ whole.coefficients))
     if difficulty is None:
         error = math.nan
-    low, high = bounds(bootstrap(resampled, names, resamples=resamples)) if resamples else (np.nan, np.nan)
+    # else the held penalty leaves nothing in the resamples either; ties alone need no coefficient
+    learned = bool(whole.coefficients.any() or (won[here] == 0.5).all())
+    low, high = bounds(bootstrap(resampled, names, resamples=resamples)) if resamples and learned else (np.nan, np.nan)
     raw = 100.0 * float(won[here].mean())
     told = [
         *([_ALIKE] if difficulty is None else []),
         *_weaknesses(x_N3[here], won[here], z[here], n),
         *([] if whole.converged else ["the fit did not converge"]),
+        *([] if learned else ["the penalty leaves every coefficient at 0: 50 is no finding, and has no interval"]),
         *far_from_raw(raw, rate),
     ]
     return LengthControlled(

@@ -10,10 +10,8 @@ from itertools import combinations
 from rayalign.annotator.api import AgreementReply, Cell, Fleiss, Rank
 from rayalign.annotator.labels import Kind, Label
 from rayalign.evaluation.agreement import cohen_kappa_interval, fleiss_kappa_interval
-from rayalign.evaluation.intervals import Interval, mean_interval, share_interval
+from rayalign.evaluation.intervals import Interval, rate_interval
 
-_FEWEST = 10
-"""below it a bootstrap pretends to know something"""
 Rater = tuple[Kind, str]
 
 
@@ -32,7 +30,7 @@ def agreement(queue: str, labels: Sequence[Label]) -> AgreementReply:
         humans=tuple(name for _, name in humans),
         annotators=tuple(name for kind, name in raters if kind == "annotator"),
         cells=tuple(cells),
-        fleiss=_fleiss([said[rater] for rater in humans], prompts),
+        fleiss=fleiss([said[rater] for rater in humans], prompts),
     )
 
 
@@ -51,9 +49,7 @@ def leaderboard(labels: Sequence[Label]) -> list[Rank]:
 
 
 def _rank(kind: Kind, judge: str, generator: str, wins: Sequence[tuple[float, str]]) -> Rank:
-    found = mean_interval([won for won, _ in wins], [prompt for _, prompt in wins])
-    if found.n < _FEWEST or not found.low < found.high:
-        found = share_interval(found.mean, found.n)
+    found = rate_interval([won for won, _ in wins], [prompt for _, prompt in wins])
     rates = {"win_rate": 100 * found.mean, "low": 100 * found.low, "high": 100 * found.high}
     return Rank(judge=judge, kind=kind, generator=generator, n=len(wins), **rates)
 
@@ -65,17 +61,16 @@ def _cell(a: str, b: str, of_a: Mapping[str, int], of_b: Mapping[str, int], prom
     left, right = [of_a[pair] for pair in both], [of_b[pair] for pair in both]
     same = sum(x == y for x, y in zip(left, right, strict=True)) / len(both)
     kappa = cohen_kappa_interval(left, right, [prompts[pair] for pair in both])
-    return Cell(a=a, b=b, n=len(both), agreement=same, **_told(kappa, len(both)))
+    return Cell(a=a, b=b, n=len(both), agreement=same, **_told(kappa))
 
 
-def _told(kappa: Interval, n: int) -> dict[str, float | None]:
-    """What is defined, and known well enough; bounds that coincide say that resampling cannot tell."""
-    sure = n >= _FEWEST and kappa.low < kappa.high
-    mean = kappa.mean if math.isfinite(kappa.mean) else None
-    return {"kappa": mean, "low": kappa.low if sure else None, "high": kappa.high if sure else None}
+def _told(kappa: Interval) -> dict[str, float | None]:
+    figures = zip(("kappa", "low", "high"), kappa[:3], strict=True)
+    return {name: value if math.isfinite(value) else None for name, value in figures}
 
 
-def _fleiss(people: Iterable[Mapping[str, int]], prompts: Mapping[str, str]) -> Fleiss | None:
+def fleiss(people: Iterable[Mapping[str, int]], prompts: Mapping[str, str]) -> Fleiss | None:
+    """Fleiss' kappa of people's verdicts by pair (0, 1 a tie, 2), where the commonest number of people said one."""
     by_pair: dict[str, list[int]] = defaultdict(list)
     for said in people:
         for pair, verdict in said.items():
@@ -87,4 +82,4 @@ def _fleiss(people: Iterable[Mapping[str, int]], prompts: Mapping[str, str]) -> 
     kept = {pair: verdicts for pair, verdicts in by_pair.items() if len(verdicts) == raters}
     counts = [[verdicts.count(verdict) for verdict in range(3)] for verdicts in kept.values()]
     kappa = fleiss_kappa_interval(counts, [prompts[pair] for pair in kept])
-    return Fleiss(n=n, raters=raters, **_told(kappa, n))
+    return Fleiss(n=n, raters=raters, **_told(kappa))

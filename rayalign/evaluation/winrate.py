@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rayalign.errors import InputError
-from rayalign.evaluation.intervals import Interval, cluster_sums, mean_interval, paired_difference
+from rayalign.evaluation.intervals import Interval, cluster_sums, rate_interval
 
 _FLIPS = 10_000
 
@@ -84,7 +84,7 @@ def shares(preferences: Iterable[float | None]) -> npt.NDArray[np.float64]:
 
 def win_rate_interval(preferences: Iterable[float | None], clusters: Sequence[Hashable] | None = None) -> Interval:
     """The win rate in percent with its 95% interval; `clusters` names each preference's prompt."""
-    return mean_interval((100.0 * shares(preferences)).tolist(), clusters)
+    return rate_interval((100.0 * shares(preferences)).tolist(), clusters, most=100.0)
 
 
 def compare_win_rates(
@@ -96,9 +96,13 @@ def compare_win_rates(
         InputError: different lengths, no prompt on which both have a verdict, a number outside the convention.
     """
     ours, theirs = 100.0 * shares(a), 100.0 * shares(b)
-    difference = paired_difference(ours.tolist(), theirs.tolist(), clusters)
+    if len(ours) != len(theirs):
+        raise InputError(f"paired test: {len(ours)} preferences against {len(theirs)}; both are on the same prompts")
     gaps = ours - theirs
     present = ~np.isnan(gaps)
+    if not present.any():
+        raise InputError("paired test: there is no prompt on which both models have a verdict")
+    difference = rate_interval(gaps.tolist(), clusters, least=-100.0, most=100.0)
     sums, _ = cluster_sums(gaps, present, range(len(gaps)) if clusters is None else clusters)
     deviation = float(gaps[present].std(ddof=1)) if present.sum() > 1 else math.nan
     return PairedTest(difference, _sign_flip_p(sums), deviation)

@@ -14,7 +14,7 @@ from rayalign.cluster.roles import start_roles
 from rayalign.config import EvaluateStage, LearnerConfig, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
 from rayalign.evaluation.baselines import ANSWERS, gold_utility
-from rayalign.evaluation.intervals import mean_interval, paired_difference
+from rayalign.evaluation.intervals import mean_interval, paired_difference, rate_interval
 from rayalign.evaluation.winrate import win_rate
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import draw
@@ -77,7 +77,7 @@ def _meetings(stage: EvaluateStage, found: Mapping[str, Mapping[str, object]]) -
 
 def _wins(name: str, metric: str, preferences: Sequence[float | None], seed: int) -> dict[str, Any]:
     """Win rate in percent, in AlpacaEval's convention: a draw is half a win, an absent verdict is left out."""
-    spread = mean_interval([None if p is None else 100 * (p - 1) for p in preferences], seed=seed)
+    spread = rate_interval([None if p is None else 100 * (p - 1) for p in preferences], most=100.0, seed=seed)
     return {"name": name, "metric": metric, **spread._asdict(), "mean": win_rate(preferences).win_rate}
 
 

@@ -80,17 +80,53 @@ def test_wrong_files_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 def test_a_single_verdict_has_no_error_in_json(tmp_path: Path) -> None:
     (row,) = lines(call("win-rate", file(tmp_path / "a.json", "a", [2.0]), "--detect", 5, "--json"))
-    assert (row["standard_error"], row["low"], row["minimum_prompts"]) == (None, None, None)
+    assert (row["standard_error"], row["minimum_prompts"]) == (None, None)
+    # Wilson's interval of one win of one: z^2 / (1 + z^2) is what it leaves to the loser
+    assert (row["low"], row["high"]) == pytest.approx((100 / 4.8415, 100.0), abs=1e-3)
+
+
+def test_verdicts_that_are_all_alike_are_not_certain(tmp_path: Path) -> None:
+    won = file(tmp_path / "a.json", "a", [2.0] * 20)
+    lost = file(tmp_path / "b.json", "b", [1.0] * 20)
+    (row,) = lines(call("win-rate", won, "--against", lost, "--detect", 5, "--json"))
+    assert row["low"] < 90 and row["difference"]["low"] < 80 and row["high"] == row["difference"]["high"] == 100.0
+    assert row["minimum_prompts"] is None  # nothing is known of a deviation that was never seen
+    assert "None" not in call("win-rate", won, "--detect", 5).stdout
+
+
+def test_options_that_say_nothing_are_refused(tmp_path: Path) -> None:
+    a = file(tmp_path / "a.json", "a", [2.0])
+    for wrong in ("0", "-3", "nan"):
+        refused = call("win-rate", a, "--detect", wrong)
+        assert refused.exit_code == 2 and "--detect must be more than 0 points" in refused.stderr
+    two = tmp_path / "two.json"
+    two.write_text(
+        json.dumps(json.loads(a.read_text()) + json.loads(file(tmp_path / "b.json", "b", [1.0]).read_text()))
+    )
+    refused = call("win-rate", a, "--against", two)
+    assert refused.exit_code == 2 and "two.json: holds verdicts on a, b" in refused.stderr
+    silent = call("win-rate", a, "--against", file(tmp_path / "c.json", "c", [None]))
+    assert silent.exit_code == 2 and "no prompt on which both models have a verdict" in silent.stderr
+
+
+@pytest.mark.parametrize("place", ["", "a.json/board.csv", "folder"])
+def test_a_leaderboard_that_cannot_be_written_is_one_line(tmp_path: Path, place: str) -> None:
+    a = file(tmp_path / "a.json", "a", [2.0])
+    (tmp_path / "folder").mkdir()
+    refused = call("win-rate", a, "--leaderboard", tmp_path / place)
+    assert refused.exit_code == 2 and len(refused.stderr.splitlines()) == 1
 
 
 def test_length_control_fits_and_shares_difficulty(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    files = [file(tmp_path / f"{n}.json", n, (1.0 + rng.random(60)).tolist()) for n in "ab"]
+    files = [file(tmp_path / f"{n}.json", n, (1.0 + rng.random(60) ** 0.4).tolist()) for n in "ab"]
     rows = lines(call("length-control", *files, "--json"))
     assert [row["name"] for row in rows] == ["a", "b"]
     for row in rows:
         assert row["low"] <= row["length_controlled_winrate"] <= row["high"]
         assert not any("no difficulty" in w for w in row["warnings"])
+    again = call("length-control", files[0], file(tmp_path / "again.json", "a", [1.0] * 30 + [2.0] * 30))
+    assert "warning: a: no difficulty" in again.stderr  # a file of the same model is no other model
     alone = call("length-control", files[0])
     assert alone.exit_code == 0 and "warning: a: no difficulty" in alone.stderr and "a " in alone.stdout
 
@@ -128,6 +164,37 @@ def test_agreement_with_people_and_of_all_raters(tmp_path: Path) -> None:
     shown = call("agreement", *runs, "--humans", people)
     assert "ann and bo" in shown.stdout and "2 pairs were labelled" in shown.stderr
     assert "agreement" not in call("agreement", *runs).stdout
+
+
+def test_raters_share_verdicts_and_people_need_no_judge(tmp_path: Path) -> None:
+    rows = []
+    for name, labels in {"ann": [1, 2] * 10, "bo": [1, 2] * 9 + [1, 1], "cy": [1, 2] * 9 + [2, 2]}.items():
+        rows += json.loads(file(tmp_path / "x.json", "m", labels, annotator=name).read_text())
+    people = tmp_path / "people.json"
+    people.write_text(json.dumps(rows))
+    (found,) = lines(call("agreement", "--humans", people, "--json"))
+    assert [k["same"]["mean"] for k in found["kappas"]] == [95.0, 95.0, 90.0]
+    # 18 cases of one mind, two of 2 to 1; 30 of 60 labels are 1 and 30 are 2
+    assert found["fleiss"]["kappa"] == pytest.approx(((18 + 2 / 3) / 20 - 0.5) / 0.5)
+    assert "3 people on each of 20 pairs (Fleiss)" in call("agreement", "--humans", people).stdout
+    unnamed = call("agreement", people)
+    assert unnamed.exit_code == 2 and "name a file of several people as --humans" in unnamed.stderr
+
+
+def test_nothing_to_agree_on_is_said(tmp_path: Path) -> None:
+    a, b = file(tmp_path / "a.json", "a", [2.0, None]), file(tmp_path / "b.json", "b", [None, 1.0])
+    assert "give files of verdicts" in call("agreement").stderr
+    for files in ((a,), (a, b)):
+        refused = call("agreement", *files)
+        assert refused.exit_code == 2 and "no two raters labelled a pair in common" in refused.stderr
+
+
+def test_raters_who_never_disagree_have_no_interval_of_kappa(tmp_path: Path) -> None:
+    files = [file(tmp_path / f"{n}.json", "m", [1.0, 2.0] * 20) for n in "ab"]
+    (found,) = lines(call("agreement", *files, "--json"))
+    (kappa,) = found["kappas"]
+    assert (kappa["mean"], kappa["low"], kappa["high"]) == (1.0, None, None)
+    assert kappa["same"]["low"] < 95.0
 
 
 class Longer:
@@ -186,4 +253,5 @@ def test_head_to_head_of_all_pairs_rates_them(tmp_path: Path, annotator: list[st
     shown = call("head-to-head", *models, "--annotator", "pool", "--output", tmp_path / "out")
     assert shown.exit_code == 0, shown.stderr
     assert "rating" in shown.stdout and shown.stdout.count("\n y ") == 2
+    assert "note: ratings without an interval" in shown.stderr  # three prompts: many resamples are one-sided
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["annotations.json"]

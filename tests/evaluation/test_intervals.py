@@ -7,7 +7,7 @@ import pytest
 
 from rayalign.errors import InputError
 from rayalign.evaluation import mean_interval, paired_difference, share_interval
-from rayalign.evaluation.intervals import bootstrap, bounds
+from rayalign.evaluation.intervals import bootstrap, bounds, rate_interval
 
 
 def test_close_to_the_normal_interval() -> None:
@@ -71,7 +71,18 @@ def test_more_draws_than_are_held_at_once() -> None:
 def test_the_interval_of_a_share_is_wilsons() -> None:
     # centre (p + z2/2n) / (1 + z2/n), half z / (1 + z2/n) * sqrt(p(1 - p)/n + z2/4n2), with z2 = 3.8415
     assert share_interval(0.5, 100) == pytest.approx((0.5, 0.40383, 0.59617, 100), abs=1e-5)
+    assert min(share_interval(0.0, n).low for n in range(1, 200)) == 0.0
     assert share_interval(0.0, 10)[1:3] == pytest.approx((0.0, 0.27753), abs=1e-5)
+
+
+def test_a_rate_is_never_certain() -> None:
+    values = [0.0, 1.0] * 20
+    assert rate_interval(values) == mean_interval(values)
+    assert rate_interval([1.0] * 10)[1:3] == pytest.approx((1 - 0.27753, 1.0), abs=1e-5)
+    # of few, Wilson's though they differ
+    assert rate_interval([0.0, 100.0], most=100.0)[1:3] == pytest.approx([100 * x for x in share_interval(0.5, 2)[1:3]])
+    # ten alike may hide 27.8% of others, which may be -1 or 1
+    assert rate_interval([0.0] * 10, least=-1.0)[:3] == pytest.approx((0.0, -0.27753, 0.27753), abs=1e-5)
 
 
 def test_bootstrap_of_any_statistic_is_that_of_the_mean() -> None:

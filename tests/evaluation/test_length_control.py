@@ -84,6 +84,12 @@ def test_weak_fits_say_so() -> None:
     assert any("nearly always the longer" in w for w in longer.warnings)
 
 
+def test_a_fit_that_learned_nothing_says_so_in_the_place_of_an_interval() -> None:
+    found = length_controlled([1.0, 2.0] * 30, [10 + i % 7 for i in range(60)], [10 + i % 5 for i in range(60)])
+    assert (found.length_controlled_winrate, found.coefficients) == (50.0, (0.0, 0.0, 0.0))
+    assert math.isnan(found.low) and any("leaves every coefficient at 0" in w for w in found.warnings)
+
+
 def test_perfect_separation_is_said() -> None:
     _, ours, base, _ = made()
     by_length = [2.0 if o > b else 1.0 for o, b in zip(ours, base, strict=True)]
