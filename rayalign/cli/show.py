@@ -55,7 +55,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1
         shown.add_column(heading, justify="left" if index < words else "right", no_wrap=True)
     for row in rows:
         shown.add_row(*row)
-    Console(highlight=False, width=_WIDTH).print(shown)
+    Console(highlight=False, markup=False, emoji=False, width=_WIDTH).print(shown)  # a name may hold brackets or colons
 
 
 def remarks(kind: str, texts: Iterable[str]) -> None:

@@ -94,6 +94,11 @@ def test_verdicts_that_are_all_alike_are_not_certain(tmp_path: Path) -> None:
     assert "None" not in call("win-rate", won, "--detect", 5).stdout
 
 
+def test_a_name_is_shown_as_it_is(tmp_path: Path) -> None:
+    for name in ("tuned [v2]", "tuned [/v2]", "tuned :smile:"):
+        assert name in call("win-rate", file(tmp_path / "a.json", name, [2.0])).stdout
+
+
 def test_options_that_say_nothing_are_refused(tmp_path: Path) -> None:
     a = file(tmp_path / "a.json", "a", [2.0])
     for wrong in ("0", "-3", "nan"):
