@@ -9,6 +9,7 @@ import torch
 
 from rayalign.data.chat import encode_example
 from rayalign.errors import InputError
+from rayalign.models.load import refuse_missing
 from rayalign.types import Prompt, Score
 
 _TOKENS = 16_384
@@ -30,7 +31,9 @@ class Classifier:
 
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-            model = AutoModelForSequenceClassification.from_pretrained(path, trust_remote_code=False)
+            model, told = AutoModelForSequenceClassification.from_pretrained(
+                path, trust_remote_code=False, output_loading_info=True
+            )
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise InputError(
@@ -38,6 +41,7 @@ class Classifier:
             ) from error
         if model.config.num_labels != 1:
             raise InputError(f"reward model {path}: its head has {model.config.num_labels} outputs, a reward has one")
+        refuse_missing(path, told)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.eval().to(self._device)
         self._context = min(context, self._tokenizer.model_max_length)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
@@ -98,7 +99,7 @@ def load_causal(path: str, config: LearnerConfig) -> PreTrainedModel:
     """A language model in evaluation mode, on the CPU.
 
     Raises:
-        InputError: no such model, one that needs remote code, or an attention kernel that is not there.
+        InputError: no such model, one that needs remote code or lacks weights, or no such attention kernel.
     """
     from transformers import AutoModelForCausalLM
 
@@ -121,7 +122,7 @@ def load_scalar(path: str, config: LearnerConfig, seed: int, initial: Initial = 
         model_config.num_labels = 1
     elif model_config.num_labels != 1:
         raise InputError(f"model {path}: its head has {model_config.num_labels} outputs; a reward or critic has one")
-    model = _load(AutoModelForSequenceClassification, path, model_config, config)
+    model = _load(AutoModelForSequenceClassification, path, model_config, config, fresh=fresh)
     head = dict(model.named_children()).get("score")
     if head is None:
         raise InputError(f"model {path}: {type(model).__name__} has no linear layer `score`; use a decoder-only model")
@@ -145,19 +146,33 @@ def _model_config(path: str) -> PretrainedConfig:
     return config
 
 
-def _load(kind: Any, path: str, model_config: PretrainedConfig, config: LearnerConfig) -> PreTrainedModel:
+def refuse_missing(path: str, loading_info: Mapping[str, Any]) -> None:
+    """InputError where a checkpoint lacks weights, which would be drawn at random: it is of another kind."""
+    if missing := sorted(loading_info["missing_keys"]):
+        raise InputError(
+            f"model {path}: its files lack {', '.join(missing[:3])}, which chance would fill; name a model of the kind "
+            "that is wanted here"
+        )
+
+
+def _load(
+    kind: Any, path: str, model_config: PretrainedConfig, config: LearnerConfig, *, fresh: bool = False
+) -> PreTrainedModel:
     attention = _attention(config)
     try:
-        model = kind.from_pretrained(
+        model, told = kind.from_pretrained(
             path,
             config=model_config,
             dtype=DTYPES[config.precision],
             attn_implementation=attention,
             trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
         raise _unusable(path, error) from error
-    return model.eval()
+    if not fresh:
+        refuse_missing(path, told)
+    return cast("PreTrainedModel", model.eval())
 
 
 def _attention(config: LearnerConfig) -> str:

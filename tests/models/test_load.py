@@ -4,10 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
+from rayalign.models.classifier import Classifier
 from rayalign.models.load import load_causal, load_scalar, make_preset
 
 CONFIG = LearnerConfig()
@@ -66,6 +72,19 @@ def test_a_classifier_is_refused(folder: str, tmp_path: Path) -> None:
     AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="3 outputs"):
         load_scalar(str(tmp_path), CONFIG, 0)
+
+
+def test_a_checkpoint_of_another_kind_is_not_filled_at_random(folder: str, tmp_path: Path) -> None:
+    scalar, causal = tmp_path / "scalar", tmp_path / "causal"
+    load_scalar(folder, CONFIG, 5).save_pretrained(scalar)
+    with pytest.raises(InputError, match=r"lack lm_head\.weight"):
+        load_causal(str(scalar), CONFIG)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.config.num_labels = 1
+    model.save_pretrained(causal)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(causal)
+    with pytest.raises(InputError, match=r"lack score\.weight"):
+        Classifier(str(causal), context=64)
 
 
 def test_a_missing_model_says_what_to_do() -> None:
