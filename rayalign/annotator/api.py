@@ -91,7 +91,7 @@ Row = TypeVar("Row", bound=Item)
 class _Request(Model):
     annotator: str = POOL
     """a name of GET /v1/annotators; `pool`: one is drawn for each instruction"""
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
 
 
 def _unique(items: tuple[Row, ...]) -> tuple[Row, ...]:
@@ -106,11 +106,11 @@ class PreferenceRequest(_Request):
     """Pairs to compare."""
 
     pairs: Annotated[tuple[PairItem, ...], Field(min_length=1, max_length=MAX_ROWS), AfterValidator(_unique)]
-    both_orders: bool = False
+    both_orders: bool = Field(default=False, strict=True)
     """judge each pair in both orders; where the verdicts disagree the pair ties"""
-    flip: float = Field(default=0.0, ge=0.0, le=0.5)
+    flip: float = Field(default=0.0, ge=0.0, le=0.5, strict=True)
     """share of labels drawn at random (AlpacaFarm's label noise), which ask no judge"""
-    stream: bool = False
+    stream: bool = Field(default=False, strict=True)
     """one JSON line for each annotation as it finishes, in the place of one reply"""
 
     @property

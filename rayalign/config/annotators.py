@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from rayalign.config.sections import Section
 
@@ -199,3 +199,10 @@ class ServiceConfig(Section):
     annotators: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], AnnotatorConfig] = Field(
         min_length=1
     )
+
+    @field_validator("annotators")
+    @classmethod
+    def _pool_is_taken(cls, annotators: dict[str, AnnotatorConfig]) -> dict[str, AnnotatorConfig]:
+        if "pool" in annotators:
+            raise ValueError("`pool` is the name under which one of them is drawn; give the annotator another")
+        return annotators

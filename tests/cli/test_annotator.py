@@ -90,11 +90,17 @@ def test_a_row_is_given_back_with_all_that_it_holds(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("at", "said"),
-    [("latin.yaml", "latin.yaml is not YAML"), ("inf.yaml", "budget.dollars is inf"), ("http://a:b", "is no address")],
+    [
+        ("latin.yaml", "latin.yaml is not YAML"),
+        ("inf.yaml", "budget.dollars is inf"),
+        ("named.yaml", "`pool` is the name under which one of them is drawn"),
+        ("http://a:b", "is no address"),
+    ],
 )
 def test_what_cannot_be_a_pool_is_one_sentence(folder: Path, at: str, said: str) -> None:
     Path("latin.yaml").write_bytes("cache: é".encode("latin-1"))
     Path("inf.yaml").write_text(POOL + "budget: {dollars: .inf}\n")
+    Path("named.yaml").write_text("annotators: {pool: {judge: {kind: rubric}}}\n")
     done = call("annotate", "pairs.json", "--at", at)
     assert done.exit_code == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
 

@@ -124,6 +124,18 @@ def test_a_budget_is_an_error_body_and_the_cache_stays_free(client: TestClient) 
         ),
         (b'{"pairs": [{"instruction": "q", "output_1": "a"}]}', 422, "invalid_request", "pairs.0.output_2"),
         (
+            b'{"pairs": [{"instruction": "q", "output_1": "a", "output_2": "b"}], "seed": true}',
+            422,
+            "invalid_request",
+            "seed",
+        ),
+        (
+            b'{"pairs": [{"instruction": "q", "output_1": "a", "output_2": "b"}], "both_orders": "yes"}',
+            422,
+            "invalid_request",
+            "both_orders",
+        ),
+        (
             b'{"pairs": [{"instruction": "q", "output_1": "a", "output_2": "b"}], "flip": NaN}',
             422,
             "invalid_request",
