@@ -32,7 +32,13 @@ from rayalign.storage.records import read_jsonl
 
 JOB = Path("jobs/small/overoptimisation.yaml").resolve()
 SIDES = ("pool", "gold")
-SEEDS = (0, 1, 2)
+RUNS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "seed0": (0, ()),
+    "seed1": (1, ()),
+    "seed2": (2, ()),
+    "seed2-hotter": (2, ("stages.answers.sampling.temperature=1.6",)),
+}
+"""name -> seed and overrides"""
 WEIGHTS = "model.safetensors"
 Values = dict[str, dict[str, float]]
 """model -> prompt -> value"""
@@ -116,11 +122,12 @@ def curve(folder: Path, side: str, seed: int) -> dict[str, Any]:
     }
 
 
-def study(output: Path, seed: int) -> dict[str, Any]:
-    """Both sides of one seed, and how their last policies differ in gold on the same prompts."""
-    overrides = (f"output={output}", f"name=seed{seed}", f"seed={seed}")
+def study(output: Path, name: str) -> dict[str, Any]:
+    """Both sides of one run, and how their last policies differ in gold on the same prompts."""
+    seed, changed = RUNS[name]
+    overrides = (f"output={output}", f"name={name}", f"seed={seed}", *changed)
     run(JOB, *overrides)
-    folder = (output / f"seed{seed}").resolve()
+    folder = (output / name).resolve()
     measure(folder, *overrides)
     ends = []
     for side in SIDES:
@@ -130,6 +137,7 @@ def study(output: Path, seed: int) -> dict[str, Any]:
     gap = paired_difference([ends[1][p] for p in common], [ends[0][p] for p in common], seed=seed)
     return {
         "seed": seed,
+        "overrides": changed,
         "sides": [curve(folder, side, seed) for side in SIDES],
         "last_gold_less_pool": gap._asdict(),
     }
@@ -139,7 +147,7 @@ def main() -> None:
     """Run all settings and keep their curves."""
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(sys.argv[1] if len(sys.argv) > 1 else scratch).resolve()
-        record("overoptimisation", {"job": JOB.name, "runs": [study(output, seed) for seed in SEEDS]})
+        record("overoptimisation", {"job": JOB.name, "runs": [study(output, name) for name in RUNS]})
 
 
 if __name__ == "__main__":
