@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from pathlib import Path
 
 import ray
@@ -30,10 +32,13 @@ class Session:
 
     def __enter__(self) -> Session:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(self._config.start_timeout))
+        stop = signal.getsignal(signal.SIGTERM)
         if self.attached:
             self._attach(self.attached)
         else:
             self._start()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, stop)  # Ray takes it for itself, and would exit without a word
         return self
 
     def __exit__(self, *failure: object) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,15 +92,12 @@ def launch(
 
 
 def _fit(trainer: Any, role: Role) -> None:
-    """Ray Train, without its own ways of failing: it exits at Ctrl-C, and keeps the handler for that afterwards."""
+    """Ray Train, without its own ways of failing."""
     from ray.train import ControllerError, WorkerGroupError
 
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit()
-    except SystemExit as stopped:
-        raise KeyboardInterrupt from stopped
+        with _interruptible():
+            trainer.fit()
     except WorkerGroupError as error:
         causes = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
         for cause in causes:
@@ -109,9 +108,30 @@ def _fit(trainer: Any, role: Role) -> None:
         raise ActorError(f"train:{role} failed, and again after a restart: {lines[-1]}\n{tail}") from error
     except ControllerError as error:
         raise ActorError(f"train:{role} could not be run: {str(error).strip()}") from error
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Makes Ctrl-C a KeyboardInterrupt: Ray Train exits at it, forgets one that comes late, and keeps its handler."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    arrived, arriving = socket.socketpair()  # every signal's number goes through it, whoever handles it
+    with arrived, arriving:
+        arrived.setblocking(False)
+        arriving.setblocking(False)
+        outer = signal.set_wakeup_fd(arriving.fileno())
+        try:
+            yield
+        except SystemExit as stopped:
+            raise KeyboardInterrupt from stopped
+        finally:
+            signal.set_wakeup_fd(outer)
+            signal.signal(signal.SIGINT, handler)
+        with suppress(BlockingIOError):
+            if signal.SIGINT in arrived.recv(4096):
+                raise KeyboardInterrupt
 
 
 def train_offline(config: Mapping[str, Any]) -> None:

@@ -60,20 +60,31 @@ def test_no_rows_to_train_on_are_refused() -> None:
 class Trainer:
     """Ray Train as far as it fails."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException | None, *signals: signal.Signals) -> None:
         self._error = error
+        self._signals = signals
 
     def fit(self) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ray Train leaves a handler of its own behind
-        raise self._error
+        for number in self._signals:
+            signal.signal(number, lambda *_: None)  # Ray Train leaves a handler of its own behind
+            signal.raise_signal(number)
+        if self._error is not None:
+            raise self._error
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), ValueError("a defect")])
 def test_ctrl_c_stays_what_it_was(error: BaseException) -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt if isinstance(error, SystemExit) else type(error)):
-        _fit(Trainer(error), "reward")
+        _fit(Trainer(error, signal.SIGINT), "reward")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_ctrl_c_that_ray_train_forgets_is_one() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _fit(Trainer(None, signal.SIGINT), "reward")
+    _fit(Trainer(None, signal.SIGWINCH), "reward")  # any other signal ends nothing
+    _fit(Trainer(None), "reward")
 
 
 def test_a_failure_names_the_role_and_the_cause_first() -> None:

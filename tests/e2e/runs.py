@@ -44,6 +44,7 @@ stages:
     algorithm: {name: reward}
     model: stage:base
     examples: stage:labels
+    epochs: 6
     learner: {learning_rate: 1e-3, minibatch: 16}
   ppo: {algorithm: {name: ppo}, iterations: 6, checkpoint_every: 1, deterministic: true, ONLINE}
   late: {algorithm: {name: ppo, epochs: 1}, iterations: 16, checkpoint_every: 2, max_staleness: 1, ONLINE}

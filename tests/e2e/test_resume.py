@@ -28,7 +28,7 @@ class Story:
     crashed: Ending
     """the policy, in late"""
     stopped: Ending
-    """Ctrl-C, in late"""
+    """a scheduler's SIGTERM, in late"""
     last: Ending
 
 
@@ -44,7 +44,7 @@ def story(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Story:
         run.strike(signal.SIGINT, "driver", started("train:reward")),
         run.strike(signal.SIGKILL, "driver", updates("ppo", 2)),
         run.strike(signal.SIGKILL, "policy", updates("late", 3)),
-        run.strike(signal.SIGINT, "driver", updates("late", 1)),
+        run.strike(signal.SIGTERM, "driver", updates("late", 1)),
         run.finish(),
     )
 
@@ -68,9 +68,9 @@ def test_the_death_of_an_actor_is_told_by_its_role(story: Story) -> None:
     assert story.crashed.left_over == []
 
 
-@pytest.mark.parametrize("kind", ["offline", "online"])
-def test_ctrl_c_ends_everything_and_says_how_to_go_on(story: Story, kind: str) -> None:
-    ending = {"offline": story.paused, "online": story.stopped}[kind]
+@pytest.mark.parametrize("name", ["paused", "stopped"])
+def test_ctrl_c_and_sigterm_end_everything_and_say_how_to_go_on(story: Story, name: str) -> None:
+    ending = getattr(story, name)
     assert ending.code == 130, ending.text
     assert "the same command goes on where this one stopped" in ending.text
     assert "Traceback" not in ending.text
