@@ -100,7 +100,7 @@ class AnnotatorClient:
 
     def rankings(self, items: Sequence[Mapping[str, Any]], *, seed: int = 0) -> list[RankReply]:
         """One order for each `RankItem`, given as a mapping."""
-        longest = max((len(item["outputs"]) for item in items), default=2)
+        longest = max((len(item.get("outputs", ())) for item in items), default=2)  # the service tells what lacks
         options = {"annotator": self._annotator, "seed": seed}
         return [
             RankReply(**{**row, "index": start + row["index"]})

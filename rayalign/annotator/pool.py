@@ -31,6 +31,8 @@ _LEASE = 10.0
 _AT_ONCE = 64
 """paid chunks in progress of one client at one annotator; its endpoint has a limit of its own"""
 
+_Paid = tuple[dict[str, Verdict], dict[str, Verdict]]  # verdicts for which others paid, and those paid for here
+
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
@@ -70,7 +72,7 @@ class Pool:
         self._timeout = timeout
         self._slots: defaultdict[tuple[str, str], asyncio.Semaphore]
         self._slots = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
-        self._paying: set[asyncio.Task[dict[str, Verdict]]] = set()
+        self._paying: set[asyncio.Task[_Paid]] = set()
 
     @property
     def infos(self) -> list[AnnotatorInfo]:
@@ -185,22 +187,25 @@ class Pool:
     async def _annotated(self, member: Member, rows: list[_Row], seed: int, client: str) -> list[Annotation]:
         asks = {ask.key: ask.pair for row in rows for ask in row.asks}
         found = await self._store.look_up(asks.keys())
-        known = set(found)
+        judged: dict[str, Verdict] = {}
         missing = {key: pair for key, pair in asks.items() if key not in found}
         if missing and member.estimate is None:
-            found.update(await self._judged(member, missing, seed, client))
+            judged = await self._judged(member, missing, seed, client)
         elif missing:
             slots = self._slots[member.name, client]
             async with asyncio.timeout(self._timeout):
                 await slots.acquire()
             # What has been sent will be paid for: it is brought to its end and kept even if the asker has gone.
-            paying = asyncio.create_task(self._paid(member, missing, seed, client, known))
+            paying = asyncio.create_task(self._paid(member, missing, seed, client))
             self._paying.add(paying)
             paying.add_done_callback(lambda task: self._ended(slots, task))
-            found.update(await asyncio.shield(paying))
-        return [_annotation(member.name, row, found, known) for row in rows]
+            others, judged = await asyncio.shield(paying)
+            found |= others
+        found |= judged
+        payer = {ask.key: row.index for row in reversed(rows) for ask in row.asks if ask.key in judged}
+        return [_annotation(member.name, row, found, payer) for row in rows]
 
-    def _ended(self, slots: asyncio.Semaphore, task: asyncio.Task[dict[str, Verdict]]) -> None:
+    def _ended(self, slots: asyncio.Semaphore, task: asyncio.Task[_Paid]) -> None:
         slots.release()
         self._paying.discard(task)
         if not task.cancelled():
@@ -216,23 +221,19 @@ class Pool:
             raise account.refused  # only now: what was paid for beside it is kept
         return found
 
-    async def _paid(
-        self, member: Member, asked: dict[str, Pair], seed: int, client: str, known: set[str]
-    ) -> dict[str, Verdict]:
+    async def _paid(self, member: Member, asked: dict[str, Pair], seed: int, client: str) -> _Paid:
         """Judge what nobody else is judging now; wait for the rest, and judge it too where its judge has died."""
-        found: dict[str, Verdict] = {}
+        others, judged = dict[str, Verdict](), dict[str, Verdict]()
         owner = uuid.uuid4().hex
         async with asyncio.timeout(self._timeout):
-            while missing := asked.keys() - found.keys():
+            while missing := asked.keys() - others.keys() - judged.keys():
                 mine = await self._claimed(missing, owner)
                 if mine:
                     async with self._holding(mine, owner):
-                        found |= await self._judged(member, {key: asked[key] for key in mine}, seed, client)
-                if others := missing - found.keys():
-                    waited = await self._store.wait(others, self._timeout)
-                    found |= waited
-                    known.update(waited)  # for which others paid
-        return found
+                        judged |= await self._judged(member, {key: asked[key] for key in mine}, seed, client)
+                if theirs := missing - judged.keys():
+                    others |= await self._store.wait(theirs, self._timeout)
+        return others, judged
 
     async def _claimed(self, keys: Collection[str], owner: str) -> set[str]:
         claim, back = partial(self._store.claim, keys, owner, _LEASE), partial(self._store.release, owner=owner)
@@ -269,10 +270,9 @@ def _settled(index: int, item: PairItem, name: str, preference: float, why: str,
     return Annotation(index=index, id=item.id, annotator=name, preference=preference, explanation=why, noise=noise)
 
 
-def _annotation(name: str, row: _Row, found: Mapping[str, Verdict], known: set[str]) -> Annotation:
-    """The row's verdict in the request's order; two that disagree make a tie. From then on it is known."""
-    new = {ask.key for ask in row.asks} - known
-    known |= new
+def _annotation(name: str, row: _Row, found: Mapping[str, Verdict], payer: Mapping[str, int]) -> Annotation:
+    """The row's verdict in the request's order; two that disagree make a tie. Each new one is paid for by one row."""
+    new = {ask.key for ask in row.asks if payer.get(ask.key) == row.index}
     verdicts = [found[a.key].mirrored if a.switched else found[a.key] for a in row.asks]
     given = [v.preference for v in verdicts if v.preference is not None]
     consistent = first_shown = None
