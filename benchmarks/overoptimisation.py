@@ -32,11 +32,10 @@ from rayalign.storage.records import read_jsonl
 
 JOB = Path("jobs/small/overoptimisation.yaml").resolve()
 SIDES = ("pool", "gold")
+HOTTER = ("stages.answers.sampling.temperature=1.6",)
 RUNS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "seed0": (0, ()),
-    "seed1": (1, ()),
-    "seed2": (2, ()),
-    "seed2-hotter": (2, ("stages.answers.sampling.temperature=1.6",)),
+    **{f"seed{seed}": (seed, ()) for seed in range(3)},
+    **{f"seed{seed}-hotter": (seed, HOTTER) for seed in range(3)},
 }
 """name -> seed and overrides"""
 WEIGHTS = "model.safetensors"
