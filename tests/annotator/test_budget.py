@@ -76,7 +76,7 @@ def test_a_request_waits_for_those_in_flight_and_nothing_waits_for_it(url: str) 
         with pytest.raises(BudgetError, match="0 tokens of 150 tokens left"):
             await budget.hold("x", "bob", CALL, 30.0, 60.0)  # refused at once: it can never fit
 
-    asyncio.run(asyncio.wait_for(wait(), 20.0))
+    asyncio.run(asyncio.wait_for(wait(), 60.0))
 
 
 def test_the_wait_ends_with_its_time(url: str) -> None:
@@ -178,9 +178,11 @@ def test_a_database_that_hangs_keeps_nobody_longer_than_the_deadline_and_nothing
             with pytest.raises(DeadlineError):
                 await late
             assert gone.cancelled()
-        await budget.hold("x", "ann", Usage(20), 10.0, 60.0)
+        while not written:
+            await asyncio.sleep(0.01)
+        await Budget(other, BudgetConfig(tokens=20)).hold("x", "ann", Usage(20), 30.0, 60.0)
 
-    asyncio.run(ask())
+    asyncio.run(asyncio.wait_for(ask(), 120.0))
     assert written == [1], "what may still come to pass is not done again"
 
 
@@ -206,7 +208,7 @@ def test_processes_never_pass_the_limit(url: str) -> None:
         subprocess.Popen([sys.executable, "-c", SPENDER, url, f"c{i}"], stdout=subprocess.PIPE, text=True)
         for i in range(3)
     ]
-    paid = [int(process.communicate(timeout=60)[0]) for process in started]
+    paid = [int(process.communicate(timeout=300)[0]) for process in started]
     spent = Budget(Database(url), BudgetConfig()).totals().judges["judge"].price
     assert spent == pytest.approx(0.009 * sum(paid))
     # each stops where its next call could pass the limit, with at most two others' calls held back

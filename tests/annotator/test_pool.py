@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from rayalign.annotator.pool import Pool
 from rayalign.annotator.ranking import rank, score
 from rayalign.annotator.store import VerdictStore, key
 from rayalign.annotator.upstream import OpenAIUpstream
-from rayalign.annotator.verdicts import Paying, Usage
+from rayalign.annotator.verdicts import Pair, Paying, Usage, Verdict
 from rayalign.config import BudgetConfig, LLMJudgeConfig
 from rayalign.errors import InputError
 from tests.annotator.fakes import FakeJudge
@@ -61,7 +61,7 @@ class Slow(Database):
         if self.loop is not None:
             went_on = threading.Event()
             self.loop.call_soon_threadsafe(went_on.set)
-            assert went_on.wait(2.0), "the event loop waits for the database"
+            assert went_on.wait(60.0), "the event loop waits for the database"
             self.calls += 1
 
 
@@ -70,7 +70,7 @@ def pool_of(
 ) -> Pool:
     database = database or Database(f"sqlite:///{folder / 'verdicts.db'}")
     store, spent = VerdictStore(database), Budget(database, budget or BudgetConfig())
-    return Pool(members, store, spent, chunk=3, timeout=10.0)
+    return Pool(members, store, spent, chunk=3, timeout=60.0)
 
 
 def paid(judge: FakeJudge, name: str = "judge") -> Member:
@@ -188,9 +188,11 @@ def test_a_caller_that_leaves_does_not_lose_what_is_being_paid_for(tmp_path: Pat
             return [a async for a in pool.annotate(request)]
 
         asking = asyncio.create_task(ask())
-        await asyncio.sleep(0.03)
+        while not judge.asked:
+            await asyncio.sleep(0.005)
         asking.cancel()
-        await asyncio.sleep(0.2)
+        assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], asyncio.CancelledError)
+        await pool.drain()
 
     asyncio.run(leave())
     (found,) = annotate(pool, request)
@@ -198,39 +200,43 @@ def test_a_caller_that_leaves_does_not_lose_what_is_being_paid_for(tmp_path: Pat
 
 
 def test_claims_stay_while_their_renewal_hangs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'verdicts.db'}", patience=0.5)
-    pool = pool_of(tmp_path, paid(FakeJudge(seconds=8.0)), database=database)
+    database, judge = Database(f"sqlite:///{tmp_path / 'verdicts.db'}"), FakeJudge(seconds=600.0)
+    pool = pool_of(tmp_path, paid(judge), database=database)
     (item,) = rows(1)
 
     async def ask() -> set[str]:
         asking = asyncio.create_task(anext(pool.annotate(PreferenceRequest(annotator="judge", pairs=(item,)))))
-        await asyncio.sleep(1.0)
+        while not judge.asked:
+            await asyncio.sleep(0.01)
         with Database(f"sqlite:///{tmp_path / 'verdicts.db'}").writing():
+            database._patience, patience = 0.1, database._patience
             while "could not be renewed" not in caplog.text:
                 await asyncio.sleep(0.05)
+            database._patience = patience  # so that only what is to hang comes too late
         for _ in range(2):  # the late renewal, and what comes of it
             await database.aside(lambda: None, writes=True)
         asking.cancel()
         return VerdictStore(database).claim([key("fake", (item.prompt, item.output_1, item.output_2), 0)], "other", 1.0)
 
-    assert asyncio.run(asyncio.wait_for(ask(), 7.0)) == set()
+    assert asyncio.run(asyncio.wait_for(ask(), 60.0)) == set()
 
 
 def test_a_verdict_is_kept_though_the_database_is_away_for_a_moment(tmp_path: Path) -> None:
-    pool = pool_of(tmp_path, paid(FakeJudge(seconds=0.1, price=0.5)))
     request = PreferenceRequest(annotator="judge", pairs=rows(1))
 
     def rename(before: str, after: str) -> None:
         with Database(f"sqlite:///{tmp_path / 'verdicts.db'}").writing() as connection:
             connection.exec_driver_sql(f"ALTER TABLE {before} RENAME TO {after}")
 
-    async def ask() -> list[Annotation]:
-        loop = asyncio.get_running_loop()
-        loop.call_later(0.05, rename, "verdict", "away")
-        loop.call_later(0.15, rename, "away", "verdict")
-        return [a async for a in pool.annotate(request)]
+    class Unlucky(FakeJudge):
+        """The database goes away while it judges."""
 
-    assert asyncio.run(ask())[0].preference == 2.0
+        async def _judged(self, pairs: Sequence[Pair]) -> list[Verdict]:
+            rename("verdict", "away")
+            asyncio.get_running_loop().call_later(0.1, rename, "away", "verdict")
+            return await super()._judged(pairs)
+
+    assert annotate(pool_of(tmp_path, paid(Unlucky(price=0.5))), request)[0].preference == 2.0
     assert annotate(pool_of(tmp_path, paid(FakeJudge())), request)[0].cached
 
 
@@ -254,7 +260,7 @@ class CostlyModel:
 
     async def complete(self, prompt: object, arguments: object, paying: Paying) -> Completion:
         try:
-            async with paying(Usage(100), 5.0, 60.0) as bill:
+            async with paying(Usage(100), 30.0, 60.0) as bill:
                 bill.cost = Usage(100)
                 await asyncio.sleep(0)
                 self.sent += 1
@@ -287,7 +293,7 @@ def test_nothing_else_waits_for_the_database(tmp_path: Path) -> None:
         assert (await pool.database.aside(partial(estimate, pool, request))).tokens_left == 10_000 - 22
 
     asyncio.run(ask())
-    assert database.calls == 10
+    assert database.calls >= 10, "a claim is renewed where the machine stands still"
 
 
 def test_a_client_whose_budget_is_held_back_keeps_nobody_waiting(
@@ -308,7 +314,7 @@ def test_a_client_whose_budget_is_held_back_keeps_nobody_waiting(
         pool = pool_of(tmp_path, Member("m", "llm", judge, estimate=judge.estimate), budget=limit)
         waiting = asyncio.create_task(ask(pool, "ann", rows(100)[1:]))
         await asyncio.sleep(0.05)
-        assert await asyncio.wait_for(ask(pool, "bob", rows(1)), 5.0) == [2.0]
+        assert await asyncio.wait_for(ask(pool, "bob", rows(1)), 30.0) == [2.0]
         assert not waiting.done()
         budget.settle(held, Usage())
         assert await waiting == [2.0] * 99

@@ -141,12 +141,12 @@ def test_waiting_ends_with_the_verdict_the_release_or_the_deadline(store: Verdic
 
     async def waiting() -> None:
         worker = asyncio.create_task(work())
-        assert await store.wait(["a", "b"], 10.0) == {"a": Verdict(1.0)}
+        assert await store.wait(["a", "b"], 30.0) == {"a": Verdict(1.0)}
         await worker
         assert store.claim(["a", "b"], "me", 60.0) == {"b"}
         begun = time.monotonic()
         assert await store.wait(["c"], 0.1) == {}
-        assert 0.1 <= time.monotonic() - begun < 5.0
+        assert 0.1 <= time.monotonic() - begun < 30.0, "its own deadline, not the end of the claim"
 
     asyncio.run(waiting())
 
@@ -179,13 +179,12 @@ def test_what_was_reported_as_stored_outlives_kill_9(url: str) -> None:
             [sys.executable, "-c", WRITER, url, run], stdout=subprocess.PIPE, text=True, env=os.environ
         )
         assert writer.stdout is not None
-        assert writer.stdout.readline() == "0\n"
+        assert [writer.stdout.readline() for _ in range(2)] == ["0\n", "1\n"]
         # further on in a different place of the loop each time
         threading.Timer(0.05 + 0.037 * ord(run) % 0.1, writer.send_signal, (signal.SIGKILL,)).start()
         lines = writer.stdout.read().splitlines()
         assert writer.wait(30) == -signal.SIGKILL
-        reported[run] = max([0, *(int(line) for line in lines)])
-    assert sum(reported.values()) > 0
+        reported[run] = max([1, *(int(line) for line in lines)])
     store = VerdictStore(Database(url))
     for run, last in reported.items():
         for n in range(last + 2):
@@ -199,7 +198,7 @@ def test_what_was_reported_as_stored_outlives_kill_9(url: str) -> None:
 def test_processes_may_open_a_new_database_together(url: str) -> None:
     opening = "import sys\nfrom rayalign.annotator.database import Database\nDatabase(sys.argv[1]).close()"
     started = [subprocess.Popen([sys.executable, "-c", opening, url]) for _ in range(3)]
-    assert [process.wait(60) for process in started] == [0, 0, 0]
+    assert [process.wait(300) for process in started] == [0, 0, 0]
 
 
 BAD = ("nonsense", "sqlite://", "mysql://host/db", "sqlite:////proc/none/x.db", "postgresql+pg8000://host/db")
@@ -267,4 +266,4 @@ def test_processes_may_make_the_database_at_once(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", MAKER, str(tmp_path), start], stderr=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    assert [maker.communicate(timeout=60)[1] for maker in makers] == [""] * 4
+    assert [maker.communicate(timeout=300)[1] for maker in makers] == [""] * 4

@@ -37,7 +37,7 @@ def client_of(
     ]
     database = Database(url)
     budget = Budget(database, BudgetConfig(dollars=1.0))
-    pool = Pool(members, VerdictStore(database), budget, chunk=64, timeout=10.0)
+    pool = Pool(members, VerdictStore(database), budget, chunk=64, timeout=60.0)
     section = AccessConfig(**access)
     config = ServiceConfig.model_validate(
         {"annotators": {"length": {"judge": {"kind": "rubric"}}}, "queue": queue, "access": section}
