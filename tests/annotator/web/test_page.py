@@ -31,6 +31,9 @@ from tests.annotator.web.test_app import client_of
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 NAMES = ("gold", "verbose", "undecided", "broken")
+PATIENCE = 60_000
+"""milliseconds for anything to be seen; playwright's own five seconds are less than a busy machine may stand still"""
+expect.set_options(PATIENCE)
 NAME_OF_EVERY_FIELD = """() => [...document.querySelectorAll('input, select, textarea, button, progress, [role=tab]')]
     .filter(e => !e.labels?.length && !e.getAttribute('aria-label') && !e.textContent.trim()).map(e => e.outerHTML)"""
 SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -58,12 +61,13 @@ async def annotate(items: Sequence[PairItem], name: str) -> list[Annotation]:
 
 
 def application(labels: LabelStore) -> FastAPI:
-    """The page before annotators that need no judge; one of them waits. With a password in `state`, it is asked for."""
+    """The page before annotators that need no judge. With a password in `state`, it is asked for."""
     app = FastAPI()
     answer_errors(app)
     app.include_router(page_router())
     app.include_router(labelling_router(labels, annotate, lambda: list(NAMES), people))
     app.state.token, app.state.busy = None, 0
+    app.state.thinking = ""  # who gives no answer yet
 
     @app.middleware("http")
     async def guard(request: Request, following: Any) -> Response:
@@ -83,7 +87,8 @@ def application(labels: LabelStore) -> FastAPI:
 
     @app.post("/v1/preferences")
     async def preferences(body: PreferenceRequest) -> dict[str, list[Annotation]]:
-        await asyncio.sleep(0.4 if body.annotator == "verbose" else 0.0)
+        while body.annotator == app.state.thinking:
+            await asyncio.sleep(0.01)
         return {"annotations": await annotate(body.pairs, body.annotator)}
 
     return app
@@ -121,7 +126,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, service: tuple[FastAPI, str]) -> Iterator[Page]:
     """A fresh tab; whatever it writes to the console as an error fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 860})
-    context.set_default_timeout(8000)
+    context.set_default_timeout(PATIENCE)
     tab = context.new_page()
     wrong: list[str] = []
     tab.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
@@ -130,7 +135,7 @@ def page(browser: Browser, service: tuple[FastAPI, str]) -> Iterator[Page]:
     yield tab
     context.close()
     expected = [text for text in wrong if "429" in text or ("401" in text and service[0].state.token)]
-    service[0].state.token = None
+    service[0].state.token, service[0].state.thinking = None, ""
     assert wrong == expected
 
 
@@ -178,12 +183,14 @@ def test_the_files_come_under_a_strict_policy_and_are_asked_for_anew() -> None:
         assert reply.headers["cache-control"] == "no-cache"
 
 
-def test_every_annotator_is_heard_as_it_answers(page: Page) -> None:
+def test_every_annotator_is_heard_as_it_answers(page: Page, service: tuple[FastAPI, str]) -> None:
+    service[0].state.thinking = "verbose"
     page.get_by_role("button", name="Fill in an example").click()
     page.get_by_role("button", name="Ask every annotator").click()
     line = page.get_by_role("list", name="Verdicts").get_by_role("listitem")
     expect(page.get_by_role("status").filter(has_text="3 of 4")).to_be_visible()
     expect(line.filter(has_text="verbose")).to_contain_text("thinking")
+    service[0].state.thinking = ""
     expect(page.get_by_role("status").filter(has_text="All 4")).to_be_visible()
     # the example reaches the judge with what the embedded world knows: the second answer names the right food
     expect(line.filter(has_text="gold")).to_contain_text("Answer 2 is better")
@@ -367,7 +374,7 @@ def test_the_routes_are_documented_without_any_other_server(browser: Browser, tm
         page.on("request", lambda request: asked.append(request.url))
         home = f"http://127.0.0.1:{listening.getsockname()[1]}/"
         page.goto(f"{home}docs")
-        page.get_by_role("heading", name="POST /v1/preferences").wait_for(timeout=10_000)
+        page.get_by_role("heading", name="POST /v1/preferences").wait_for(timeout=PATIENCE)
         assert page.get_by_role("heading", name="POST /v1/chat/completions").is_visible()
         assert all(url.startswith(home) for url in asked)
         page.close()
