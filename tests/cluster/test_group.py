@@ -58,8 +58,8 @@ def clerks(ray_session: None, events: EventLog) -> Iterator[ActorGroup]:
             time.sleep(seconds)
 
     kind = ray.remote(Clerk).options(num_cpus=0)
-    group = ActorGroup("clerk", [kind.remote(i) for i in range(2)], events=events, timeout=60.0)
-    asyncio.run(group.locate(60.0))
+    group = ActorGroup("clerk", [kind.remote(i) for i in range(2)], events=events, timeout=300.0)
+    asyncio.run(group.locate(300.0))
     yield group
     group.kill()
 

@@ -43,7 +43,7 @@ def two_ranks(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environments = [os.environ | common | {"RANK": str(rank), "PYTHONPATH": path} for rank in (0, 1)]
     processes = [subprocess.Popen(command, env=e, stderr=subprocess.PIPE, text=True) for e in environments]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=500)
         assert process.returncode == 0, errors
     return out
 

@@ -61,7 +61,7 @@ def model_pair(name: str, tied: bool, folder: Path) -> Iterator[Pair]:
         return
     with patch.dict(os.environ, environment(CONFIG)):
         pool = ProcessPoolExecutor(1, get_context("spawn"), _open, ([str(folder / "1"), str(folder / "2")],))
-        pool.submit(int).result(120)
+        pool.submit(int).result(500)
     yield Pair(_Remote(pool, 0), _Remote(pool, 1), first, second, score)
     pool.shutdown()
 
@@ -107,12 +107,12 @@ class _Remote:
 
     def __getattr__(self, name: str) -> Any:
         if name in ("version", "pending"):
-            return self._pool.submit(_read, self._index, name).result(60)
-        return lambda *args: self._pool.submit(_do, self._index, name, args).result(60)
+            return self._pool.submit(_read, self._index, name).result(300)
+        return lambda *args: self._pool.submit(_do, self._index, name, args).result(300)
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         named = [(name, tensor.numpy()) for name, tensor in weights]
-        self._pool.submit(_load, self._index, named, version).result(60)
+        self._pool.submit(_load, self._index, named, version).result(300)
 
 
 _engines: list[Engine] = []

@@ -111,8 +111,9 @@ for step in (1, 2):
     sink.write(step, {{"reward/mean": 0.5}})
     sink.close()
 """
-    env = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=120)
+    settings = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_X_SERVICE_WAIT": "300"}
+    env = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=500)
     identity = (tmp_path / "wandb-id").read_text()
     # both processes' parts belong to one run
     assert {p.name for p in tmp_path.glob("wandb/offline-run-*/*.wandb")} == {f"run-{identity}.wandb"}
