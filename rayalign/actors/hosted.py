@@ -19,7 +19,7 @@ class Place:
     pid: int
     address: str
     port: int
-    """a free one, at the moment of asking"""
+    """a free one, held for rank 0 until it listens there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,11 @@ class HostedActor:
     """Base of the roles' actors."""
 
     def where(self) -> Place:
-        """Process, machine and a free port there."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return Place(os.getpid(), ray.util.get_node_ip_address(), probe.getsockname()[1])
+        """Process, machine and a free port there, which is held: others that start meanwhile are given ports too."""
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the ranks' store, which takes it over
+        self._held.bind(("", 0))
+        return Place(os.getpid(), ray.util.get_node_ip_address(), self._held.getsockname()[1])
 
     @staticmethod
     def use_threads() -> None:

@@ -45,11 +45,11 @@ def serve_for_run(config: ServiceConfig, folder: Path) -> str:
 
     The front asks for no cores: it answers between the stages' own work, and must not keep a role from its place.
     """
-    with socket.socket() as probe:
-        probe.bind((config.host, 0))
-        port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
     cache = f"sqlite:///{folder / 'verdicts.db'}"
     run = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-    own = {"port": port, "cache": cache, "cpus": 0.0, "haproxy": False}
-    return start(config.model_copy(update=own), f"annotator-{run}", replace=True)
+    with socket.socket() as held:  # until Serve listens there: actors that start meanwhile are given ports too
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((config.host, 0))
+        own = {"port": held.getsockname()[1], "cache": cache, "cpus": 0.0, "haproxy": False}
+        return start(config.model_copy(update=own), f"annotator-{run}", replace=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from rayalign.config import ServiceConfig
 from rayalign.data.paddock import gold, prompts
 from rayalign.errors import InputError
 from rayalign.models.classifier import Classifier
+from tests.ports import held_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm]
 TOKEN = "a-token-for-tests"
@@ -47,13 +47,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def service(ray_session: None, models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the application with all kinds of judges that need no network."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     folder = tmp_path_factory.mktemp("service")
     hosted = {"kind": "vllm", "model": models["language"], "context": 256, "dtype": "float32", "cpus": 0.1}
     config = ServiceConfig.model_validate(
         {
-            "port": port,
             "cpus": 0.1,
             "queue": 500,
             "cache": f"sqlite:///{folder / 'verdicts.db'}",
@@ -65,10 +62,10 @@ def service(ray_session: None, models: dict[str, str], tmp_path_factory: pytest.
             },
         }
     )
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, held_port() as port:
         patch.setenv("RAYALIGN_TEST_TOKENS", f"tests:{TOKEN}")
         patch.setenv("RAYALIGN_TOKEN", TOKEN)
-        yield start(config)
+        yield start(config.model_copy(update={"port": port}))
         stop()
 
 

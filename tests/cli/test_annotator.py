@@ -15,6 +15,7 @@ from rayalign.annotator.client import item_of
 from rayalign.annotator.web.access import digest
 from rayalign.cli import app
 from rayalign.data.paddock.demonstrations import demonstration_pairs
+from tests.ports import held_port
 
 POOL = """\
 cache: sqlite:///verdicts.db
@@ -171,18 +172,17 @@ def test_a_database_that_is_away_is_told_before_anything_starts(folder: Path) ->
 
 @pytest.mark.ray
 def test_serve_says_where_it_is_and_that_it_ends_and_nothing_else(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("rayalign")), "serve", "pool.yaml", "--port", str(port)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    ended = threading.Timer(150.0, running.kill)
-    ended.start()
-    assert running.stdout is not None
-    first = running.stdout.readline()
-    running.send_signal(signal.SIGINT)
-    told = [first, *running.stdout]
-    ended.cancel()
-    assert running.wait(30) == 0
+    with held_port() as port:
+        command = [str(Path(sys.executable).with_name("rayalign")), "serve", "pool.yaml", "--port", str(port)]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        ended = threading.Timer(400.0, running.kill)
+        ended.start()
+        assert running.stdout is not None
+        first = running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        told = [first, *running.stdout]
+        ended.cancel()
+        assert running.wait(60) == 0
     assert [line.split("  ")[0].strip() for line in told] == [
         f"2 annotators at http://127.0.0.1:{port}",
         "finishing what is in progress",

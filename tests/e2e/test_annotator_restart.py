@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,8 +16,9 @@ import pytest
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.models.load import make_preset
 from tests.e2e.runs import PROMPTS, Ending, Run, accounts
+from tests.ports import held_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(1800)]
 ITERATIONS = 3
 JOB = """\
 name: tiny
@@ -69,22 +69,26 @@ def served(folder: Path, port: int, fatal: int) -> Iterator[subprocess.Popen[byt
         process.wait(timeout=60)
 
 
-def test_a_service_that_dies_and_comes_back_costs_time_and_no_group(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+@pytest.fixture
+def port() -> Iterator[int]:
+    with held_port() as held:
+        yield held
+
+
+def test_a_service_that_dies_and_comes_back_costs_time_and_no_group(tmp_path: Path, port: int) -> None:
     make_preset("nano", build_tokenizer(), 0, tmp_path / "model")
     (tmp_path / "job.yaml").write_text(
         JOB.replace("URL", f"http://127.0.0.1:{port}").replace("MODEL", str(tmp_path / "model"))
     )
     run, endings = Run(tmp_path / "runs", tmp_path / "job.yaml"), list[Ending]()
-    running = threading.Thread(target=lambda: endings.append(run.finish()))
+    running = threading.Thread(target=lambda: endings.append(run.finish()), daemon=True)
     with served(tmp_path, port, 2) as service:  # an iteration asks once
         running.start()
         while service.poll() is None and running.is_alive():
             time.sleep(0.1)
     away = time.time()
     with served(tmp_path, port, -1):
-        running.join(timeout=300)
+        running.join(timeout=900)
     assert service.returncode == -signal.SIGKILL
     assert endings[0].code == 0, endings[0].text
     account = accounts(run, "rrhf")

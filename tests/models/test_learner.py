@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from rayalign.models.heads import TokenLogprobs
 from rayalign.models.learner import Learner, schedule
 from rayalign.types import Batch, LossSum, Minibatch, Outputs, Role
 from tests.models.conftest import WEIGHTED, Weighted, make_batch, make_learner, settings, train, weights
+from tests.ports import held_port
 
 Weights = dict[str, torch.Tensor]
 
@@ -34,17 +34,16 @@ def expected(folder: str) -> Weights:
 def two_ranks(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left behind; see ranks.py."""
     out = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     path = os.pathsep.join(p for p in sys.path if p)
     command = [sys.executable, "-m", "tests.models.ranks", folder, str(out)]
-    environments = [os.environ | common | {"RANK": str(rank), "PYTHONPATH": path} for rank in (0, 1)]
-    processes = [subprocess.Popen(command, env=e, stderr=subprocess.PIPE, text=True) for e in environments]
-    for process in processes:
-        _, errors = process.communicate(timeout=500)
-        assert process.returncode == 0, errors
+    with held_port() as port:
+        common |= {"MASTER_PORT": str(port)}
+        environments = [os.environ | common | {"RANK": str(rank), "PYTHONPATH": path} for rank in (0, 1)]
+        processes = [subprocess.Popen(command, env=e, stderr=subprocess.PIPE, text=True) for e in environments]
+        for process in processes:
+            _, errors = process.communicate(timeout=500)
+            assert process.returncode == 0, errors
     return out
 
 
