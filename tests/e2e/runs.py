@@ -8,8 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,14 +70,16 @@ ITERATIONS = {"ppo": 6, "late": 16, "rrhf": 2}
 Row = dict[str, Any]
 
 
-def updates(stage: str, count: int) -> Callable[[list[Row]], bool]:
-    """When a stage has done so many updates."""
-    return lambda rows: sum(r["stage"] == stage and r.get("name") == "update" for r in rows) >= count
+HALT = """
+import os, signal, sys
 
+def halt(event, arguments):
+    if event == "os.mkdir" and str(arguments[0]).endswith(os.environ["RAYALIGN_TEST_HALT"]):
+        os.kill(os.getpid(), signal.SIGSTOP)
 
-def started(role: str) -> Callable[[list[Row]], bool]:
-    """When a role has its process."""
-    return lambda rows: any(r["event"] == "actor_started" and r["role"] == role for r in rows)
+sys.addaudithook(halt)
+"""
+"""what every process of a run that is to be struck loads first"""
 
 
 @dataclass
@@ -97,7 +98,7 @@ class Ending:
     @property
     def left_over(self) -> list[psutil.Process]:
         """Processes that do not end by themselves; two small ones of Ray take a minute to see that they are alone."""
-        _, alive = psutil.wait_procs(self.processes, timeout=120)
+        _, alive = psutil.wait_procs(self.processes, timeout=300)
         return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -116,9 +117,12 @@ class Run:
         """The command, undisturbed."""
         return self._start(None)
 
-    def strike(self, number: int, role: str, when: Callable[[list[Row]], bool]) -> Ending:
-        """The command, with a signal to a role's process (or the `driver`) as soon as its events say so."""
-        return self._start((number, role, when))
+    def strike(self, number: int, role: str, stage: str, checkpoint: int) -> Ending:
+        """The command, with a signal to a role's process (or the `driver`) when a stage begins a checkpoint.
+
+        Whoever begins it halts there until the signal was sent, so that no stall of the machine makes it come late.
+        """
+        return self._start((number, role, f"{stage}/checkpoints/.iteration-{checkpoint:06d}.tmp"))
 
     def events(self, kind: str | None = None) -> list[Row]:
         """All events, or those of one kind, each with the stage that was going on."""
@@ -129,19 +133,26 @@ class Run:
                 rows.append({"stage": stage, **row})
         return rows
 
-    def _start(self, blow: tuple[int, str, Callable[[list[Row]], bool]] | None) -> Ending:
+    def _start(self, blow: tuple[int, str, str] | None) -> Ending:
         command = [str(Path(sys.executable).with_name("rayalign")), "run", str(self.job), f"output={self.output}"]
         before, struck, processes = len(self.events()), 0, list[psutil.Process]()
-        with tempfile.TemporaryFile("w+") as log:
+        with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory() as loaded:
+            environment = dict(os.environ)
+            if blow is not None:
+                (Path(loaded) / "sitecustomize.py").write_text(HALT)
+                path = os.pathsep.join(filter(None, (loaded, os.environ.get("PYTHONPATH"))))
+                environment |= {"RAYALIGN_TEST_HALT": blow[2], "PYTHONPATH": path}
             # A shell in the background ignores Ctrl-C, and so would everything that it starts.
-            running = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_heed_interrupts)
+            running = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_heed_interrupts
+            )
             try:
                 if blow is not None:
-                    number, role, when = blow
-                    self._wait(running, lambda: when(self.events()[before:]))
-                    processes = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
-                    struck = running.pid if role == "driver" else self._process(role)
-                    os.kill(struck, number)
+                    processes, halted = _halted(running)
+                    struck = running.pid if blow[1] == "driver" else self._process(blow[1])
+                    os.kill(struck, blow[0])
+                    with suppress(psutil.NoSuchProcess):
+                        halted.resume()
                 code = running.wait(900)
             finally:
                 running.kill()
@@ -150,17 +161,24 @@ class Run:
         begun = [row["stage"] for row in self.events()[before:] if row["event"] == "stage_started"]
         return Ending(code, text, begun, processes, struck)
 
-    def _wait(self, running: subprocess.Popen[bytes], when: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 900
-        while not when():
-            assert running.poll() is None, "it ended before it could be interrupted"
-            assert time.monotonic() < deadline, "it took too long"
-            time.sleep(0.05)
-
     def _process(self, role: str) -> int:
         """The process that a role has now."""
         pid: int = [row["actor_pid"] for row in self.events("actor_started") if row["role"] == role][-1]
         return pid
+
+
+def _halted(running: subprocess.Popen[bytes]) -> tuple[list[psutil.Process], psutil.Process]:
+    """All processes of the command, once one of them has halted; and that one."""
+    driver, deadline = psutil.Process(running.pid), time.monotonic() + 900
+    while True:
+        assert running.poll() is None, "it ended before it could be struck"
+        assert time.monotonic() < deadline, "it took too long"
+        processes = [driver, *driver.children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                if process.status() == psutil.STATUS_STOPPED:
+                    return processes, process
+        time.sleep(0.1)
 
 
 def _heed_interrupts() -> None:

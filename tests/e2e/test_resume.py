@@ -11,7 +11,7 @@ import pytest
 
 from rayalign.storage.metrics import read_metrics
 from rayalign.storage.records import read_jsonl
-from tests.e2e.runs import ITERATIONS, PROMPTS, STAGES, Ending, Run, accounts, started, updates
+from tests.e2e.runs import ITERATIONS, PROMPTS, STAGES, Ending, Run, accounts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(1800)]
 
@@ -41,10 +41,10 @@ def story(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Story:
         shutil.rmtree(run.folder / "stages" / stage)
     return Story(
         run,
-        run.strike(signal.SIGINT, "driver", started("train:reward")),
-        run.strike(signal.SIGKILL, "driver", updates("ppo", 2)),
-        run.strike(signal.SIGKILL, "policy", updates("late", 3)),
-        run.strike(signal.SIGTERM, "driver", updates("late", 1)),
+        run.strike(signal.SIGINT, "driver", "rm", 1),
+        run.strike(signal.SIGKILL, "driver", "ppo", 3),
+        run.strike(signal.SIGKILL, "policy", "late", 4),
+        run.strike(signal.SIGTERM, "driver", "late", 4),
         run.finish(),
     )
 
