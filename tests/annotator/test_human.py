@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 
@@ -94,16 +93,3 @@ def test_equal_answers_tie_whatever_the_noise() -> None:
 
 def test_text_that_is_no_unicode_is_no_obstacle() -> None:
     assert opinion(HumanConfig(), (1.0, 0.0), ("\ud800", "y"), "k", 0).preference == 1.0
-
-
-def test_at_least_20000_opinions_a_second() -> None:
-    human = HumanConfig(length_bias=0.01, list_bias=0.1, flip=0.1, abstain=0.05, tie=0.01, self_disagreement=0.5)
-    text = "the color of ada is brown . thank you for asking . how lovely !"
-    taken = []
-    for _ in range(10):
-        start = time.process_time()
-        for i in range(500):
-            answers = (f"{text} {i}", text)
-            opinion(human, (felt(human, 0.4, answers[0]), felt(human, 0.5, answers[1])), answers, text, 0)
-        taken.append(time.process_time() - start)
-    assert 500 / min(taken) > 20_000, "when nothing else is in the way"
