@@ -29,11 +29,11 @@ from rayalign.annotator.build import build_pool
 from rayalign.annotator.completer import Completion, UpstreamError, bound
 from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.verdicts import Paying, Usage
-from rayalign.annotator.web.access import LOOPBACK, Access, known_tokens
+from rayalign.annotator.web.access import LOOPBACK, Access, known_tokens, refuse_open
 from rayalign.annotator.web.app import create_app
 from rayalign.annotator.web.hosted import HostedChat, HostedModel, rollout_config
 from rayalign.annotator.web.hosted import Prompt as Asked
-from rayalign.config import AccessConfig, HostedJudgeConfig, RewardJudgeConfig, ServiceConfig
+from rayalign.config import HostedJudgeConfig, RewardJudgeConfig, ServiceConfig
 from rayalign.errors import ActorError, InputError, RayalignError
 from rayalign.evaluation import people
 from rayalign.rollout.vllm_stream import Piece
@@ -125,10 +125,8 @@ class RemoteModel:
         except RayalignError as error:
             raise UpstreamError(str(error)) from error
         text, last = "".join(piece.text for piece in pieces), pieces[-1]
-        choice: dict[str, Any] = {
-            "message": {"role": "assistant", "content": text},
-            "finish_reason": last.finish_reason,
-        }
+        message = {"role": "assistant", "content": text}
+        choice: dict[str, Any] = {"message": message, "finish_reason": last.finish_reason}
         if "logprobs" in given:
             choice["logprobs"] = {"content": [_schema(position) for piece in pieces for position in piece.logprobs]}
         return Completion(text, choice, bill.cost)
@@ -215,10 +213,11 @@ def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = Fal
         replace: whether one of that name that is there was left by an interrupted run, and is ended first.
 
     Raises:
-        InputError: other machines could ask without a token, the port is taken, or Serve is somebody else's.
+        InputError: other machines could ask without a token, the port is taken, Serve runs already, a wrong judge.
+        ActorError: a deployment does not start for another reason.
     """
     if config.haproxy or config.host not in LOOPBACK:  # behind HAProxy Serve's replicas listen on every address
-        _refuse_open(config.access, "haproxy: true" if config.haproxy else f"host {config.host}")
+        refuse_open(config.access, os.environ, "haproxy: true" if config.haproxy else f"host {config.host}")
     _refuse_a_taken_port(config.host, config.port)
     found = serve.status()
     if replace and set(found.applications) == {name}:
@@ -233,23 +232,26 @@ def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = Fal
     with ExitStack() as undo:
         undo.callback(serve.shutdown)
         serve.start(http_options=http, logging_config=_QUIET)
-        serve.run(application(config), name=name, route_prefix="/", logging_config=_QUIET)
+        try:
+            serve.run(application(config), name=name, route_prefix="/", logging_config=_QUIET)
+        except RuntimeError as error:  # Serve's, which names the deployment alone
+            raise _failure(name) from error
         undo.pop_all()
     return f"http://{config.host}:{config.port}"
+
+
+def _failure(name: str) -> RayalignError:
+    """Why an application did not start: the end of the traceback that its failed deployments tell."""
+    found = serve.status().applications[name].deployments.values()
+    told = "\n".join(d.message.strip() for d in found if d.status == "DEPLOY_FAILED")
+    _, ours, reason = told.rpartition(f"{InputError.__module__}.{InputError.__name__}: ")
+    return InputError(reason) if ours else ActorError(f"the annotator did not start: {told.rpartition(chr(10))[2]}")
 
 
 def _state_of(folder: Path) -> str:
     """What changes when the model of a local folder is written anew; empty where there is no such folder."""
     files = sorted(folder.glob("*")) if folder.is_dir() else []
     return ",".join(f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)
-
-
-def _refuse_open(access: AccessConfig, what: str) -> None:
-    if not access.open and not known_tokens(access, os.environ):
-        raise InputError(
-            f"{what} lets other machines ask, but there is no token; give {access.token_variable} or access.token_file "
-            "(see `rayalign token NAME`), or let anyone ask by `access: {open: true}`"
-        )
 
 
 def _refuse_a_taken_port(host: str, port: int) -> None:
@@ -273,7 +275,7 @@ def build(arguments: Mapping[str, Any]) -> Application:
         InputError: there is no token, nor `access: {open: true}`; to which addresses Serve listens is not known here.
     """
     config = ServiceConfig.model_validate(arguments)
-    _refuse_open(config.access, "`serve deploy`")
+    refuse_open(config.access, os.environ, "`serve deploy`")
     return application(config)
 
 

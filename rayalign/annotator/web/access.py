@@ -55,6 +55,15 @@ def known_tokens(config: AccessConfig, environment: Mapping[str, str]) -> dict[s
     return found
 
 
+def refuse_open(config: AccessConfig, environment: Mapping[str, str], what: str) -> None:
+    """InputError unless there is a token, or the file lets anyone ask."""
+    if not config.open and not known_tokens(config, environment):
+        raise InputError(
+            f"{what} lets other machines ask, but there is no token; give {config.token_variable} or access.token_file "
+            "(see `rayalign token NAME`), or let anyone ask by `access: {open: true}`"
+        )
+
+
 class Access:
     """Tokens, as hashes only, and each client's rate.
 
