@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rayalign.errors import InputError
-from rayalign.evaluation.intervals import bootstrap, bounds, numbered
+from rayalign.evaluation.intervals import bootstrap, bounds, numbered, rate_interval
 from rayalign.evaluation.logistic import choose_penalty, fit, sigmoid
 from rayalign.evaluation.winrate import shares
 
@@ -109,6 +109,8 @@ def length_controlled(
     learned = bool(whole.coefficients.any() or (won[here] == 0.5).all())
     low, high = bounds(bootstrap(resampled, names, resamples=resamples)) if resamples and learned else (np.nan, np.nan)
     raw = 100.0 * float(won[here].mean())
+    if resamples and learned and not np.ptp(won[here]) > 0.0:  # every resample says the same, which is no certainty
+        _, low, high, _ = rate_interval((100.0 * won).tolist(), names, most=100.0)
     told = [
         *([_ALIKE] if difficulty is None else []),
         *_weaknesses(x_N3[here], won[here], z[here], n),

@@ -13,6 +13,7 @@ from rayalign.evaluation import Coefficients, joint_difficulty, length_controlle
 from rayalign.evaluation.length_control import far_from_raw, predict
 from rayalign.evaluation.logistic import sigmoid
 from rayalign.evaluation.tables import difficulty_from_others, read_annotations, read_coefficients
+from rayalign.evaluation.winrate import win_rate_interval
 
 
 def made(n: int = 600, seed: int = 0) -> tuple[list[float], list[int], list[int], list[float]]:
@@ -35,7 +36,8 @@ def test_published_coefficients_by_hand() -> None:
 def test_the_baseline_against_itself_is_50() -> None:
     assert predict(Coefficients(), [0.3, -2.0]) == (50.0, 0.0)
     found = length_controlled([1.5] * 100, [70] * 100, [70] * 100, difficulty=np.linspace(-1, 1, 100).tolist())
-    assert found[:5] == (50.0, 0.0, 50.0, 50.0, 50.0)
+    spread = win_rate_interval([1.5] * 100)
+    assert found[:5] == (50.0, 0.0, spread.low, spread.high, 50.0)
     assert found.coefficients == (0.0, 0.0, 0.0)
 
 
@@ -97,6 +99,15 @@ def test_perfect_separation_is_said() -> None:
     assert any("perfect separation" in w for w in found.warnings)
     always = length_controlled([2.0] * 600, ours, base, resamples=0)
     assert any("perfect separation" in w for w in always.warnings)
+
+
+@pytest.mark.parametrize("verdict", [1.0, 1.5, 2.0])
+def test_verdicts_all_alike_are_no_certainty(verdict: float) -> None:
+    _, ours, base, _ = made()
+    found = length_controlled([verdict] * 30, ours[:30], base[:30], resamples=20)
+    spread = win_rate_interval([verdict] * 30)
+    assert (found.low, found.high) == (spread.low, spread.high) and spread.high - spread.low > 10.0
+    assert found.low - 0.01 <= found.length_controlled_winrate <= found.high + 0.01
 
 
 def test_far_from_raw_is_ten_points_or_a_quarter_of_the_room() -> None:
