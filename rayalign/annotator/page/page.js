@@ -358,7 +358,7 @@ async function askQueue() {
   const { signal } = askingQueue;
   const queue = $("agreement-queue").value;
   const words = $("ask").textContent;
-  const left = [];
+  const left = new Map();
   $("ask").textContent = "Stop asking";
   try {
     for (const { name } of (await get("v1/annotators", {}, signal)).annotators) {
@@ -368,9 +368,10 @@ async function askQueue() {
         const part = await request("v1/label/annotate", { queue, annotator: name, after }, signal);
         [verdicts, absent, why, after] = [verdicts + part.verdicts, absent + part.absent, why ?? part.reason, part.next];
       }
-      if (absent) left.push(`${name} gave no verdict on ${absent} (${why})`);
+      const what = `gave no verdict on ${absent} (${why})`;
+      if (absent) left.set(what, [...left.get(what) ?? [], name]);
     }
-    $("agreement-status").textContent = ["All annotators have been asked", ...left].join("; ") + ".";
+    $("agreement-status").textContent = ["All annotators have been asked", ...Array.from(left, ([what, names]) => `${names.join(", ")} ${what}`)].join("; ") + ".";
   } catch (error) {
     $("agreement-status").textContent = "Stopped; what was said so far is kept.";
     throw error;
