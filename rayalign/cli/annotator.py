@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rayalign.errors import InputError
+
 if TYPE_CHECKING:
     from rayalign.annotator.api import Annotation, PairItem
     from rayalign.annotator.estimates import Summary
@@ -40,6 +42,8 @@ def token(name: Annotated[str, typer.Argument(help="Whom the token is for.", sho
     """Make a bearer token; the service keeps only the printed line, its holder only the token."""
     from rayalign.annotator.web.access import digest
 
+    if not name.strip() or not name.isprintable() or name.startswith("#"):
+        raise InputError(f"token: no line of a token file can hold the name {name!r}; give another")
     made = secrets.token_urlsafe(32)
     typer.echo(f"token, shown once:             {made}")
     typer.echo(f"line for access.token_file:    {name} {digest(made)}")

@@ -122,6 +122,18 @@ def test_a_pool_file_is_refused_with_the_nearest_key(folder: Path) -> None:
     assert done.exit_code == 2 and "did you mean annotators.hasty.human.temperature" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["", "a\nb", "#ann"])
+def test_no_token_is_made_for_a_name_that_its_line_cannot_hold(name: str) -> None:
+    done = call("token", name)
+    assert done.exit_code == 2 and not done.stdout and "another" in done.stderr
+
+
+def test_a_row_without_an_instruction_is_no_pair(folder: Path) -> None:
+    Path("prompt.json").write_text(json.dumps([{"prompt": "q", "output_1": "a", "output_2": "b"}]))
+    done = call("annotate", "prompt.json", "--at", "pool.yaml")
+    assert done.exit_code == 2 and "prompt.json: row 1: " in done.stderr and "instruction" in done.stderr
+
+
 def test_a_token_and_its_hash_belong_together() -> None:
     shown, kept = call("token", "ann").stdout.splitlines()
     assert kept.endswith(f"ann {digest(shown.split()[-1])}")
