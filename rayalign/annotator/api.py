@@ -58,6 +58,8 @@ class Item(Model):
     def _asks_something(self) -> Item:
         if self.messages is not None and (self.instruction or self.input or not self.messages):
             raise ValueError("give either instruction (and input) or messages, and at least one message")
+        if self.messages is None and not {"instruction", "input"} & self.model_fields_set:
+            raise ValueError("`instruction` is missing; give it, or messages")
         texts = [m.content for m in self.messages or ()] + [*self.meta, *self.meta.values()]
         if any(len(text) > MAX_TEXT for text in texts):
             raise ValueError(f"a message or meta value is longer than {MAX_TEXT} characters")

@@ -60,6 +60,8 @@ class AnnotatorClient:
         self._connections = connections
         try:
             self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers)
+            if self._http.base_url.scheme not in ("http", "https"):
+                raise httpx.InvalidURL("it does not start with http:// or https://")
         except httpx.InvalidURL as error:
             raise InputError(f"{url!r} is no address ({error}); give one such as http://127.0.0.1:8900") from None
 
@@ -79,7 +81,7 @@ class AnnotatorClient:
 
         def asked(batch: tuple[int, list[PairItem]]) -> list[Annotation]:
             start, items = batch
-            body = {**options, "pairs": [item.model_dump(exclude_defaults=True, mode="json") for item in items]}
+            body = {**options, "pairs": [item.model_dump(exclude_unset=True, mode="json") for item in items]}
             replies = self._ask("POST", "/v1/preferences", body)["annotations"]
             return [Annotation(**{**reply, "index": start + reply["index"]}) for reply in replies]
 
@@ -118,7 +120,7 @@ class AnnotatorClient:
             nonlocal count
             for row in rows:
                 count += 1
-                pair = row.model_dump(exclude={"id"}, exclude_defaults=True, mode="json")
+                pair = row.model_dump(exclude={"id"}, exclude_unset=True, mode="json")
                 if (mark := hash(json.dumps(pair))) not in seen:
                     seen.add(mark)
                     yield pair

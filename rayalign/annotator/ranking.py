@@ -23,10 +23,10 @@ from rayalign.types import Score
 
 async def score(pool: Pool, request: ScoreRequest) -> list[ScoreReply]:
     """One score for each answer; InputError for an unknown annotator, or one that only compares."""
-    member = pool.member(request.annotator)
-    if member.scoring is None:
+    member = None if request.annotator == POOL else pool.member(request.annotator)
+    if member is None or member.scoring is None:
         able = ", ".join(info.name for info in pool.infos if info.scores) or "none here"
-        raise InputError(f"{request.annotator} compares answers and scores none; those that score: {able}")
+        raise InputError(f"annotator: {request.annotator} compares answers and scores none; those that score: {able}")
     found = await member.scoring.scores([(item.prompt, item.output) for item in request.items])
     return [
         ScoreReply(index=i, id=item.id, score=one.value, reason=one.reason)

@@ -138,6 +138,18 @@ def test_an_estimate_counts_equal_rows_once_however_far_apart() -> None:
     assert (found.pairs, found.verdicts) == (12, 3)
 
 
+def test_an_instruction_that_is_empty_is_sent_as_one() -> None:
+    with serving() as (address, service):
+        AnnotatorClient(address.partition("#")[0]).estimate([PairItem(instruction="", output_1="a", output_2="b")])
+    assert service.asked[0]["pairs"] == [{"instruction": "", "output_1": "a", "output_2": "b"}]
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8900", "localhost:8900", "ftp://host"])
+def test_an_address_without_http_is_told_at_once(url: str) -> None:
+    with pytest.raises(InputError, match="is no address"):
+        AnnotatorClient(url)
+
+
 def test_a_request_that_the_service_refuses_ends_the_run_at_once() -> None:
     with serving([404]) as (address, service), pytest.raises(InputError, match="there is no 'gould'"):
         AnnotatorScorer(address, 30.0).score([group("a", "one")])

@@ -189,9 +189,9 @@ def refused(error: RayalignError | TimeoutError) -> Refused:
     if isinstance(error, BudgetError):
         return Refused(402, "budget", str(error))
     if isinstance(error, InputError):
-        unknown = str(error).startswith("annotator:")
+        unknown = str(error).startswith(("annotator: there is no", "annotator: no annotator"))
         status, code = (404, "unknown_annotator") if unknown else (422, "invalid_request")
-        return Refused(status, code, str(error), field="annotator" if unknown else None)
+        return Refused(status, code, str(error), field="annotator" if str(error).startswith("annotator:") else None)
     return Refused(503, "unavailable", str(error), retry_after=1)
 
 

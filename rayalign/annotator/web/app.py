@@ -237,8 +237,8 @@ def answer_errors(app: FastAPI) -> None:
         return refusal(Refused(422, "invalid_request", f"{place or 'body'}: {first['msg']}", field=place or None))
 
     @app.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> JSONResponse:
+    async def other(request: Request, error: HTTPException) -> JSONResponse:
         codes = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
         found = Refused(error.status_code, codes.get(error.status_code, "invalid_request"), str(error.detail))
         found.headers |= error.headers or {}
-        return refusal(found)
+        return refusal(found, request.scope)

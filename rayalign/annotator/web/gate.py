@@ -33,7 +33,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _path(scope)
         try:
             self._access.addressed(_text(headers.get(b"host")))
             if path not in PUBLIC:
@@ -43,11 +43,7 @@ class Gate:
                 raise Refused(413, "too_large", f"a body of {size} bytes; {most}")
             await self._app(scope, self._counted(receive), send)
         except Refused as refused:
-            told = refusal(refused)
-            if path in OPENAI:
-                status, reply = error_reply(refused)
-                told = JSONResponse(reply.model_dump(), status, refused.headers)
-            await told(scope, receive, send)
+            await refusal(refused, scope)(scope, receive, send)
 
     def _counted(self, receive: Receive) -> Receive:
         seen = 0
@@ -75,10 +71,18 @@ class Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def refusal(refused: Refused) -> JSONResponse:
-    """The reply that a refused request gets."""
+def refusal(refused: Refused, scope: Scope | None = None) -> JSONResponse:
+    """The reply that a refused request gets; in OpenAI's form where the scope is of their endpoints."""
+    if scope is not None and _path(scope) in OPENAI:
+        status, reply = error_reply(refused)
+        return JSONResponse(reply.model_dump(), status, refused.headers)
     body: dict[str, Any] = refused.problem.model_dump()
     return JSONResponse({"error": body}, status_code=refused.status, headers=refused.headers)
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _text(value: bytes | None) -> str | None:

@@ -67,7 +67,7 @@ class VerdictRequest(Undo):
     """What a person says of a pair, in the order that it was shown to them."""
 
     pair: PairId
-    preference: Annotated[float | None, AfterValidator(_choice)]
+    preference: Annotated[float | None, Field(strict=True), AfterValidator(_choice)]
 
 
 class AskAnnotator(Model):

@@ -148,18 +148,20 @@ def test_a_budget_is_an_error_body_and_the_cache_stays_free(client: TestClient) 
             "colour",
         ),
         (
-            b'{"annotator": "lenght", "pairs": [{"output_1": "a", "output_2": "b"}]}',
+            b'{"annotator": "lenght", "pairs": [{"instruction": "", "output_1": "a", "output_2": "b"}]}',
             404,
             "unknown_annotator",
             "annotator",
         ),
         (
-            b'{"pairs": [{"id": "x", "output_1": "a", "output_2": "b"}, {"id": "x", "output_1": "a", "output_2": ""}]}',
+            b'{"pairs": [{"id": "x", "input": "q", "output_1": "a", "output_2": "b"}, '
+            b'{"id": "x", "input": "q", "output_1": "a", "output_2": ""}]}',
             422,
             "invalid_request",
             "pairs",
         ),
         (b'{"pairs": [{"output_1": "\\ud800", "output_2": "b"}]}', 422, "invalid_request", "pairs.0.output_1"),
+        (b'{"pairs": [{"output_1": "a", "output_2": "b"}]}', 422, "invalid_request", "pairs.0"),
     ],
 )
 def test_bad_input_names_the_field(client: TestClient, body: bytes, status: int, code: str, field: str | None) -> None:
@@ -167,6 +169,21 @@ def test_bad_input_names_the_field(client: TestClient, body: bytes, status: int,
     problem = reply.json()["error"]
     assert (reply.status_code, problem["code"], problem["field"]) == (status, code, field)
     assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["pool", "costly"])
+def test_an_annotator_that_does_not_score_is_told_with_those_that_do(client: TestClient, name: str) -> None:
+    item = {"instruction": "q", "output": "a"}
+    reply = client.post("/v1/scores", json={"annotator": name, "items": [item]})
+    problem = reply.json()["error"]
+    assert (reply.status_code, problem["code"], problem["field"]) == (422, "invalid_request", "annotator")
+    assert f"{name} compares answers and scores none; those that score: length" in problem["message"]
+
+
+def test_openais_endpoints_tell_a_wrong_method_in_their_form(client: TestClient) -> None:
+    reply = client.get("/v1/completions")
+    assert reply.status_code == 405 and reply.headers["allow"] == "POST"
+    assert reply.json()["error"]["type"] == "invalid_request_error"
 
 
 def test_gigantic_bodies_and_outputs_are_refused(tmp_path: Path) -> None:

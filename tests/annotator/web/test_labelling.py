@@ -148,6 +148,8 @@ def test_progress_counts_people_and_annotators_apart(client: TestClient) -> None
         ("verdicts", {"labeller": "ann", "pair": "0" * 64, "preference": 1}, 404, "unknown_pair"),
         ("verdicts", {"labeller": "gold", "pair": "0" * 64, "preference": 1}, 409, "another name"),
         ("verdicts", {"labeller": "ann", "pair": "0" * 64, "preference": 3}, 422, "a tie"),
+        ("verdicts", {"labeller": "ann", "pair": "0" * 64, "preference": True}, 422, "preference"),
+        ("verdicts", {"labeller": "ann", "pair": "0" * 64, "preference": "1"}, 422, "preference"),
         ("verdicts", {"labeller": "ann\n", "pair": "0" * 64, "preference": 1}, 422, "labeller"),
         ("verdicts", {"labeller": "ann", "pair": "no", "preference": 1}, 422, "pair"),
         ("annotate", {"annotator": "nobody"}, 404, "there are gold, silent"),
