@@ -77,12 +77,11 @@ def rows(count: int) -> list[PairItem]:
 
 
 def test_a_judge_that_cannot_be_made_is_told_with_its_reason(ray_session: None, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     judge = {"kind": "llm", "model": "judge", "template": "pairs", "key_variable": "RAYALIGN_TEST_NO_KEY"}
-    settings = {"port": port, "cpus": 0.1, "cache": f"sqlite:///{tmp_path}/a.db", "annotators": {"a": {"judge": judge}}}
-    with pytest.raises(InputError, match="^judge judge: the environment variable RAYALIGN_TEST_NO_KEY holds no key"):
-        start(ServiceConfig.model_validate(settings))
+    settings = {"cpus": 0.1, "cache": f"sqlite:///{tmp_path}/a.db", "annotators": {"a": {"judge": judge}}}
+    reason = "^judge judge: the environment variable RAYALIGN_TEST_NO_KEY holds no key"
+    with held_port() as port, pytest.raises(InputError, match=reason):
+        start(ServiceConfig.model_validate({**settings, "port": port}))
 
 
 def test_the_rubric_prefers_the_oracle_and_is_asked_once(service: str) -> None:
