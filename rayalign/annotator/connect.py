@@ -15,6 +15,7 @@ from rayalign.annotator.client import AnnotatorClient, batches, item_of
 from rayalign.annotator.estimates import estimate
 from rayalign.annotator.files import load_service
 from rayalign.annotator.verdicts import Pair
+from rayalign.config import words
 from rayalign.errors import InputError
 
 Row = dict[str, Any]
@@ -123,7 +124,7 @@ def item_in(row: Row, where: str) -> PairItem:
 
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), words(first))))
 
 
 def public(row: Row, annotation: Annotation) -> Row:

@@ -83,6 +83,11 @@ def nearest(given: str, known: Sequence[str], otherwise: str = "known:") -> str:
     return f"did you mean {near[0]}?" if near else f"{otherwise} {', '.join(known) or 'none'}"
 
 
+def words(problem: Mapping[str, Any]) -> str:
+    """What pydantic says of a problem, without its mark of a validator of ours."""
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
 def _nearest_key(given: str, known: Sequence[str], section: str) -> str:
     near = get_close_matches(given, known, n=1) or [k for k in known if k.rpartition(".")[2] == given]
     if near:

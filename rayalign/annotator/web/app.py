@@ -37,7 +37,7 @@ from rayalign.annotator.web.labelling import Annotate, Figures, labelling_router
 from rayalign.annotator.web.openai_api import Hosted, openai_router
 from rayalign.annotator.web.page import page_router
 from rayalign.annotator.web.telemetry import Telemetry, Timed
-from rayalign.config import ServiceConfig
+from rayalign.config import ServiceConfig, words
 from rayalign.errors import RayalignError
 
 
@@ -234,7 +234,7 @@ def answer_errors(app: FastAPI) -> None:
         if not place and first["type"] in ("dict_type", "model_attributes_type", "model_type"):
             message = "the body is not a JSON object; send one, with Content-Type: application/json"
             return refusal(Refused(422, "invalid_request", message))
-        return refusal(Refused(422, "invalid_request", f"{place or 'body'}: {first['msg']}", field=place or None))
+        return refusal(Refused(422, "invalid_request", f"{place or 'body'}: {words(first)}", field=place or None))
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:

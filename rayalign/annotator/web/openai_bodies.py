@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from rayalign.annotator.api import MAX_ROWS
 from rayalign.annotator.completions import Json
 from rayalign.annotator.web.access import refused
+from rayalign.config import words
 from rayalign.errors import RayalignError
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -185,7 +186,7 @@ def error_reply(error: Exception) -> tuple[int, ErrorReply]:
         first = error.errors()[0]
         places = () if first["type"] == "json_invalid" else first["loc"][1:]
         param = ".".join(str(p) for p in places if "[" not in str(p)) or None  # without pydantic's names of types
-        status, info = 400, {"message": f"{param or 'body'}: {first['msg']}", "param": param}
+        status, info = 400, {"message": f"{param or 'body'}: {words(first)}", "param": param}
     elif isinstance(error, HTTPException):
         detail: Any = error.detail
         status, info = error.status_code, detail if isinstance(detail, dict) else {"message": str(detail)}

@@ -168,6 +168,7 @@ def test_bad_input_names_the_field(client: TestClient, body: bytes, status: int,
     reply = client.post("/v1/preferences", content=body, headers={"Content-Type": "application/json"})
     problem = reply.json()["error"]
     assert (reply.status_code, problem["code"], problem["field"]) == (status, code, field)
+    assert "Value error" not in problem["message"], "the user sees words of ours, not pydantic's"
     assert client.get("/healthz").status_code == 200
 
 
