@@ -235,15 +235,16 @@ def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = Fal
         try:
             serve.run(application(config), name=name, route_prefix="/", logging_config=_QUIET)
         except RuntimeError as error:  # Serve's, which names the deployment alone
-            raise _failure(name) from error
+            raise _failure(name, error) from error
         undo.pop_all()
     return f"http://{config.host}:{config.port}"
 
 
-def _failure(name: str) -> RayalignError:
+def _failure(name: str, error: RuntimeError) -> RayalignError:
     """Why an application did not start: the end of the traceback that its failed deployments tell."""
-    found = serve.status().applications[name].deployments.values()
-    told = "\n".join(d.message.strip() for d in found if d.status == "DEPLOY_FAILED")
+    found = serve.status().applications.get(name)
+    failed = [d.message.strip() for d in found.deployments.values() if d.status == "DEPLOY_FAILED"] if found else []
+    told = "\n".join(failed) or str(error)
     _, ours, reason = told.rpartition(f"{InputError.__module__}.{InputError.__name__}: ")
     return InputError(reason) if ours else ActorError(f"the annotator did not start: {told.rpartition(chr(10))[2]}")
 

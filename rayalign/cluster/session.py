@@ -37,8 +37,8 @@ class Session:
             self._attach(self.attached)
         else:
             self._start()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, stop)  # Ray takes it for itself, and would exit without a word
+        if callable(stop) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, stop)  # Ray took it for itself, and would abort without a word
         return self
 
     def __exit__(self, *failure: object) -> None:
