@@ -31,7 +31,7 @@ from rayalign.annotator.api import ScoreReply, ScoreRequest
 from rayalign.annotator.build import build_pool
 from rayalign.annotator.files import load_service
 from rayalign.annotator.ranking import score
-from rayalign.evaluation.intervals import mean_interval, paired_difference
+from rayalign.statistics.intervals import mean_interval, paired_difference
 from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.metrics import read_metrics
 from rayalign.storage.records import read_jsonl

@@ -25,8 +25,8 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.record import record
 from rayalign.evaluation.frontier import overoptimisation
-from rayalign.evaluation.intervals import paired_difference
 from rayalign.pipeline.offline import heldout_results
+from rayalign.statistics.intervals import paired_difference
 from rayalign.storage.metrics import read_metrics
 from rayalign.storage.records import read_jsonl
 

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "rayalign"
 ROWS = [
     {"config", "errors", "types"},
-    {"algorithms", "data"},
+    {"algorithms", "data", "statistics"},
     {"models", "weights", "rollout", "scoring", "storage", "annotator"},
     {"actors"},
     {"cluster"},
@@ -24,7 +24,7 @@ ROWS = [
 SAME_ROW = {
     ("config", "errors"), ("config", "types"),
     ("rollout", "models"), ("scoring", "rollout"), ("scoring", "models"), ("rollout", "weights"),
-    ("scoring", "annotator"), ("annotator", "evaluation"),
+    ("scoring", "annotator"),
     ("annotator", "models"), ("annotator", "rollout"),
 }  # fmt: skip
 """(importer, imported) pairs allowed beside each other"""
@@ -133,6 +133,11 @@ def test_row_zero_needs_the_standard_library_pydantic_and_yaml_only(imports: lis
 def test_algorithms_need_torch_only(imports: list[Import]) -> None:
     outside = {i.imported.partition(".")[0] for i in imports if within(i.importer, ("algorithms",))}
     assert outside - set(sys.stdlib_module_names) <= {"pydantic", "torch", "rayalign"}
+
+
+def test_statistics_need_numpy_only(imports: list[Import]) -> None:
+    outside = {i.imported.partition(".")[0] for i in imports if within(i.importer, ("statistics",))}
+    assert outside - set(sys.stdlib_module_names) <= {"numpy", "rayalign"}
 
 
 def test_ray_stays_in_its_layer(imports: list[Import]) -> None:

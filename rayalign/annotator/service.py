@@ -25,6 +25,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
+from rayalign.annotator import label_figures
 from rayalign.annotator.build import build_pool
 from rayalign.annotator.completer import Completion, UpstreamError, bound
 from rayalign.annotator.labels import LabelStore
@@ -35,7 +36,6 @@ from rayalign.annotator.web.hosted import HostedChat, HostedModel, rollout_confi
 from rayalign.annotator.web.hosted import Prompt as Asked
 from rayalign.config import HostedJudgeConfig, RewardJudgeConfig, ServiceConfig
 from rayalign.errors import ActorError, InputError, RayalignError
-from rayalign.evaluation import people
 from rayalign.rollout.vllm_stream import Piece
 from rayalign.types import Prompt, Score
 
@@ -174,7 +174,7 @@ class Front:
             Access(config.access, self._tokens, host=config.host),
             hosted,
             LabelStore(config.cache),
-            people,
+            label_figures,
         )
         gc.freeze()  # what imports made is never garbage, and a full collection of it stops every request for 0.2 s
         return app

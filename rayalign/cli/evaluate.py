@@ -16,8 +16,8 @@ from rayalign.errors import InputError
 
 if TYPE_CHECKING:
     from rayalign.evaluation.labels import Joined
-    from rayalign.evaluation.length_control import LengthControlled
     from rayalign.evaluation.tables import Annotations
+    from rayalign.statistics.length_control import LengthControlled
 
 app = typer.Typer(help="Measure models and judges from files.", no_args_is_help=True)
 
@@ -178,7 +178,7 @@ def _runs(files: Sequence[Path]) -> list[Annotations]:
 
 def _win_rate(run: Annotations, other: Annotations | None, detect: float | None) -> dict[str, Any]:
     from rayalign.evaluation.tables import paired_preferences
-    from rayalign.evaluation.winrate import compare_win_rates, minimum_prompts, win_rate_interval
+    from rayalign.statistics.winrate import compare_win_rates, minimum_prompts, win_rate_interval
 
     published = run.published()
     spread = win_rate_interval(run.preferences, run.prompts)
@@ -194,9 +194,9 @@ def _win_rate(run: Annotations, other: Annotations | None, detect: float | None)
 
 
 def _published(run: Annotations, coefficients: Path, difficulty: Path) -> LengthControlled:
-    from rayalign.evaluation import length_control as control
     from rayalign.evaluation.tables import read_coefficients, read_difficulty
-    from rayalign.evaluation.winrate import win_rate as rate_of
+    from rayalign.statistics import length_control as control
+    from rayalign.statistics.winrate import win_rate as rate_of
 
     table = read_coefficients(coefficients)
     if run.name not in table:
@@ -208,8 +208,8 @@ def _published(run: Annotations, coefficients: Path, difficulty: Path) -> Length
 
 
 def _fitted(run: Annotations, runs: Sequence[Annotations], difficulty: Path | None) -> LengthControlled:
-    from rayalign.evaluation.length_control import length_controlled
     from rayalign.evaluation.tables import difficulty_from_others, read_difficulty
+    from rayalign.statistics.length_control import length_controlled
 
     hard = read_difficulty(difficulty, run) if difficulty else difficulty_from_others(run, runs)
     return length_controlled(
@@ -218,7 +218,7 @@ def _fitted(run: Annotations, runs: Sequence[Annotations], difficulty: Path | No
 
 
 def _judged(joined: Joined, runs: bool) -> list[dict[str, Any]]:
-    from rayalign.evaluation.agreement import agreement as agree
+    from rayalign.statistics.agreement import agreement as agree
 
     people = list(joined.humans.values())
     judges = {"all runs": list(joined.judges.values())} if runs else {n: [v] for n, v in joined.judges.items()}
@@ -229,8 +229,8 @@ def _kappas(joined: Joined) -> list[dict[str, Any]]:
     """Cohen's kappa and the share alike of each two raters with labels in common; a verdict is a side or a tie."""
     from itertools import combinations
 
-    from rayalign.evaluation.agreement import cohen_kappa_interval
-    from rayalign.evaluation.intervals import rate_interval
+    from rayalign.statistics.agreement import cohen_kappa_interval
+    from rayalign.statistics.intervals import rate_interval
 
     raters = {
         name: [None if label is None else (label > 1.5) - (label < 1.5) for label in labels]
@@ -249,7 +249,7 @@ def _kappas(joined: Joined) -> list[dict[str, Any]]:
 
 def _fleiss(joined: Joined) -> dict[str, Any] | None:
     """Fleiss' kappa of people, over the pairs that the commonest number of them labelled."""
-    from rayalign.evaluation.people import fleiss
+    from rayalign.annotator.label_figures import fleiss
 
     people = (
         {str(i): (label > 1.5) - (label < 1.5) + 1 for i, label in enumerate(labels) if label is not None}

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from rayalign.annotator.human import holds_list
 from rayalign.config import HumanConfig
 from rayalign.errors import InputError
-from rayalign.evaluation.intervals import share_interval
-from rayalign.evaluation.logistic import sigmoid
+from rayalign.statistics.intervals import share_interval
+from rayalign.statistics.logistic import sigmoid
 
 Array = npt.NDArray[np.float64]
 _FEWEST = 30

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rayalign.errors import InputError
-from rayalign.evaluation.intervals import Interval, bootstrap, mean_interval
+from rayalign.statistics.intervals import Interval, bootstrap, mean_interval
 
 Array = npt.NDArray[np.float64]
 

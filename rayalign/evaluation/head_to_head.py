@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rayalign.data.files import Row
 from rayalign.errors import InputError, RayalignError
-from rayalign.evaluation.ratings import Rating, bradley_terry
 from rayalign.evaluation.tables import Annotations, check_preference, check_texts, prompt_of, read_rows
+from rayalign.statistics.ratings import Rating, bradley_terry
 
 Annotate = Callable[[list[Row]], list[Row]]
 """rows of instruction, input, output_1, output_2 -> for each in order at least `preference` and `annotator`"""

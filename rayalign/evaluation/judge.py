@@ -11,7 +11,7 @@ from rayalign.annotator.api import PairItem
 from rayalign.annotator.connect import Annotator
 from rayalign.annotator.judges import RubricUtilities, UtilityJudge
 from rayalign.errors import InputError
-from rayalign.evaluation.intervals import Interval, rate_interval
+from rayalign.statistics.intervals import Interval, rate_interval
 
 
 class JudgeFigures(NamedTuple):

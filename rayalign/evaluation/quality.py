@@ -16,9 +16,9 @@ from rayalign.data.chat import encode_example, load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.errors import InputError
 from rayalign.evaluation.head_to_head import output_rows
-from rayalign.evaluation.intervals import Interval, mean_interval
 from rayalign.evaluation.tables import prompt_of
 from rayalign.models.load import Frozen
+from rayalign.statistics.intervals import Interval, mean_interval
 from rayalign.types import Batch, Message, Prompt, Score
 
 Items = Sequence[tuple[Prompt, str]]

@@ -14,8 +14,8 @@ from typing import Any
 
 from rayalign.data.files import Row, rows
 from rayalign.errors import InputError, RayalignError
-from rayalign.evaluation.length_control import Coefficients, joint_difficulty
-from rayalign.evaluation.winrate import win_rate
+from rayalign.statistics.length_control import Coefficients, joint_difficulty
+from rayalign.statistics.winrate import win_rate
 from rayalign.storage.records import atomic_write, finite
 
 COLUMNS = (

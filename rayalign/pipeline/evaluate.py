@@ -14,10 +14,10 @@ from rayalign.cluster.roles import start_roles
 from rayalign.config import EvaluateStage, LearnerConfig, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
 from rayalign.evaluation.baselines import ANSWERS, gold_utility
-from rayalign.evaluation.intervals import mean_interval, paired_difference, rate_interval
-from rayalign.evaluation.winrate import win_rate
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import draw
+from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
+from rayalign.statistics.winrate import win_rate
 from rayalign.storage.records import write_jsonl
 from rayalign.types import Group, Prompt, Role
 

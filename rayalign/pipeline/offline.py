@@ -20,12 +20,12 @@ from rayalign.coordinator.offline import OfflineSpec, launch
 from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import EncodedRow, encode_examples
 from rayalign.data.readers import load_examples
-from rayalign.evaluation.intervals import share_interval
 from rayalign.models.load import make_preset
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
 from rayalign.pipeline.hashing import REFERENCE
 from rayalign.pipeline.plan import data_use
+from rayalign.statistics.intervals import share_interval
 from rayalign.storage.metrics import ConsoleSink, last_row, read_metrics
 from rayalign.storage.records import decode, read_jsonl
 from rayalign.types import Comparison, Example

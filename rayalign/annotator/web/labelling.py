@@ -98,7 +98,7 @@ class QueueProgress(Model):
 
 
 class Figures(Protocol):
-    """What is computed of labels; `rayalign.evaluation.people` is one."""
+    """What is computed of labels; `rayalign.annotator.label_figures` is one."""
 
     def agreement(self, queue: str, labels: Sequence[Label]) -> AgreementReply:
         """Everyone against everyone."""

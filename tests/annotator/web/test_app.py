@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from rayalign.annotator import label_figures
 from rayalign.annotator.budget import Budget
 from rayalign.annotator.database import Database
 from rayalign.annotator.labels import LabelStore
@@ -19,7 +20,6 @@ from rayalign.annotator.verdicts import Usage
 from rayalign.annotator.web.access import Access, known_tokens
 from rayalign.annotator.web.app import create_app
 from rayalign.config import AccessConfig, BudgetConfig, ServiceConfig
-from rayalign.evaluation import people
 from tests.annotator.fakes import FakeJudge, status_after_a_drop
 
 TOKEN = {"Authorization": "Bearer anns-long-token"}
@@ -43,7 +43,7 @@ def client_of(
         {"annotators": {"length": {"judge": {"kind": "rubric"}}}, "queue": queue, "access": section}
     )
     app = create_app(
-        pool, config, Access(section, known_tokens(section, environment or {})), {}, LabelStore(url), people
+        pool, config, Access(section, known_tokens(section, environment or {})), {}, LabelStore(url), label_figures
     )
     return TestClient(app, "http://localhost", raise_server_exceptions=False)
 

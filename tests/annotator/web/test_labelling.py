@@ -8,14 +8,14 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from rayalign.annotator import label_figures
 from rayalign.annotator import labels as labels_module
 from rayalign.annotator.api import Annotation, PairItem
+from rayalign.annotator.label_figures import agreement, leaderboard
 from rayalign.annotator.labels import Label, LabelStore
 from rayalign.annotator.web.app import answer_errors
 from rayalign.annotator.web.labelling import labelling_router
 from rayalign.errors import InputError
-from rayalign.evaluation import people
-from rayalign.evaluation.people import agreement, leaderboard
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def store(url: str) -> Iterator[LabelStore]:
 def client(store: LabelStore) -> TestClient:
     app = FastAPI()
     answer_errors(app)
-    app.include_router(labelling_router(store, annotate, lambda: ["gold", "silent"], people))
+    app.include_router(labelling_router(store, annotate, lambda: ["gold", "silent"], label_figures))
     return TestClient(app)
 
 

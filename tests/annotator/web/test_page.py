@@ -18,6 +18,7 @@ from fastapi.responses import Response
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from starlette.testclient import TestClient
 
+from rayalign.annotator import label_figures
 from rayalign.annotator.api import Annotation, AnnotatorInfo, PairItem, PreferenceRequest
 from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.web.access import Refused
@@ -26,7 +27,6 @@ from rayalign.annotator.web.gate import refusal
 from rayalign.annotator.web.labelling import labelling_router
 from rayalign.annotator.web.page import page_router
 from rayalign.data.paddock import gold
-from rayalign.evaluation import people
 from tests.annotator.web.test_app import client_of
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -65,7 +65,7 @@ def application(labels: LabelStore) -> FastAPI:
     app = FastAPI()
     answer_errors(app)
     app.include_router(page_router())
-    app.include_router(labelling_router(labels, annotate, lambda: list(NAMES), people))
+    app.include_router(labelling_router(labels, annotate, lambda: list(NAMES), label_figures))
     app.state.token, app.state.busy = None, 0
     app.state.thinking = ""  # who gives no answer yet
 

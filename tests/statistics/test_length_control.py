@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 
 from rayalign.errors import InputError
-from rayalign.evaluation import Coefficients, joint_difficulty, length_controlled
-from rayalign.evaluation.length_control import far_from_raw, predict
-from rayalign.evaluation.logistic import sigmoid
 from rayalign.evaluation.tables import difficulty_from_others, read_annotations, read_coefficients
-from rayalign.evaluation.winrate import win_rate_interval
+from rayalign.statistics.length_control import (
+    Coefficients,
+    far_from_raw,
+    joint_difficulty,
+    length_controlled,
+    predict,
+)
+from rayalign.statistics.logistic import sigmoid
+from rayalign.statistics.winrate import win_rate_interval
 
 
 def made(n: int = 600, seed: int = 0) -> tuple[list[float], list[int], list[int], list[float]]:

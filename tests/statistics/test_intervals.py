@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from rayalign.errors import InputError
-from rayalign.evaluation import mean_interval, paired_difference, share_interval
-from rayalign.evaluation.intervals import bootstrap, bounds, rate_interval
+from rayalign.statistics.intervals import (
+    bootstrap,
+    bounds,
+    mean_interval,
+    paired_difference,
+    rate_interval,
+    share_interval,
+)
 
 
 def test_close_to_the_normal_interval() -> None:

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rayalign.errors import InputError
-from rayalign.evaluation.intervals import bootstrap, bounds, numbered, rate_interval
-from rayalign.evaluation.logistic import choose_penalty, fit, sigmoid
-from rayalign.evaluation.winrate import shares
+from rayalign.statistics.intervals import bootstrap, bounds, numbered, rate_interval
+from rayalign.statistics.logistic import choose_penalty, fit, sigmoid
+from rayalign.statistics.winrate import shares
 
 Array = npt.NDArray[np.float64]
 _FOLDS = 5

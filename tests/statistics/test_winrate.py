@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rayalign.errors import InputError
-from rayalign.evaluation import compare_win_rates, minimum_prompts, win_rate, win_rate_interval
+from rayalign.statistics.winrate import compare_win_rates, minimum_prompts, win_rate, win_rate_interval
 
 FOLDERS = {1: "alpaca_eval_gpt4", 2: "weighted_alpaca_eval_gpt4_turbo"}
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from rayalign.errors import InputError
-from rayalign.evaluation import (
+from rayalign.statistics.agreement import (
     agreement,
     both_orders,
     cohen_kappa,
     cohen_kappa_interval,
     fleiss_kappa,
     fleiss_kappa_interval,
+    mode,
 )
-from rayalign.evaluation.agreement import mode
 
 
 def test_mode_with_ties_broken_as_published() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rayalign.errors import InputError
-from rayalign.evaluation.intervals import bootstrap, bounds
-from rayalign.evaluation.logistic import fit
-from rayalign.evaluation.winrate import shares
+from rayalign.statistics.intervals import bootstrap, bounds
+from rayalign.statistics.logistic import fit
+from rayalign.statistics.winrate import shares
 
 Array = npt.NDArray[np.float64]
 _SCALE = 400.0 / math.log(10.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rayalign.errors import InputError
-from rayalign.evaluation import bradley_terry
+from rayalign.statistics.ratings import bradley_terry
 
 Match = tuple[str, str, float | None]
 

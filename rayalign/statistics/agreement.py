@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rayalign.errors import InputError
-from rayalign.evaluation.intervals import FEWEST, Interval, bootstrap, bounds, numbered, rate_interval
-from rayalign.evaluation.winrate import shares
+from rayalign.statistics.intervals import FEWEST, Interval, bootstrap, bounds, numbered, rate_interval
+from rayalign.statistics.winrate import shares
 
 Array = npt.NDArray[np.float64]
 Labels = Sequence[float | None]

@@ -9,8 +9,8 @@ from itertools import combinations
 
 from rayalign.annotator.api import AgreementReply, Cell, Fleiss, Rank
 from rayalign.annotator.labels import Kind, Label
-from rayalign.evaluation.agreement import cohen_kappa_interval, fleiss_kappa_interval
-from rayalign.evaluation.intervals import Interval, rate_interval
+from rayalign.statistics.agreement import cohen_kappa_interval, fleiss_kappa_interval
+from rayalign.statistics.intervals import Interval, rate_interval
 
 Rater = tuple[Kind, str]
 

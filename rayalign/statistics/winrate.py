@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rayalign.errors import InputError
-from rayalign.evaluation.intervals import Interval, cluster_sums, rate_interval
+from rayalign.statistics.intervals import Interval, cluster_sums, rate_interval
 
 _FLIPS = 10_000
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rayalign.evaluation.logistic import choose_penalty, fit, objective, sigmoid, violation
+from rayalign.statistics.logistic import choose_penalty, fit, objective, sigmoid, violation
 
 
 def data(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
