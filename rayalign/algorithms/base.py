@@ -91,17 +91,30 @@ def load(settings: Mapping[str, Any]) -> Algorithm[Any]:
 
 def _find(name: str) -> type[Algorithm[Any]]:
     if ":" in name:
-        module_name, _, class_name = name.partition(":")
-        try:
-            own: type[Algorithm[Any]] = getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
-            raise InputError(
-                f"algorithm {name}: cannot be imported ({error}); write it as package.module:Class"
-            ) from error
-        return own
+        return _import_class(name)
+    if name in _file_names():
+        module = importlib.import_module(f"rayalign.algorithms.{name}")
+        if hasattr(module, "ALGORITHM"):
+            algorithm: type[Algorithm[Any]] = module.ALGORITHM
+            return algorithm
+    raise InputError(f"algorithm {name!r} is not known; {nearest(name, _algorithm_names())}")
+
+
+def _import_class(path: str) -> type[Algorithm[Any]]:
+    module_name, _, class_name = path.partition(":")
+    try:
+        algorithm: type[Algorithm[Any]] = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"algorithm {path}: cannot be imported ({error}); write it as package.module:Class") from error
+    return algorithm
+
+
+def _file_names() -> list[str]:
     package = importlib.import_module("rayalign.algorithms")
-    known = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in ("base", "ops"))
-    if name not in known:
-        raise InputError(f"algorithm {name!r} is not known; {nearest(name, known)}")
-    found: type[Algorithm[Any]] = importlib.import_module(f"rayalign.algorithms.{name}").ALGORITHM
-    return found
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def _algorithm_names() -> list[str]:
+    """The files of this folder that are algorithms; the others hold what several share."""
+    modules = {name: importlib.import_module(f"rayalign.algorithms.{name}") for name in _file_names()}
+    return [name for name, module in modules.items() if hasattr(module, "ALGORITHM")]

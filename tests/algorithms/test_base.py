@@ -116,3 +116,8 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 def test_unknown_settings_are_refused():
     with pytest.raises(InputError, match="algorithm ppo"):
         load({"name": "ppo", "epoch": 3})
+
+
+def test_shared_mathematics_is_no_algorithm():
+    with pytest.raises(InputError, match="algorithm 'policy_gradient' is not known; .*ppo"):
+        load({"name": "policy_gradient"})
