@@ -76,8 +76,12 @@ class LearnerConfig(Section):
     """samples sorted by length before they are cut into minibatches, which saves padding; 1: none"""
     micro_tokens: PositiveInt = 8192
     """padded tokens per forward pass on one device"""
+    chunk_logits: PositiveInt | None = None
+    """logits that exist at a time; None: 64 MiB of them on a CPU, 512 MiB on a GPU"""
     precision: Literal["fp32", "bf16"] = "fp32"
     zero_stage: Literal[0, 1, 2, 3] = 0
+    zero_live_parameters: NonNegativeInt | None = None
+    """ZeRO stage 3: parameters that a rank keeps whole between two uses; None: DeepSpeed's default"""
     gradient_checkpointing: bool = False
     attention: Literal["auto", "flash", "sdpa"] = "auto"
 

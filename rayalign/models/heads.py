@@ -18,8 +18,59 @@ from rayalign.types import Batch, Outputs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CHUNK_LOGITS = 1 << 24
-"""logits that exist at a time: 64 MiB in fp32"""
+CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}
+"""logits that exist at a time: 64 MiB in fp32 on a CPU; thin matrix products leave a GPU idle, so 512 MiB there"""
+
+
+class OutputLayer(nn.Module):
+    """A model's output embedding that can also return log-probs, computed chunk by chunk within one call.
+
+    Under ZeRO-3 each call gathers the weight on all ranks at once. The ranks have different numbers of tokens and so of
+    chunks: a call for each chunk would leave a rank waiting for partners that never come.
+    """
+
+    def __init__(self, linear: nn.Linear, chunk_logits: int | None, softcap: float | None) -> None:
+        super().__init__()
+        self.weight = linear.weight
+        self.bias = linear.bias
+        self.softcap = softcap
+        self._vocabulary = linear.weight.shape[0]
+        self._chunk_logits = chunk_logits
+
+    def forward(
+        self, hidden_ND: Tensor, tokens_N: Tensor | None = None, temperature: float = 1.0
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Plain logits; or, for chosen tokens, the log-prob of each and the entropy of its distribution [nats]."""
+        if tokens_N is None:
+            return nn.functional.linear(hidden_ND, self.weight, self.bias)
+        chunk = self._chunk(hidden_ND.device)
+        if len(tokens_N) <= chunk:
+            return self._logprobs(hidden_ND, tokens_N, temperature)
+        parts = [
+            checkpoint(self._logprobs, hidden, tokens, temperature, use_reentrant=False)
+            for hidden, tokens in zip(hidden_ND.split(chunk), tokens_N.split(chunk), strict=True)
+        ]
+        logprobs, entropies = zip(*parts, strict=True)
+        return torch.cat(logprobs), torch.cat(entropies)
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Logits in fp32, as the model itself would compute them."""
+        logits_NV = nn.functional.linear(hidden_ND, self.weight, self.bias).float()
+        if self.softcap is None:
+            return logits_NV
+        return self.softcap * torch.tanh(logits_NV / self.softcap)
+
+    def _logprobs(self, hidden_ND: Tensor, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        logits_NV = self.logits(hidden_ND) / temperature
+        normaliser_N = logits_NV.logsumexp(dim=-1)
+        logprobs_N = logits_NV.gather(1, tokens_N[:, None])[:, 0] - normaliser_N
+        expected_N = (logits_NV.softmax(dim=-1) * logits_NV).sum(dim=-1)
+        return logprobs_N, normaliser_N - expected_N
+
+    def _chunk(self, device: torch.device) -> int:
+        """Tokens whose logits exist at a time."""
+        logits = self._chunk_logits or CHUNK_LOGITS.get(device.type, CHUNK_LOGITS["cuda"])
+        return max(1, logits // self._vocabulary)
 
 
 class TokenLogprobs(nn.Module):
@@ -27,13 +78,20 @@ class TokenLogprobs(nn.Module):
 
     model: PreTrainedModel
 
-    def __init__(self, model: PreTrainedModel, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS) -> None:
+    def __init__(self, model: PreTrainedModel, temperature: float = 1.0, chunk_logits: int | None = None) -> None:
         super().__init__()
         assert temperature > 0.0, "the greedy distribution has no gradient"
         self.model = model
         self.temperature = temperature
-        self.softcap: float | None = model.config.get_text_config().to_dict().get("final_logit_softcapping")
-        self.chunk = max(1, chunk_logits // model.get_output_embeddings().weight.shape[0])
+        softcap: float | None = model.config.get_text_config().to_dict().get("final_logit_softcapping")
+        # It takes the place of the model's own layer, so that weights keep their names.
+        model.set_output_embeddings(OutputLayer(model.get_output_embeddings(), chunk_logits, softcap))
+
+    @property
+    def output(self) -> OutputLayer:
+        """The layer that turns hidden states into log-probs."""
+        layer: OutputLayer = self.model.get_output_embeddings()
+        return layer
 
     def forward(
         self, input_ids_BT: Tensor, attention_mask_BT: Tensor, select_BT: Tensor, temperature: float | None = None
@@ -43,35 +101,10 @@ class TokenLogprobs(nn.Module):
         select_BT = select_BT.bool()
         select_BT = torch.cat([torch.zeros_like(select_BT[:, :1]), select_BT[:, 1:]], dim=1)
         rows_N, columns_N = select_BT.nonzero(as_tuple=True)
-        temperature = temperature or self.temperature
-        logprobs_N, entropy_N = self._chunked(
-            hidden_BTD[rows_N, columns_N - 1], input_ids_BT[rows_N, columns_N], temperature
-        )
+        hidden_ND, tokens_N = hidden_BTD[rows_N, columns_N - 1], input_ids_BT[rows_N, columns_N]
+        logprobs_N, entropy_N = self.output(hidden_ND, tokens_N, temperature or self.temperature)
         blank_BT = torch.zeros_like(input_ids_BT, dtype=torch.float32)
         return blank_BT.index_put((rows_N, columns_N), logprobs_N), blank_BT.index_put((rows_N, columns_N), entropy_N)
-
-    def _chunked(self, hidden_ND: Tensor, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        if len(tokens_N) <= self.chunk:
-            return self._logprobs(hidden_ND, tokens_N, temperature)
-        parts = [
-            checkpoint(self._logprobs, h, t, temperature, use_reentrant=False)
-            for h, t in zip(hidden_ND.split(self.chunk), tokens_N.split(self.chunk), strict=True)
-        ]
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-
-    def _logprobs(self, hidden_ND: Tensor, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        logits_NV = self.logits(hidden_ND) / temperature
-        normaliser_N = logits_NV.logsumexp(dim=-1)
-        logprobs_N = logits_NV.gather(1, tokens_N[:, None])[:, 0] - normaliser_N
-        entropy_N = normaliser_N - (logits_NV.softmax(dim=-1) * logits_NV).sum(dim=-1)
-        return logprobs_N, entropy_N
-
-    def logits(self, hidden_ND: Tensor) -> Tensor:
-        """Logits in fp32, as the model itself would give them."""
-        logits_NV = self.model.get_output_embeddings()(hidden_ND).float()
-        if self.softcap is not None:
-            logits_NV = self.softcap * torch.tanh(logits_NV / self.softcap)
-        return logits_NV
 
     @torch.no_grad()
     def verify(self, name: str) -> None:
@@ -80,9 +113,10 @@ class TokenLogprobs(nn.Module):
         Raises:
             InputError: the model does something to its logits that this head does not know.
         """
-        ids_BT = torch.arange(4)[None] % self.model.get_output_embeddings().weight.shape[0]
+        ids_BT = torch.arange(4)[None] % self.output.weight.shape[0]
         own = self.model(input_ids=ids_BT, use_cache=False).logits.float()
-        if not torch.allclose(own, self.logits(_hidden(self.model, ids_BT, torch.ones_like(ids_BT))), atol=1e-3):
+        hidden_BTD = _hidden(self.model, ids_BT, torch.ones_like(ids_BT))
+        if not torch.allclose(own, self.output.logits(hidden_BTD), atol=1e-3):
             raise InputError(f"model {name}: it scales its logits in a way that is not supported; choose another model")
 
 

@@ -271,12 +271,16 @@ def schedule(config: LearnerConfig, total_steps: int) -> Callable[[int], float]:
 
 def _engine_config(config: LearnerConfig, stage: int, parameters: int) -> dict[str, Any]:
     bucket = min(parameters, 500_000_000)
+    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+    if config.zero_live_parameters is not None:
+        zero["stage3_param_persistence_threshold"] = config.zero_live_parameters
+        zero["stage3_max_live_parameters"] = config.zero_live_parameters
     return {
         "train_micro_batch_size_per_gpu": 1,
         # Stage 0 is clipped by the Learner, which needs the norm before the step.
         "gradient_clipping": config.clip_norm if stage else 0.0,
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket},
+        "zero_optimization": zero,
         "bf16": {"enabled": config.precision == "bf16", "check_grad_overflow": True},
         "data_types": {"grad_accum_dtype": "fp32"},
     }

@@ -73,7 +73,7 @@ def load_head(
     """A model with the head that reads it."""
     if head == "scalar":
         return TokenValues(load_scalar(path, config, seed, initial))
-    reader = TokenLogprobs(load_causal(path, config), temperature)
+    reader = TokenLogprobs(load_causal(path, config), temperature, config.chunk_logits)
     reader.verify(path)
     return reader
 

@@ -12,7 +12,7 @@ from rayalign.algorithms.base import load
 from rayalign.config import AnnotateStage, EvaluateStage, GenerateStage, Job, Stage, TrainStage
 from rayalign.storage.summary import read_done
 
-_HOW = ("micro_tokens", "zero_stage", "gradient_checkpointing", "attention")
+_HOW = ("micro_tokens", "chunk_logits", "zero_stage", "zero_live_parameters", "gradient_checkpointing", "attention")
 PLACEMENT = frozenset(
     ["roles", "keep", "checkpoint_every", *(f"{part}.{key}" for part in ("learner", "critic_learner") for key in _HOW)]
 )

@@ -1,4 +1,4 @@
-"""One rank of a world of two: trains with each ZeRO stage and writes what rank 0 ended with."""
+"""One rank of a world of two: trains with each ZeRO stage and writes the weights it ended with."""
 
 from __future__ import annotations
 
@@ -9,25 +9,34 @@ import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
-from tests.models.conftest import make_batch, make_learner, settings, train, weights
+from tests.models.conftest import VOCABULARY, make_batch, make_learner, settings, train, weights
+
+SETTINGS: dict[str, dict[str, object]] = {
+    "stage0": {"zero_stage": 0},
+    "stage2": {"zero_stage": 2},
+    "stage3": {"zero_stage": 3},
+    # With DeepSpeed's thresholds models of this size are never gathered, and one chunk holds all their logits.
+    "gathered": {"zero_stage": 3, "zero_live_parameters": 0, "chunk_logits": 3 * VOCABULARY},
+}
 
 
 def main(folder: str, out: Path) -> None:
     torch.set_num_threads(1)
     results = {}
-    for stage in (0, 2, 3):
+    for name, changes in SETTINGS.items():
         # One unit of the first minibatch fills a micro-batch, so that the ranks differ in how many they have.
-        learner = make_learner(folder, settings(zero_stage=stage, micro_tokens=30))
+        learner = make_learner(folder, settings(micro_tokens=30, **changes))
         mine = make_batch().rows(torch.arange(12)[: 9 if dist.get_rank() else 2])
         before = learner.evaluate(mine).logprobs_BT
+        probe = learner.score_probe([[4, 5, 6, 7]])
         metrics = train(learner, passes=2)
-        results[stage] = {"weights": weights(learner), "metrics": metrics, "logprobs": before}
-        learner.save(out / f"model{stage}", AutoTokenizer.from_pretrained(folder))
-        learner.save_state(out / f"state{stage}")
+        results[name] = {"weights": weights(learner), "metrics": metrics, "logprobs": before, "probe": probe}
+        learner.save(out / f"model-{name}", AutoTokenizer.from_pretrained(folder))
+        learner.save_state(out / f"state-{name}")
         after = weights(learner)
         train(learner)
-        learner.load_state(out / f"state{stage}")
-        results[stage]["resumed"] = all(torch.equal(x, after[name]) for name, x in weights(learner).items())
+        learner.load_state(out / f"state-{name}")
+        results[name]["resumed"] = all(torch.equal(x, after[key]) for key, x in weights(learner).items())
         learner.close()
     torch.save(results, out / f"rank{dist.get_rank()}.pt")
 

@@ -116,7 +116,7 @@ def test_softcapped_logits_are_the_models_own() -> None:
     config = Gemma2Config(**sizes, num_attention_heads=2, num_key_value_heads=2, final_logit_softcapping=0.05)
     head = TokenLogprobs(Gemma2ForCausalLM(config).eval())
     head.verify("gemma")
-    head.softcap = None
+    head.output.softcap = None
     with pytest.raises(InputError, match="scales its logits"):
         head.verify("gemma")
 

@@ -17,6 +17,7 @@ from rayalign.models.heads import TokenLogprobs
 from rayalign.models.learner import Learner, schedule
 from rayalign.types import Batch, LossSum, Minibatch, Outputs, Role
 from tests.models.conftest import WEIGHTED, Weighted, make_batch, make_learner, settings, train, weights
+from tests.models.ranks import SETTINGS
 from tests.ports import held_port
 
 Weights = dict[str, torch.Tensor]
@@ -83,18 +84,20 @@ def test_how_it_is_computed_changes_no_gradient(folder: str, expected: Weights, 
     assert_close(weights(learner), expected)
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_two_ranks_end_as_one_does(two_ranks: Path, expected: Weights, folder: str, stage: int) -> None:
-    ranks = [torch.load(two_ranks / f"rank{rank}.pt", weights_only=False)[stage] for rank in (0, 1)]
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_ranks_end_as_one_does(two_ranks: Path, expected: Weights, folder: str, name: str) -> None:
+    ranks = [torch.load(two_ranks / f"rank{rank}.pt", weights_only=False)[name] for rank in (0, 1)]
     for rank in ranks:
         assert_close(rank["weights"], expected, 1e-5)
         assert rank["resumed"]
-    saved = AutoModelForCausalLM.from_pretrained(two_ranks / f"model{stage}")
+    saved = AutoModelForCausalLM.from_pretrained(two_ranks / f"model-{name}")
     assert_close(dict(saved.state_dict()), ranks[0]["weights"], 0.0)
     assert ranks[0]["metrics"] == ranks[1]["metrics"]
     alone = make_learner(folder)
     logprobs_BT = alone.evaluate(make_batch()).logprobs_BT
     torch.testing.assert_close(ranks[1]["logprobs"], logprobs_BT[:9], atol=1e-5, rtol=0)
+    assert ranks[0]["probe"] == ranks[1]["probe"]
+    assert ranks[0]["probe"][0] == pytest.approx(alone.score_probe([[4, 5, 6, 7]])[0], abs=1e-5)
     for got, wanted in zip(ranks[0]["metrics"], train(alone, passes=2), strict=True):
         assert got.keys() == wanted.keys()
         assert {k: m.value for k, m in got.items()} == pytest.approx({k: m.value for k, m in wanted.items()}, rel=1e-4)
