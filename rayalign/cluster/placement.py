@@ -74,10 +74,13 @@ def process_environment(claim: Claim) -> dict[str, str]:
     """What must be said before a library is loaded: threads, passive waiting, and what becomes of freed memory.
 
     Passive waiting keeps idle teams off the cores. Freed memory is kept, since the next update or reload takes as much
-    again, and pages that were given back cost a fault each.
+    again, and pages that were given back cost a fault each. Ray leaves all devices of the machine visible to an actor
+    that claims none, so they are hidden here.
     """
     count = str(claim.threads)
+    hidden_devices = {} if claim.gpus else {"CUDA_VISIBLE_DEVICES": ""}
     return {
+        **hidden_devices,
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Initial = Literal["reward", "zero"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PLAIN_KERNEL = "sdpa"
+"""torch's own attention, which runs on every device"""
 PRESET_CONTEXT = 2048
 """longest sequence of a preset [tokens]"""
 
@@ -69,13 +71,30 @@ def load_head(
     temperature: float,
     seed: int,
     initial: Initial,
+    kernel: str | None = None,
 ) -> Head:
-    """A model with the head that reads it."""
+    """A model with the head that reads it.
+
+    Args:
+        kernel: transformers' name of the attention kernel; None: what `config` and this machine choose.
+    """
+    kernel = kernel or attention_kernel(config)
     if head == "scalar":
-        return TokenValues(load_scalar(path, config, seed, initial))
+        values = TokenValues(load_scalar(path, config, seed, initial))
+        return _with_kernel(values, kernel)
     reader = TokenLogprobs(load_causal(path, config), temperature, config.chunk_logits)
+    # The model is still on the CPU here, where flash attention cannot run: so the kernel is set after the proof.
     reader.verify(path)
-    return reader
+    return _with_kernel(reader, kernel)
+
+
+H = TypeVar("H", TokenLogprobs, TokenValues)
+
+
+def _with_kernel(head: H, kernel: str) -> H:
+    if kernel != PLAIN_KERNEL:
+        head.model.set_attn_implementation(kernel)
+    return head
 
 
 class Frozen:
@@ -158,13 +177,12 @@ def refuse_missing(path: str, loading_info: Mapping[str, Any]) -> None:
 def _load(
     kind: Any, path: str, model_config: PretrainedConfig, config: LearnerConfig, *, fresh: bool = False
 ) -> PreTrainedModel:
-    attention = _attention(config)
     try:
         model, told = kind.from_pretrained(
             path,
             config=model_config,
             dtype=DTYPES[config.precision],
-            attn_implementation=attention,
+            attn_implementation=PLAIN_KERNEL,
             trust_remote_code=False,
             output_loading_info=True,
         )
@@ -175,14 +193,21 @@ def _load(
     return cast("PreTrainedModel", model.eval())
 
 
-def _attention(config: LearnerConfig) -> str:
+def attention_kernel(config: LearnerConfig) -> str:
+    """Flash attention where it can run and is not ruled out, else torch's own.
+
+    Raises:
+        InputError: the job names flash attention, which cannot run here.
+    """
     possible = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
     if config.attention == "flash" and not (possible and config.precision == "bf16"):
         raise InputError(
             "learner.attention: flash needs a CUDA device, the package flash-attn and precision bf16; "
             "install it, or set attention to auto or sdpa"
         )
-    return "flash_attention_2" if possible and config.precision == "bf16" and config.attention != "sdpa" else "sdpa"
+    return (
+        "flash_attention_2" if possible and config.precision == "bf16" and config.attention != "sdpa" else PLAIN_KERNEL
+    )
 
 
 def _unusable(path: str, error: Exception) -> InputError:

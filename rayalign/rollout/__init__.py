@@ -46,7 +46,11 @@ def choose(config: RolloutConfig, vllm: Literal["cpu", "gpu"] | None) -> tuple[E
 
 
 def build(name: EngineName, model_path: str, config: RolloutConfig) -> Engine:
-    """The engine, with the weights of the model folder as version 0."""
+    """The engine, with the weights of a model folder, or of a hub name's snapshot, as version 0."""
+    from rayalign.weights.files import model_folder
+
+    # vLLM and its list of weights want the folder itself.
+    model_path = str(model_folder(model_path))
     if name == "vllm":
         from rayalign.rollout.vllm import VllmEngine
 

@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 _IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 CPU_STEP_TOKENS = 4096
 """prompt tokens that one step on a CPU reads, or one whole prompt"""
+COMPUTE_BYTES = 4 << 30
+"""activations, CUDA graphs and communication of an engine on a GPU [bytes], an estimate"""
 
 
 def environment(config: RolloutConfig) -> dict[str, str]:
@@ -56,6 +58,8 @@ def open_llm(model_path: str, config: RolloutConfig, **more: Any) -> LLM:
     from vllm import LLM
 
     gpu = config.gpus > 0
+    if gpu:
+        more["gpu_memory_utilization"] = memory_share(model_path, config, torch.cuda.mem_get_info()[1])
     return LLM(
         model_path,
         dtype=config.dtype,
@@ -66,6 +70,8 @@ def open_llm(model_path: str, config: RolloutConfig, **more: Any) -> LLM:
         enable_chunked_prefill=gpu,
         kv_cache_memory_bytes=config.cache_bytes,
         tensor_parallel_size=config.tensor_parallel,
+        # Inside a placement group vLLM would choose Ray, which has no bundles left for its workers.
+        distributed_executor_backend="mp" if config.tensor_parallel > 1 else None,
         generation_config="vllm",
         # A probe right after a load goes before the groups that the load has put back in line.
         scheduling_policy="priority",
@@ -75,6 +81,20 @@ def open_llm(model_path: str, config: RolloutConfig, **more: Any) -> LLM:
         use_tqdm_on_load=False,
         **more,
     )
+
+
+def memory_share(model_path: str, config: RolloutConfig, capacity: int) -> float:
+    """The share of a device that one engine needs: its weights, its cache, and room to compute.
+
+    vLLM refuses to start unless this share is free, whatever the cache is told to take. Its own default, 0.92, would
+    leave nothing to a learner on the same device.
+
+    Args:
+        capacity: of one device [bytes].
+    """
+    weights = sum(file.stat().st_size for file in Path(model_path).glob("*.safetensors"))
+    needed = weights / config.tensor_parallel + config.cache_bytes + COMPUTE_BYTES
+    return min(0.92, needed / capacity)
 
 
 class VllmEngine:

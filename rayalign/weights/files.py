@@ -24,6 +24,31 @@ _NOT_ARCHITECTURE = [
 ]
 
 
+def model_folder(model: str, cache: Path | None = None) -> Path:
+    """The folder of a model: itself, or where a hub name's snapshot lies in this machine's cache.
+
+    Args:
+        cache: the Hugging Face cache; None: the one that the environment names.
+
+    Raises:
+        InputError: neither a folder nor in the cache, and the hub cannot be reached.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+    try:
+        return Path(snapshot_download(model, allow_patterns=patterns, cache_dir=cache))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"model {model}: neither a folder nor in the Hugging Face cache ({first_line}); "
+            f"give a folder, or where there is a network run `hf download {model}` once"
+        ) from error
+
+
 def read_folder(path: Path) -> Iterator[tuple[str, Tensor]]:
     """All tensors of the folder, one at a time, in the order of the files; InputError where it has no safetensors."""
     for file in _shards(path):

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-import pytest
+import os
 
-from rayalign.cluster.placement import Claim, claims, process_environment
+import pytest
+import ray
+
+from rayalign.cluster.placement import Claim, Placement, claims, process_environment
 from rayalign.config import RoleConfig
 
 
@@ -36,3 +39,21 @@ def test_the_environment_names_threads_and_keeps_deepspeed_off_devices_that_were
     assert (cpu["OMP_NUM_THREADS"], cpu["MKL_NUM_THREADS"]) == ("3", "3")
     assert cpu["DS_ACCELERATOR"] == "cpu"
     assert gpu["DS_ACCELERATOR"] == "cuda"
+
+
+def test_only_an_actor_without_devices_has_them_hidden() -> None:
+    assert process_environment(Claim(1.0, 0.0, 1))["CUDA_VISIBLE_DEVICES"] == ""
+    assert "CUDA_VISIBLE_DEVICES" not in process_environment(Claim(1.0, 0.5, 1))
+
+
+@pytest.mark.ray
+def test_a_role_without_devices_sees_none_of_the_machines(ray_session: None) -> None:
+    roles = {"reward": RoleConfig(cpus=0.1)}
+    role_claims = claims(roles, free_cpus=1.0)
+    placement = Placement(roles, role_claims, timeout=60.0)
+    options = placement.options(role_claims["reward"], {})
+    visible = ray.remote(lambda: os.environ.get("CUDA_VISIBLE_DEVICES", "all")).options(**options)
+    try:
+        assert ray.get(visible.remote(), timeout=60) == ""
+    finally:
+        placement.remove()

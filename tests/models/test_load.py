@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import (
+    AttentionInterface,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -14,7 +15,7 @@ from transformers import (
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.classifier import Classifier
-from rayalign.models.load import load_causal, load_scalar, make_preset
+from rayalign.models.load import load_causal, load_head, load_scalar, make_preset
 
 CONFIG = LearnerConfig()
 
@@ -99,4 +100,16 @@ def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
 
 def test_flash_that_is_not_there_is_refused(folder: str) -> None:
     with pytest.raises(InputError, match="set attention to auto or sdpa"):
-        load_causal(folder, LearnerConfig(attention="flash"))
+        load_head(folder, "causal", LearnerConfig(attention="flash"), temperature=1.0, seed=0, initial="reward")
+
+
+def _refuse_the_cpu(module: torch.nn.Module, query: torch.Tensor, *_: object, **__: object) -> None:
+    raise RuntimeError(f"this kernel does not run on {query.device.type}")
+
+
+def test_a_kernel_for_gpus_alone_is_set_after_the_proof_on_the_cpu(folder: str) -> None:
+    AttentionInterface.register("for_gpus_alone", _refuse_the_cpu)
+    head = load_head(folder, "causal", CONFIG, temperature=1.0, seed=0, initial="reward", kernel="for_gpus_alone")
+    ids_BT = torch.tensor([[4, 5, 6]])
+    with pytest.raises(RuntimeError, match="does not run on cpu"):
+        head(ids_BT, torch.ones_like(ids_BT), torch.ones_like(ids_BT))

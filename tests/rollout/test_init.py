@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from rayalign.config.sections import RolloutConfig
 from rayalign.errors import InputError
 from rayalign.rollout import choose, vllm_runs_on
-from rayalign.rollout.vllm import VllmEngine, environment
+from rayalign.rollout.vllm import COMPUTE_BYTES, VllmEngine, environment, memory_share
 
 
 def test_the_job_may_name_its_engine() -> None:
@@ -46,3 +47,11 @@ def test_an_unprepared_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
     with pytest.raises(InputError, match="environment"):
         VllmEngine("nowhere", RolloutConfig())
+
+
+def test_an_engine_on_a_gpu_asks_for_what_it_needs_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(1 << 20))
+    config = RolloutConfig(gpus=2, tensor_parallel=2, cache_bytes=2 << 30)
+    needed = (1 << 19) + (2 << 30) + COMPUTE_BYTES
+    assert memory_share(str(tmp_path), config, 80 << 30) == pytest.approx(needed / (80 << 30))
+    assert memory_share(str(tmp_path), config, 1 << 30) == 0.92

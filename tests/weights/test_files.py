@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from rayalign.errors import InputError, WeightError
-from rayalign.weights.files import exactly, fingerprint, read_folder, shapes
+from rayalign.weights.files import exactly, fingerprint, model_folder, read_folder, shapes
 
 A, B = torch.arange(6.0).view(2, 3), torch.ones(4, dtype=torch.bfloat16)
 
@@ -63,3 +63,24 @@ def test_weights_are_exactly_those_of_the_model() -> None:
         list(exactly([("c", A)], {"a", "b"}))
     with pytest.raises(WeightError, match="came twice"):
         list(exactly([("a", A), ("a", A)], {"a", "b"}))
+
+
+def _cached_snapshot(cache: Path) -> Path:
+    """A model as `hf download` leaves it."""
+    model = cache / "models--maker--model"
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(revision)
+    (model / "snapshots").mkdir()
+    return _folder(model / "snapshots" / revision, {"model_type": "llama"})
+
+
+def test_a_hub_name_is_resolved_to_its_snapshot(tmp_path: Path) -> None:
+    snapshot = _cached_snapshot(tmp_path)
+    assert model_folder("maker/model", tmp_path) == snapshot
+    assert model_folder(str(snapshot)) == snapshot
+
+
+def test_a_hub_name_that_is_not_cached_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"hf download maker/other"):
+        model_folder("maker/other", tmp_path)
