@@ -30,7 +30,7 @@ async def measure(model: str, events: EventLog) -> list[dict[str, float]]:
     spec = LearnerSpec(model, LearnerConfig(), {"name": "sft"}, 1.0, 1, 0, 600.0)
     roles = await start_roles({"policy": spec}, {"policy": RoleConfig(threads=2)}, CLUSTER, events)
     channel = WeightChannel(
-        probe.tokens_of(load_tokenizer(model)), tolerance=probe.tolerance("fp32"), timeout=120.0, events=events
+        probe.tokens_of(load_tokenizer(model)), bound=probe.Bound("fp32"), timeout=120.0, events=events
     )
     rows = []
     for version in range(REPEATS):

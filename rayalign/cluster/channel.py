@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rayalign.cluster.group import ActorGroup, Call, together
+from rayalign.cluster.group import Actor, ActorGroup, Call, together
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.errors import ActorError, DeadlineError, WeightError
 from rayalign.storage.events import EventLog
-from rayalign.weights.probe import Probe, check
+from rayalign.weights.probe import Bound, Probe, check
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,15 @@ class Transfer:
     seconds: float
     bytes: int
     gap: float
-    """largest difference of the probe's log-probs between trainer and engines"""
+    """largest root mean square difference of the probe's log-probs between trainer and an engine [nats]"""
 
 
 class WeightChannel:
     """Carries a policy's weights to a pool's engines."""
 
-    def __init__(self, tokens: Sequence[Sequence[int]], *, tolerance: float, timeout: float, events: EventLog) -> None:
+    def __init__(self, tokens: Sequence[Sequence[int]], *, bound: Bound, timeout: float, events: EventLog) -> None:
         self._tokens = tuple(tuple(row) for row in tokens)
-        self._tolerance = tolerance
+        self._bound = bound
         self._timeout = timeout
         self._events = events
 
@@ -65,18 +65,37 @@ class WeightChannel:
         """Bytes carried, and the probe's gap."""
         shares = await policy.all(lambda actor: actor.export.remote(), timeout=self._timeout)
         # Both are waited for: a policy that dies takes the weights in the object store with it, so that both fail.
-        answer, sizes = await together(
-            policy.first(lambda actor: actor.probe.remote(self._tokens), timeout=self._timeout),
+        answers, sizes = await together(
+            # All ranks take part: under ZeRO-3 a forward pass of one rank alone would wait for the others.
+            policy.all(lambda actor: actor.probe.remote(self._tokens), timeout=self._timeout),
             _every_engine(pool, lambda actor: actor.load.remote(shares[0], version), self._timeout),
         )
-        logprobs = tuple(tuple(row) for row in answer)
-        return max(sizes), await prove(pool, Probe(version, self._tokens, logprobs, self._tolerance), self._timeout)
+        logprobs = tuple(tuple(row) for row in answers[0])
+        probe = Probe(version, self._tokens, logprobs, self._bound.value)
+        gap = await prove(pool, probe, self._timeout)
+        self._bound.observe(gap)
+        return max(size for _, size in sizes), gap
 
 
 async def prove(pool: GeneratorPool, probe: Probe, timeout: float) -> float:
-    """The largest gap of any engine to the probe; a WeightError where one is beyond the tolerance."""
+    """The largest gap of any engine to the probe; an engine that deviates alone is discarded.
+
+    Raises:
+        WeightError: every engine deviates, so that the weights are at fault.
+    """
     answers = await _every_engine(pool, lambda actor: actor.score.remote(probe.token_ids), timeout)
-    return max(check(probe, answer) for answer in answers)
+    gaps: list[float] = []
+    deviations: list[tuple[Actor, WeightError]] = []
+    for actor, logprobs in answers:
+        try:
+            gaps.append(check(probe, logprobs))
+        except WeightError as error:
+            deviations.append((actor, error))
+    if not gaps:
+        raise deviations[0][1]
+    for actor, deviation in deviations:
+        await pool.discard(actor, deviation)
+    return max(gaps)
 
 
 async def load_folder(pool: GeneratorPool, folder: str, probe: Probe | None, timeout: float) -> None:
@@ -86,16 +105,16 @@ async def load_folder(pool: GeneratorPool, folder: str, probe: Probe | None, tim
         await prove(pool, probe, timeout)
 
 
-async def _every_engine(pool: GeneratorPool, call: Call, timeout: float) -> list[Any]:
-    """The answers of all engines but those that failed, which are discarded; an ActorError where none is left."""
+async def _every_engine(pool: GeneratorPool, call: Call, timeout: float) -> list[tuple[Actor, Any]]:
+    """Each engine and its answer; engines that failed are discarded, an ActorError where none is left."""
     actors = list(pool.group.actors)
     waits = (pool.group.one(actor, call, timeout=timeout) for actor in actors)
-    answers = []
+    answers: list[tuple[Actor, Any]] = []
     for actor, outcome in zip(actors, await asyncio.gather(*waits, return_exceptions=True), strict=True):
         if isinstance(outcome, ActorError | WeightError):
             await pool.discard(actor, outcome)
         elif isinstance(outcome, BaseException):
             raise outcome
         else:
-            answers.append(outcome)
+            answers.append((actor, outcome))
     return answers

@@ -28,6 +28,9 @@ from rayalign.storage.metrics import ConsoleSink, SampleTable, open_sinks
 from rayalign.types import Role
 from rayalign.weights import probe
 
+PROBE_PROMPTS = 16
+"""prompts of the data among which the probe's sequences are looked for"""
+
 
 async def train_online(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
     """Run the online loop to its end and save the policy."""
@@ -85,7 +88,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
             roles=roles,
             preparer=preparer,
             pool=pool,
-            channel=_channel(context, stage, renderer),
+            channel=_channel(context, name, stage, renderer),
             rollouts=rollouts,
             journal=journal,
             checkpoints=CheckpointStore(folder / "checkpoints", stage.keep),
@@ -122,10 +125,13 @@ def _specs(
     return specs
 
 
-def _channel(context: RunContext, stage: TrainStage, renderer: Renderer) -> WeightChannel:
+def _channel(context: RunContext, name: str, stage: TrainStage, renderer: Renderer) -> WeightChannel:
+    examples = context.inputs.fitting(name, stage.model)[:PROBE_PROMPTS]
+    encoded = [renderer.request("probe", example.prompt, ()).prompt_ids for example in examples]
+    tokens = probe.data_tokens(encoded) or probe.tokens_of(renderer.tokenizer)
     return WeightChannel(
-        probe.tokens_of(renderer.tokenizer),
-        tolerance=probe.tolerance(stage.learner.precision, context.job.rollout.dtype),
+        tokens,
+        bound=probe.Bound(stage.learner.precision, context.job.rollout.dtype),
         timeout=context.job.cluster.transfer_timeout,
         events=context.events,
     )

@@ -24,13 +24,13 @@ from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.placement import free_cpus
 from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.roles import start_roles
-from rayalign.config import ClusterConfig, LearnerConfig, RolloutConfig, SamplingConfig
+from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig, RolloutConfig, SamplingConfig
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.errors import ActorError, WeightError
 from rayalign.rollout.base import Finished, Request
 from rayalign.storage.events import EventLog
 from rayalign.weights.buckets import Bucket, pack, unpack
-from rayalign.weights.probe import Probe, probe_tokens, tolerance
+from rayalign.weights.probe import Bound, Probe, probe_tokens, tolerance
 
 pytestmark = pytest.mark.ray
 CLUSTER = ClusterConfig(call_timeout=300.0)
@@ -72,7 +72,7 @@ def policy(ray_session: None, model: str, events: EventLog) -> Iterator[ActorGro
 
 @pytest.fixture
 def channel(events: EventLog) -> WeightChannel:
-    return WeightChannel(TOKENS, tolerance=tolerance("fp32"), timeout=60.0, events=events)
+    return WeightChannel(TOKENS, bound=Bound("fp32"), timeout=60.0, events=events)
 
 
 def update(policy: ActorGroup) -> None:
@@ -154,6 +154,20 @@ def test_without_the_transfer_the_probe_fails(pool: GeneratorPool, policy: Actor
         asyncio.run(prove(pool, probe_of(policy, 5), 60.0))
     asyncio.run(channel.transfer(policy, pool, 5))
     assert asyncio.run(prove(pool, probe_of(policy, 5), 60.0)) < 1e-4
+
+
+def test_a_policy_in_shards_is_proven_too(
+    pool: GeneratorPool, model: str, channel: WeightChannel, events: EventLog
+) -> None:
+    """Under ZeRO-3 the probe is a forward pass of all ranks."""
+    config = LearnerConfig(learning_rate=1e-2, minibatch=4, zero_stage=3, zero_live_parameters=0)
+    spec = LearnerSpec(model, config, {"name": "sft"}, temperature=1.0, total_steps=10, seed=0, timeout=60.0)
+    roles = asyncio.run(start_roles({"policy": spec}, {"policy": RoleConfig(actors=2)}, CLUSTER, events))
+    try:
+        update(roles["policy"])
+        assert asyncio.run(channel.transfer(roles["policy"], pool, 6)).gap < 1e-4
+    finally:
+        roles.stop()
 
 
 def test_a_corrupted_bucket_is_refused_and_the_old_weights_stay(
