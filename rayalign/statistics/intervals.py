@@ -1,4 +1,7 @@
-"""95% intervals by the bootstrap, clustered by prompt: answers to one prompt are not independent."""
+"""95% intervals by the bootstrap, clustered by prompt: answers to one prompt are not independent.
+
+Shapes: N values, C clusters, R resamples.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,18 @@ import numpy.typing as npt
 
 from rayalign.errors import InputError
 
+Array = npt.NDArray[np.float64]
 _RESAMPLES = 4000
 _BLOCK = 1 << 22
-"""draws held at once"""
+"""most draws in memory at a time"""
+_Z = 1.959964
+"""97.5% quantile of the standard normal distribution"""
 FEWEST = 10
-"""clusters below which a bootstrap pretends to know something"""
+"""clusters below which a bootstrap interval is too narrow to trust"""
 
 
 class Interval(NamedTuple):
-    """A mean with its 95% interval; NaN bounds where a single cluster tells nothing of the spread."""
+    """A mean with its 95% interval; the bounds are NaN where there is a single cluster."""
 
     mean: float
     low: float
@@ -31,33 +37,36 @@ class Interval(NamedTuple):
 def mean_interval(
     values: Sequence[float | None], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
 ) -> Interval:
-    """The mean of the values; None and NaN are absent and left out.
+    """The mean of the values; None and NaN are absent and are left out.
 
     Args:
         values: one number for each answer.
-        clusters: for each value what it shares its chance with, such as its prompt's id; whole clusters are resampled.
+        clusters: for each value the group that it belongs to, such as its prompt's id; whole clusters are resampled.
 
     Raises:
-        InputError: no value at all.
+        InputError: every value is absent.
     """
-    numbers = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-    present = ~np.isnan(numbers)
-    if not present.any():
+    numbers_N = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    present_N = ~np.isnan(numbers_N)
+    if not present_N.any():
         raise InputError("interval: every value is absent; look at the scorer's failures")
-    names = range(len(numbers)) if clusters is None else clusters
-    sums_C, counts_C = cluster_sums(numbers, present, names)
-    means = _resampled_means(sums_C, counts_C, np.random.default_rng(seed))
-    low, high = np.percentile(means, (2.5, 97.5)) if len(sums_C) > 1 else (np.nan, np.nan)
-    return Interval(float(sums_C.sum() / counts_C.sum()), float(low), float(high), len(sums_C))
+    names = range(len(numbers_N)) if clusters is None else clusters
+    sums_C, counts_C = cluster_sums(numbers_N, present_N, names)
+    mean = float(sums_C.sum() / counts_C.sum())
+    if len(sums_C) == 1:
+        return Interval(mean, math.nan, math.nan, 1)
+    means_R = _resampled_means(sums_C, counts_C, np.random.default_rng(seed))
+    low, high = np.percentile(means_R, (2.5, 97.5))
+    return Interval(mean, float(low), float(high), len(sums_C))
 
 
 def paired_difference(
     a: Sequence[float | None], b: Sequence[float | None], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
 ) -> Interval:
-    """The mean of a - b over the same answers' prompts, in the same order; a pair with an absent side is left out.
+    """The mean of a - b over the same prompts in the same order; pairs with an absent side are left out.
 
     Raises:
-        InputError: different lengths, or no whole pair.
+        InputError: the lengths differ, or no pair has both sides.
     """
     if len(a) != len(b):
         raise InputError(
@@ -69,10 +78,11 @@ def paired_difference(
 
 def share_interval(share: float, n: int) -> Interval:
     """A share of `n` independent cases with Wilson's interval (1927), which stays within 0 and 1."""
-    z = 1.959964
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n)
+    squared = _Z * _Z
+    centre = (share + squared / (2 * n)) / (1 + squared / n)
+    deviation = math.sqrt(share * (1 - share) / n + squared / (4 * n * n))
+    half_width = _Z / (1 + squared / n) * deviation
+    return Interval(share, max(0.0, centre - half_width), min(1.0, centre + half_width), n)
 
 
 def rate_interval(
@@ -83,43 +93,49 @@ def rate_interval(
     most: float = 1.0,
     seed: int = 0,
 ) -> Interval:
-    """`mean_interval` of values between `least` and `most`; of few clusters Wilson's.
+    """`mean_interval` of values between `least` and `most`; few clusters get Wilson's interval.
 
-    Where all say the same, it allows for the share of others that as many cases can hide: ten wins of ten do not make a
-    win rate certain.
+    Where all values are equal, the interval allows for the share of different values that a sample of this size can
+    miss: ten wins of ten do not make a win rate certain.
     """
-    mean, low, high, n = mean_interval(values, clusters, seed=seed)
-    if not high - low > 1e-9 * (most - least):
-        hidden = share_interval(0.0, n).high
-        return Interval(mean, mean - hidden * (mean - least), mean + hidden * (most - mean), n)
+    interval = mean_interval(values, clusters, seed=seed)
+    mean, n, room = interval.mean, interval.n, most - least
+    if not interval.high - interval.low > 1e-9 * room:
+        missed = share_interval(0.0, n).high
+        return Interval(mean, mean - missed * (mean - least), mean + missed * (most - mean), n)
     if n < FEWEST:
-        low, high = (least + (most - least) * x for x in share_interval((mean - least) / (most - least), n)[1:3])
-    return Interval(mean, low, high, n)
+        share = share_interval((mean - least) / room, n)
+        return Interval(mean, least + room * share.low, least + room * share.high, n)
+    return interval
 
 
 def bootstrap(
-    statistic: Callable[[npt.NDArray[np.float64]], npt.ArrayLike],
+    statistic: Callable[[Array], npt.ArrayLike],
     clusters: Sequence[Hashable],
     *,
     resamples: int = 1000,
     seed: int = 0,
-) -> npt.NDArray[np.float64]:
-    """The statistic on resampled data, one row for each resample; NaN where a single cluster tells nothing.
+) -> Array:
+    """The statistic on resampled data, one row for each resample; NaN where there is a single cluster.
 
     Args:
-        statistic: given how often each value was drawn (its cluster's count), what is computed of them.
-        clusters: for each value what it shares its chance with; whole clusters are resampled.
+        statistic: takes the weight of each value, which is how often its cluster was drawn.
+        clusters: for each value the group that it belongs to; whole clusters are resampled.
     """
-    numbers, n = numbered(clusters)
+    cluster_N, n = numbered(clusters)
     if n < 2:
-        return np.full((1, *np.shape(statistic(np.ones(len(numbers))))), np.nan)
+        shape = np.shape(statistic(np.ones(len(cluster_N))))
+        return np.full((1, *shape), np.nan)
     rng = np.random.default_rng(seed)
-    return np.array(
-        [statistic(rng.multinomial(n, np.full(n, 1 / n))[numbers].astype(np.float64)) for _ in range(resamples)]
-    )
+    equal_C = np.full(n, 1 / n)
+    rows = []
+    for _ in range(resamples):
+        counts_C = rng.multinomial(n, equal_C)
+        rows.append(statistic(counts_C[cluster_N].astype(np.float64)))
+    return np.array(rows)
 
 
-def bounds(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+def bounds(values: Array) -> tuple[float, float]:
     """The middle 95% of resampled values; NaN where more than one in forty of them is undefined."""
     if np.isnan(values).mean() > 0.025:
         return math.nan, math.nan
@@ -128,28 +144,31 @@ def bounds(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 def numbered(clusters: Sequence[Hashable]) -> tuple[npt.NDArray[np.int64], int]:
-    """Each value's cluster as a number in order of appearance, and how many clusters there are."""
-    index: dict[Hashable, int] = {}
-    return np.array([index.setdefault(name, len(index)) for name in clusters], dtype=np.int64), len(index)
+    """Each value's cluster as a number in order of appearance, and the number of clusters."""
+    numbers: dict[Hashable, int] = {}
+    cluster_N = [numbers.setdefault(name, len(numbers)) for name in clusters]
+    return np.array(cluster_N, dtype=np.int64), len(numbers)
 
 
-def cluster_sums(
-    numbers: npt.NDArray[np.float64], present: npt.NDArray[np.bool_], names: Sequence[Hashable]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The sum and the count of each cluster's values, in order of appearance."""
-    if len(names) != len(numbers):
-        raise InputError(f"interval: {len(names)} clusters for {len(numbers)} values; name one for each")
-    kept, _ = numbered([name for name, here in zip(names, present, strict=True) if here])
-    return np.bincount(kept, numbers[present]).astype(np.float64), np.bincount(kept).astype(np.float64)
+def cluster_sums(numbers_N: Array, present_N: npt.NDArray[np.bool_], names: Sequence[Hashable]) -> tuple[Array, Array]:
+    """The sum and the count of each cluster's present values, in order of appearance.
+
+    Raises:
+        InputError: not one name for each value.
+    """
+    if len(names) != len(numbers_N):
+        raise InputError(f"interval: {len(names)} clusters for {len(numbers_N)} values; name one for each")
+    cluster, _ = numbered([name for name, present in zip(names, present_N, strict=True) if present])
+    sums_C = np.bincount(cluster, numbers_N[present_N])
+    return sums_C.astype(np.float64), np.bincount(cluster).astype(np.float64)
 
 
-def _resampled_means(
-    sums_C: npt.NDArray[np.float64], counts_C: npt.NDArray[np.float64], rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
+def _resampled_means(sums_C: Array, counts_C: Array, rng: np.random.Generator) -> Array:
     n = len(sums_C)
     block = max(1, min(_RESAMPLES, _BLOCK // n))
     means = []
     for start in range(0, _RESAMPLES, block):
-        drawn = rng.integers(n, size=(min(block, _RESAMPLES - start), n))
-        means.append(sums_C[drawn].sum(axis=1) / counts_C[drawn].sum(axis=1))
+        rows = min(block, _RESAMPLES - start)
+        draws_RC = rng.integers(n, size=(rows, n))
+        means.append(sums_C[draws_RC].sum(axis=1) / counts_C[draws_RC].sum(axis=1))
     return np.concatenate(means)
