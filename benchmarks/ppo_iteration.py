@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.record import record
 from rayalign.config import TrainStage, load_job
+from rayalign.coordinator.groups import GroupAssembler, GroupOrder
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.recovery import recover
 from rayalign.coordinator.rendering import Renderer
@@ -46,15 +47,14 @@ async def alone(context: RunContext, stage: TrainStage, parts: Parts, renderer: 
     seed = context.job.seed
     examples = load_examples(stage.data, seed=seed, use="prompts")[: stage.prompts]
     count = stage.candidates[0].count
-    requests = [
-        renderer.request(
-            f"99999-{i:04d}.0", e.prompt, [candidate_seed(seed, 99999, e.prompt.id, k) for k in range(count)]
-        )
-        for i, e in enumerate(examples)
-    ]
+    orders = []
+    for number, example in enumerate(examples):
+        seeds = tuple(candidate_seed(seed, 99999, example.prompt.id, index) for index in range(count))
+        orders.append(GroupOrder(f"99999-{number:04d}.0", example.prompt, seeds))
+    assembler = GroupAssembler(parts.pool, renderer, timeout=600.0)
     seconds: dict[str, float] = {}
-    seconds["generate"], made = await timed(lambda: parts.pool.generate(requests))
-    groups = [Group(f.group_id, e.prompt, 0, f.trajectories) for f, e in zip(made, examples, strict=True)]
+    seconds["generate"], results = await timed(lambda: assembler.generate(orders))
+    groups = [result.group for result in results]
     reward = parts.roles["reward"]
     seconds["score"], scores = await timed(lambda: reward.first(lambda a: a.score.remote(groups)))
     groups = [Group(g.id, g.prompt, 0, g.trajectories, s) for g, s in zip(groups, scores, strict=True)]

@@ -12,9 +12,10 @@ from pathlib import Path
 import ray
 
 from benchmarks.record import record
-from rayalign.cluster.pool import GeneratorPool, start_pool
+from rayalign.cluster.pool import start_pool
 from rayalign.cluster.session import Session
 from rayalign.config import ClusterConfig, RolloutConfig, SamplingConfig
+from rayalign.coordinator.groups import GroupAssembler, GroupOrder
 from rayalign.coordinator.rendering import Renderer
 from rayalign.data.paddock import prompts
 from rayalign.data.paddock.tokenizer import build_tokenizer
@@ -46,35 +47,39 @@ class Bare:
         )
 
     def generate(self, requests: Sequence[Request]) -> int:
-        """All candidates of all groups; the number of tokens drawn."""
+        """All candidates; the number of tokens drawn."""
         from vllm import SamplingParams
 
         inputs, params = [], []
         for request in requests:
-            for seed in request.seeds:
-                inputs.append({"prompt_token_ids": list(request.prompt_ids)})
-                params.append(
-                    SamplingParams(
-                        max_tokens=SAMPLING.max_tokens,
-                        seed=seed,
-                        logprobs=0,
-                        stop_token_ids=list(request.stop_ids),
-                        detokenize=False,
-                    )
+            inputs.append({"prompt_token_ids": list(request.prompt_ids)})
+            params.append(
+                SamplingParams(
+                    max_tokens=SAMPLING.max_tokens,
+                    seed=request.seed,
+                    logprobs=0,
+                    stop_token_ids=list(request.stop_ids),
+                    detokenize=False,
                 )
+            )
         outputs = self._llm.generate(inputs, params, use_tqdm=False)
         return sum(len(out.outputs[0].token_ids) for out in outputs)
 
 
-async def through_pool(pool: GeneratorPool, requests: Sequence[Request]) -> float:
-    """Tokens/s of the pool."""
+async def through_pool(assembler: GroupAssembler, orders: Sequence[GroupOrder]) -> float:
+    """Tokens/s of the pool, with its groups assembled and decoded."""
     start = time.perf_counter()
-    made = await pool.generate(requests)
-    return sum(len(t.logprobs) for item in made for t in item.trajectories) / (time.perf_counter() - start)
+    results = await assembler.generate(orders)
+    seconds = time.perf_counter() - start
+    tokens = 0
+    for result in results:
+        assert result.group is not None
+        tokens += sum(len(trajectory.logprobs) for trajectory in result.group.trajectories)
+    return tokens / seconds
 
 
 def through_bare(engines: Sequence[ray.actor.ActorHandle], requests: Sequence[Request]) -> float:
-    """Tokens/s of the bare engines, half of the groups each."""
+    """Tokens/s of the bare engines, half of the candidates each."""
     start = time.perf_counter()
     shares = [requests[rank::ENGINES] for rank in range(ENGINES)]
     tokens = ray.get([e.generate.remote(s) for e, s in zip(engines, shares, strict=True)], timeout=600)
@@ -85,16 +90,18 @@ async def measure(model: str, scratch: Path) -> list[dict[str, float]]:
     """Alternate the two."""
     events = EventLog(scratch / "events.jsonl")
     renderer = Renderer(model, ROLLOUT.context, SAMPLING)
-    requests = [
-        renderer.request(str(i), p, [candidate_seed(0, 0, p.id, k) for k in range(CANDIDATES)])
-        for i, p in enumerate(prompts(0, "train", GROUPS))
-    ]
+    orders, requests = list[GroupOrder](), list[Request]()
+    for number, prompt in enumerate(prompts(0, "train", GROUPS)):
+        seeds = tuple(candidate_seed(0, 0, prompt.id, index) for index in range(CANDIDATES))
+        orders.append(GroupOrder(str(number), prompt, seeds))
+        requests += renderer.requests(str(number), prompt, seeds)
     pool = await start_pool("vllm", model, ROLLOUT, ClusterConfig(), events)
     options = {"num_cpus": 0.5, "runtime_env": {"env_vars": environment(ROLLOUT)}}
     bare = [ray.remote(Bare).options(**options).remote(model) for _ in range(ENGINES)]
+    assembler = GroupAssembler(pool, renderer, timeout=600.0)
     rows = []
     for _ in range(PAIRS + 1):
-        rows.append({"bare": through_bare(bare, requests), "pool": await through_pool(pool, requests)})
+        rows.append({"bare": through_bare(bare, requests), "pool": await through_pool(assembler, orders)})
     pool.stop()
     return rows[1:]  # the first calls warm both up
 

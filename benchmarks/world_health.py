@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.record import record
 from rayalign.config import RolloutConfig, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
+from rayalign.data.chat import decode_answer
 from rayalign.data.paddock import SIZES, demonstrations, gold, prompts
 from rayalign.rollout import build
 from rayalign.rollout.base import candidate_seed
@@ -26,18 +27,21 @@ MANY, DRAWS = 150, 16
 
 
 def answers(model: str, asked: list[Prompt], seed: int, draws: int) -> list[tuple[str, ...]]:
-    """Of each prompt, what the model writes in so many draws."""
+    """What the model writes to each prompt in so many draws."""
     config = RolloutConfig(context=96, max_sequences=256)
     renderer, engine = Renderer(model, config.context, SamplingConfig()), build("local", model, config)
-    found: dict[str, tuple[str, ...]] = {}
+    keys: dict[str, list[str]] = {}
     for prompt in asked:
-        engine.submit(
-            renderer.request(prompt.id, prompt, [candidate_seed(seed, 0, prompt.id, k) for k in range(draws)])
-        )
+        seeds = [candidate_seed(seed, 0, prompt.id, index) for index in range(draws)]
+        requests = renderer.requests(prompt.id, prompt, seeds)
+        keys[prompt.id] = [request.key for request in requests]
+        for request in requests:
+            engine.submit(request)
+    texts: dict[str, str] = {}
     while engine.pending:
-        for group in engine.step():
-            found[group.group_id] = tuple(renderer.decode(t) for t in group.trajectories)
-    return [found[prompt.id] for prompt in asked]
+        for candidate in engine.step():
+            texts[candidate.key] = decode_answer(renderer.tokenizer, candidate.tokens)
+    return [tuple(texts[key] for key in keys[prompt.id]) for prompt in asked]
 
 
 def rates(pairs: Iterable[tuple[Prompt, str]]) -> dict[str, float]:

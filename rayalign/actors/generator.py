@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,11 +30,11 @@ class GeneratorActor(HostedActor):
         self._loop.call(lambda engine: engine.version, timeout=self._timeout)
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Take groups in."""
+        """Accept candidates."""
         self._loop.submit(requests)
 
     def collect(self, timeout: float) -> list[Finished]:
-        """Groups that have finished; waits for the first one, at most `timeout` seconds."""
+        """Candidates that have finished; waits for the first one, at most `timeout` seconds."""
         return self._loop.collect(timeout)
 
     def load(self, refs: Sequence[ray.ObjectRef], version: int) -> int:
@@ -41,7 +42,7 @@ class GeneratorActor(HostedActor):
         buckets: list[Bucket] = ray.get(list(refs), timeout=self._timeout)
         for bucket in buckets:
             verify(bucket)
-        named = (item for bucket in buckets for item in unpack(bucket))
+        named = itertools.chain.from_iterable(unpack(bucket) for bucket in buckets)
         self._loop.call(lambda engine: engine.load(named, version), timeout=self._timeout)
         return sum(bucket.bytes for bucket in buckets)
 

@@ -2,12 +2,14 @@
 
     submit --> least loaded engine --> its step loop --> collect (one long poll on each engine) --> finished
 
-An engine that dies is discarded and what it was writing is written again by the others; without any left the run fails.
+Candidates of one prompt share an engine, whose prefix cache then holds the prompt once. An engine that dies is
+discarded, and the candidates that it was writing are written again by the others; without any left the run fails.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 
@@ -17,14 +19,14 @@ from rayalign.actors.generator import GeneratorActor
 from rayalign.cluster.group import Actor, ActorGroup
 from rayalign.cluster.placement import Placement, claims, free_cpus, process_environment
 from rayalign.config import ClusterConfig, RoleConfig, RolloutConfig
-from rayalign.errors import ActorError, DeadlineError
+from rayalign.errors import ActorError
 from rayalign.rollout import EngineName
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.vllm import environment
 from rayalign.storage.events import EventLog
 
 POLL = 10.0
-"""seconds that one collect call waits for a finished group"""
+"""seconds that one collect call waits for a finished candidate"""
 
 
 class GeneratorPool:
@@ -42,16 +44,16 @@ class GeneratorPool:
 
     @property
     def pending(self) -> int:
-        """Groups submitted and not finished."""
+        """Candidates submitted and not finished."""
         return sum(len(requests) for requests in self._open.values())
 
     async def submit(self, requests: Sequence[Request]) -> None:
-        """Spread groups over the engines, each to the one with the fewest open; one that is found dead is discarded."""
+        """Spread candidates over the engines; an engine that is found dead is discarded."""
         shares: dict[Actor, list[Request]] = {}
-        for request in requests:
+        for piece in self._pieces(requests):
             actor = min(self._open, key=lambda a: len(self._open[a]))
-            self._open[actor][request.group_id] = request
-            shares.setdefault(actor, []).append(request)
+            self._open[actor].update((request.key, request) for request in piece)
+            shares.setdefault(actor, []).extend(piece)
         for actor, share in shares.items():
             try:
                 await self.group.one(actor, lambda a, share=share: a.submit.remote(share))  # type: ignore[misc]
@@ -59,12 +61,12 @@ class GeneratorPool:
                 await self.discard(actor, error)
 
     async def finished(self) -> AsyncIterator[Finished]:
-        """Groups as they finish, from whichever engine, without end; close it to stop."""
+        """Candidates as they finish, from whichever engine, without end; close it to stop."""
         polls = {self._poll(actor): actor for actor in self._open}
         try:
             while polls:
-                done, _ = await asyncio.wait(polls, return_when=asyncio.FIRST_COMPLETED)
-                for poll in done:
+                answered, _ = await asyncio.wait(polls, return_when=asyncio.FIRST_COMPLETED)
+                for poll in answered:
                     actor = polls.pop(poll)
                     for item in await self._harvest(actor, poll):
                         yield item
@@ -74,30 +76,8 @@ class GeneratorPool:
             for poll in polls:
                 poll.cancel()
 
-    async def generate(self, requests: Sequence[Request]) -> list[Finished]:
-        """Write all groups and return them in the order of the requests.
-
-        Raises:
-            DeadlineError: no group finished within the deadline of a call.
-        """
-        done: dict[str, Finished] = {}
-        await self.submit(requests)
-        stream = self.finished()
-        try:
-            while len(done) < len(requests):
-                item = await asyncio.wait_for(anext(stream), self._timeout)
-                done[item.group_id] = item
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"{self.pending} groups are on the engines, and none finished within {self._timeout:.0f} s; "
-                "an engine is stuck or too slow: see its log, or raise cluster.call_timeout"
-            ) from error
-        finally:
-            await stream.aclose()  # type: ignore[attr-defined]
-        return [done[request.group_id] for request in requests]
-
     async def discard(self, actor: Actor, error: Exception) -> None:
-        """End an engine and have the others write again what it was writing; a second call of the same does nothing."""
+        """End an engine and submit its open candidates to the others; a second call for it does nothing."""
         orphans = list(self._open.pop(actor, {}).values())
         if actor in self.group.actors:
             self.group.discard(actor)
@@ -109,6 +89,17 @@ class GeneratorPool:
         """End every engine."""
         self.group.kill()
         self._placement.remove()
+
+    def _pieces(self, requests: Sequence[Request]) -> list[list[Request]]:
+        """The candidates of each prompt together, cut only where they are more than an engine's fair share."""
+        by_prompt: dict[tuple[int, ...], list[Request]] = {}
+        for request in requests:
+            by_prompt.setdefault(request.prompt_ids, []).append(request)
+        fair_share = math.ceil((self.pending + len(requests)) / len(self._open))
+        pieces: list[list[Request]] = []
+        for candidates in by_prompt.values():
+            pieces += [candidates[at : at + fair_share] for at in range(0, len(candidates), fair_share)]
+        return pieces
 
     def _poll(self, actor: Actor) -> asyncio.Task[list[Finished]]:
         if actor not in self._polls:
@@ -122,8 +113,8 @@ class GeneratorPool:
         except ActorError as error:
             await self.discard(actor, error)
             return []
-        known = self._open.get(actor, {})
-        return [item for item in items if known.pop(item.group_id, None) is not None]
+        open_requests = self._open.get(actor, {})
+        return [item for item in items if open_requests.pop(item.key, None) is not None]
 
 
 async def start_pool(
@@ -131,8 +122,8 @@ async def start_pool(
 ) -> GeneratorPool:
     """Place and start the engines, all at once."""
     hosting = RoleConfig(actors=config.engines, cpus=config.cpus, gpus=config.gpus, threads=config.threads)
-    wanted = claims({"generator": hosting}, free_cpus=free_cpus() / 2)  # half of the machine for the pool
-    claim, placement = wanted["generator"], Placement({"generator": hosting}, wanted, timeout=cluster.start_timeout)
+    shares = claims({"generator": hosting}, free_cpus=free_cpus() / 2)  # half of the machine for the pool
+    claim, placement = shares["generator"], Placement({"generator": hosting}, shares, timeout=cluster.start_timeout)
     remote = ray.remote(GeneratorActor)
     actors = []
     for _ in range(config.engines):

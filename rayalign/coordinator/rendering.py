@@ -24,12 +24,15 @@ class Renderer:
         """What fills a row behind its last token."""
         return int(self.tokenizer.pad_token_id)
 
-    def request(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> Request:
-        """A group to be written; over-long dialogues lose their oldest turns."""
+    def requests(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> list[Request]:
+        """One request for each seed, with the key `GROUP/INDEX`; over-long dialogues lose their oldest turns."""
         reserve = self._sampling.max_tokens
         token_ids = encode_prompt(self.tokenizer, prompt, context=self._context, reserve=reserve)
         assert token_ids is not None, "a prompt that leaves no room for an answer comes to no stage"
-        return Request(group_id, token_ids, tuple(seeds), self._sampling, self._stop_ids)
+        return [
+            Request(f"{group_id}/{index}", token_ids, seed, self._sampling, self._stop_ids)
+            for index, seed in enumerate(seeds)
+        ]
 
     def decode(self, trajectory: Trajectory) -> str:
         """The text that the policy wrote."""

@@ -1,6 +1,6 @@
 """The rollout loop: keeps the engines full, scores groups as they finish, hands whole iterations to training.
 
-    admit ----> pool ----> gather ----> score (one task for each reward actor) ----> ready ----> take
+    admit -> assembler -> gather -----> score (one task for each reward actor) -----> ready ----> take
       ^                       | failed, or no score after redo                          |
       |                       v                                                         |
       |                    replace (dropped and counted, another prompt in its place)   |
@@ -20,15 +20,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rayalign.cluster.group import Actor, ActorGroup
-from rayalign.cluster.pool import GeneratorPool
 from rayalign.config import TrainStage
-from rayalign.coordinator.rendering import Renderer
+from rayalign.coordinator.groups import GroupAssembler, GroupOrder
 from rayalign.errors import ActorError, DeadlineError
-from rayalign.rollout.base import Finished, Request, candidate_seed
+from rayalign.rollout.base import candidate_seed
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Journal
 from rayalign.storage.records import encode
-from rayalign.types import Example, Group, Score
+from rayalign.types import Candidate, Example, Group, Score
 
 logger = logging.getLogger(__name__)
 ATTEMPTS = 4
@@ -70,9 +69,8 @@ class RolloutLoop:
     settings: TrainStage
     seed: int
     order: PromptOrder
-    pool: GeneratorPool
+    assembler: GroupAssembler
     reward: ActorGroup | None
-    renderer: Renderer
     journal: Journal
     events: EventLog
     timeout: float
@@ -123,7 +121,7 @@ class RolloutLoop:
         except TimeoutError as error:
             raise DeadlineError(
                 f"iteration {iteration} has {len(self._ready[iteration])} of {self.settings.prompts} groups after "
-                f"{self.timeout:.0f} s, {self.pool.pending} on the engines, {self._unscored.qsize()} unscored; "
+                f"{self.timeout:.0f} s, {self.assembler.pending} on the engines, {self._unscored.qsize()} unscored; "
                 "an engine or the reward is stuck or too slow: see the event log, or raise cluster.call_timeout"
             ) from error
         groups = self._ready.pop(iteration)
@@ -144,7 +142,7 @@ class RolloutLoop:
         return Ticket(iteration, slot, attempt, self.order[position])
 
     async def _submit(self, tickets: Sequence[Ticket]) -> None:
-        requests = []
+        orders = []
         for ticket in tickets:
             place, prompt = (ticket.iteration, ticket.slot), ticket.example.prompt.id
             group_id = f"{ticket.iteration:05d}-{ticket.slot:04d}.{self._serials[place]}"
@@ -152,42 +150,32 @@ class RolloutLoop:
             self._tickets[group_id] = ticket
             entry = {"kind": "submitted", "group": group_id, "iteration": ticket.iteration, "prompt": prompt}
             self.journal.append(entry)
-            requests.append(self._request(group_id, ticket))
-        await self.pool.submit(requests)
+            orders.append(self._order(group_id, ticket))
+        await self.assembler.submit(orders)
 
-    def _request(self, group_id: str, ticket: Ticket) -> Request:
+    def _order(self, group_id: str, ticket: Ticket) -> GroupOrder:
         prompt = ticket.example.prompt
-        count = sum(source.count for source in self.settings.candidates if source.source == "live")
-        seeds = tuple(candidate_seed(self.seed, ticket.iteration, prompt.id, index) for index in range(count))
-        return self.renderer.request(group_id, prompt, seeds)
+        seeds: list[int] = []
+        dataset: list[Candidate] = []
+        for source in self.settings.candidates:
+            if source.source == "dataset":
+                dataset += ticket.example.candidates[: source.count]
+                continue
+            indices = range(len(seeds), len(seeds) + source.count)
+            seeds += [candidate_seed(self.seed, ticket.iteration, prompt.id, index) for index in indices]
+        return GroupOrder(group_id, prompt, tuple(seeds), ticket.iteration, tuple(dataset))
 
     async def _gather(self) -> None:
-        async for item in self.pool.finished():
-            self.events.write("generation_finished", group=item.group_id, failure=item.failure)
-            if item.failure is not None:
-                await self._replace(item.group_id, item.failure)
+        async for result in self.assembler.finished():
+            self.events.write("generation_finished", group=result.group_id, failure=result.failure)
+            if result.group is None:
+                await self._replace(result.group_id, result.failure or "no reason")
                 continue
-            group = self._assemble(item, self._tickets[item.group_id])
-            self.journal.append({"kind": "finished", "group": encode(group)})
+            self.journal.append({"kind": "finished", "group": encode(result.group)})
             if self.reward is None:
-                await self._fill(group)
+                await self._fill(result.group)
             else:
-                self._unscored.put_nowait(group)
-
-    def _assemble(self, item: Finished, ticket: Ticket) -> Group:
-        live = [replace(t, text=self.renderer.decode(t)) for t in item.trajectories]
-        given = [
-            c
-            for source in self.settings.candidates
-            if source.source == "dataset"
-            for c in ticket.example.candidates[: source.count]
-        ]
-        prompt = ticket.example.prompt
-        rest = [
-            self.renderer.trajectory(item.group_id, len(live) + i, prompt, candidate.text, ticket.iteration)
-            for i, candidate in enumerate(given)
-        ]
-        return Group(item.group_id, prompt, ticket.iteration, (*live, *rest))
+                self._unscored.put_nowait(result.group)
 
     async def _score(self, actor: Actor) -> None:
         assert self.reward is not None

@@ -14,12 +14,13 @@ from rayalign.annotator.client import item_of
 from rayalign.annotator.connect import announce
 from rayalign.annotator.judges import RubricJudge
 from rayalign.config import AnnotateStage, GenerateStage, SamplingConfig
+from rayalign.coordinator.groups import GroupAssembler, GroupOrder
 from rayalign.coordinator.rendering import Renderer
 from rayalign.errors import InputError
 from rayalign.pipeline.context import RunContext
 from rayalign.rollout.base import candidate_seed
 from rayalign.storage.records import decode, encode, read_jsonl, write_jsonl
-from rayalign.types import Candidate, Comparison, Example, Prompt
+from rayalign.types import Candidate, Comparison, Example, Group, Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +39,17 @@ async def draw(context: RunContext, stage: str, reference: str, sampling: Sampli
     renderer = Renderer(model, job.rollout.context, sampling)
     prompts = context.inputs.fitting(stage, reference)
     pool = await context.pool(model)
-    requests = [
-        renderer.request(str(i), e.prompt, [candidate_seed(job.seed, 0, e.prompt.id, k) for k in range(count)])
-        for i, e in enumerate(prompts)
-    ]
-    made = await pool.generate(requests)
-    return [
-        Example(e.prompt, tuple(Candidate(renderer.decode(t), reference) for t in group.trajectories))
-        for e, group in zip(prompts, made, strict=True)
-        if group.failure is None
-    ]
+    orders = []
+    for number, example in enumerate(prompts):
+        seeds = tuple(candidate_seed(job.seed, 0, example.prompt.id, index) for index in range(count))
+        orders.append(GroupOrder(str(number), example.prompt, seeds))
+    assembler = GroupAssembler(pool, renderer, timeout=job.cluster.call_timeout)
+    groups = [result.group for result in await assembler.generate(orders)]
+    return [_answers(group, reference) for group in groups if group is not None]
+
+
+def _answers(group: Group, source: str) -> Example:
+    return Example(group.prompt, tuple(Candidate(t.text, source) for t in group.trajectories))
 
 
 def annotate(context: RunContext, name: str, stage: AnnotateStage) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel
 from rayalign.cluster.roles import start_preparer, start_roles
 from rayalign.config import TrainStage
+from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.recovery import recover
 from rayalign.coordinator.rendering import Renderer
@@ -76,9 +77,8 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
             stage,
             seed=job.seed,
             order=PromptOrder(context.inputs.fitting(name, stage.model), job.seed),
-            pool=pool,
+            assembler=GroupAssembler(pool, renderer, timeout=job.cluster.call_timeout),
             reward=roles.groups.get("reward"),
-            renderer=renderer,
             journal=journal,
             events=context.events,
             timeout=job.cluster.call_timeout,

@@ -1,10 +1,11 @@
 """The contract of a rollout engine. Token ids in, token ids out, with the log-probs of what was sampled from.
 
-    EngineLoop (one thread)          Engine (vllm | local | scripted)
-      inbox: submit, load, ... ->      submit, abort, load, score, sleep, wake   between steps
-      finished groups out      <-      step
+    EngineLoop (one thread)            Engine (vllm | local | scripted)
+      inbox: submit, load, ... ->        submit, abort, load, score, sleep, wake   between steps
+      finished candidates out  <-        step
 
-An engine is driven from one thread only; the loop around it is in `rayalign.rollout.loop`.
+One request is one candidate, or its next turn with a longer prefix; groups are assembled above the pool, in
+`rayalign.coordinator.groups`. An engine is driven from one thread only, by the loop in `rayalign.rollout.loop`.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from rayalign.config import SamplingConfig
-from rayalign.types import Trajectory
+from rayalign.types import FinishReason
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+VersionRuns = tuple[tuple[int, int], ...]
+"""(first token, weight version) of each run of tokens that one version wrote; tokens count from the answer's first"""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One group to be written: a prompt in token ids, and one seed for each candidate."""
+    """One candidate to be written, or its next turn with a longer prefix."""
 
-    group_id: str
+    key: str
+    """unique among the requests in flight; a candidate's next turn has the same one again"""
     prompt_ids: tuple[int, ...]
-    seeds: tuple[int, ...]
+    seed: int
     sampling: SamplingConfig
     stop_ids: tuple[int, ...]
     """tokens that end an answer; the one drawn is kept as the answer's last token"""
@@ -35,11 +40,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A group that left the engine: whole, or failed with a reason."""
+    """A candidate that left the engine: written, or failed with a reason."""
 
-    group_id: str
-    trajectories: tuple[Trajectory, ...]
-    """in the order of the request's seeds; empty when failed"""
+    key: str
+    tokens: tuple[int, ...] = ()
+    """of the answer alone"""
+    logprobs: tuple[float, ...] = ()
+    """one for each token, of the distribution that was sampled from"""
+    version_runs: VersionRuns = ()
+    reason: FinishReason | None = None
+    """why the answer ended; None when it failed"""
     failure: str | None = None
 
 
@@ -51,28 +61,28 @@ class Engine(Protocol):
 
     @property
     def pending(self) -> int:
-        """Groups submitted and not finished."""
+        """Candidates submitted and not finished."""
 
     def submit(self, request: Request) -> None:
-        """Take a group in; an impossible one (longer than the context) finishes at once as failed."""
+        """Accept a candidate; an impossible one (longer than the context) finishes at once as failed."""
 
     def step(self) -> list[Finished]:
-        """Draw some more tokens; the groups that this finished."""
+        """Draw some more tokens; the candidates that this finished."""
 
-    def abort(self, group_ids: Collection[str]) -> None:
-        """Forget groups; they do not come out."""
+    def abort(self, keys: Collection[str]) -> None:
+        """Forget candidates; they do not come out."""
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Replace all weights (Hugging Face names); groups in flight go on with the new ones."""
+        """Replace all weights (Hugging Face names); candidates in flight go on with the new ones."""
 
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probs at temperature 1 of each token after the first, computed with the loaded weights."""
 
     def sleep(self) -> None:
-        """Give device memory back; only with nothing pending."""
+        """Free the device memory; only with nothing pending."""
 
     def wake(self) -> None:
-        """Take device memory again; weights must be loaded before the next submit."""
+        """Claim the device memory again; weights must be loaded before the next submit."""
 
     def close(self) -> None:
         """End for good."""

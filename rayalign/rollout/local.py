@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rayalign.config import RolloutConfig, SamplingConfig
-from rayalign.rollout.assembly import Assembly, Draft
 from rayalign.rollout.base import Finished, Request
+from rayalign.rollout.drafts import Draft, Drafts
 from rayalign.weights.files import exactly
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class LocalEngine:
         self._device = torch.device("cuda" if config.gpus else "cpu")
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
         self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(self._device).eval()
-        self._assembly = Assembly(config.context)
+        self._drafts = Drafts(config.context)
         self._waiting: list[tuple[Draft, random.Random]] = []
         self._wave: list[tuple[Draft, random.Random]] = []
         self._cache: DynamicCache | None = None
@@ -42,11 +42,12 @@ class LocalEngine:
 
     @property
     def pending(self) -> int:
-        return self._assembly.pending
+        return self._drafts.pending
 
     def submit(self, request: Request) -> None:
-        drafts = self._assembly.submit(request)
-        self._waiting += [(draft, random.Random(request.seeds[draft.index])) for draft in drafts]
+        draft = self._drafts.submit(request)
+        if draft is not None:
+            self._waiting.append((draft, random.Random(request.seed)))
 
     @torch.inference_mode()
     def step(self) -> list[Finished]:
@@ -57,12 +58,12 @@ class LocalEngine:
         if self._wave:
             tokens_B, logprobs_B = self._draw(self._next_logits())
             self._write(tokens_B.tolist(), logprobs_B.tolist())
-        return self._assembly.take()
+        return self._drafts.take()
 
-    def abort(self, group_ids: Collection[str]) -> None:
-        self._assembly.abort(group_ids)
-        self._waiting = [d for d in self._waiting if d[0].request.group_id not in group_ids]
-        self._keep([row for row, d in enumerate(self._wave) if d[0].request.group_id not in group_ids])
+    def abort(self, keys: Collection[str]) -> None:
+        self._drafts.abort(keys)
+        self._waiting = [d for d in self._waiting if d[0].request.key not in keys]
+        self._retain([row for row, d in enumerate(self._wave) if d[0].request.key not in keys])
 
     @torch.no_grad()
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -97,14 +98,14 @@ class LocalEngine:
             from transformers import DynamicCache
 
             self._cache = DynamicCache(config=self._model.config)
-            rows = [torch.tensor((*d.request.prompt_ids, *d.token_ids)) for d, _ in self._wave]
+            rows = [torch.tensor((*d.request.prompt_ids, *d.tokens)) for d, _ in self._wave]
             input_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
             lengths_B = torch.tensor([len(row) for row in rows])
             width = input_BT.shape[1]
             self._attention_BT = (torch.arange(width) >= width - lengths_B[:, None]).long().to(self._device)
             positions_BT = (self._attention_BT.cumsum(-1) - 1).clamp(min=0)
         else:
-            input_BT = torch.tensor([[d.token_ids[-1]] for d, _ in self._wave])
+            input_BT = torch.tensor([[d.tokens[-1]] for d, _ in self._wave])
             self._attention_BT = torch.nn.functional.pad(self._attention_BT, (0, 1), value=1)
             positions_BT = self._attention_BT.sum(-1, keepdim=True) - 1
         outputs = self._model(
@@ -132,16 +133,16 @@ class LocalEngine:
         return tokens_B, logprobs_BV.gather(-1, tokens_B[:, None])[:, 0]
 
     def _write(self, tokens: list[int], logprobs: list[float]) -> None:
-        kept = []
+        unfinished = []
         for row, (draft, _) in enumerate(self._wave):
             reason = draft.add(tokens[row], logprobs[row], self.version)
             if reason:
-                self._assembly.finish(draft, reason)
+                self._drafts.finish(draft, reason)
             else:
-                kept.append(row)
-        self._keep(kept)
+                unfinished.append(row)
+        self._retain(unfinished)
 
-    def _keep(self, rows: list[int]) -> None:
+    def _retain(self, rows: list[int]) -> None:
         if len(rows) == len(self._wave):
             return
         self._wave = [self._wave[row] for row in rows]

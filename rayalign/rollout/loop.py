@@ -2,7 +2,7 @@
 
     callers (any thread)                     the engine's thread
     submit, call, pause, resume  -> queue ->  task, step, task, step, ...   a step puts the next one at the queue's end
-    collect  <- finished groups               idle: waits on the queue
+    collect  <- finished candidates           idle: waits on the queue
 
 The thread creates the engine, and nothing else touches it. Whatever a caller puts in is done between two steps.
 The first exception of any task ends the loop: no task runs after it, and each later call raises an error caused by it.
@@ -35,12 +35,12 @@ class EngineLoop:
         self._engine: Future[Engine] = self._put(factory)
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Hand groups in; they come out of `collect`. ActorError once the loop has ended."""
+        """Hand candidates in; they come out of `collect`. ActorError once the loop has ended."""
         self._refuse_if_ended()
         self._put(lambda: self._take(requests))
 
     def collect(self, timeout: float) -> list[Finished]:
-        """Wait for finished groups: all there are as soon as there is one, none after `timeout` seconds.
+        """Wait for finished candidates: all there are as soon as there is one, none after `timeout` seconds.
 
         Raises:
             ActorError: the loop has ended, and everything that was finished before has been collected.
@@ -72,7 +72,7 @@ class EngineLoop:
         raise _explained(error)
 
     def pause(self, timeout: float) -> None:
-        """Stop stepping; groups in flight stay in the engine."""
+        """Stop stepping; candidates in flight stay in the engine."""
         self.call(lambda _: self._set_paused(True), timeout)
 
     def resume(self, timeout: float) -> None:
@@ -80,7 +80,7 @@ class EngineLoop:
         self.call(lambda _: self._set_paused(False), timeout)
 
     def close(self, timeout: float) -> None:
-        """End the engine and the thread; groups in flight are lost."""
+        """End the engine and the thread; candidates in flight are lost."""
         if self._failure is None:
             self.call(self._shut, timeout)
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -136,7 +136,7 @@ def _explained(error: BaseException) -> RayalignError:
     if isinstance(error, RayalignError):
         return error
     explained = ActorError(
-        f"the engine failed with {type(error).__name__}: {error}; replace it and submit its groups again"
+        f"the engine failed with {type(error).__name__}: {error}; replace it and submit its candidates again"
     )
     explained.__cause__ = error
     return explained

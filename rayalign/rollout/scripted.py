@@ -8,19 +8,19 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from rayalign.rollout.assembly import Assembly, Draft
 from rayalign.rollout.base import Finished, Request
+from rayalign.rollout.drafts import Draft, Drafts
 from rayalign.weights.files import exactly
 
 WEIGHT = "bigram.weight"
-Script = Callable[[Request, int], Sequence[int]]
+Script = Callable[[Request], Sequence[int]]
 
 
 class ScriptedEngine:
     """An engine whose next token depends on the last one alone, through a table of logits [V, V].
 
-    An answer is what `script` says for a request and a candidate's index, then (or without a script) drawn from the
-    table with the candidate's seed; log-probs are the table's in both cases.
+    An answer is what `script` returns for a request, then (or without a script) drawn from the table with the
+    request's seed; log-probs are the table's in both cases.
     """
 
     def __init__(
@@ -32,34 +32,36 @@ class ScriptedEngine:
         tokens_per_step: int = 1,
         fail: Collection[str] = (),
     ) -> None:
-        """`fail` names groups that come out as failed."""
+        """`fail` holds keys, or their beginnings, of candidates that come out as failed."""
         self.version = 0
         self._logits_VV = table_VV.clone()
         self._script = script
         self._tokens_per_step = tokens_per_step
-        self._fail = fail
-        self._assembly = Assembly(context)
-        self._drafts: list[tuple[Draft, random.Random]] = []
+        self._fail = tuple(fail)
+        self._drafts = Drafts(context)
+        self._writing: list[tuple[Draft, random.Random]] = []
 
     @property
     def pending(self) -> int:
-        return self._assembly.pending
+        return self._drafts.pending
 
     def submit(self, request: Request) -> None:
-        drafts = self._assembly.submit(request)
-        if drafts and request.group_id in self._fail:
-            self._assembly.fail(request.group_id, "the script says so")
+        draft = self._drafts.submit(request)
+        if draft is None:
             return
-        self._drafts += [(draft, random.Random(request.seeds[draft.index])) for draft in drafts]
+        if request.key.startswith(self._fail):
+            self._drafts.fail(request.key, "the script says so")
+        else:
+            self._writing.append((draft, random.Random(request.seed)))
 
     def step(self) -> list[Finished]:
         for _ in range(self._tokens_per_step):
-            self._drafts = [(draft, dice) for draft, dice in self._drafts if not self._write(draft, dice)]
-        return self._assembly.take()
+            self._writing = [(draft, dice) for draft, dice in self._writing if not self._write(draft, dice)]
+        return self._drafts.take()
 
-    def abort(self, group_ids: Collection[str]) -> None:
-        self._assembly.abort(group_ids)
-        self._drafts = [d for d in self._drafts if d[0].request.group_id not in group_ids]
+    def abort(self, keys: Collection[str]) -> None:
+        self._drafts.abort(keys)
+        self._writing = [d for d in self._writing if d[0].request.key not in keys]
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         for _, table_VV in exactly(weights, [WEIGHT]):
@@ -80,10 +82,10 @@ class ScriptedEngine:
         pass
 
     def _write(self, draft: Draft, dice: random.Random) -> bool:
-        last = (*draft.request.prompt_ids, *draft.token_ids)[-1]
+        last = (*draft.request.prompt_ids, *draft.tokens)[-1]
         logprobs_V = (self._logits_VV[last] / (draft.request.sampling.temperature or 1.0)).log_softmax(-1)
-        script = self._script(draft.request, draft.index) if self._script else ()
-        written = len(draft.token_ids)
+        script = self._script(draft.request) if self._script else ()
+        written = len(draft.tokens)
         if written < len(script):
             token = script[written]
         elif draft.request.sampling.temperature == 0.0:
@@ -92,7 +94,7 @@ class ScriptedEngine:
             token = dice.choices(range(len(logprobs_V)), logprobs_V.exp().tolist())[0]
         reason = draft.add(token, float(logprobs_V[token]), self.version)
         if reason:
-            self._assembly.finish(draft, reason)
+            self._drafts.finish(draft, reason)
         return reason is not None
 
 

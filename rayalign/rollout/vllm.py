@@ -17,8 +17,8 @@ from torch import Tensor
 
 from rayalign.config import RolloutConfig
 from rayalign.errors import InputError
-from rayalign.rollout.assembly import Assembly, Draft
 from rayalign.rollout.base import Finished, Request
+from rayalign.rollout.drafts import Draft, Drafts
 from rayalign.weights.files import exactly, shapes
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def open_llm(model_path: str, config: RolloutConfig, **more: Any) -> LLM:
         # Inside a placement group vLLM would choose Ray, which has no bundles left for its workers.
         distributed_executor_backend="mp" if config.tensor_parallel > 1 else None,
         generation_config="vllm",
-        # A probe right after a load goes before the groups that the load has put back in line.
+        # A probe right after a load goes before the candidates that the load has put back in line.
         scheduling_policy="priority",
         enforce_eager=not gpu,
         enable_sleep_mode=gpu,
@@ -98,7 +98,7 @@ def memory_share(model_path: str, config: RolloutConfig, capacity: int) -> float
 
 
 class VllmEngine:
-    """Each candidate is a request of its own, so that its seed alone decides what is drawn.
+    """A candidate's seed alone decides what is drawn.
 
     `score` takes sequences shorter than the context, since vLLM keeps room for one more token.
     """
@@ -108,40 +108,45 @@ class VllmEngine:
         self.version = 0
         self._gpu = config.gpus > 0
         self._names = frozenset(shapes(Path(model_path)))
-        self._assembly = Assembly(config.context)
-        self._drafts: dict[str, Draft] = {}
+        self._drafts = Drafts(config.context)
+        self._writing: dict[str, Draft] = {}
         self._scores: dict[str, list[float] | None] = {}
         self._engine = self._llm.llm_engine
         self._engine.set_weight_version("0")
 
     @property
     def pending(self) -> int:
-        return self._assembly.pending
+        return self._drafts.pending
 
     def submit(self, request: Request) -> None:
-        for draft in self._assembly.submit(request):
-            self._drafts[f"{request.group_id}/{draft.index}"] = draft
-            sampling = request.sampling
-            self._add(
-                f"{request.group_id}/{draft.index}",
-                request.prompt_ids,
-                seed=request.seeds[draft.index],
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=sampling.top_k,
-                max_tokens=draft.limit,
-                stop_token_ids=list(request.stop_ids),
-                logprobs=0,
-            )
+        draft = self._drafts.submit(request)
+        if draft is None:
+            return
+        self._writing[request.key] = draft
+        sampling = request.sampling
+        self._add(
+            request.key,
+            request.prompt_ids,
+            seed=request.seed,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=draft.limit,
+            stop_token_ids=list(request.stop_ids),
+            logprobs=0,
+        )
 
     def step(self) -> list[Finished]:
-        if self._drafts:
+        if self._writing:
             self._advance()
-        return self._assembly.take()
+        return self._drafts.take()
 
-    def abort(self, group_ids: Collection[str]) -> None:
-        self._drop(group_ids)
-        self._assembly.abort(group_ids)
+    def abort(self, keys: Collection[str]) -> None:
+        running = [key for key in keys if key in self._writing]
+        self._engine.abort_request(running)
+        for key in running:
+            del self._writing[key]
+        self._drafts.abort(keys)
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         named = exactly(weights, self._names)
@@ -175,12 +180,6 @@ class VllmEngine:
     def close(self) -> None:
         self._engine.engine_core.shutdown()
 
-    def _drop(self, group_ids: Collection[str]) -> None:
-        gone = [key for key, draft in self._drafts.items() if draft.request.group_id in group_ids]
-        self._engine.abort_request(gone)
-        for key in gone:
-            del self._drafts[key]
-
     def _add(self, key: str, ids: Sequence[int], *, priority: int = 0, **settings: Any) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -192,7 +191,7 @@ class VllmEngine:
 
     def _advance(self) -> None:
         for output in self._engine.step():
-            draft = self._drafts.pop(output.request_id, None)
+            draft = self._writing.pop(output.request_id, None)
             if draft is not None:
                 self._take(draft, output)
             elif output.request_id in self._scores:
@@ -201,13 +200,12 @@ class VllmEngine:
     def _take(self, draft: Draft, output: RequestOutput) -> None:
         answer = output.outputs[0]
         if answer.finish_reason not in ("stop", "length"):
-            self._assembly.fail(draft.request.group_id, f"vLLM ended an answer with {answer.finish_reason}")
-            self._drop([draft.request.group_id])
+            self._drafts.fail(draft.request.key, f"vLLM ended an answer with {answer.finish_reason}")
             return
-        draft.token_ids = list(answer.token_ids)
+        draft.tokens = list(answer.token_ids)
         draft.logprobs = _first_of_each(answer.logprobs)
-        draft.starts = [(span.start, int(span.version)) for span in answer.weight_versions]
-        self._assembly.finish(draft, answer.finish_reason)
+        draft.version_runs = [(span.start, int(span.version)) for span in answer.weight_versions]
+        self._drafts.finish(draft, answer.finish_reason)
 
 
 def _first_of_each(flat: Any) -> list[float]:

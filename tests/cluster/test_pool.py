@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -37,13 +38,30 @@ CLUSTER = ClusterConfig(call_timeout=300.0)
 TOKENS = probe_tokens(100)
 
 
-def requests(count: int, max_tokens: int = 12, first: int = 0) -> list[Request]:
+def requests(count: int, max_tokens: int = 12) -> list[Request]:
+    """Two candidates of each of `count / 2` prompts."""
     sampling = SamplingConfig(max_tokens=max_tokens)
-    return [Request(f"g{i}", (5, 6 + i % 7), (2 * i, 2 * i + 1), sampling, ()) for i in range(first, first + count)]
+    return [Request(f"c{i}", (5, 6 + i // 2), i, sampling, ()) for i in range(count)]
 
 
-def texts(finished: list[Finished]) -> list[tuple[int, ...]]:
-    return [t.token_ids for item in finished for t in item.trajectories]
+def generate(pool: GeneratorPool, wanted: list[Request]) -> list[Finished]:
+    """All candidates, in the order of their requests."""
+    return asyncio.run(collect(pool, wanted))
+
+
+async def collect(pool: GeneratorPool, wanted: list[Request]) -> list[Finished]:
+    candidates: dict[str, Finished] = {}
+    await pool.submit(wanted)
+    async with aclosing(pool.finished()) as stream:  # type: ignore[type-var]
+        while len(candidates) < len(wanted):
+            candidate = await asyncio.wait_for(anext(stream), CLUSTER.call_timeout)
+            assert candidate.key not in candidates, "a candidate came twice"
+            candidates[candidate.key] = candidate
+    return [candidates[request.key] for request in wanted]
+
+
+def texts(candidates: list[Finished]) -> list[tuple[int, ...]]:
+    return [candidate.tokens for candidate in candidates]
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +115,12 @@ def send(pool: GeneratorPool, buckets: list[Any], version: int) -> None:
     asyncio.run(pool.group.all(lambda actor: actor.load.remote(refs, version)))
 
 
-def test_groups_come_in_the_order_of_requests_again_and_again(pool: GeneratorPool) -> None:
-    """Each call follows the last one at once: no group may fall to a call of before."""
-    first = asyncio.run(pool.generate(requests(9)))
-    assert [item.group_id for item in first] == [f"g{i}" for i in range(9)]
-    assert all(len(item.trajectories) == 2 for item in first)
+def test_every_candidate_comes_again_and_again(pool: GeneratorPool) -> None:
+    """Each call follows the last one at once: no candidate may go to the call before."""
+    first = generate(pool, requests(18))
+    assert all(len(tokens) == 12 for tokens in texts(first))
     for _ in range(3):
-        assert texts(asyncio.run(pool.generate(requests(9)))) == texts(first)
+        assert texts(generate(pool, requests(18))) == texts(first)
     assert pool.pending == 0
 
 
@@ -120,14 +137,14 @@ def test_a_pool_waits_for_cpus_that_are_still_counted_as_held(ray_session: None,
     config = RolloutConfig(engine="local", engines=1, context=64, max_sequences=8)
     made = asyncio.run(start_pool("local", model, config, CLUSTER, events))
     try:
-        assert len(texts(asyncio.run(made.generate(requests(1))))) == 2
+        assert len(generate(made, requests(2))) == 2
     finally:
         made.stop()
 
 
-def test_a_group_that_cannot_be_written_fails_alone(pool: GeneratorPool) -> None:
-    long = Request("long", tuple(range(5, 75)), (1, 2), SamplingConfig(), ())
-    good, bad = asyncio.run(pool.generate([*requests(1), long]))
+def test_a_candidate_that_cannot_be_written_fails_alone(pool: GeneratorPool) -> None:
+    long = Request("long", tuple(range(5, 75)), 1, SamplingConfig(), ())
+    good, bad = generate(pool, [*requests(1), long])
     assert good.failure is None
     assert bad.failure is not None and "no room for an answer" in bad.failure
 
@@ -138,7 +155,7 @@ def test_a_transfer_is_proven_and_logged(
     update(policy)
     done = asyncio.run(channel.transfer(policy, pool, 3))
     assert done.gap < 1e-4
-    assert {t.version for item in asyncio.run(pool.generate(requests(3))) for t in item.trajectories} == {3}
+    assert {candidate.version_runs for candidate in generate(pool, requests(3))} == {((0, 3),)}
     event = logged("published")[-1]
     assert (event["version"], event["probe_gap"]) == (3, done.gap)
     assert done.bytes == event["size"] > 1e6
@@ -215,12 +232,14 @@ def kill(pool: GeneratorPool) -> None:
 
 
 def test_what_a_killed_engine_was_writing_is_written_by_the_others(pool: GeneratorPool) -> None:
-    asked = requests(24, max_tokens=60)
-    undisturbed = asyncio.run(pool.generate(asked))
+    candidates = [
+        replace(request, sampling=SamplingConfig(max_tokens=8 + 10 * (i % 6))) for i, request in enumerate(requests(48))
+    ]
+    undisturbed = generate(pool, candidates)
 
     async def disturbed() -> list[Finished]:
-        work = asyncio.ensure_future(pool.generate(asked))
-        while not 0 < pool.pending < len(asked):
+        work = asyncio.ensure_future(collect(pool, candidates))
+        while not 0 < pool.pending < len(candidates):
             await asyncio.sleep(0.001)
         kill(pool)
         return await work
@@ -231,11 +250,11 @@ def test_what_a_killed_engine_was_writing_is_written_by_the_others(pool: Generat
 
 def test_an_engine_found_dead_at_the_next_submit_is_discarded(pool: GeneratorPool) -> None:
     kill(pool)
-    assert [item.group_id for item in asyncio.run(pool.generate(requests(4)))] == ["g0", "g1", "g2", "g3"]
+    assert len(generate(pool, requests(4))) == 4
     assert len(pool.group) == 1
 
 
 def test_without_any_engine_the_run_fails(pool: GeneratorPool) -> None:
     kill(pool)
     with pytest.raises(ActorError, match="no generator is left; the last one: generator .* died"):
-        asyncio.run(pool.generate(requests(4)))
+        generate(pool, requests(4))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rayalign.config import CandidateSource, SamplingConfig, TrainStage
+from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.rollouts import PromptOrder, RolloutLoop
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import Finished, Request
@@ -38,7 +39,7 @@ class Pool:
 
     async def submit(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            self._log.append(("submitted", request.group_id))
+            self._log.append(("submitted", request.key))
             self.engine.submit(request)
 
     async def finished(self) -> AsyncIterator[Finished]:
@@ -69,8 +70,9 @@ class Reward:
 class Renderer:
     """Token ids of its own, without a tokenizer."""
 
-    def request(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> Request:
-        return Request(group_id, (1, 2), tuple(seeds), SamplingConfig(max_tokens=24), (0,))
+    def requests(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> list[Request]:
+        sampling = SamplingConfig(max_tokens=24)
+        return [Request(f"{group_id}/{i}", (1, 2), seed, sampling, (0,)) for i, seed in enumerate(seeds)]
 
     def decode(self, trajectory: Trajectory) -> str:
         return " ".join(map(str, trajectory.token_ids[2:]))
@@ -99,9 +101,8 @@ class Bench:
             self.settings,
             seed=5,
             order=PromptOrder(EXAMPLES, 5),
-            pool=self.pool,  # type: ignore[arg-type]
+            assembler=GroupAssembler(self.pool, Renderer(), timeout=timeout),  # type: ignore[arg-type]
             reward=self.reward,  # type: ignore[arg-type]
-            renderer=Renderer(),  # type: ignore[arg-type]
             journal=self.journal,
             events=(events := EventLog(folder / "events.jsonl")),
             timeout=timeout,
@@ -171,10 +172,10 @@ def test_a_group_is_submitted_as_soon_as_and_never_before_it_can_be_consumed(
     bench = make(max_staleness=staleness)
     taken = bench.run()
     published = {version: at for at, (kind, version) in enumerate(bench.log) if kind == "published"}
-    submitted = {group: at for at, (kind, group) in enumerate(bench.log) if kind == "submitted"}
-    assert len(submitted) == 4 * 3
-    for group_id, at in submitted.items():
-        iteration = int(group_id[:5])
+    submitted = {key: at for at, (kind, key) in enumerate(bench.log) if kind == "submitted"}
+    assert len(submitted) == 4 * 3 * 2
+    for key, at in submitted.items():
+        iteration = int(key[:5])
         assert at > published[max(0, iteration - staleness)]
         if staleness and iteration:
             assert at < published[iteration], "nothing overlaps"
@@ -296,7 +297,7 @@ def test_groups_kept_over_an_interruption_are_not_made_again(make: Callable[...,
     taken = bench.run(first=2)
     assert [g.id for g in taken[0]] == ["00002-0000.3", "00002-0001.0", "00002-0002.0"]
     assert taken[0][1] is kept
-    assert len([kind for kind, _ in bench.log if kind == "submitted"]) == 2 + 3
+    assert len([kind for kind, _ in bench.log if kind == "submitted"]) == (2 + 3) * 2
 
 
 def test_an_iteration_that_was_kept_whole_is_not_made_again(make: Callable[..., Bench]) -> None:

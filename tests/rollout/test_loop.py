@@ -27,7 +27,7 @@ class Breaking(ScriptedEngine):
 
 
 def _request(name: str, tokens: int = 4) -> Request:
-    return Request(name, (1, 2), (7, 8), SamplingConfig(max_tokens=tokens), ())
+    return Request(name, (1, 2), 7, SamplingConfig(max_tokens=tokens), ())
 
 
 def _engine() -> ScriptedEngine:
@@ -50,7 +50,7 @@ def _collect(loop: EngineLoop, count: int) -> list[Finished]:
     return found
 
 
-def test_groups_come_out_as_from_the_bare_engine(loop: EngineLoop) -> None:
+def test_candidates_come_out_as_from_the_bare_engine(loop: EngineLoop) -> None:
     loop.submit([_request("long", 9), _request("short", 2)])
     found = _collect(loop, 2)
     bare = _engine()
@@ -58,7 +58,7 @@ def test_groups_come_out_as_from_the_bare_engine(loop: EngineLoop) -> None:
         bare.submit(request)
     expected = [f for _ in range(9) for f in bare.step()]
     assert found == expected
-    assert [f.group_id for f in found] == ["short", "long"]
+    assert [f.key for f in found] == ["short", "long"]
 
 
 def test_the_engine_is_made_and_stepped_by_one_thread_and_rests_when_idle() -> None:
@@ -82,7 +82,7 @@ def test_the_engine_is_made_and_stepped_by_one_thread_and_rests_when_idle() -> N
     loop.close(WAIT)
 
 
-def test_calls_are_served_while_groups_are_written() -> None:
+def test_calls_are_served_while_candidates_are_written() -> None:
     loop = EngineLoop(lambda: ScriptedEngine(random_table(16), context=1 << 20))
     loop.submit([_request("endless", 1 << 19)])
     loop.call(lambda engine: engine.load([("bigram.weight", random_table(16, 1))], 5), WAIT)
@@ -90,23 +90,23 @@ def test_calls_are_served_while_groups_are_written() -> None:
     loop.call(lambda engine: engine.abort(["endless"]), WAIT)
     assert loop.call(lambda engine: engine.pending, WAIT) == 0
     loop.submit([_request("next")])
-    assert [f.group_id for f in _collect(loop, 1)] == ["next"]
+    assert [f.key for f in _collect(loop, 1)] == ["next"]
     loop.close(WAIT)
 
 
-def test_a_paused_loop_takes_groups_and_writes_none(loop: EngineLoop) -> None:
+def test_a_paused_loop_accepts_candidates_and_writes_none(loop: EngineLoop) -> None:
     loop.pause(WAIT)
     loop.submit([_request("a")])
     assert loop.call(lambda engine: engine.pending, WAIT) == 1
     assert loop.collect(0.05) == []
     loop.resume(WAIT)
-    assert [f.group_id for f in _collect(loop, 1)] == ["a"]
+    assert [f.key for f in _collect(loop, 1)] == ["a"]
 
 
 def test_a_failing_step_ends_the_loop() -> None:
     loop = EngineLoop(lambda: Breaking(random_table(16)))
     loop.submit([_request("short", 1), _request("long", 9)])
-    assert [f.group_id for f in _collect(loop, 1)] == ["short"]
+    assert [f.key for f in _collect(loop, 1)] == ["short"]
     for attempt in (lambda: loop.collect(WAIT), lambda: loop.submit([_request("b")]), lambda: loop.pause(WAIT)):
         with pytest.raises(ActorError, match="RuntimeError: out of device memory") as caught:
             attempt()

@@ -1,0 +1,118 @@
+"""Which engine of the pool gets which candidate, and what is lost with it; engines in this process, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rayalign.cluster.pool import GeneratorPool
+from rayalign.config import SamplingConfig
+from rayalign.errors import ActorError
+from rayalign.rollout.base import Finished, Request
+
+
+class Engine:
+    """An actor's interface: hands out what the test lets finish."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.dead = False
+        self._finished: asyncio.Queue[Finished] = asyncio.Queue()
+        self.submit = SimpleNamespace(remote=self._submit)
+        self.collect = SimpleNamespace(remote=self._collect)
+
+    def finish(self, key: str) -> None:
+        self._finished.put_nowait(Finished(key, (1,), (-1.0,), ((0, 0),), "stop"))
+
+    async def _submit(self, requests: Sequence[Request]) -> None:
+        if self.dead:
+            raise ActorError("generator died")
+        self.keys += [request.key for request in requests]
+
+    async def _collect(self, timeout: float) -> list[Finished]:
+        candidate = await self._finished.get()
+        if self.dead:
+            raise ActorError("generator died")
+        return [candidate]
+
+
+class Engines:
+    """The actor group's interface."""
+
+    def __init__(self, count: int) -> None:
+        self.actors = [Engine() for _ in range(count)]
+
+    async def one(self, actor: Engine, call: Callable[[Engine], Any], *, timeout: float | None = None) -> Any:
+        return await call(actor)
+
+    def discard(self, actor: Engine) -> None:
+        self.actors.remove(actor)
+
+
+def make_pool(engines: Engines) -> GeneratorPool:
+    return GeneratorPool(engines, None, "model", 20.0)  # type: ignore[arg-type]
+
+
+def candidates(prompt: int, count: int) -> list[Request]:
+    return [Request(f"p{prompt}/{i}", (prompt,), i, SamplingConfig(), ()) for i in range(count)]
+
+
+def test_candidates_of_one_prompt_share_an_engine() -> None:
+    engines = Engines(2)
+    requests = [request for prompt in range(4) for request in candidates(prompt, 3)]
+    # in whichever order they come
+    asyncio.run(make_pool(engines).submit(sorted(requests, key=lambda request: request.seed)))
+    homes = [{key[:2] for key in engine.keys} for engine in engines.actors]
+    assert homes == [{"p0", "p2"}, {"p1", "p3"}]
+    assert [len(engine.keys) for engine in engines.actors] == [6, 6]
+
+
+def test_one_prompt_with_many_candidates_does_not_leave_engines_idle() -> None:
+    engines = Engines(3)
+    asyncio.run(make_pool(engines).submit(candidates(0, 8)))
+    assert sorted(len(engine.keys) for engine in engines.actors) == [2, 3, 3]
+
+
+def test_the_least_loaded_engine_is_next() -> None:
+    engines = Engines(2)
+    pool = make_pool(engines)
+    asyncio.run(pool.submit(candidates(0, 1)))
+    asyncio.run(pool.submit(candidates(1, 1)))
+    asyncio.run(pool.submit([*candidates(2, 2), *candidates(3, 2)]))
+    assert [sorted(engine.keys) for engine in engines.actors] == [["p0/0", "p2/0", "p2/1"], ["p1/0", "p3/0", "p3/1"]]
+
+
+def test_only_the_candidates_that_were_lost_are_submitted_again() -> None:
+    async def run() -> tuple[list[str], list[str]]:
+        engines = Engines(2)
+        pool = make_pool(engines)
+        dying, other = engines.actors
+        await pool.submit([*candidates(0, 3), *candidates(1, 3)])
+        stream = pool.finished()
+        dying.finish("p0/1")
+        first = await anext(stream)
+        dying.dead = True
+        dying.finish("p0/2")  # ends the poll, which fails
+        other.finish("p1/0")
+        second = await anext(stream)
+        other.finish("p0/0")
+        third = await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+        assert engines.actors == [other]
+        assert pool.pending == 3
+        return [first.key, second.key, third.key], other.keys
+
+    finished, submitted = asyncio.run(run())
+    assert finished == ["p0/1", "p1/0", "p0/0"]
+    assert submitted == ["p1/0", "p1/1", "p1/2", "p0/0", "p0/2"]
+
+
+def test_the_last_engine_ends_the_run() -> None:
+    engines = Engines(1)
+    engines.actors[0].dead = True
+    with pytest.raises(ActorError, match="no generator is left; the last one: generator died"):
+        asyncio.run(make_pool(engines).submit(candidates(0, 1)))
