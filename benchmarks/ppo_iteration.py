@@ -49,7 +49,7 @@ async def alone(context: RunContext, stage: TrainStage, parts: Parts, renderer: 
     count = stage.candidates[0].count
     orders = []
     for number, example in enumerate(examples):
-        seeds = tuple(candidate_seed(seed, 99999, example.prompt.id, index) for index in range(count))
+        seeds = tuple(candidate_seed(seed, 99999, number, example.prompt.id, index) for index in range(count))
         orders.append(GroupOrder(f"99999-{number:04d}.0", example.prompt, seeds))
     assembler = GroupAssembler(parts.pool, renderer, timeout=600.0)
     seconds: dict[str, float] = {}

@@ -92,7 +92,7 @@ async def measure(model: str, scratch: Path) -> list[dict[str, float]]:
     renderer = Renderer(model, ROLLOUT.context, SAMPLING)
     orders, requests = list[GroupOrder](), list[Request]()
     for number, prompt in enumerate(prompts(0, "train", GROUPS)):
-        seeds = tuple(candidate_seed(0, 0, prompt.id, index) for index in range(CANDIDATES))
+        seeds = tuple(candidate_seed(0, 0, number, prompt.id, index) for index in range(CANDIDATES))
         orders.append(GroupOrder(str(number), prompt, seeds))
         requests += renderer.requests(str(number), prompt, seeds)
     pool = await start_pool("vllm", model, ROLLOUT, ClusterConfig(), events)

@@ -31,8 +31,8 @@ def answers(model: str, asked: list[Prompt], seed: int, draws: int) -> list[tupl
     config = RolloutConfig(context=96, max_sequences=256)
     renderer, engine = Renderer(model, config.context, SamplingConfig()), build("local", model, config)
     keys: dict[str, list[str]] = {}
-    for prompt in asked:
-        seeds = [candidate_seed(seed, 0, prompt.id, index) for index in range(draws)]
+    for slot, prompt in enumerate(asked):
+        seeds = [candidate_seed(seed, 0, slot, prompt.id, index) for index in range(draws)]
         requests = renderer.requests(prompt.id, prompt, seeds)
         keys[prompt.id] = [request.key for request in requests]
         for request in requests:

@@ -154,16 +154,16 @@ class RolloutLoop:
         await self.assembler.submit(orders)
 
     def _order(self, group_id: str, ticket: Ticket) -> GroupOrder:
-        prompt = ticket.example.prompt
-        seeds: list[int] = []
+        live = sum(source.count for source in self.settings.candidates if source.source == "live")
         dataset: list[Candidate] = []
         for source in self.settings.candidates:
             if source.source == "dataset":
                 dataset += ticket.example.candidates[: source.count]
-                continue
-            indices = range(len(seeds), len(seeds) + source.count)
-            seeds += [candidate_seed(self.seed, ticket.iteration, prompt.id, index) for index in indices]
-        return GroupOrder(group_id, prompt, tuple(seeds), ticket.iteration, tuple(dataset))
+        prompt = ticket.example.prompt
+        # a small data set may give a slot the same prompt again
+        indices = range(ticket.attempt * live, (ticket.attempt + 1) * live)
+        seeds = tuple(candidate_seed(self.seed, ticket.iteration, ticket.slot, prompt.id, index) for index in indices)
+        return GroupOrder(group_id, prompt, seeds, ticket.iteration, tuple(dataset))
 
     async def _gather(self) -> None:
         async for result in self.assembler.finished():

@@ -40,9 +40,9 @@ async def draw(context: RunContext, stage: str, reference: str, sampling: Sampli
     prompts = context.inputs.fitting(stage, reference)
     pool = await context.pool(model)
     orders = []
-    for number, example in enumerate(prompts):
-        seeds = tuple(candidate_seed(job.seed, 0, example.prompt.id, index) for index in range(count))
-        orders.append(GroupOrder(str(number), example.prompt, seeds))
+    for slot, example in enumerate(prompts):
+        seeds = tuple(candidate_seed(job.seed, 0, slot, example.prompt.id, index) for index in range(count))
+        orders.append(GroupOrder(str(slot), example.prompt, seeds))
     assembler = GroupAssembler(pool, renderer, timeout=job.cluster.call_timeout)
     groups = [result.group for result in await assembler.generate(orders)]
     return [_answers(group, reference) for group in groups if group is not None]

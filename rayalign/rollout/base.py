@@ -88,7 +88,12 @@ class Engine(Protocol):
         """End for good."""
 
 
-def candidate_seed(run_seed: int, iteration: int, prompt_id: str, index: int) -> int:
-    """The seed of one candidate: it depends on nothing that order, batch or engine could change."""
-    text = f"{run_seed}/{iteration}/{prompt_id}/{index}"
+def candidate_seed(run_seed: int, iteration: int, slot: int, prompt_id: str, index: int) -> int:
+    """The seed of one candidate: it depends on nothing that order of arrival, batch or engine could change.
+
+    Args:
+        slot: the prompt's place in its iteration, so that a prompt that occurs there twice has different candidates.
+        index: the candidate's place among those that the slot has drawn for this prompt.
+    """
+    text = f"{run_seed}/{iteration}/{slot}/{prompt_id}/{index}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 33

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,6 +31,7 @@ class Pool:
 
     def __init__(self, log: Log, fail: Sequence[str] = (), stuck: bool = False) -> None:
         self.engine = ScriptedEngine(random_table(12), fail=fail)
+        self.requests: list[Request] = []
         self._log, self._stuck = log, stuck
 
     @property
@@ -40,6 +41,7 @@ class Pool:
     async def submit(self, requests: Sequence[Request]) -> None:
         for request in requests:
             self._log.append(("submitted", request.key))
+            self.requests.append(request)
             self.engine.submit(request)
 
     async def finished(self) -> AsyncIterator[Finished]:
@@ -319,6 +321,27 @@ def test_given_candidates_come_after_the_live_ones(make: Callable[..., Bench]) -
         assert [t.index for t in group.trajectories] == [0, 1, 2]
         assert (group.trajectories[2].text, group.trajectories[2].logprobs) == ("a b", (0.0, 0.0))
         assert len(group.scores) == 3
+
+
+def test_a_prompt_that_occurs_twice_has_different_candidates(make: Callable[..., Bench]) -> None:
+    bench = make(prompts=60, iterations=1)  # of 50 prompts
+    answers: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+    for group in bench.run()[0]:
+        answers[group.prompt.id].append(tuple(token for t in group.trajectories for token in t.token_ids))
+    twice = [pair for pair in answers.values() if len(pair) == 2]
+    assert len(twice) == 10
+    assert [first for first, second in twice if first == second] == []
+    seeds = {request.seed for request in bench.pool.requests}
+    assert len(seeds) == 60 * 2
+
+
+def test_a_slot_that_draws_its_prompt_again_draws_other_candidates(make: Callable[..., Bench]) -> None:
+    bench = make(fail=["00000-0001.0"], prompts=2, iterations=1)
+    bench.loop.order = PromptOrder(EXAMPLES[:1], 5)
+    bench.run()
+    seeds = {request.key: request.seed for request in bench.pool.requests}
+    assert len(seeds) == 3 * 2
+    assert len(set(seeds.values())) == 3 * 2
 
 
 def test_a_stuck_engine_is_named_by_what_is_missing(make: Callable[..., Bench]) -> None:
