@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 Role = Literal["policy", "critic", "reference", "reward"]
 Unit = Literal["sequence", "pair", "group"]
-Author = Literal["policy", "environment", "template"]
+Author = Literal["policy", "environment", "template", "dataset"]
+TRAINED: frozenset[Author] = frozenset({"policy", "dataset"})
+"""authors whose tokens are trained on"""
 FinishReason = Literal["stop", "length"]
 
 
@@ -90,24 +92,37 @@ class Trajectory:
     """prompt and answer"""
     segments: tuple[Segment, ...]
     logprobs: tuple[float, ...]
-    """behaviour log-probabilities, one for each policy token, of the distribution that was sampled from"""
+    """behaviour log-probabilities, one for each policy token and none for others, of what was sampled from"""
     finish_reason: FinishReason
     text: str = ""
     """the answer, decoded without special tokens"""
 
     @property
     def policy_mask(self) -> list[bool]:
-        """True for each token that the policy wrote."""
-        mask: list[bool] = []
+        """True for each token that the policy wrote, which has a behaviour log-prob."""
+        return self._mask(frozenset({"policy"}))
+
+    @property
+    def loss_mask(self) -> list[bool]:
+        """True for each token that is trained on."""
+        return self._mask(TRAINED)
+
+    @property
+    def spans(self) -> list[tuple[Author, int, int]]:
+        """Author, first token and end of each segment."""
         ends = [s.start for s in self.segments[1:]] + [len(self.token_ids)]
-        for segment, end in zip(self.segments, ends, strict=True):
-            mask.extend([segment.author == "policy"] * (end - segment.start))
+        return [(s.author, s.start, end) for s, end in zip(self.segments, ends, strict=True)]
+
+    def _mask(self, authors: frozenset[Author]) -> list[bool]:
+        mask: list[bool] = []
+        for author, start, end in self.spans:
+            mask.extend([author in authors] * (end - start))
         return mask
 
     @property
-    def version(self) -> int:
-        """The oldest weights that wrote any of it."""
-        return min(s.version for s in self.segments if s.author == "policy")
+    def version(self) -> int | None:
+        """The oldest weights that wrote any of it; None where no policy did."""
+        return min((s.version for s in self.segments if s.author == "policy"), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +146,9 @@ class Group:
 
     @property
     def version(self) -> int:
-        """The oldest weights that wrote any of it; its staleness is counted from here."""
-        return min(t.version for t in self.trajectories)
+        """The oldest weights that wrote any of it, from which staleness counts; the iteration's where none did."""
+        versions = [t.version for t in self.trajectories if t.version is not None]
+        return min(versions, default=self.iteration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +198,13 @@ class Rollouts:
     ended_B: Tensor | None = None
     """1 where the answer ended by itself, 0 where it was cut"""
     behaviour_logprobs_BT: Tensor | None = None
+    """of the engine that wrote each token; NaN at trained tokens that no engine wrote"""
     logprobs_BT: Tensor | None = None
     """the trainer's own, before the first update of this iteration"""
     reference_logprobs_BT: Tensor | None = None
     values_BT: Tensor | None = None
     staleness_B: Tensor | None = None
-    """weight versions between writing and consuming"""
+    """weight versions between writing and consuming; 0 where no policy wrote the row"""
     state: Mapping[str, float] = field(default_factory=dict)
     """controllers' state (adaptive KL, running moments) before this batch"""
 

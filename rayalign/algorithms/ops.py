@@ -291,9 +291,10 @@ def rollout_metrics(rollouts: Rollouts) -> Metrics:
     if rollouts.ended_B is not None:
         metrics["rollout/eos_rate"] = Metric(rollouts.ended_B.double().mean().item(), size)
     if rollouts.logprobs_BT is not None and rollouts.behaviour_logprobs_BT is not None:
-        ours, theirs = (zeroed(x, mask) for x in (rollouts.logprobs_BT, rollouts.behaviour_logprobs_BT))
-        sample = effective_sample_fraction(importance_weights(ours, theirs, mask, cap=math.inf), mask)
-        metrics["rollout/mismatch_k3"] = k3 = mean_metric(kl_estimate(theirs, ours, "k3"), mask)
+        written = mask.bool() & ~rollouts.behaviour_logprobs_BT.isnan()  # what a data set wrote has no mismatch
+        ours, theirs = (zeroed(x, written) for x in (rollouts.logprobs_BT, rollouts.behaviour_logprobs_BT))
+        sample = effective_sample_fraction(importance_weights(ours, theirs, written, cap=math.inf), written)
+        metrics["rollout/mismatch_k3"] = k3 = mean_metric(kl_estimate(theirs, ours, "k3"), written)
         metrics["rollout/mismatch_max"] = Metric((ours - theirs).abs().max().item(), reduction="max")
         metrics["rollout/ess"] = Metric(sample.item(), k3.weight)
     return metrics

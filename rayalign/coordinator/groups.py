@@ -122,10 +122,8 @@ class GroupAssembler:
                 return GroupResult(order.group_id, None, candidate.failure)
             written = trajectory(order.group_id, index, request, candidate)
             trajectories.append(replace(written, text=self._renderer.decode(written)))
-        for number, answer in enumerate(order.dataset, start=len(trajectories)):
-            trajectories.append(
-                self._renderer.trajectory(order.group_id, number, order.prompt, answer.text, order.iteration)
-            )
+        for index, answer in enumerate(order.dataset, start=len(order.seeds)):
+            trajectories.append(self._renderer.dataset_trajectory(order.group_id, index, order.prompt, answer.text))
         return GroupResult(order.group_id, Group(order.group_id, order.prompt, order.iteration, tuple(trajectories)))
 
 

@@ -39,12 +39,12 @@ class Renderer:
         mask = trajectory.policy_mask
         return decode_answer(self.tokenizer, [t for t, own in zip(trajectory.token_ids, mask, strict=True) if own])
 
-    def trajectory(self, group_id: str, index: int, prompt: Prompt, text: str, version: int) -> Trajectory:
-        """A given answer as if written now, after what fits of its prompt; it has no behaviour log-probs."""
+    def dataset_trajectory(self, group_id: str, index: int, prompt: Prompt, text: str) -> Trajectory:
+        """An answer that no policy wrote, after what fits of its prompt."""
         token_ids, mask = encode_example(self.tokenizer, prompt, text)
         if len(token_ids) > self._context:
             fitting = cut_to_fit(self.tokenizer, prompt, self._context - sum(mask)) or prompt
             token_ids, mask = encode_example(self.tokenizer, fitting, text)
         start = len(mask) - sum(mask)
-        segments = (Segment(0, "template"), Segment(start, "policy", version))
-        return Trajectory(group_id, index, token_ids, segments, (0.0,) * sum(mask), "stop", text)
+        segments = (Segment(0, "template"), Segment(start, "dataset"))
+        return Trajectory(group_id, index, token_ids, segments, (), "stop", text)

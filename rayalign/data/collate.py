@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rayalign.data.chat import cut_to_fit, encode_example
-from rayalign.types import Example, Group, Rollouts
+from rayalign.types import Example, Group, Rollouts, Trajectory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -88,16 +88,27 @@ def collate_trajectories(groups: Sequence[Group], *, pad_id: int, version: int) 
     trajectories = [t for _, t in pairs]
     scores = [s.value for group in groups for s in group.scores] or [None] * len(pairs)
     assert len(scores) == len(pairs), "one score for each trajectory, or none at all"
-    rows = [EncodedRow(t.token_ids, t.policy_mask, n, s) for (n, t), s in zip(pairs, scores, strict=True)]
+    rows = [EncodedRow(t.token_ids, t.loss_mask, n, s) for (n, t), s in zip(pairs, scores, strict=True)]
     rollouts = collate_examples(rows, pad_id)
     rollouts.ended_B = torch.tensor([float(t.finish_reason == "stop") for t in trajectories])
-    rollouts.staleness_B = torch.tensor([version - t.version for t in trajectories])
-    logprobs_BT = torch.zeros(rollouts.input_ids_BT.shape)
-    flat = [value for t in trajectories for value in t.logprobs]
-    # row-major order of the mask is the order in which the log-probs are listed
-    logprobs_BT[rollouts.policy_mask_BT.bool()] = torch.tensor(flat)
-    rollouts.behaviour_logprobs_BT = logprobs_BT
+    rollouts.staleness_B = torch.tensor([0 if t.version is None else version - t.version for t in trajectories])
+    rollouts.behaviour_logprobs_BT = _behaviour_logprobs(trajectories, rollouts.policy_mask_BT.bool())
     return rollouts
+
+
+def _behaviour_logprobs(trajectories: Sequence[Trajectory], trained_BT: Tensor) -> Tensor:
+    """The engines' log-probs at the tokens that they wrote; NaN at other trained tokens, 0 at the rest."""
+    logprobs_BT = torch.zeros(trained_BT.shape).masked_fill(trained_BT, float("nan"))
+    for row, trajectory in enumerate(trajectories):
+        values = iter(torch.tensor(trajectory.logprobs, dtype=logprobs_BT.dtype).split(_policy_lengths(trajectory)))
+        for author, start, end in trajectory.spans:
+            if author == "policy":
+                logprobs_BT[row, start:end] = next(values)
+    return logprobs_BT
+
+
+def _policy_lengths(trajectory: Trajectory) -> list[int]:
+    return [end - start for author, start, end in trajectory.spans if author == "policy"]
 
 
 def _fill(real_BT: Tensor, rows: Sequence[Sequence[int]], padding: int) -> Tensor:

@@ -139,7 +139,9 @@ async def _perplexities(
 
 def _groups(renderer: Renderer, prompts: Mapping[str, Prompt], texts: Mapping[str, str]) -> list[Group]:
     """Answers as groups of one, in the tokens of the model that is to read them."""
-    return [Group(p, prompts[p], 0, (renderer.trajectory(p, 0, prompts[p], text, 0),)) for p, text in texts.items()]
+    return [
+        Group(p, prompts[p], 0, (renderer.dataset_trajectory(p, 0, prompts[p], text),)) for p, text in texts.items()
+    ]
 
 
 @asynccontextmanager

@@ -36,7 +36,7 @@ class RewardModelScorer:
 
     def _row(self, group: Group, trajectory: Trajectory) -> EncodedRow:
         if self._same_tokens:
-            return EncodedRow(trajectory.token_ids, trajectory.policy_mask, group=0)
+            return EncodedRow(trajectory.token_ids, trajectory.loss_mask, group=0)
         token_ids, mask = encode_example(self._tokenizer, group.prompt, trajectory.text)
         return EncodedRow(tuple(token_ids), mask, group=0)
 

@@ -225,3 +225,14 @@ def test_rollout_metrics():
     )
     absent = Rollouts(mask, mask, mask, torch.arange(2), torch.tensor([1.0, math.nan]))
     assert ops.rollout_metrics(absent)["reward/mean"].value == 1.0
+
+
+def test_tokens_of_a_data_set_have_no_mismatch():
+    mask = torch.tensor([[0, 1, 1], [0, 1, 1]])
+    rollouts = Rollouts(mask, mask, mask, torch.arange(2))
+    rollouts.logprobs_BT = torch.full((2, 3), -1.0)
+    rollouts.behaviour_logprobs_BT = torch.tensor([[0, -1.0, -1.0 - math.log(2)], [0, math.nan, math.nan]])
+    found = {name: metric.value for name, metric in ops.rollout_metrics(rollouts).items()}
+    assert found["rollout/mismatch_k3"] == pytest.approx((1 - math.log(2)) / 2)
+    assert found["rollout/mismatch_max"] == pytest.approx(math.log(2))
+    assert found["rollout/ess"] == pytest.approx(9 / (2 * 5))

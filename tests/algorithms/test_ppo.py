@@ -86,6 +86,30 @@ def test_only_stale_answers_are_corrected():
     assert off["weights_BT"].tolist() == [[0, 1, 1], [0, 1, 0]]
 
 
+def test_answers_of_a_data_set_are_not_corrected():
+    rollouts = small(staleness_B=torch.tensor([1, 0]))
+    rollouts.behaviour_logprobs_BT = rollouts.logprobs_BT.clone()
+    rollouts.behaviour_logprobs_BT[1, 1] = math.nan
+    batch = prepared(rollouts)
+    assert batch["weights_BT"].tolist() == [[0, 1, 1], [0, 1, 0]]
+    assert batch.metrics["rollout/mismatch_max"].value == 0.0
+
+
+def test_advantages_pass_over_the_tokens_of_an_environment():
+    """Two turns around a gap of two tokens: valid tokens are neighbours, and the score is on the last."""
+    mask = torch.tensor([[0, 1, 0, 0, 1, 1]])
+    rollouts = Rollouts(mask, torch.ones_like(mask), mask, torch.zeros(1), torch.tensor([4.0]).double())
+    rollouts.logprobs_BT = rollouts.behaviour_logprobs_BT = torch.tensor([[0, -1.0, 9.0, 9.0, -2.0, -3.0]]).double()
+    rollouts.reference_logprobs_BT = torch.tensor([[0, -1.5, 7.0, 7.0, -2.0, -2.0]]).double()
+    rollouts.values_BT = torch.tensor([[0, 1.0, 50.0, 50.0, 2.0, 3.0]]).double()
+    batch = prepared(rollouts, gamma=0.5, lam=0.5)
+    # rewards: -0.5 * KL of (0.5, 0, -1), and the score 4 on the last: (-0.25, 0, 4.5)
+    # deltas: -0.25 + 0.5 * 2 - 1 = -0.25;  0 + 0.5 * 3 - 2 = -0.5;  4.5 - 3 = 1.5
+    # advantages, backwards: 1.5;  -0.5 + 0.25 * 1.5 = -0.125;  -0.25 - 0.25 * 0.125 = -0.28125
+    assert batch["advantages_BT"].tolist() == [[0, -0.28125, 0, 0, -0.125, 1.5]]
+    assert batch["returns_BT"].tolist() == [[0, 0.71875, 0, 0, 1.875, 4.5]]
+
+
 def test_an_absent_score_is_refused():
     with pytest.raises(AssertionError, match="without a score"):
         prepared(small(scores_B=torch.tensor([1.0, math.nan])))

@@ -42,7 +42,7 @@ class Renderer:
     def decode(self, trajectory: Trajectory) -> str:
         return " ".join(map(str, trajectory.token_ids[2:]))
 
-    def trajectory(self, group_id: str, index: int, prompt: Prompt, text: str, version: int) -> Trajectory:
+    def dataset_trajectory(self, group_id: str, index: int, prompt: Prompt, text: str) -> Trajectory:
         return Trajectory(group_id, index, (1, 2, 5), (Segment(0, "template"),), (), "stop", text)
 
 

@@ -79,9 +79,9 @@ class Renderer:
     def decode(self, trajectory: Trajectory) -> str:
         return " ".join(map(str, trajectory.token_ids[2:]))
 
-    def trajectory(self, group_id: str, index: int, prompt: Prompt, text: str, version: int) -> Trajectory:
-        segments = (Segment(0, "template"), Segment(2, "policy", version))
-        return Trajectory(group_id, index, (1, 2, 3, 4), segments, (0.0, 0.0), "stop", text)
+    def dataset_trajectory(self, group_id: str, index: int, prompt: Prompt, text: str) -> Trajectory:
+        segments = (Segment(0, "template"), Segment(2, "dataset"))
+        return Trajectory(group_id, index, (1, 2, 3, 4), segments, (), "stop", text)
 
 
 def lengths(group: Group) -> tuple[Score, ...]:
@@ -292,7 +292,10 @@ def test_failed_scores_after_a_resume_are_replaced_as_before_it(make: Callable[.
 
 def test_groups_kept_over_an_interruption_are_not_made_again(make: Callable[..., Bench]) -> None:
     kept = Group(
-        "00002-0001.0", EXAMPLES[0].prompt, 2, (Renderer().trajectory("00002-0001.0", 0, EXAMPLES[0].prompt, "x", 2),)
+        "00002-0001.0",
+        EXAMPLES[0].prompt,
+        2,
+        (Renderer().dataset_trajectory("00002-0001.0", 0, EXAMPLES[0].prompt, "x"),),
     )
     bench = make()
     bench.loop.resume(2, (kept,), {(2, 1): 1, (2, 0): 3})
@@ -306,7 +309,7 @@ def test_an_iteration_that_was_kept_whole_is_not_made_again(make: Callable[..., 
     """It is taken at once, maybe before the loop looks at what is missing."""
     ids = [f"00002-{slot:04d}.0" for slot in range(3)]
     prompt = EXAMPLES[0].prompt
-    kept = [Group(name, prompt, 2, (Renderer().trajectory(name, 0, prompt, "x", 2),)) for name in ids]
+    kept = [Group(name, prompt, 2, (Renderer().dataset_trajectory(name, 0, prompt, "x"),)) for name in ids]
     bench = make()
     bench.loop.resume(2, kept, {(2, slot): 1 for slot in range(3)})
     assert bench.run(first=2)[0] == kept
@@ -319,7 +322,7 @@ def test_given_candidates_come_after_the_live_ones(make: Callable[..., Bench]) -
     bench = make(candidates=sources, iterations=1)
     for group in bench.run()[0]:
         assert [t.index for t in group.trajectories] == [0, 1, 2]
-        assert (group.trajectories[2].text, group.trajectories[2].logprobs) == ("a b", (0.0, 0.0))
+        assert (group.trajectories[2].text, group.trajectories[2].logprobs) == ("a b", ())
         assert len(group.scores) == 3
 
 

@@ -42,6 +42,17 @@ def test_behaviour_logprobs_stand_at_their_tokens() -> None:
     assert rollouts.behaviour_logprobs_BT.tolist() == expected
 
 
+def test_an_answer_of_the_data_set_is_trained_on_without_behaviour_and_staleness() -> None:
+    own = trajectory((5, 6, 7), (Segment(0, "template"), Segment(1, "policy", 3)), (-0.5, -0.25), "stop")
+    given = trajectory((5, 8, 9), (Segment(0, "template"), Segment(1, "dataset")), (), "stop")
+    rollouts = collate_trajectories([Group("a", PROMPT, 5, (own, given))], pad_id=1, version=5)
+    assert rollouts.policy_mask_BT.tolist() == [[0, 1, 1], [0, 1, 1]]
+    assert rollouts.behaviour_logprobs_BT is not None and rollouts.staleness_B is not None
+    assert rollouts.behaviour_logprobs_BT[0].tolist() == [0, -0.5, -0.25]
+    assert rollouts.behaviour_logprobs_BT[1].isnan().tolist() == [False, True, True]
+    assert rollouts.staleness_B.tolist() == [2, 0]
+
+
 def test_scores_endings_and_staleness() -> None:
     rollouts = collate_trajectories(groups(), pad_id=1, version=5)
     assert rollouts.scores_B is not None and rollouts.ended_B is not None and rollouts.staleness_B is not None
