@@ -24,11 +24,16 @@ class Renderer:
         """What fills a row behind its last token."""
         return int(self.tokenizer.pad_token_id)
 
-    def requests(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> list[Request]:
-        """One request for each seed, with the key `GROUP/INDEX`; over-long dialogues lose their oldest turns."""
+    def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt in tokens; an over-long dialogue loses its oldest turns."""
         reserve = self._sampling.max_tokens
         token_ids = encode_prompt(self.tokenizer, prompt, context=self._context, reserve=reserve)
         assert token_ids is not None, "a prompt that leaves no room for an answer comes to no stage"
+        return token_ids
+
+    def requests(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> list[Request]:
+        """One request for each seed, with the key `GROUP/INDEX`."""
+        token_ids = self.prompt_ids(prompt)
         return [
             Request(f"{group_id}/{index}", token_ids, seed, self._sampling, self._stop_ids)
             for index, seed in enumerate(seeds)

@@ -127,7 +127,7 @@ def _specs(
 
 def _channel(context: RunContext, name: str, stage: TrainStage, renderer: Renderer) -> WeightChannel:
     examples = context.inputs.fitting(name, stage.model)[:PROBE_PROMPTS]
-    encoded = [renderer.request("probe", example.prompt, ()).prompt_ids for example in examples]
+    encoded = [renderer.prompt_ids(example.prompt) for example in examples]
     tokens = probe.data_tokens(encoded) or probe.tokens_of(renderer.tokenizer)
     return WeightChannel(
         tokens,
