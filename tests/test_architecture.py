@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from rayalign.config import Stage
 
 PACKAGE = Path(__file__).parents[1] / "rayalign"
 ROWS = [
@@ -156,3 +160,23 @@ def test_gold_is_for_evaluation_and_judges(imports: list[Import]) -> None:
     users = [i for i in inside(imports) if within(i.imported, ("data.paddock.gold",))]
     assert users
     assert not [str(i) for i in users if not within(i.importer, GOLD)]
+
+
+def test_the_pipeline_asks_a_stage_for_its_kind_and_never_for_its_class() -> None:
+    """A stage kind is a section and the pipeline's file of its name; nothing else tells kinds apart."""
+    wrong = []
+    for path in sorted((PACKAGE / "pipeline").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            tests_class = isinstance(node, ast.MatchClass)
+            if isinstance(node, ast.Call):
+                tests_class = isinstance(node.func, ast.Name) and node.func.id == "isinstance"
+            if tests_class and re.search(r"'\w*(Stage|Kind)'", ast.dump(node)):
+                wrong.append(f"{path.name}:{node.lineno}")
+    assert not wrong
+
+
+def test_every_kind_of_a_job_has_its_file() -> None:
+    kinds = {
+        kind for section in get_args(get_args(Stage)[0]) for kind in get_args(section.model_fields["kind"].annotation)
+    }
+    assert {kind for kind in kinds if not (PACKAGE / "pipeline" / f"{kind}.py").is_file()} == set()

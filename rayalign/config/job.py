@@ -13,13 +13,11 @@ from pydantic import ValidationError
 
 from rayalign.config.explain import explain, origin_of
 from rayalign.config.sections import DataConfig
-from rayalign.config.stages import Job
+from rayalign.config.stages import Job, section_of
 from rayalign.errors import InputError
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
-WITH_DATA = ("pretrain", "train", "generate", "evaluate")
-"""kinds of stage whose `data` starts from the job's"""
 
 
 class _Loader(yaml.SafeLoader):
@@ -209,7 +207,7 @@ def _inherit_data(tree: _Tree) -> None:
     except ValidationError:
         return  # validating the job says so, once
     for name, stage in stages.items():
-        if not isinstance(stage, dict) or stage.get("kind") not in WITH_DATA:
+        if not isinstance(stage, dict) or not _reads_data(stage):
             continue
         own = stage.setdefault("data", {})
         if not isinstance(own, dict):
@@ -217,6 +215,11 @@ def _inherit_data(tree: _Tree) -> None:
         for key in shared.keys() - own.keys():
             own[key] = shared[key]
             tree.origins[f"stages.{name}.data.{key}"] = tree.origins[f"data.{key}"]
+
+
+def _reads_data(stage: Mapping[str, Any]) -> bool:
+    section = section_of(str(stage.get("kind")))
+    return section is not None and "data" in section.model_fields
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,15 +2,19 @@
 
 A model is named by a string: `preset:nano` (made from the seed), `stage:sft` (the output of an earlier stage), else a
 folder in Hugging Face format or a hub name.
+
+A stage kind is one section here and the file `rayalign/pipeline/KIND.py`, which describes it to the pipeline.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Set
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from rayalign.config.annotators import JudgeConfig
+from rayalign.config.references import ANNOTATOR, Reference, references_in
 from rayalign.config.sections import (
     AnnotatorUse,
     CandidateSource,
@@ -26,10 +30,35 @@ from rayalign.config.sections import (
 )
 from rayalign.types import Role
 
+_SPEED = (
+    "micro_tokens",
+    "chunk_logits",
+    "zero_stage",
+    "zero_live_parameters",
+    "gradient_checkpointing",
+    "attention",
+)
+"""settings of a learner that change its speed and its memory, never its result"""
+_LEARNER_SPEED = frozenset(f"learner.{key}" for key in _SPEED)
+_CRITIC_SPEED = frozenset(f"critic_learner.{key}" for key in _SPEED)
 
-class PretrainStage(Section):
+
+class StageSection(Section):
+    """What the sections of all stage kinds share."""
+
+    placement: ClassVar[Set[str]] = frozenset({"roles"})
+    """dotted keys that say where and how a stage runs, never what it computes"""
+    kind: str
+
+    def references(self) -> Iterator[tuple[str, Reference]]:
+        """Dotted key of each value that names an earlier stage's output, with that name."""
+        return references_in(self.model_dump())
+
+
+class PretrainStage(StageSection):
     """Make a model from its preset and train it on the unlabelled corpus; cached by content over runs."""
 
+    placement = StageSection.placement | _LEARNER_SPEED
     kind: Literal["pretrain"]
     model: str = "preset:nano"
     data: DataConfig = DataConfig(split="corpus")
@@ -40,9 +69,10 @@ class PretrainStage(Section):
     roles: dict[Role, RoleConfig] = {}
 
 
-class TrainStage(Section):
+class TrainStage(StageSection):
     """Train by one algorithm: online where candidates come from the live policy, else offline on `data`."""
 
+    placement = StageSection.placement | _LEARNER_SPEED | _CRITIC_SPEED | {"keep", "checkpoint_every"}
     kind: Literal["train"]
     algorithm: dict[str, Any]
     """`name` and the settings of that algorithm's own file"""
@@ -90,8 +120,18 @@ class TrainStage(Section):
         """True where the live policy writes candidates."""
         return any(c.source == "live" for c in self.candidates)
 
+    @property
+    def candidates_per_prompt(self) -> int:
+        """Candidates of one group, counting all that a data set may give."""
+        return sum(c.count for c in self.candidates)
 
-class GenerateStage(Section):
+    @property
+    def scored_over_http(self) -> bool:
+        """True where the scores come from the annotator service, not from a model of the job."""
+        return (self.reward or "").startswith((ANNOTATOR, "http://", "https://"))
+
+
+class GenerateStage(StageSection):
     """Draw candidates for prompts with a model."""
 
     kind: Literal["generate"]
@@ -101,7 +141,7 @@ class GenerateStage(Section):
     sampling: SamplingConfig = SamplingConfig()
 
 
-class AnnotateStage(Section):
+class AnnotateStage(StageSection):
     """Have a judge compare candidates; the verdicts become comparisons."""
 
     kind: Literal["annotate"]
@@ -115,7 +155,7 @@ class AnnotateStage(Section):
     """pairs drawn from each group"""
 
 
-class EvaluateStage(Section):
+class EvaluateStage(StageSection):
     """Compare models on the same unseen prompts; its figures are the run's summary."""
 
     kind: Literal["evaluate"]
@@ -140,6 +180,13 @@ class EvaluateStage(Section):
 Stage = Annotated[
     PretrainStage | TrainStage | GenerateStage | AnnotateStage | EvaluateStage, Field(discriminator="kind")
 ]
+
+
+def section_of(kind: str) -> type[StageSection] | None:
+    """The section of a stage kind; None for a kind that does not exist."""
+    sections: tuple[type[StageSection], ...] = get_args(get_args(Stage)[0])
+    matching = [section for section in sections if kind in get_args(section.model_fields["kind"].annotation)]
+    return matching[0] if matching else None
 
 
 class Job(Section):

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rayalign.annotator.api import POOL
 from rayalign.annotator.files import load_service
-from rayalign.config import AnnotatorConfig, Job, RewardJudgeConfig, RubricJudgeConfig, Stage, nearest
+from rayalign.config import AnnotatorConfig, Job, RewardJudgeConfig, RubricJudgeConfig, nearest
 from rayalign.errors import InputError
-from rayalign.pipeline.hashing import ANNOTATOR, asks_annotator
+from rayalign.pipeline.kind import AnnotatorRead, Problem
 
 
-def annotator_problems(key: str, job: Job, stage: Stage) -> Iterator[tuple[str, str]]:
-    """The service's file is sound and has the annotator that is asked for; of a URL nothing is known yet."""
-    if not asks_annotator(stage) or job.annotator.url is not None:
+def annotator_problems(key: str, job: Job, reads: Sequence[AnnotatorRead]) -> Iterator[Problem]:
+    """The service's file is sound and has the annotators that a stage asks; of a URL nothing is known yet."""
+    if not reads or job.annotator.url is not None:
         return
     try:
         known = load_service(Path(job.annotator.file) if job.annotator.file else None).annotators
     except InputError as error:
         yield "annotator.file", str(error)
         return
-    values = stage.model_dump()
-    asked = {"annotator": values.get("annotator"), "reward": str(values.get("reward")).partition(ANNOTATOR)[2]}
-    for field, name in asked.items():
-        if name and name not in known and (name, field) != (POOL, "annotator"):
-            yield f"{key}.{field}", f"there is no annotator {name!r}; {nearest(name, list(known))}"
-        elif name and field == "reward" and not _scores(known[name]):
-            able = ", ".join(n for n, a in known.items() if _scores(a)) or "none of this pool"
-            yield f"{key}.{field}", f"annotator {name} compares answers and scores none; those that score: {able}"
+    for read in reads:
+        whole_pool = read.name == POOL and not read.scores
+        if read.name not in known and not whole_pool:
+            yield f"{key}.{read.key}", f"there is no annotator {read.name!r}; {nearest(read.name, list(known))}"
+        elif read.scores and not _scores(known[read.name]):
+            scoring = ", ".join(name for name, annotator in known.items() if _scores(annotator))
+            yield (
+                f"{key}.{read.key}",
+                f"annotator {read.name} compares answers and scores none; "
+                f"those that score: {scoring or 'none of this pool'}",
+            )
 
 
 def _scores(annotator: AnnotatorConfig) -> bool:

@@ -16,11 +16,12 @@ from rayalign.annotator.service import stop
 from rayalign.cluster.channel import load_folder
 from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.session import Session
-from rayalign.config import LoadedJob
+from rayalign.config import ANNOTATOR, LoadedJob, Reference
 from rayalign.errors import WeightError
 from rayalign.pipeline.checks import devices, refuse
-from rayalign.pipeline.hashing import ANNOTATOR, asks_annotator, stage_states
+from rayalign.pipeline.hashing import stage_states
 from rayalign.pipeline.inputs import Inputs
+from rayalign.pipeline.kind import kind_of, kinds_of
 from rayalign.pipeline.machine import Machine
 from rayalign.pipeline.plan import plan
 from rayalign.pipeline.serving import serve_for_run
@@ -69,10 +70,17 @@ class RunContext:
         """Where an online stage accounts for its groups."""
         return self.folder / "journal" / f"{name}.jsonl"
 
+    def output(self, text: str) -> Path:
+        """Where an earlier stage's output is, by its name `stage:NAME`."""
+        reference = Reference.parse(text)
+        assert reference is not None, f"{text} names no stage"
+        outputs = kind_of(self.job.stages[reference.stage]).outputs()
+        return self.stage_folder(reference.stage) / outputs[reference.role].path
+
     def model(self, reference: str) -> str:
         """Folder or hub name of a model as the job names it."""
-        if reference.startswith("stage:"):
-            return str(self.stage_folder(reference.removeprefix("stage:")) / "model")
+        if Reference.parse(reference) is not None:
+            return str(self.output(reference))
         if reference.startswith(ANNOTATOR):
             return f"{self.annotator_url()}#{reference.removeprefix(ANNOTATOR)}"
         return reference
@@ -131,8 +139,9 @@ class RunContext:
     def _begin_service(self) -> None:
         """Start the run's own annotator service beside the first stages, which do not need it yet."""
         states = stage_states(self.job)
-        asked = any(states[name] != "finished" and asks_annotator(s) for name, s in self.job.stages.items())
-        if asked and self.job.annotator.url is None:
+        open_kinds = [kind for name, kind in kinds_of(self.job).items() if states[name] != "finished"]
+        needed = any(kind.annotators() for kind in open_kinds)
+        if needed and self.job.annotator.url is None:
             file = self.job.annotator.file
             config = load_service(Path(file) if file else None)
             starter = ThreadPoolExecutor(1, thread_name_prefix="service")

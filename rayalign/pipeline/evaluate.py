@@ -6,24 +6,98 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rayalign.actors.hosted import FrozenSpec
-from rayalign.cluster.group import ActorGroup
-from rayalign.cluster.roles import start_roles
-from rayalign.config import EvaluateStage, LearnerConfig, SamplingConfig
+from rayalign.config import DataConfig, EvaluateStage, Job, LearnerConfig, RoleConfig, SamplingConfig, nearest
 from rayalign.coordinator.rendering import Renderer
 from rayalign.evaluation.baselines import ANSWERS, gold_utility
-from rayalign.pipeline.context import RunContext
-from rayalign.pipeline.feedback import draw
+from rayalign.pipeline.generate import draw
+from rayalign.pipeline.kind import (
+    FIGURES,
+    LANGUAGE_MODEL,
+    REWARD_MODEL,
+    AnnotatorRead,
+    Output,
+    Problem,
+    Read,
+    RoleNeed,
+    StageKind,
+    generator,
+)
 from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
 from rayalign.statistics.winrate import win_rate
 from rayalign.storage.records import write_jsonl
 from rayalign.types import Group, Prompt, Role
 
+if TYPE_CHECKING:
+    from rayalign.cluster.group import ActorGroup
+    from rayalign.data.readers import Use
+    from rayalign.pipeline.context import RunContext
+
 Answers = dict[str, dict[str, str]]
 """name -> prompt id -> answer"""
 Values = dict[str, dict[str, float]]
+
+
+class EvaluateKind(StageKind[EvaluateStage]):
+    """Figures of several models; the pool loads them one after another."""
+
+    def reads(self) -> Sequence[Read]:
+        stage = self.stage
+        reads = [Read(f"models.{name}", model, (LANGUAGE_MODEL,)) for name, model in stage.models.items()]
+        if stage.reward:
+            reads.append(Read("reward", stage.reward, (REWARD_MODEL,)))
+        if stage.perplexity:
+            reads.append(Read("perplexity", stage.perplexity, (LANGUAGE_MODEL,)))
+        return reads
+
+    def outputs(self) -> dict[str, Output]:
+        return {"": Output(FIGURES, "records.jsonl")}
+
+    def batch(self) -> str:
+        return f"{len(self.stage.models)} models, one answer each to the same prompts"
+
+    @property
+    def data(self) -> DataConfig:
+        return self.stage.data
+
+    @property
+    def data_use(self) -> Use:
+        return "prompts"
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        return self.stage.sampling
+
+    def annotators(self) -> Sequence[AnnotatorRead]:
+        return [AnnotatorRead("annotator", self.stage.annotator)] if self.stage.annotator else []
+
+    def roles(self, job: Job) -> Sequence[RoleNeed]:
+        stage = self.stage
+        needs = [generator(job, next(iter(stage.models.values())))]
+        if stage.metric == "reward" and stage.reward:
+            needs.append(RoleNeed("reward", stage.reward, stage.roles.get("reward", RoleConfig())))
+        if stage.perplexity:
+            needs.append(RoleNeed("reference", stage.perplexity, stage.roles.get("reference", RoleConfig())))
+        return needs
+
+    def prompt_models(self) -> Sequence[str]:
+        return list(self.stage.models.values())
+
+    def tokenizers(self, name: str) -> Sequence[tuple[str, str]]:
+        return [(read.key, read.value) for read in self.reads()]
+
+    def problems(self) -> Iterator[Problem]:
+        stage = self.stage
+        names = [*stage.models, *stage.baselines]
+        for name in stage.against:
+            if name not in names:
+                yield "against", f"{name!r} is neither in models nor in baselines; {nearest(name, names)}"
+        if stage.metric == "reward" and stage.reward is None:
+            yield "reward", "the metric reward needs a reward model; name a stage or a folder"
+
+    def run(self, context: RunContext, name: str) -> dict[str, Any]:
+        return asyncio.run(evaluate(context, name, self.stage))
 
 
 async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict[str, Any]:
@@ -149,6 +223,9 @@ async def _frozen(
     context: RunContext, stage: EvaluateStage, role: Role, reference: str
 ) -> AsyncIterator[tuple[ActorGroup, Renderer]]:
     """A frozen model in an actor of its own, while this is entered."""
+    from rayalign.actors.hosted import FrozenSpec
+    from rayalign.cluster.roles import start_roles
+
     context.session()
     model = context.model(reference)
     spec = FrozenSpec(model, LearnerConfig(), 1.0, model, context.job.cluster.call_timeout)
@@ -158,3 +235,6 @@ async def _frozen(
         yield roles[role], Renderer(model, context.job.rollout.context, SamplingConfig())
     finally:
         roles.stop()
+
+
+KIND = EvaluateKind

@@ -6,24 +6,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rayalign.algorithms.base import load
-from rayalign.config import (
-    AnnotateStage,
-    DataConfig,
-    EvaluateStage,
-    GenerateStage,
-    LoadedJob,
-    PretrainStage,
-    Stage,
-    TrainStage,
-)
+from rayalign.config import DataConfig, LoadedJob, Reference
 from rayalign.data import readers
-from rayalign.data.chat import encode_prompt, load_tokenizer, train_tokenizer
+from rayalign.data.chat import encode_prompt, load_tokenizer
 from rayalign.errors import InputError
-from rayalign.pipeline.hashing import REFERENCE, stage_hashes, stage_states
-from rayalign.pipeline.plan import data_use, scored_over_http
+from rayalign.pipeline.hashing import stage_hashes, stage_states
+from rayalign.pipeline.kind import StageKind, kinds_of
 from rayalign.types import Example
 
 if TYPE_CHECKING:
@@ -38,6 +28,7 @@ class Inputs:
     def __init__(self, loaded: LoadedJob) -> None:
         self._loaded = loaded
         self._job = loaded.job
+        self._kinds = kinds_of(loaded.job)
         self._states, self._hashes = stage_states(loaded.job), stage_hashes(loaded.job)
         self._rows: dict[DataConfig, list[Example]] = {}
         self._corpora: dict[str, list[Example]] = {}
@@ -50,14 +41,14 @@ class Inputs:
         Raises:
             InputError: the first that does not, with the place in the job.
         """
-        for name, stage in self._job.stages.items():
-            if self._states[name] == "finished" or isinstance(stage, AnnotateStage):
+        for name, kind in self._kinds.items():
+            if self._states[name] == "finished":
                 continue
-            for field, model in _tokenizers(name, stage):
-                with self._told(f"stages.{name}.{field}"):
+            for key, model in kind.tokenizers(name):
+                with self._blaming(f"stages.{name}.{key}"):
                     self.tokenizer(model)
-            with self._told(f"stages.{name}.data"):
-                self._check_rows(name, stage)
+            with self._blaming(f"stages.{name}.data"):
+                self._check_rows(name, kind)
 
     def prompts(self, name: str) -> list[Example]:
         """The prompts of a stage as its data give them, each once."""
@@ -72,17 +63,26 @@ class Inputs:
         Raises:
             InputError: one does not, and the data are not told to skip such rows.
         """
-        stage, tokenizer = self._job.stages[name], self.tokenizer(model)
-        assert isinstance(stage, TrainStage | GenerateStage | EvaluateStage)
-        reserve = stage.sampling.max_tokens
-        key = id(tokenizer), stage.data, reserve  # of one tokenizer for all models that a job makes from one start
+        sampling = self._kinds[name].sampling
+        assert sampling is not None, "only a stage that draws answers has fitting prompts"
+        tokenizer, reserve = self.tokenizer(model), sampling.max_tokens
+        # all models that a job makes from one start have one tokenizer
+        key = id(tokenizer), self._data(name), reserve
         if key not in self._fitting:
-            self._fitting[key] = self._fit(name, stage.data, tokenizer, reserve)
+            self._fitting[key] = self._fit(name, tokenizer, reserve)
         return self._fitting[key]
 
+    def read_corpus(self, name: str) -> list[Example]:
+        """The corpus of a stage, remembered until `corpus` hands it over."""
+        if name not in self._corpora:
+            self._corpora[name] = readers.load_examples(self._data(name), seed=self._job.seed, use="corpus")
+        return self._corpora[name]
+
     def corpus(self, name: str) -> list[Example]:
-        """What a pretrain stage reads; handed over once, since it may be large."""
-        return self._corpora.pop(name, None) or self._read_corpus(name)
+        """The corpus of a stage; handed over once, since it may be large."""
+        corpus = self.read_corpus(name)
+        del self._corpora[name]
+        return corpus
 
     def tokenizer(self, model: str) -> PreTrainedTokenizerBase:
         """The tokenizer of a model as the job names it, whose stage need not have run."""
@@ -91,87 +91,58 @@ class Inputs:
         return self._tokenizers[model]
 
     def cached(self, name: str) -> Path:
-        """Where runs of the same content keep what a pretrain stage makes."""
+        """Where runs of the same content keep the model that a stage makes from nothing."""
         return Path(self._job.output).resolve() / ".cache" / "pretrain" / self._hashes[name]
 
     def _make_tokenizer(self, model: str) -> PreTrainedTokenizerBase:
-        if not model.startswith(REFERENCE):
+        reference = Reference.parse(model)
+        if reference is None:
             return load_tokenizer(model)
-        name = model.removeprefix(REFERENCE)
-        stage = self._job.stages[name]
+        name, kind = reference.stage, self._kinds[reference.stage]
         if self._states[name] == "finished":
-            return load_tokenizer(str(Path(self._job.output) / self._job.name / "stages" / name / "model"))
-        if isinstance(stage, TrainStage):
-            return self.tokenizer(stage.model)
-        assert isinstance(stage, PretrainStage), "`check` lets no other stage stand for a model"
-        if self.cached(name).exists():
-            return load_tokenizer(str(self.cached(name)))
-        if stage.data.format == "paddock":
-            from rayalign.data.paddock.tokenizer import build_tokenizer
-
-            return build_tokenizer()
-        corpus = self._corpora[name] = self._read_corpus(name)
-        texts = (t for e in corpus for t in [*(m.content for m in e.prompt.messages), e.candidates[0].text])
-        return train_tokenizer(texts, stage.vocabulary)
+            folder = Path(self._job.output) / self._job.name / "stages" / name
+            return load_tokenizer(str(folder / kind.outputs()[reference.role].path))
+        return kind.make_tokenizer(self, name, reference.role)
 
     @contextmanager
-    def _told(self, key: str) -> Iterator[None]:
+    def _blaming(self, key: str) -> Iterator[None]:
+        """Put the place in the job before the message of an InputError."""
         try:
             yield
         except InputError as error:
             raise InputError(f"{self._loaded.origin(key)}: {key}: {error}") from error
 
-    def _check_rows(self, name: str, stage: Stage) -> None:
-        use = data_use(stage, load(stage.algorithm) if isinstance(stage, TrainStage) else None)
-        if isinstance(stage, PretrainStage) and (name in self._corpora or self.cached(name).exists()):
+    def _check_rows(self, name: str, kind: StageKind[Any]) -> None:
+        use = kind.data_use
+        if use is None:
             return
         if use == "prompts":
-            for model in _models(stage):
+            for model in kind.prompt_models():
                 self.fitting(name, model)
-        elif use is not None:
+            return
+        corpus_is_read = use == "corpus" and (name in self._corpora or self.cached(name).exists())
+        if not corpus_is_read:
             readers.check(self._data(name), use=use, whole=True)
 
-    def _read_corpus(self, name: str) -> list[Example]:
-        return readers.load_examples(self._data(name), seed=self._job.seed, use="corpus")
-
     def _data(self, name: str) -> DataConfig:
-        stage = self._job.stages[name]
-        assert not isinstance(stage, AnnotateStage)
-        return stage.data
+        data = self._kinds[name].data
+        assert data is not None, f"stage {name} reads no data of its own"
+        return data
 
-    def _fit(self, name: str, data: DataConfig, tokenizer: PreTrainedTokenizerBase, reserve: int) -> list[Example]:
+    def _fit(self, name: str, tokenizer: PreTrainedTokenizerBase, reserve: int) -> list[Example]:
         examples, context = self.prompts(name), self._job.rollout.context
-        fits = [encode_prompt(tokenizer, e.prompt, context=context, reserve=reserve) is not None for e in examples]
-        kept = [e for e, fit in zip(examples, fits, strict=True) if fit]
-        lost = len(examples) - len(kept)
-        if lost and (data.too_long == "refuse" or not kept):
-            first = examples[fits.index(False)].prompt
+        fitting: list[Example] = []
+        too_long: list[Example] = []
+        for example in examples:
+            ids = encode_prompt(tokenizer, example.prompt, context=context, reserve=reserve)
+            (too_long if ids is None else fitting).append(example)
+        if too_long and (self._data(name).too_long == "refuse" or not fitting):
+            first = too_long[0].prompt
             raise InputError(
-                f"{lost} of {len(examples)} prompts leave no room for {reserve} new tokens in a context of {context} "
-                f"(the first: {first.id}, {first.messages[-1].content[:60]!r}); raise rollout.context, lower "
+                f"{len(too_long)} of {len(examples)} prompts leave no room for {reserve} new tokens in a context of "
+                f"{context} (the first: {first.id}, {first.messages[-1].content[:60]!r}); raise rollout.context, lower "
                 "sampling.max_tokens, or leave such rows out with data.too_long=skip"
             )
-        if lost:
-            logger.warning("%s: %d of %d prompts are too long and left out", name, lost, len(examples))
-        return kept
-
-
-def _models(stage: Stage) -> list[str]:
-    """The models that a stage reads its rows for."""
-    if isinstance(stage, EvaluateStage):
-        return list(stage.models.values())
-    return [] if isinstance(stage, AnnotateStage) else [stage.model]
-
-
-def _tokenizers(name: str, stage: Stage) -> Iterator[tuple[str, str]]:
-    """Key and model of each tokenizer that a stage needs."""
-    if isinstance(stage, EvaluateStage):
-        yield from (("models", model) for model in stage.models.values())
-        others = (("reward", stage.reward), ("perplexity", stage.perplexity))
-        yield from ((field, model) for field, model in others if model)
-    elif isinstance(stage, PretrainStage):
-        yield "data", f"{REFERENCE}{name}"
-    elif not isinstance(stage, AnnotateStage):
-        yield "model", stage.model
-    if isinstance(stage, TrainStage) and stage.reward and not scored_over_http(stage):
-        yield "reward", stage.reward
+        if too_long:
+            logger.warning("%s: %d of %d prompts are too long and left out", name, len(too_long), len(examples))
+        return fitting

@@ -1,11 +1,9 @@
-"""The stages that train on given rows: pretraining, and every algorithm that does not need the live policy."""
+"""Training on given rows: pretraining, and every algorithm that does not need the live policy."""
 
 from __future__ import annotations
 
 import logging
 import math
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,16 +13,14 @@ from typing import Any
 
 from rayalign.algorithms.base import load
 from rayalign.cluster.placement import Claim, claims, free_cpus, process_environment
-from rayalign.config import PretrainStage, RoleConfig, TrainStage
+from rayalign.config import RoleConfig, TrainStage
 from rayalign.coordinator.offline import OfflineSpec, launch
 from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import EncodedRow, encode_examples
 from rayalign.data.readers import load_examples
-from rayalign.models.load import make_preset
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
-from rayalign.pipeline.hashing import REFERENCE
-from rayalign.pipeline.plan import data_use
+from rayalign.pipeline.train import TrainKind
 from rayalign.statistics.intervals import share_interval
 from rayalign.storage.metrics import ConsoleSink, last_row, read_metrics
 from rayalign.storage.records import decode, read_jsonl
@@ -33,34 +29,11 @@ from rayalign.types import Comparison, Example
 logger = logging.getLogger(__name__)
 
 
-def pretrain(context: RunContext, name: str, stage: PretrainStage) -> dict[str, Any]:
-    """Make the preset's model and train it on the corpus, or take both from the cache."""
-    folder = context.stage_folder(name)
-    cached = context.inputs.cached(name)
-    if cached.exists():
-        shutil.copytree(cached, folder / "model", dirs_exist_ok=True)
-        logger.info("%s: taken from %s", name, cached)
-        return {}
-    start = folder / "start"
-    made = context.inputs.tokenizer(f"{REFERENCE}{name}")
-    make_preset(stage.model.removeprefix("preset:"), made, context.job.seed, start)
-    rows = encode_corpus(load_tokenizer(str(start)), context.inputs.corpus(name), context.job.rollout.context)
-    settings = stage.model_dump(include={"learner", "roles", "epochs"})
-    as_training = TrainStage(kind="train", algorithm={"name": "sft"}, model=str(start), keep=1, **settings)
-    _fit(context, name, as_training, rows)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:  # whole or not at all, for every later run
-        partial = shutil.copytree(folder / "model", Path(scratch) / "model")
-        if not cached.exists():
-            partial.rename(cached)
-    return {}
-
-
 def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
     """Train one role on the rows of a data set or of an earlier stage."""
     tokenizer = load_tokenizer(context.model(stage.model))
     rows = encode_examples(tokenizer, read_examples(context, stage), context=context.job.rollout.context)
-    _fit(context, name, stage, rows)
+    fit(context, name, stage, rows)
     return {"results": heldout_results(name, read_metrics(context.stage_folder(name) / "metrics.jsonl"))}
 
 
@@ -78,31 +51,16 @@ def heldout_results(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
 def read_examples(context: RunContext, stage: TrainStage) -> list[Example]:
     """The rows of an offline stage: those of an earlier stage where it names one, else those of its data."""
     if stage.examples is None:
-        use = data_use(stage, load(stage.algorithm))
+        use = TrainKind(stage).data_use
         assert use is not None
         return load_examples(stage.data, seed=context.job.seed, use=use)
-    path = context.stage_folder(stage.examples.removeprefix("stage:")) / "records.jsonl"
-    rows = list(read_jsonl(path))
+    rows = list(read_jsonl(context.output(stage.examples)))
     if rows and "preference" in rows[0]:
         return ranked(decode(Comparison, row) for row in rows)
     return [decode(Example, row) for row in rows]
 
 
-def encode_corpus(tokenizer: Any, examples: Sequence[Example], context: int) -> list[EncodedRow]:
-    """Plain documents as rows that are trained on whole, dialogues as their template renders them."""
-    rows = []
-    for number, example in enumerate(examples):
-        text = example.candidates[0].text
-        if example.prompt.messages:
-            turns = [{"role": m.role, "content": m.content} for m in example.prompt.messages]
-            turns.append({"role": "assistant", "content": text})
-            text = tokenizer.apply_chat_template(turns, tokenize=False)
-        ids = tuple(tokenizer.encode(text, add_special_tokens=False)[:context])
-        rows.append(EncodedRow(ids, (False, *[True] * (len(ids) - 1)), number))
-    return rows
-
-
-def _fit(context: RunContext, name: str, stage: TrainStage, rows: Sequence[EncodedRow]) -> None:
+def fit(context: RunContext, name: str, stage: TrainStage, rows: Sequence[EncodedRow]) -> None:
     """Launch the loop, with its progress on the console."""
     context.session()
     role = load(stage.algorithm).trains[0]

@@ -22,7 +22,7 @@ from rayalign.coordinator.recovery import recover
 from rayalign.coordinator.rendering import Renderer
 from rayalign.coordinator.rollouts import PromptOrder, RolloutLoop
 from rayalign.pipeline.context import RunContext
-from rayalign.pipeline.plan import candidates_per_prompt, role_models
+from rayalign.pipeline.train import TrainKind
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.metrics import ConsoleSink, SampleTable, open_sinks
@@ -106,10 +106,11 @@ def _specs(
     timeout = context.job.cluster.call_timeout
     policy = context.model(stage.model)
     temperature = stage.sampling.temperature if "behaviour_logprobs" in algorithm.needs else 1.0
-    samples = stage.prompts * candidates_per_prompt(stage)
+    samples = stage.prompts * stage.candidates_per_prompt
+    models = TrainKind(stage).models()
     specs: dict[Role, LearnerSpec | FrozenSpec] = {}
     for role in ("policy", "critic", "reference", "reward"):
-        source = role_models(stage, algorithm).get(role)
+        source = models.get(role)
         if source is None:
             continue
         if role in algorithm.trains:

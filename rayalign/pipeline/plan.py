@@ -5,28 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
-from rayalign.algorithms.base import Algorithm, load
-from rayalign.config import (
-    AnnotateStage,
-    EvaluateStage,
-    GenerateStage,
-    Job,
-    LearnerConfig,
-    PretrainStage,
-    RoleConfig,
-    Stage,
-    TrainStage,
-)
-from rayalign.models.catalogue import ModelShape, shape_of
-from rayalign.pipeline.hashing import ANNOTATOR, REFERENCE, stage_states
+from rayalign.config import Job, LearnerConfig, RoleConfig
+from rayalign.models.catalogue import ModelShape
+from rayalign.pipeline.hashing import stage_states
+from rayalign.pipeline.kind import GENERATOR, RoleNeed, kind_of, shape_in
 from rayalign.pipeline.machine import Machine, planned_machine
 
-if TYPE_CHECKING:
-    from rayalign.data.readers import Use
-
-GENERATOR = "generator"
 BYTES = {"fp32": 4, "bf16": 2, "float32": 4, "bfloat16": 2}
 ACTIVATIONS = 17
 """numbers kept for the backward pass per token, layer and hidden unit (Korthikanti 2022, eq. 1: 34 bytes in bf16)"""
@@ -54,6 +39,15 @@ class RolePlan:
     def bundle(self) -> dict[str, float]:
         """What one actor asks of Ray."""
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+
+    @property
+    def device_numbers(self) -> list[str]:
+        """The device of each actor, of an actor on several all of them."""
+        numbers = []
+        for device in self.devices:
+            if device != "cpu":
+                numbers += device.removeprefix("gpu:").split(",")
+        return numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +80,7 @@ class StagePlan:
         """Claims on each device [bytes]."""
         claims: dict[str, int] = defaultdict(int)
         for role in self.roles:
-            for device in (d for devices in role.devices if devices != "cpu" for d in devices[4:].split(",")):
+            for device in role.device_numbers:
                 claims[f"gpu:{device}"] += role.memory or 0
         return dict(claims)
 
@@ -102,90 +96,34 @@ class Plan:
 
     @property
     def warnings(self) -> list[str]:
-        """What the estimates say will not fit; they are estimates, so they do not refuse."""
-        found = []
+        """Estimates that exceed what there is; being estimates, they refuse nothing."""
+        warnings = []
         for stage in self.stages:
             if self.machine and stage.memory > self.machine.memory:
-                found.append(
-                    f"{stage.name} needs about {size(stage.memory)}; this machine has {size(self.machine.memory)}"
-                )
+                available = f"this machine has {size(self.machine.memory)}"
+                warnings.append(f"{stage.name} needs about {size(stage.memory)}; {available}")
             for device, claim in stage.device_memory.items():
                 if claim > self.gpu_memory:
-                    found.append(
-                        f"{stage.name} needs about {size(claim)} of {device}, which has {size(self.gpu_memory)}"
-                    )
-        return found
+                    available = f"{device}, which has {size(self.gpu_memory)}"
+                    warnings.append(f"{stage.name} needs about {size(claim)} of {available}")
+        return warnings
 
 
 def plan(job: Job, machine: Machine | None = None) -> Plan:
     """The plan of a job that `check` has passed, on a machine or a cluster as large as one; None: where it will run."""
     machine = machine or planned_machine(job.cluster)
+    cores = machine.cpus if machine else float("inf")
+    pool_is_lasting = bool(job.rollout.gpus or job.rollout.cpus)
     states = stage_states(job)
-    stages, pool = [], list[RolePlan]()
+    stages = []
+    pool: list[RolePlan] = []
     for name, stage in job.stages.items():
-        roles = _roles(job, stage, machine.cpus if machine else float("inf"), pool)
-        if job.rollout.gpus or job.rollout.cpus:  # which the pool keeps from its first stage to the end of the run
+        kind = kind_of(stage)
+        roles = _roles(job, kind.roles(job), cores, pool)
+        if pool_is_lasting:  # from its first stage to the end of the run
             pool = [role for role in roles if role.role == GENERATOR]
-        stages.append(StagePlan(name, stage.kind, states[name], tuple(_place(roles)), _arithmetic(stage)))
+        stages.append(StagePlan(name, stage.kind, states[name], tuple(_place(roles)), kind.batch()))
     return Plan(tuple(stages), machine, job.cluster.gpu_memory)
-
-
-def scored_over_http(stage: TrainStage) -> bool:
-    """Whether the scores come from the annotator service, not from a model of the job."""
-    return (stage.reward or "").startswith((ANNOTATOR, "http://", "https://"))
-
-
-def role_models(stage: Stage, algorithm: Algorithm[Any] | None) -> dict[str, str | None]:
-    """Which model each role of a stage starts from; None where the job names none though one is needed."""
-    if isinstance(stage, PretrainStage):
-        return {"policy": stage.model}
-    if isinstance(stage, GenerateStage):
-        return {GENERATOR: stage.model}
-    if isinstance(stage, EvaluateStage):
-        # the pool loads the models one after another
-        models: dict[str, str | None] = {GENERATOR: next(iter(stage.models.values()))}
-        models |= {"reward": stage.reward} if stage.metric == "reward" else {}
-        return models | ({"reference": stage.perplexity} if stage.perplexity else {})
-    if isinstance(stage, AnnotateStage) or algorithm is None:
-        return {}
-    others = {
-        "policy": stage.model,
-        "critic": stage.critic or (stage.model if scored_over_http(stage) else stage.reward) or stage.model,
-        "reference": stage.reference or stage.model,
-        "reward": stage.reward,
-    }
-    first = algorithm.trains[0]
-    roles = [r for r in ("policy", "critic", "reference", "reward") if r in algorithm.roles]
-    if stage.online and stage.reward and "reward" not in roles:
-        roles.append("reward")
-    models = {role: stage.model if role == first else others[role] for role in roles}
-    return {**models, GENERATOR: stage.model} if stage.online else models
-
-
-def data_use(stage: Stage, algorithm: Algorithm[Any] | None) -> Use | None:
-    """What a stage reads its own `data` as; None where it reads none."""
-    if isinstance(stage, PretrainStage):
-        return "corpus"
-    if isinstance(stage, AnnotateStage) or (isinstance(stage, TrainStage) and (stage.examples or algorithm is None)):
-        return None
-    if not isinstance(stage, TrainStage) or stage.online or algorithm is None:
-        return "prompts"
-    return "demonstrations" if algorithm.unit == "sequence" and "scores" not in algorithm.needs else "comparisons"
-
-
-def shape_in(job: Job, model: str) -> ModelShape | None:
-    """The shape of a model as the job names it, through the stages that made it."""
-    if not model.startswith(REFERENCE):
-        return shape_of(model)
-    maker = job.stages[model.removeprefix(REFERENCE)]
-    if isinstance(maker, PretrainStage):
-        return shape_of(maker.model, None if maker.data.format == "paddock" else maker.vocabulary)
-    return shape_in(job, maker.model) if isinstance(maker, TrainStage) else None
-
-
-def candidates_per_prompt(stage: TrainStage) -> int:
-    """Candidates of one group, counting all that a data set may give."""
-    return sum(c.count for c in stage.candidates)
 
 
 def size(number: float) -> str:
@@ -193,54 +131,49 @@ def size(number: float) -> str:
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
 
 
-def _roles(job: Job, stage: Stage, cores: float, pool: list[RolePlan]) -> list[RolePlan]:
+def _roles(job: Job, needs: Sequence[RoleNeed], cores: float, pool: Sequence[RolePlan]) -> list[RolePlan]:
     """The roles of a stage; last `pool`, which runs already, where the stage has no use for it."""
-    algorithm = load(stage.algorithm) if isinstance(stage, TrainStage) else None
-    trained = algorithm.trains if algorithm else ("policy",) if isinstance(stage, PretrainStage) else ()
-    hosts = stage.roles if isinstance(stage, TrainStage | PretrainStage | EvaluateStage) else {}
-    models = {role: (model, _host(job, role, hosts)) for role, model in role_models(stage, algorithm).items() if model}
-    held = pool if GENERATOR not in models else []
-    share = _share([host for _, host in models.values()], cores - sum(r.actors * r.cpus for r in held))
-    roles = []
-    for role, (model, host) in models.items():
-        learns, shape = role in trained, shape_in(job, model)
-        roles.append(
-            RolePlan(
-                role=role,
-                model=model,
-                trained=learns,
-                actors=host.actors,
-                cpus=host.cpus or share,
-                gpus=host.gpus,
-                threads=host.threads or max(1, int(host.cpus or 1)),
-                parameters=shape.parameters if shape else None,
-                memory=_memory(job, stage, role, learns, shape, host.actors) if shape else None,
-            )
-        )
-    return roles + held
+    uses_pool = any(need.role == GENERATOR for need in needs)
+    idle = [] if uses_pool else list(pool)
+    free_cores = cores - sum(role.actors * role.cpus for role in idle)
+    share = _share([need.host for need in needs], free_cores)
+    return [_role(job, need, share) for need in needs] + idle
+
+
+def _role(job: Job, need: RoleNeed, share: float) -> RolePlan:
+    host = need.host
+    shape = shape_in(job, need.model)
+    memory = need.memory
+    if memory is None and shape is not None:
+        memory = _memory(job, need, shape)
+    return RolePlan(
+        role=need.role,
+        model=need.model,
+        trained=need.trained,
+        actors=host.actors,
+        cpus=host.cpus or share,
+        gpus=host.gpus,
+        threads=host.threads or max(1, int(host.cpus or 1)),
+        parameters=shape.parameters if shape else None,
+        memory=memory,
+    )
 
 
 def _share(hosts: Sequence[RoleConfig], cores: float) -> float:
     """CPUs of each actor that names none: an even share of what the others leave, at most one."""
-    named = sum(h.actors * h.cpus for h in hosts if h.cpus is not None)
-    unnamed = sum(h.actors for h in hosts if h.cpus is None)
+    named = sum(host.actors * host.cpus for host in hosts if host.cpus is not None)
+    unnamed = sum(host.actors for host in hosts if host.cpus is None)
     return min(1.0, max(cores - named, 0.0) / unnamed) if unnamed else 0.0
 
 
-def _host(job: Job, role: str, hosts: dict[Any, RoleConfig]) -> RoleConfig:
-    if role != GENERATOR:
-        return hosts.get(role, RoleConfig())
-    pool = job.rollout
-    return RoleConfig(actors=pool.engines, cpus=pool.cpus, gpus=pool.gpus, threads=pool.threads)
-
-
-def _memory(job: Job, stage: Stage, role: str, learns: bool, shape: ModelShape, ranks: int) -> int:
-    if role == GENERATOR:
-        return shape.parameters * BYTES[job.rollout.dtype] // job.rollout.tensor_parallel + job.rollout.cache_bytes
-    config = stage.learner if isinstance(stage, TrainStage | PretrainStage) else LearnerConfig()
-    if role == "critic" and isinstance(stage, TrainStage):
-        config = stage.critic_learner or config
-    return learner_memory(shape, config, ranks) if learns else shape.parameters * BYTES[config.precision]
+def _memory(job: Job, need: RoleNeed, shape: ModelShape) -> int:
+    """Memory of one actor on each of its devices [bytes]."""
+    if need.role == GENERATOR:
+        weights = shape.parameters * BYTES[job.rollout.dtype]
+        return weights // job.rollout.tensor_parallel + job.rollout.cache_bytes
+    if need.trained:
+        return learner_memory(shape, need.learner, need.host.actors)
+    return shape.parameters * BYTES[need.learner.precision]
 
 
 def learner_memory(shape: ModelShape, config: LearnerConfig, ranks: int) -> int:
@@ -251,48 +184,30 @@ def learner_memory(shape: ModelShape, config: LearnerConfig, ranks: int) -> int:
     """
     width = BYTES[config.precision]
     optimizer = 8 if config.precision == "fp32" else 12
-    parts = [(optimizer, 1), (width, 2), (width, 3)]
-    states = sum(b * shape.parameters // (ranks if config.zero_stage >= stage else 1) for b, stage in parts)
-    kept = 1 if config.gradient_checkpointing else ACTIVATIONS
-    return states + config.micro_tokens * shape.hidden * shape.layers * kept * width
+    states = 0
+    for bytes_each, first_divided in ((optimizer, 1), (width, 2), (width, 3)):
+        shares = ranks if config.zero_stage >= first_divided else 1
+        states += bytes_each * shape.parameters // shares
+    per_unit = 1 if config.gradient_checkpointing else ACTIVATIONS
+    return states + config.micro_tokens * shape.hidden * shape.layers * per_unit * width
 
 
 def _place(roles: Sequence[RolePlan]) -> Iterator[RolePlan]:
     """Devices given out in order, fractions packed together."""
     used: dict[int, float] = defaultdict(float)
     for role in roles:
-        devices = []
-        for _ in range(role.actors):
-            if role.gpus == 0:
-                devices.append("cpu")
-                continue
-            first = next(i for i in range(len(used) + 1) if used[i] == 0 or used[i] + role.gpus <= 1 + 1e-9)
-            wanted = range(first, first + max(1, round(role.gpus)))
-            for device in wanted:
-                used[device] += min(role.gpus, 1.0)
-            devices.append("gpu:" + ",".join(map(str, wanted)))
+        devices = [_next_device(role.gpus, used) for _ in range(role.actors)]
         yield replace(role, devices=tuple(devices))
 
 
-def _arithmetic(stage: Stage) -> str:
-    if isinstance(stage, PretrainStage):
-        return f"{stage.learner.minibatch} samples a step, {stage.epochs} epochs"
-    if isinstance(stage, GenerateStage):
-        return f"{stage.count} candidates for each prompt"
-    if isinstance(stage, AnnotateStage):
-        return f"{stage.pairs} pairs of each group"
-    if isinstance(stage, EvaluateStage):
-        return f"{len(stage.models)} models, one answer each to the same prompts"
-    minibatch = stage.learner.minibatch
-    if not stage.online:
-        length = f"{stage.steps} steps" if stage.steps else f"at most {stage.epochs} epochs"
-        return f"{minibatch} samples a step, {length}"
-    passes = load(stage.algorithm).passes
-    count = candidates_per_prompt(stage)
-    samples = stage.prompts * count
-    steps = samples // minibatch
-    return (
-        f"{stage.prompts} prompts x {count} candidates = {samples} samples; / minibatch {minibatch} = {steps} steps; "
-        f"x {passes} passes = {steps * passes} steps an iteration; x {stage.iterations} iterations = "
-        f"{steps * passes * stage.iterations} steps"
-    )
+def _next_device(gpus: float, used: dict[int, float]) -> str:
+    """Where the next actor goes; its share is added to `used`."""
+    if gpus == 0:
+        return "cpu"
+    first = 0
+    while used[first] and used[first] + gpus > 1 + 1e-9:
+        first += 1
+    numbers = range(first, first + max(1, round(gpus)))
+    for number in numbers:
+        used[number] += min(gpus, 1.0)
+    return "gpu:" + ",".join(map(str, numbers))

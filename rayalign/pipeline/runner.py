@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import shutil
@@ -10,15 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rayalign.config import AnnotateStage, EvaluateStage, GenerateStage, LoadedJob, PretrainStage, Stage, TrainStage
+from rayalign.config import LoadedJob, StageSection
 from rayalign.pipeline.context import RunContext
-from rayalign.pipeline.evaluate import evaluate
-from rayalign.pipeline.feedback import annotate, generate
 from rayalign.pipeline.hashing import fields_hash, stage_fields, stage_states
 from rayalign.pipeline.inputs import Inputs
+from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.memory import PeakMemory
-from rayalign.pipeline.offline import pretrain, train_offline
-from rayalign.pipeline.online import train_online
 from rayalign.storage.report import write_report
 from rayalign.storage.summary import read_done, write_done, write_summary
 
@@ -51,45 +47,27 @@ def run(loaded: LoadedJob) -> Path:
     return context.folder
 
 
-def _run_stage(context: RunContext, name: str, stage: Stage, fields: dict[str, Any], start: float) -> None:
+def _run_stage(context: RunContext, name: str, stage: StageSection, fields: dict[str, Any], start: float) -> None:
     """Run one stage; its seconds count from `start`, so that the first one's include what was checked before it."""
     folder = context.stage_folder(name)
     _clear_if_changed(folder, context.journal_path(name), fields_hash(fields))
     context.events.write("stage_started", stage=name)
-    outputs = _dispatch(context, name, stage)
-    seconds = time.perf_counter() - start
-    write_done(
-        folder, fields_hash(fields), fields=fields, seconds=seconds, fixed_seconds=context.fixed_seconds, **outputs
-    )
-    context.events.write("stage_finished", stage=name, seconds=seconds, fixed_seconds=context.fixed_seconds)
-    logger.info("%s: done in %.1f s, %.1f s of them fixed", name, seconds, context.fixed_seconds)
+    figures = kind_of(stage).run(context, name)
+    spent = {"seconds": time.perf_counter() - start, "fixed_seconds": context.fixed_seconds}
+    write_done(folder, fields_hash(fields), fields=fields, **spent, **figures)
+    context.events.write("stage_finished", stage=name, **spent)
+    logger.info("%s: done in %.1f s, %.1f s of them fixed", name, spent["seconds"], context.fixed_seconds)
     context.fixed_seconds = 0.0
 
 
-def _dispatch(context: RunContext, name: str, stage: Stage) -> dict[str, Any]:
-    match stage:
-        case PretrainStage():
-            return pretrain(context, name, stage)
-        case TrainStage(online=True):
-            return asyncio.run(train_online(context, name, stage))
-        case TrainStage():
-            return train_offline(context, name, stage)
-        case GenerateStage():
-            return asyncio.run(generate(context, name, stage))
-        case AnnotateStage():
-            return annotate(context, name, stage)
-        case EvaluateStage():
-            return asyncio.run(evaluate(context, name, stage))
-
-
-def _clear_if_changed(folder: Path, journal: Path, wanted: str) -> None:
+def _clear_if_changed(folder: Path, journal: Path, hash: str) -> None:
     """What an earlier, different job left of this stage would be taken for its own when it resumes."""
     mark = folder / "hash"
-    if not mark.exists() or mark.read_text() != wanted:
+    if not mark.exists() or mark.read_text() != hash:
         shutil.rmtree(folder, ignore_errors=True)
         journal.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(wanted)
+    mark.write_text(hash)
 
 
 def _summarise(context: RunContext, memory: PeakMemory, fields: dict[str, dict[str, Any]]) -> None:

@@ -77,8 +77,13 @@ def test_a_sound_study_passes(study: Study) -> None:
         ),
         (
             "stages.sft.model=preset:nano",
-            "stages.sft.model: preset:nano is no model to start from here; only a pretrain stage takes a preset, and "
-            "only a preset",
+            "stages.sft.model: preset:nano is no trained model; add a pretrain stage that starts from it, and name "
+            "that stage here",
+        ),
+        (
+            "stages.base.model=stage:base",
+            "stages.base.model: stage:base is not a preset; this stage makes its model from one of preset:nano, "
+            "preset:tiny, preset:small",
         ),
         (
             "stages.test.against=[stf]",
@@ -100,6 +105,12 @@ def test_a_sound_study_passes(study: Study) -> None:
 )
 def test_each_problem_is_one_line_with_its_remedy(study: Study, override: str, message: str) -> None:
     assert message in [line.partition(": ")[2] for line in refusal(study, override)]
+
+
+def test_a_reference_in_a_list_has_to_be_an_earlier_stage_too(study: Study) -> None:
+    teachers = "stages.rm.algorithm={name: 'tests.pipeline.teachers:Taught', teachers: [{model: stage:vanished}]}"
+    (line,) = refusal(study, "stages.rm.algorithm=null", teachers)
+    assert "stages.rm.algorithm.teachers.0.model: there is no stage 'vanished'" in line
 
 
 def test_a_problem_names_where_it_was_written(study: Study) -> None:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from rayalign.pipeline.feedback import _pairs, ranked
+from rayalign.pipeline.annotate import _pairs
+from rayalign.pipeline.feedback import ranked
 from rayalign.types import Candidate, Comparison, Example, Message, Prompt
 
 

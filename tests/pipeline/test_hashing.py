@@ -6,11 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.config import Job, LoadedJob
+from rayalign.config import Job, LoadedJob, load_job
 from rayalign.pipeline.hashing import stage_fields, stage_hashes, stage_states
 from rayalign.storage.summary import write_done
 
 Study = Callable[..., LoadedJob]
+QUICKSTART = {
+    "base": "61e8174da177d85680ed2fa1d6e63b42",
+    "sft": "39702393bf2c038d50f4919670d61ad8",
+    "answers": "42063e39b1f5c61de1eb890f067f88f5",
+    "labels": "29c21dc040319aa7525a7cdf5065e2e1",
+    "rm": "55b8508648a4aad87fae70e95880bba2",
+    "ppo": "96e6fb49bea4a4b3a6b60f0da26c56ad",
+    "rrhf": "133bc9dbed16a6fb043b0be436d70545",
+    "sft_continued": "ddc35153db8d0278a8a6f58a2ec6b5c4",
+    "final": "46f4e475c3174c499ceb483bcfcf4568",
+}
+"""of jobs/quickstart.yaml, as version 0.1.0 computed them"""
 
 
 def finish(job: Job) -> None:
@@ -56,6 +68,19 @@ def test_a_stages_own_name_is_not_part_of_it(study: Study) -> None:
     one = stage_hashes(study().job)
     other = stage_hashes(study(renamed=(("  base:", "  ground:"), (":base", ":ground"))).job)
     assert one["base"] == other["ground"]
+
+
+def test_a_stage_that_is_read_through_a_list_counts(study: Study) -> None:
+    teachers = "{name: 'tests.pipeline.teachers:Taught', teachers: [{model: stage:draws}]}"
+    taught = ("stages.rm.algorithm=null", f"stages.rm.algorithm={teachers}")
+    before = stage_fields(study(*taught).job)["rm"]
+    after = stage_fields(study(*taught, "stages.draws.count=8").job)["rm"]
+    assert before["input.draws"] != after["input.draws"]
+
+
+def test_the_hashes_of_a_job_stay_as_they_were() -> None:
+    """Else the finished stages of every run folder out there would run again."""
+    assert stage_hashes(load_job(Path(__file__).parents[2] / "jobs" / "quickstart.yaml").job) == QUICKSTART
 
 
 def test_the_content_of_a_data_file_counts(study: Study, tmp_path: Path) -> None:

@@ -1,0 +1,191 @@
+"""The contract of a stage kind, and how one is found: by its name, in the file of that name in this folder.
+
+`check`, the plan, the hashes, the inputs and the runner ask a stage's kind and know no kind by name. A kind's file
+imports Ray and all that trains inside functions, so that `rayalign check` stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from rayalign.config import DataConfig, Job, LearnerConfig, Reference, RoleConfig, SamplingConfig, StageSection
+from rayalign.models.catalogue import ModelShape, shape_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rayalign.data.readers import Use
+    from rayalign.pipeline.context import RunContext
+    from rayalign.pipeline.inputs import Inputs
+
+GENERATOR = "generator"
+"""the role of the pool's engines"""
+
+LANGUAGE_MODEL = "a language model"
+REWARD_MODEL = "a reward model"
+CRITIC = "a critic"
+CANDIDATES = "candidates"
+COMPARISONS = "comparisons"
+FIGURES = "figures"
+MODELS = frozenset({LANGUAGE_MODEL, REWARD_MODEL, CRITIC})
+
+Problem = tuple[str, str]
+"""dotted key, and what is wrong with it"""
+S = TypeVar("S", bound=StageSection)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A model, or the output of an earlier stage, that a stage reads."""
+
+    key: str
+    """dotted, inside the stage"""
+    value: str
+    accepts: tuple[str, ...]
+    """what may stand there: `a language model`, `candidates`, ..."""
+    preset: bool = False
+    """the value has to be a preset"""
+
+    @property
+    def is_model(self) -> bool:
+        """True where a folder or a hub name may stand too."""
+        return not MODELS.isdisjoint(self.accepts)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Something that a stage makes."""
+
+    what: str
+    path: str
+    """inside the stage's folder"""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorRead:
+    """An annotator of the service that a stage asks."""
+
+    key: str
+    name: str
+    scores: bool = False
+    """it scores answers; else it compares them"""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleNeed:
+    """A role of a stage, before it has a place."""
+
+    role: str
+    model: str
+    host: RoleConfig = RoleConfig()
+    learner: LearnerConfig = LearnerConfig()
+    trained: bool = False
+    memory: int | None = None
+    """of one actor, where it does not follow from the model's shape [bytes]"""
+
+
+class StageKind(ABC, Generic[S]):
+    """What the pipeline asks of one stage. Keys are dotted and start inside the stage."""
+
+    def __init__(self, stage: S) -> None:
+        self.stage = stage
+
+    @abstractmethod
+    def reads(self) -> Sequence[Read]:
+        """The models and the earlier outputs that the stage reads."""
+
+    @abstractmethod
+    def outputs(self) -> Mapping[str, Output]:
+        """What the stage makes: the main output under the empty name, others under their role."""
+
+    @abstractmethod
+    def batch(self) -> str:
+        """The arithmetic of its batches, for people."""
+
+    @abstractmethod
+    def run(self, context: RunContext, name: str) -> dict[str, Any]:
+        """Run the stage; returns the figures for its done.json."""
+
+    @property
+    def data(self) -> DataConfig | None:
+        """The section `data` of a kind that has one."""
+        return None
+
+    @property
+    def data_use(self) -> Use | None:
+        """What the stage reads the rows of its `data` as; None where it reads none."""
+        return None
+
+    @property
+    def sampling(self) -> SamplingConfig | None:
+        """How the stage draws answers; None where it draws none."""
+        return None
+
+    def annotators(self) -> Sequence[AnnotatorRead]:
+        """The annotators of the service that the stage asks."""
+        return ()
+
+    def roles(self, job: Job) -> Sequence[RoleNeed]:
+        """The roles that run on the cluster."""
+        return ()
+
+    def settings(self) -> Mapping[str, Any]:
+        """What its output depends on beside its own section, by dotted key."""
+        return {}
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with the stage beside its references, models, data and annotators."""
+        yield from ()
+
+    def prompt_models(self) -> Sequence[str]:
+        """The models in whose tokens the prompts of its `data` are read."""
+        return ()
+
+    def tokenizers(self, name: str) -> Sequence[tuple[str, str]]:
+        """Key and model of each tokenizer that the stage needs."""
+        return ()
+
+    def source(self, role: str) -> str | None:
+        """The model that an output was made from, whose shape and tokenizer it has; None where it has its own."""
+        return None
+
+    def shape(self, job: Job, role: str) -> ModelShape | None:
+        """The shape of a model that the stage makes; None where it is not known here."""
+        source = self.source(role)
+        return shape_in(job, source) if source else None
+
+    def make_tokenizer(self, inputs: Inputs, name: str, role: str) -> PreTrainedTokenizerBase:
+        """The tokenizer of a model that the stage has not made yet."""
+        source = self.source(role)
+        assert source is not None, "a kind whose output has no source overrides this"
+        return inputs.tokenizer(source)
+
+
+def kind_of(stage: StageSection) -> StageKind[Any]:
+    """The kind of a stage, which answers for it."""
+    found: type[StageKind[Any]] = importlib.import_module(f"rayalign.pipeline.{stage.kind}").KIND
+    return found(stage)
+
+
+def kinds_of(job: Job) -> dict[str, StageKind[Any]]:
+    """The kind of each stage of a job."""
+    return {name: kind_of(stage) for name, stage in job.stages.items()}
+
+
+def shape_in(job: Job, model: str) -> ModelShape | None:
+    """The shape of a model as the job names it, through the stages that made it."""
+    reference = Reference.parse(model)
+    if reference is None:
+        return shape_of(model)
+    return kind_of(job.stages[reference.stage]).shape(job, reference.role)
+
+
+def generator(job: Job, model: str) -> RoleNeed:
+    """The engines of the pool, with this model first."""
+    pool = job.rollout
+    host = RoleConfig(actors=pool.engines, cpus=pool.cpus, gpus=pool.gpus, threads=pool.threads)
+    return RoleNeed(GENERATOR, model, host)

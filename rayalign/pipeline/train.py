@@ -1,0 +1,195 @@
+"""The stage that trains by one algorithm: online with the live policy in the loop, or offline on given rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rayalign.algorithms.base import Algorithm, load
+from rayalign.config import ANNOTATOR, DataConfig, Job, LearnerConfig, RoleConfig, SamplingConfig, TrainStage
+from rayalign.errors import InputError
+from rayalign.pipeline import train_checks
+from rayalign.pipeline.kind import (
+    CANDIDATES,
+    COMPARISONS,
+    CRITIC,
+    GENERATOR,
+    LANGUAGE_MODEL,
+    REWARD_MODEL,
+    AnnotatorRead,
+    Output,
+    Problem,
+    Read,
+    RoleNeed,
+    StageKind,
+    generator,
+)
+from rayalign.types import Role
+
+if TYPE_CHECKING:
+    from rayalign.data.readers import Use
+    from rayalign.pipeline.context import RunContext
+
+_ORDER: tuple[Role, ...] = ("policy", "critic", "reference", "reward")
+_MADE: dict[Role, str] = {"policy": LANGUAGE_MODEL, "reward": REWARD_MODEL, "critic": CRITIC}
+
+
+class TrainKind(StageKind[TrainStage]):
+    """One training; what it runs and makes follows from its algorithm."""
+
+    def __init__(self, stage: TrainStage) -> None:
+        super().__init__(stage)
+        self._algorithm: Algorithm[Any] | None = None
+        self._refusal: InputError | None = None
+        try:
+            self._algorithm = load(stage.algorithm)
+        except InputError as error:  # one of the stage's problems; its references are still worth a look
+            self._refusal = error
+
+    @property
+    def algorithm(self) -> Algorithm[Any]:
+        """The stage's algorithm.
+
+        Raises:
+            InputError: there is none of that name, or its settings are wrong.
+        """
+        if self._algorithm is None:
+            assert self._refusal is not None
+            raise self._refusal
+        return self._algorithm
+
+    def reads(self) -> Sequence[Read]:
+        stage, language = self.stage, (LANGUAGE_MODEL,)
+        start = (LANGUAGE_MODEL, REWARD_MODEL) if self._trains_reward else language
+        reads = [Read("model", stage.model, start)]
+        if stage.reference:
+            reads.append(Read("reference", stage.reference, language))
+        if stage.reward:
+            reads.append(Read("reward", stage.reward, (REWARD_MODEL,)))
+        if stage.critic:
+            reads.append(Read("critic", stage.critic, (LANGUAGE_MODEL, REWARD_MODEL, CRITIC)))
+        if stage.examples:
+            rows = (COMPARISONS,) if self._needs_scores else (CANDIDATES, COMPARISONS)
+            reads.append(Read("examples", stage.examples, rows))
+        return reads
+
+    def outputs(self) -> dict[str, Output]:
+        return {"": Output(REWARD_MODEL if self._trains_reward else LANGUAGE_MODEL, "model")}
+
+    def source(self, role: str) -> str | None:
+        return self.stage.model
+
+    def models(self) -> dict[str, str | None]:
+        """Which model each role starts from; None where the job names none though one is needed."""
+        stage, algorithm = self.stage, self.algorithm
+        warm_start = None if stage.scored_over_http else stage.reward
+        sources: dict[Role, str | None] = {
+            "policy": stage.model,
+            "critic": stage.critic or warm_start or stage.model,
+            "reference": stage.reference or stage.model,
+            "reward": stage.reward,
+            algorithm.trains[0]: stage.model,
+        }
+        running = set(algorithm.roles)
+        if stage.online and stage.reward:
+            running.add("reward")
+        models: dict[str, str | None] = {role: sources[role] for role in _ORDER if role in running}
+        return {**models, GENERATOR: stage.model} if stage.online else models
+
+    def learner(self, role: str) -> LearnerConfig:
+        """The section that a role is trained, or only evaluated, by."""
+        critic = self.stage.critic_learner if role == "critic" else None
+        return critic or self.stage.learner
+
+    def host(self, role: Any) -> RoleConfig:
+        """How a role other than the generator is hosted."""
+        return self.stage.roles.get(role, RoleConfig())
+
+    def roles(self, job: Job) -> Sequence[RoleNeed]:
+        needs = []
+        for role, model in self.models().items():
+            if role == GENERATOR:
+                needs.append(generator(job, self.stage.model))
+            elif model:
+                trained = role in self.algorithm.trains
+                needs.append(RoleNeed(role, model, self.host(role), self.learner(role), trained))
+        return needs
+
+    @property
+    def data(self) -> DataConfig:
+        return self.stage.data
+
+    @property
+    def data_use(self) -> Use | None:
+        if self.stage.examples or self._algorithm is None:
+            return None
+        if self.stage.online:
+            return "prompts"
+        single = self._algorithm.unit == "sequence" and not self._needs_scores
+        return "demonstrations" if single else "comparisons"
+
+    @property
+    def sampling(self) -> SamplingConfig | None:
+        return self.stage.sampling if self.stage.online else None
+
+    def annotators(self) -> Sequence[AnnotatorRead]:
+        reward = self.stage.reward or ""
+        if not reward.startswith(ANNOTATOR):
+            return []
+        return [AnnotatorRead("reward", reward.removeprefix(ANNOTATOR), scores=True)]
+
+    def prompt_models(self) -> Sequence[str]:
+        return [self.stage.model]
+
+    def tokenizers(self, name: str) -> Sequence[tuple[str, str]]:
+        needed = [("model", self.stage.model)]
+        if self.stage.reward and not self.stage.scored_over_http:
+            needed.append(("reward", self.stage.reward))
+        return needed
+
+    def settings(self) -> dict[str, Any]:
+        config = self.algorithm.config.model_dump(mode="json")
+        return {"algorithm": {**config, "revision": self.algorithm.revision}}
+
+    def problems(self) -> Iterator[Problem]:
+        if self._refusal is not None:
+            for line in str(self._refusal).splitlines():
+                yield "algorithm", line
+            return
+        yield from train_checks.problems(self.stage, self.algorithm, self.models())
+
+    def batch(self) -> str:
+        stage = self.stage
+        minibatch = stage.learner.minibatch
+        if not stage.online:
+            length = f"{stage.steps} steps" if stage.steps else f"at most {stage.epochs} epochs"
+            return f"{minibatch} samples a step, {length}"
+        count, passes = stage.candidates_per_prompt, self.algorithm.passes
+        samples = stage.prompts * count
+        steps = samples // minibatch
+        return (
+            f"{stage.prompts} prompts x {count} candidates = {samples} samples; "
+            f"/ minibatch {minibatch} = {steps} steps; x {passes} passes = {steps * passes} steps an iteration; "
+            f"x {stage.iterations} iterations = {steps * passes * stage.iterations} steps"
+        )
+
+    def run(self, context: RunContext, name: str) -> dict[str, Any]:
+        if self.stage.online:
+            from rayalign.pipeline.online import train_online
+
+            return asyncio.run(train_online(context, name, self.stage))
+        from rayalign.pipeline.offline import train_offline
+
+        return train_offline(context, name, self.stage)
+
+    @property
+    def _trains_reward(self) -> bool:
+        return self._algorithm is not None and self._algorithm.trains[0] == "reward"
+
+    @property
+    def _needs_scores(self) -> bool:
+        return self._algorithm is not None and "scores" in self._algorithm.needs
+
+
+KIND = TrainKind

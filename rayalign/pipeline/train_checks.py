@@ -1,0 +1,121 @@
+"""What can be wrong with a training before anything starts: its roles, batches, guards and sampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from rayalign.algorithms.base import Algorithm
+from rayalign.config import TrainStage, nearest
+from rayalign.pipeline.kind import Problem
+
+AREAS = {
+    "reward": ("mean", "std"),
+    "kl": ("reference", "beta"),
+    "policy": ("entropy", "clip_fraction", "approx_kl", "ratio_min", "ratio_max"),
+    "critic": ("explained_variance",),
+    "rollout": ("eos_rate", "length_p50", "length_p95", "tokens_per_second", "mismatch_k3", "mismatch_max", "ess"),
+    "loss": ("policy", "critic"),
+    "eval": ("loss",),
+}
+METRICS = tuple(f"{area}/{name}" for area, names in AREAS.items() for name in names)
+"""what a guard can watch whatever the algorithm; an algorithm reports others in the same areas"""
+
+
+def problems(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str | None]) -> Iterator[Problem]:
+    """Every problem of a training; `models` are what its roles start from."""
+    yield from _roles(stage, algorithm, models)
+    yield from _rows(stage, algorithm, models)
+    yield from _batch(stage, algorithm)
+    yield from _sampling(stage)
+    yield from _guards(stage)
+    if stage.deterministic and stage.max_staleness:
+        yield (
+            "max_staleness",
+            f"{stage.max_staleness} overlaps writing with updates, which deterministic: true forbids; take 0",
+        )
+
+
+def _roles(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str | None]) -> Iterator[Problem]:
+    name = stage.algorithm["name"]
+    for role, model in models.items():
+        if model is None:
+            yield role, f"{name} needs a {role} model; name a stage or a folder"
+    for role in stage.roles:
+        if role not in models:
+            yield f"roles.{role}", f"{name} runs no {role}; its roles: {', '.join(models)}"
+
+
+def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str | None]) -> Iterator[Problem]:
+    """The algorithm finds all that it needs in what it trains on."""
+    name = stage.algorithm["name"]
+    if stage.online and stage.examples:
+        yield "examples", "an online stage takes its prompts from data; leave examples or the candidates out"
+    if stage.online and "scores" in algorithm.needs and "reward" not in models:
+        yield "reward", f"{name} needs scores of what the policy writes; name a reward model"
+    if not stage.online and algorithm.needs & {"behaviour_logprobs", "values"}:
+        yield "candidates", f"{name} trains on what the policy writes; add [{{source: live, count: 1}}]"
+    elif not stage.online and "reference_logprobs" in algorithm.needs:
+        yield "algorithm", f"{name} asks for a reference, which no offline stage runs; set its KL to 0"
+
+
+def _batch(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
+    """Whole optimizer steps of whole units on every rank."""
+    count = stage.candidates_per_prompt
+    unit = {"sequence": 1, "pair": 2, "group": count or 1}[algorithm.unit]
+    # how many candidates a data set has for each prompt is known only later
+    count_known = stage.online and all(c.source != "dataset" for c in stage.candidates)
+    for role in algorithm.trains:
+        key, minibatch = "learner.minibatch", stage.learner.minibatch
+        if role == "critic" and stage.critic_learner is not None:
+            key, minibatch = "critic_learner.minibatch", stage.critic_learner.minibatch
+        ranks = stage.roles[role].actors if role in stage.roles else 1
+        step = unit * ranks
+        if minibatch % step:
+            split = f"{ranks} ranks x {unit} samples that stay together = {step}"
+            near = _near(minibatch, step)
+            yield key, f"indivisible batch: {minibatch} is not a multiple of {split}; take {near}"
+        elif count_known and stage.prompts * count % minibatch:
+            yield key, _indivisible(stage.prompts, count, minibatch, step)
+
+
+def _indivisible(prompts: int, count: int, minibatch: int, step: int) -> str:
+    samples = prompts * count
+    fitting = [size for size in range(step, samples + 1, step) if samples % size == 0]
+    closest = min(fitting, key=lambda size: abs(size - minibatch), default=None)
+    first = f"minibatch {closest}, or " if closest else ""
+    return (
+        f"indivisible batch: {prompts} prompts x {count} candidates = {samples} samples, "
+        f"which is {samples / minibatch:.2f} minibatches of {minibatch}; take {first}"
+        f"prompts {_near(prompts, minibatch // math.gcd(minibatch, count))}"
+    )
+
+
+def _near(value: int, step: int) -> str:
+    """The multiples of a step beside a value."""
+    below = value // step * step
+    above = below + step
+    return f"{below} or {above}" if below else f"{above}"
+
+
+def _sampling(stage: TrainStage) -> Iterator[Problem]:
+    sampling = stage.sampling
+    cut = sampling.top_p < 1.0 or sampling.top_k > 0 or sampling.temperature == 0
+    if stage.online and cut:
+        yield (
+            "sampling",
+            "training needs the log-probs of the distribution that was sampled from, which cut tails do not have; "
+            "take top_p 1, top_k 0 and a temperature above 0",
+        )
+
+
+def _guards(stage: TrainStage) -> Iterator[Problem]:
+    for i, guard in enumerate(stage.guards):
+        if guard.above is None and guard.below is None:
+            yield f"guards.{i}", "a guard needs a limit; give above or below"
+        near = get_close_matches(guard.metric, METRICS, n=1, cutoff=0.8)
+        area = guard.metric.partition("/")[0]
+        if guard.metric not in METRICS and (near or area not in AREAS):
+            yield f"guards.{i}.metric", f"{guard.metric!r} is not a metric; {nearest(guard.metric, METRICS)}"
