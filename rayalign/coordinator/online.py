@@ -31,12 +31,12 @@ from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.metrics import MetricSink, SampleTable, reduce
-from rayalign.types import Group, Role
+from rayalign.types import Group, Metrics, Role
 
 
 @dataclass(slots=True)
 class Parts:
-    """What the trainer works with; made by the stage that runs it."""
+    """The parts that the trainer works with; the stage that runs it makes them."""
 
     algorithm: Algorithm[Any]
     roles: Roles
@@ -79,7 +79,7 @@ class PhaseClock:
 
 
 class OnlineTrainer:
-    """The one training loop; which algorithm it runs it does not know."""
+    """The one training loop; it does not know which algorithm it runs."""
 
     def __init__(self, settings: TrainStage, tracking: TrackingConfig, parts: Parts, *, seed: int, pad_id: int) -> None:
         self._settings = settings
@@ -91,11 +91,11 @@ class OnlineTrainer:
         self._state: Mapping[str, float] = {}
 
     async def train(self, resumption: Resumption) -> None:
-        """Train to the last iteration, from wherever the resumption says."""
+        """Train from where the resumption starts to the last iteration."""
         parts = self._parts
         self._state = resumption.state
         await self._load_state(resumption.checkpoint)
-        parts.rollouts.resume(resumption.iteration, resumption.kept, resumption.serials)
+        parts.rollouts.resume(resumption.iteration, resumption.groups, resumption.serials)
         rollout = asyncio.ensure_future(parts.rollouts.run())
         training = asyncio.ensure_future(self._iterate(resumption.iteration))
         try:
@@ -143,11 +143,10 @@ class OnlineTrainer:
             "reference_logprobs": ("reference_logprobs_BT", "reference"),
             "values": ("values_BT", "critic"),
         }
-        wanted = [sources[need] for need in sorted(self._parts.algorithm.needs) if need in sources]
-        answers = await together(
-            *(self._parts.roles[role].all(lambda a: a.evaluate.remote(rollouts)) for _, role in wanted)
-        )
-        return {name: shares for (name, _), shares in zip(wanted, answers, strict=True)}
+        passes = [sources[need] for need in sorted(self._parts.algorithm.needs) if need in sources]
+        calls = [self._parts.roles[role].all(lambda a: a.evaluate.remote(rollouts)) for _, role in passes]
+        answers = await together(*calls)
+        return {name: shares for (name, _), shares in zip(passes, answers, strict=True)}
 
     async def _prepare(self, rollouts: Handle, outputs: Mapping[str, list[Handle]]) -> tuple[Handle, dict[str, float]]:
         batch, self._state, metrics = await self._parts.preparer.first(
@@ -157,18 +156,23 @@ class OnlineTrainer:
 
     async def _update(self, batch: Handle, iteration: int) -> dict[str, float]:
         """Every trained role on the same batch, all at once."""
-        roles, seed = self._parts.algorithm.trains, self._seed + iteration
-        answers = await together(
-            *(self._parts.roles[role].all(lambda a: a.update.remote(batch, seed)) for role in roles)
-        )
-        # every rank of a role tells the same metrics, already merged over the ranks
-        return reduce([step for ranks in answers for step in ranks[0]])
+        seed = self._seed + iteration
+        groups = [self._parts.roles[role] for role in self._parts.algorithm.trains]
+        answers = await together(*(group.all(lambda a: a.update.remote(batch, seed)) for group in groups))
+        steps: list[Metrics] = []
+        for ranks in answers:
+            steps += ranks[0]  # all ranks of a role return the same metrics, merged over the ranks
+        return reduce(steps)
 
     async def _publish(self, version: int) -> dict[str, float]:
         parts = self._parts
-        done = await parts.channel.transfer(parts.roles["policy"], parts.pool, version)
+        transfer = await parts.channel.transfer(parts.roles["policy"], parts.pool, version)
         await parts.rollouts.published(version)
-        return {"publish/seconds": done.seconds, "publish/bytes": done.bytes, "publish/probe_gap": done.gap}
+        return {
+            "publish/seconds": transfer.seconds,
+            "publish/bytes": transfer.bytes,
+            "publish/probe_gap": transfer.gap,
+        }
 
     def _consume(self, iteration: int, groups: Sequence[Group]) -> None:
         self._parts.journal.append({"kind": "consumed", "iteration": iteration, "groups": [g.id for g in groups]})
@@ -192,7 +196,9 @@ class OnlineTrainer:
             await self._parts.roles[role].all(lambda a, role=role: a.load_state.remote(str(checkpoint / role)))  # type: ignore[misc]
 
     def _report(self, iteration: int, groups: Sequence[Group], metrics: dict[str, float]) -> None:
-        tokens = sum(len(t.logprobs) for group in groups for t in group.trajectories)
+        tokens = 0
+        for group in groups:
+            tokens += sum(len(trajectory.logprobs) for trajectory in group.trajectories)
         metrics["rollout/tokens"] = tokens
         metrics["rollout/tokens_per_second"] = tokens / metrics["phase/total"]
         metrics["rollout/staleness"] = max(iteration - group.version for group in groups)
@@ -202,7 +208,7 @@ class OnlineTrainer:
 
 
 def _raise_first(outcomes: Sequence[object]) -> None:
-    """Raise what failed first, out of any group it is in; cancelled tasks are not failures."""
+    """Raise the first failure, out of any exception group; cancelled tasks are not failures."""
     for outcome in outcomes:
         while isinstance(outcome, BaseExceptionGroup):
             outcome = outcome.exceptions[0]

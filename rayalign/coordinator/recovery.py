@@ -20,7 +20,7 @@ class Resumption:
     iteration: int = 0
     state: Mapping[str, float] = field(default_factory=dict)
     checkpoint: Path | None = None
-    kept: tuple[Group, ...] = ()
+    groups: tuple[Group, ...] = ()
     """groups made before the interruption that this iteration or a later one consumes"""
     serials: Mapping[tuple[int, int], int] = field(default_factory=dict)
     """group ids used so far for each (iteration, slot)"""
@@ -29,35 +29,34 @@ class Resumption:
 def recover(
     journal: Journal, checkpoints: CheckpointStore, *, scored: bool, max_staleness: int, deterministic: bool
 ) -> Resumption:
-    """Rewind the journal to the last checkpoint and say what holds there.
+    """Rewind the journal to the last checkpoint and return what holds there.
 
     A group is kept when it is whole and its weights are ones that the checkpoint knows; in deterministic mode none is,
-    so that an unfinished iteration is made again in the same way. What was under way is dropped and counted.
+    so that an unfinished iteration is made again in the same way. Groups under way are dropped and counted.
     """
-    found = checkpoints.latest()
     fresh: Manifest = {"iteration": 0, "journal": 0, "state": {}}
-    path, manifest = found or (None, fresh)
+    path, manifest = checkpoints.latest() or (None, fresh)
     entries = list(journal.replay(effective=True))
     if not entries:
         return Resumption()
     iteration, position = manifest["iteration"], manifest["journal"]
     serials = _serials(journal)
-    kept = (
-        []
-        if deterministic
-        else [
-            group
-            for group in _whole(entries, scored=scored)
-            if group.iteration >= iteration
-            and max(s.version for t in group.trajectories for s in t.segments) <= iteration
-            and group.iteration - group.version <= max_staleness
-        ]
-    )
-    journal.append({"kind": "rewound", "to": position, "kept": [group.id for group in kept]})
+    whole = [] if deterministic else _whole(entries, scored=scored)
+    valid = [group for group in whole if _is_valid(group, iteration, max_staleness)]
+    journal.append({"kind": "rewound", "to": position, "kept": [group.id for group in valid]})
     account = Accounting.of(journal.replay(effective=True))
-    for group_id in sorted(account.open - {group.id for group in kept}):
+    for group_id in sorted(account.open - {group.id for group in valid}):
         journal.append({"kind": "dropped", "group": group_id, "reason": "lost at an interruption"})
-    return Resumption(iteration, manifest["state"], path, tuple(kept), serials)
+    return Resumption(iteration, manifest["state"], path, tuple(valid), serials)
+
+
+def _is_valid(group: Group, iteration: int, max_staleness: int) -> bool:
+    """Whether an iteration still to come may consume it, and no weights wrote it that are gone."""
+    newest = -1
+    for trajectory in group.trajectories:
+        newest = max(newest, *(segment.version for segment in trajectory.segments))
+    upcoming = group.iteration >= iteration
+    return upcoming and newest <= iteration and group.iteration - group.version <= max_staleness
 
 
 def _whole(entries: list[Entry], *, scored: bool) -> list[Group]:

@@ -1,10 +1,11 @@
 """The rollout loop: keeps the engines full, scores groups as they finish, hands whole iterations to training.
 
-    admit -> assembler -> gather -----> score (one task for each reward actor) -----> ready ----> take
-      ^                       | failed, or no score after redo                          |
-      |                       v                                                         |
-      |                    replace (dropped and counted, another prompt in its place)   |
-      +---------------- published(version): what may be admitted now <------------------+
+    admit -> groups -> gather -----> score ------> settle ------> fill -> ready -> take
+      ^                  | failed                    | no score               |
+      |                  +------------+--------------+                        |
+      |                               v                                       |
+      |                    replace (dropped and counted, another prompt)      |
+      +----------- published(version): what may be admitted now <-------------+
 
 Admission bounds staleness: a group of iteration i is submitted only once version i - max_staleness is published, so
 every group that finishes can be consumed. Nothing is dropped for being late, which would select short answers.
@@ -14,52 +15,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from rayalign.cluster.group import Actor, ActorGroup
 from rayalign.config import TrainStage
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder
+from rayalign.coordinator.order import PromptOrder, Ticket
+from rayalign.coordinator.scoring import ScoredGroup, ScoringLoop
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import candidate_seed
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Journal
 from rayalign.storage.records import encode
-from rayalign.types import Candidate, Example, Group, Score
+from rayalign.types import Candidate, Group
 
 logger = logging.getLogger(__name__)
 ATTEMPTS = 4
 """prompts tried for one place of an iteration before the run gives up"""
-
-
-class PromptOrder:
-    """An endless sequence over a data set, shuffled anew in each epoch, by the seed alone: a resumed run goes on."""
-
-    def __init__(self, examples: Sequence[Example], seed: int) -> None:
-        self._examples = examples
-        self._seed = seed
-        self._epoch = -1
-        self._order: list[int] = []
-
-    def __getitem__(self, position: int) -> Example:
-        epoch, offset = divmod(position, len(self._examples))
-        if epoch != self._epoch:
-            self._order = list(range(len(self._examples)))
-            random.Random(f"{self._seed}/{epoch}").shuffle(self._order)
-            self._epoch = epoch
-        return self._examples[self._order[offset]]
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A place in an iteration, and the prompt that is to fill it."""
-
-    iteration: int
-    slot: int
-    attempt: int
-    example: Example
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +43,8 @@ class RolloutLoop:
     seed: int
     order: PromptOrder
     assembler: GroupAssembler
-    reward: ActorGroup | None
+    scoring: ScoringLoop | None
+    """None: groups are taken without scores"""
     journal: Journal
     events: EventLog
     timeout: float
@@ -78,13 +52,9 @@ class RolloutLoop:
     _first: int = field(default=0, init=False)
     _serials: Counter[tuple[int, int]] = field(default_factory=Counter, init=False)
     _tickets: dict[str, Ticket] = field(default_factory=dict, init=False)
-    _redone: Counter[str] = field(default_factory=Counter, init=False)
-    _partial: dict[str, tuple[Score, ...]] = field(default_factory=dict, init=False)
-    """of groups that are asked about again: what is known so far"""
-    _unscored: asyncio.Queue[Group] = field(default_factory=asyncio.Queue, init=False)
     _ready: defaultdict[int, dict[int, Group]] = field(default_factory=lambda: defaultdict(dict), init=False)
     _kept: set[tuple[int, int]] = field(default_factory=set, init=False)
-    """places filled before the interruption; whoever takes an iteration empties `_ready`"""
+    """places filled before the interruption; `take` empties `_ready`"""
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition, init=False)
 
     def resume(self, iteration: int, kept: Sequence[Group], serials: Mapping[tuple[int, int], int]) -> None:
@@ -100,8 +70,8 @@ class RolloutLoop:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._admit())
             tasks.create_task(self._gather())
-            for actor in self.reward.actors if self.reward else []:
-                tasks.create_task(self._score(actor))
+            if self.scoring is not None:
+                tasks.create_task(self.scoring.run(self._settle))
 
     async def published(self, version: int) -> None:
         """The engines have these weights now; admit what may follow."""
@@ -119,9 +89,10 @@ class RolloutLoop:
             async with asyncio.timeout(self.timeout), self._changed:
                 await self._changed.wait_for(lambda: len(self._ready[iteration]) == self.settings.prompts)
         except TimeoutError as error:
+            unscored = self.scoring.waiting if self.scoring is not None else 0
             raise DeadlineError(
                 f"iteration {iteration} has {len(self._ready[iteration])} of {self.settings.prompts} groups after "
-                f"{self.timeout:.0f} s, {self.assembler.pending} on the engines, {self._unscored.qsize()} unscored; "
+                f"{self.timeout:.0f} s, {self.assembler.pending} on the engines, {unscored} unscored; "
                 "an engine or the reward is stuck or too slow: see the event log, or raise cluster.call_timeout"
             ) from error
         groups = self._ready.pop(iteration)
@@ -144,14 +115,18 @@ class RolloutLoop:
     async def _submit(self, tickets: Sequence[Ticket]) -> None:
         orders = []
         for ticket in tickets:
-            place, prompt = (ticket.iteration, ticket.slot), ticket.example.prompt.id
-            group_id = f"{ticket.iteration:05d}-{ticket.slot:04d}.{self._serials[place]}"
-            self._serials[place] += 1
+            group_id = self._new_id(ticket.iteration, ticket.slot)
             self._tickets[group_id] = ticket
-            entry = {"kind": "submitted", "group": group_id, "iteration": ticket.iteration, "prompt": prompt}
-            self.journal.append(entry)
+            place = {"iteration": ticket.iteration, "prompt": ticket.example.prompt.id}
+            self.journal.append({"kind": "submitted", "group": group_id, **place})
             orders.append(self._order(group_id, ticket))
         await self.assembler.submit(orders)
+
+    def _new_id(self, iteration: int, slot: int) -> str:
+        """An id that no group of this stage had, before an interruption neither."""
+        serial = self._serials[iteration, slot]
+        self._serials[iteration, slot] += 1
+        return f"{iteration:05d}-{slot:04d}.{serial}"
 
     def _order(self, group_id: str, ticket: Ticket) -> GroupOrder:
         live = sum(source.count for source in self.settings.candidates if source.source == "live")
@@ -172,36 +147,18 @@ class RolloutLoop:
                 await self._replace(result.group_id, result.failure or "no reason")
                 continue
             self.journal.append({"kind": "finished", "group": encode(result.group)})
-            if self.reward is None:
+            if self.scoring is None:
                 await self._fill(result.group)
             else:
-                self._unscored.put_nowait(result.group)
+                self.scoring.put(result.group)
 
-    async def _score(self, actor: Actor) -> None:
-        assert self.reward is not None
-        while True:
-            groups = [await self._unscored.get()]
-            # in a batch with others a score may differ in its last bits
-            while not self.settings.deterministic and not self._unscored.empty():
-                groups.append(self._unscored.get_nowait())
-            self.events.write("score_started", groups=[group.id for group in groups])
-            answers = await self.reward.one(actor, lambda a, groups=groups: a.score.remote(groups))  # type: ignore[misc]
-            for group, scores in zip(groups, answers, strict=True):
-                await self._settle(group, scores)
-
-    async def _settle(self, group: Group, asked: tuple[Score, ...]) -> None:
-        known = self._partial.pop(group.id, asked)
-        scores = tuple(new if old.value is None else old for old, new in zip(known, asked, strict=True))
-        absent = [score.reason or "no reason given" for score in scores if score.value is None]
-        if not absent:
-            self.journal.append({"kind": "scored", "group": group.id, "scores": [encode(s) for s in scores]})
-            await self._fill(replace(group, scores=scores))
-        elif self._redone[group.id] < self.settings.redo:
-            self._redone[group.id] += 1
-            self._partial[group.id] = scores
-            self._unscored.put_nowait(group)
-        else:
-            await self._replace(group.id, f"no score: {absent[0]}")
+    async def _settle(self, scored: ScoredGroup) -> None:
+        group = scored.group
+        if scored.failure is not None:
+            await self._replace(group.id, scored.failure)
+            return
+        self.journal.append({"kind": "scored", "group": group.id, "scores": [encode(score) for score in group.scores]})
+        await self._fill(group)
 
     async def _replace(self, group_id: str, reason: str) -> None:
         ticket = self._tickets.pop(group_id)

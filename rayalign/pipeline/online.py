@@ -18,9 +18,11 @@ from rayalign.cluster.roles import start_preparer, start_roles
 from rayalign.config import TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
+from rayalign.coordinator.order import PromptOrder
 from rayalign.coordinator.recovery import recover
 from rayalign.coordinator.rendering import Renderer
-from rayalign.coordinator.rollouts import PromptOrder, RolloutLoop
+from rayalign.coordinator.rollouts import RolloutLoop
+from rayalign.coordinator.scoring import ScoringLoop
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.train import TrainKind
 from rayalign.storage.checkpoints import CheckpointStore
@@ -73,12 +75,16 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
         console = ConsoleSink(name, stage.iterations)
         sink = open_sinks(job.tracking, folder, name, job.model_dump(mode="json"), console)
         closing.callback(sink.close)
+        scoring = None
+        if "reward" in roles:
+            events, alone = context.events, stage.deterministic
+            scoring = ScoringLoop(roles["reward"], redo=stage.redo, alone=alone, events=events)
         rollouts = RolloutLoop(
             stage,
             seed=job.seed,
             order=PromptOrder(context.inputs.fitting(name, stage.model), job.seed),
             assembler=GroupAssembler(pool, renderer, timeout=job.cluster.call_timeout),
-            reward=roles.groups.get("reward"),
+            scoring=scoring,
             journal=journal,
             events=context.events,
             timeout=job.cluster.call_timeout,

@@ -38,15 +38,15 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Listener:
     key: str
     token_ids: Sequence[int]
     settings: Mapping[str, Any]
     loop: asyncio.AbstractEventLoop
     pieces: asyncio.Queue[Piece | Exception]
 
-    def give(self, piece: Piece | Exception) -> None:
-        """From the engine's thread to the asker's loop."""
+    def send(self, piece: Piece | Exception) -> None:
+        """Pass a piece from the engine's thread to the listener's loop."""
         self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
 
 
@@ -58,9 +58,9 @@ class VllmStream:
         self._tokenizer: Any = self._llm.get_tokenizer()
         self._context = config.context
         self._timeout = timeout
-        self._inbox: queue.SimpleQueue[_Asked | str] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Listener | str] = queue.SimpleQueue()
         """requests, and keys of those to be dropped"""
-        self._running: dict[str, _Asked] = {}
+        self._running: dict[str, _Listener] = {}
         self._numbers = itertools.count()
         threading.Thread(target=self._serve, name="vllm", daemon=True).start()
 
@@ -81,13 +81,13 @@ class VllmStream:
         limit = self._context - len(ids)
         if limit < 1:
             raise InputError(f"the prompt has {len(ids)} tokens, the model's context {self._context}; shorten it")
-        given = {**settings, "max_tokens": min(limit, settings.get("max_tokens") or limit)}
-        asked = _Asked(str(next(self._numbers)), ids, given, asyncio.get_running_loop(), asyncio.Queue())
-        self._inbox.put(asked)
+        limited = {**settings, "max_tokens": min(limit, settings.get("max_tokens") or limit)}
+        listener = _Listener(str(next(self._numbers)), ids, limited, asyncio.get_running_loop(), asyncio.Queue())
+        self._inbox.put(listener)
         finished = False
         try:
             while not finished:
-                piece = await self._next(asked)
+                piece = await self._next(listener)
                 if isinstance(piece, Exception):
                     raise ActorError(
                         f"vLLM failed with {type(piece).__name__}: {piece}; restart the service"
@@ -96,11 +96,11 @@ class VllmStream:
                 yield piece
         finally:
             if not finished:
-                self._inbox.put(asked.key)  # nobody waits for the rest
+                self._inbox.put(listener.key)  # nobody waits for the rest
 
-    async def _next(self, asked: _Asked) -> Piece | Exception:
+    async def _next(self, listener: _Listener) -> Piece | Exception:
         try:
-            return await asyncio.wait_for(asked.pieces.get(), self._timeout)
+            return await asyncio.wait_for(listener.pieces.get(), self._timeout)
         except TimeoutError:
             raise DeadlineError(f"vLLM wrote nothing for {self._timeout:g} s; ask for less at once") from None
 
@@ -119,8 +119,8 @@ class VllmStream:
                 outputs = engine.step()
             except RuntimeError as error:
                 self._llm.llm_engine.abort_request(list(self._running))
-                for asked in self._running.values():
-                    asked.give(error)
+                for listener in self._running.values():
+                    listener.send(error)
                 self._running.clear()
                 continue
             for output in outputs:
@@ -128,36 +128,39 @@ class VllmStream:
 
     def _admit(self, block: bool) -> None:
         while block or not self._inbox.empty():
-            asked = self._inbox.get()
+            arrival = self._inbox.get()
             block = False
-            if isinstance(asked, str):
-                self._running.pop(asked, None)
-                self._llm.llm_engine.abort_request([asked])
+            if isinstance(arrival, str):
+                self._running.pop(arrival, None)
+                self._llm.llm_engine.abort_request([arrival])
                 block = not self._running
                 continue
             try:
-                self._add(asked)
+                self._add(arrival)
             except (TypeError, ValueError) as error:  # of sampling parameters
-                asked.give(error)
+                arrival.send(error)
                 block = not self._running
 
-    def _add(self, asked: _Asked) -> None:
+    def _add(self, listener: _Listener) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        params = SamplingParams(**asked.settings, output_kind=RequestOutputKind.DELTA)
-        self._llm.llm_engine.add_request(asked.key, {"prompt_token_ids": list(asked.token_ids)}, params)
-        self._running[asked.key] = asked
+        params = SamplingParams(**listener.settings, output_kind=RequestOutputKind.DELTA)
+        self._llm.llm_engine.add_request(listener.key, {"prompt_token_ids": list(listener.token_ids)}, params)
+        self._running[listener.key] = listener
 
     def _deliver(self, output: RequestOutput) -> None:
-        asked = self._running.get(output.request_id)
-        if asked is None:  # dropped in the meantime
+        listener = self._running.get(output.request_id)
+        if listener is None:  # dropped in the meantime
             return
         answer = output.outputs[0]
-        logprobs = tuple(
-            {item.decoded_token or "": item.logprob for item in position.values()} for position in answer.logprobs or ()
-        )
+        logprobs = tuple(_by_text(position) for position in answer.logprobs or ())
         written = len(answer.token_ids)
-        asked.give(Piece(answer.text, answer.finish_reason, logprobs, len(asked.token_ids), written))
+        listener.send(Piece(answer.text, answer.finish_reason, logprobs, len(listener.token_ids), written))
         if output.finished:
             del self._running[output.request_id]
+
+
+def _by_text(position: Mapping[int, Any]) -> dict[str, float]:
+    """The text of each token that vLLM returns at a position -> its log-prob."""
+    return {item.decoded_token or "": item.logprob for item in position.values()}

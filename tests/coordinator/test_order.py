@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rayalign.coordinator.rollouts import PromptOrder
+from rayalign.coordinator.order import PromptOrder
 from rayalign.types import Example, Message, Prompt
 
 EXAMPLES = [Example(Prompt(str(i), (Message("user", str(i)),)), ()) for i in range(7)]

@@ -72,8 +72,8 @@ class Run:
         )
         self.left = entries
         serials = dict(resumption.serials)
-        ready = {g.iteration: {} for g in resumption.kept} | {i: {} for i in range(ITERATIONS)}
-        for group in resumption.kept:
+        ready = {g.iteration: {} for g in resumption.groups} | {i: {} for i in range(ITERATIONS)}
+        for group in resumption.groups:
             slot = group.id.split("-")[1].split(".")[0]
             assert slot not in ready[group.iteration], "two groups for one place"
             ready[group.iteration][slot] = group.id
@@ -180,8 +180,8 @@ def test_whole_groups_of_known_weights_are_kept(interrupted: tuple[Journal, Chec
     assert (found.iteration, found.state) == (1, {"beta": 0.25})
     assert found.checkpoint is not None and found.checkpoint.name == "iteration-000001"
     # not 2-1, partly written by weights that are gone; not 2-3, which has no score
-    assert [g.id for g in found.kept] == ["00001-0000.0", "00001-0002.0", "00002-0000.0"]
-    assert [g.scores[0].value for g in found.kept] == [0.5, 0.5, 0.5]
+    assert [g.id for g in found.groups] == ["00001-0000.0", "00001-0002.0", "00002-0000.0"]
+    assert [g.scores[0].value for g in found.groups] == [0.5, 0.5, 0.5]
     assert books(interrupted[0]) == ({"00000-0000.0"}, {"00001-0001.0": LOST})
     assert found.serials[1, 1] == found.serials[2, 3] == 1
 
@@ -189,13 +189,13 @@ def test_whole_groups_of_known_weights_are_kept(interrupted: tuple[Journal, Chec
 def test_at_staleness_0_only_groups_of_the_current_weights_are_kept(
     interrupted: tuple[Journal, CheckpointStore],
 ) -> None:
-    assert [g.id for g in resume(interrupted, staleness=0).kept] == ["00001-0002.0"]
+    assert [g.id for g in resume(interrupted, staleness=0).groups] == ["00001-0002.0"]
     assert books(interrupted[0])[1] == {"00001-0000.0": LOST, "00001-0001.0": LOST}
 
 
 def test_in_deterministic_mode_the_iteration_is_made_again(interrupted: tuple[Journal, CheckpointStore]) -> None:
     found = resume(interrupted, staleness=0, deterministic=True)
-    assert (found.iteration, found.kept) == (1, ())
+    assert (found.iteration, found.groups) == (1, ())
     assert books(interrupted[0]) == ({"00000-0000.0"}, {"00001-0000.0": LOST, "00001-0001.0": LOST})
 
 
@@ -212,7 +212,7 @@ def test_without_a_checkpoint_it_starts_over_with_what_the_first_weights_wrote(t
         checkpoints = CheckpointStore(tmp_path / "checkpoints", 1)
         found = recover(journal, checkpoints, scored=True, max_staleness=0, deterministic=False)
     assert (found.iteration, found.checkpoint) == (0, None)
-    assert [g.id for g in found.kept] == ["00000-0000.0"]
+    assert [g.id for g in found.groups] == ["00000-0000.0"]
 
 
 def test_nothing_on_disk_is_a_fresh_start(tmp_path: Path) -> None:

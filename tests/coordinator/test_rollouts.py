@@ -14,7 +14,9 @@ import pytest
 
 from rayalign.config import CandidateSource, SamplingConfig, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
-from rayalign.coordinator.rollouts import PromptOrder, RolloutLoop
+from rayalign.coordinator.order import PromptOrder
+from rayalign.coordinator.rollouts import RolloutLoop
+from rayalign.coordinator.scoring import ScoringLoop
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.scripted import ScriptedEngine, random_table
@@ -99,14 +101,20 @@ class Bench:
         self.pool = Pool(self.log, fail, stuck)
         self.reward = reward or Reward(lengths)
         self.journal = Journal(folder / "journal.jsonl")
+        events = EventLog(folder / "events.jsonl")
         self.loop = RolloutLoop(
             self.settings,
             seed=5,
             order=PromptOrder(EXAMPLES, 5),
             assembler=GroupAssembler(self.pool, Renderer(), timeout=timeout),  # type: ignore[arg-type]
-            reward=self.reward,  # type: ignore[arg-type]
+            scoring=ScoringLoop(
+                self.reward,  # type: ignore[arg-type]
+                redo=self.settings.redo,
+                alone=self.settings.deterministic,
+                events=events,
+            ),
             journal=self.journal,
-            events=(events := EventLog(folder / "events.jsonl")),
+            events=events,
             timeout=timeout,
         )
         self.close = ExitStack()

@@ -1,0 +1,90 @@
+"""Groups to scored groups: one task for each reward actor over one queue.
+
+put -> queue -> score (whatever waits, in one call) -> every score present ----------> settle(group)
+         ^                                               | absent, and asked too often -> settle(failure)
+         +-------- at most `redo` times, absent ---------+
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from rayalign.cluster.group import Actor, ActorGroup
+from rayalign.storage.events import EventLog
+from rayalign.types import Group, Score
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredGroup:
+    """A group with all its scores, or the reason why it has none."""
+
+    group: Group
+    failure: str | None = None
+
+
+Settle = Callable[[ScoredGroup], Awaitable[None]]
+
+
+class ScoringLoop:
+    """Keeps the reward actors busy, and has failed scores computed again."""
+
+    def __init__(self, reward: ActorGroup, *, redo: int, alone: bool, events: EventLog) -> None:
+        """
+        Args:
+            redo: how often an absent score is requested again.
+            alone: score each group by itself; in a batch with others a score may differ in its last bits.
+        """
+        self._reward = reward
+        self._redo = redo
+        self._alone = alone
+        self._events = events
+        self._queue: asyncio.Queue[Group] = asyncio.Queue()
+        self._attempts: Counter[str] = Counter()
+        self._partial: dict[str, tuple[Score, ...]] = {}
+        """scores already present of groups that are scored again"""
+
+    @property
+    def waiting(self) -> int:
+        """Groups that no actor has begun with."""
+        return self._queue.qsize()
+
+    def put(self, group: Group) -> None:
+        """Have a group scored."""
+        self._queue.put_nowait(group)
+
+    async def run(self, settle: Settle) -> None:
+        """Score until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for actor in self._reward.actors:
+                tasks.create_task(self._serve(actor, settle))
+
+    async def _serve(self, actor: Actor, settle: Settle) -> None:
+        while True:
+            groups = [await self._queue.get()]
+            while not self._alone and not self._queue.empty():
+                groups.append(self._queue.get_nowait())
+            self._events.write("score_started", groups=[group.id for group in groups])
+            answers = await self._reward.one(actor, lambda a, groups=groups: a.score.remote(groups))  # type: ignore[misc]
+            for group, scores in zip(groups, answers, strict=True):
+                scored = self._merge(group, scores)
+                if scored is not None:
+                    await settle(scored)
+
+    def _merge(self, group: Group, answer: Sequence[Score]) -> ScoredGroup | None:
+        """The outcome; None where absent scores are requested again."""
+        before = self._partial.pop(group.id, tuple(answer))
+        scores = tuple(new if old.value is None else old for old, new in zip(before, answer, strict=True))
+        absent = [score.reason or "no reason" for score in scores if score.value is None]
+        if not absent:
+            self._attempts.pop(group.id, None)
+            return ScoredGroup(replace(group, scores=scores))
+        if self._attempts[group.id] >= self._redo:
+            self._attempts.pop(group.id, None)
+            return ScoredGroup(group, f"no score: {absent[0]}")
+        self._attempts[group.id] += 1
+        self._partial[group.id] = scores
+        self._queue.put_nowait(group)
+        return None
