@@ -1,4 +1,4 @@
-"""What the labels of a queue say: who agrees with whom, and which generator wins."""
+"""Agreement of all raters of a queue, and win rates of the generators, from its labels."""
 
 from __future__ import annotations
 
@@ -17,21 +17,30 @@ Rater = tuple[Kind, str]
 
 def agreement(queue: str, labels: Sequence[Label]) -> AgreementReply:
     """The matrix of a queue's standing labels; those without a preference are left out."""
-    said: dict[Rater, dict[str, int]] = defaultdict(dict)
+    verdicts: dict[Rater, dict[str, int]] = defaultdict(dict)
     for label in labels:
         if label.preference is not None:
-            said[label.kind, label.labeller][label.pair] = (label.preference > 1.5) - (label.preference < 1.5) + 1
+            verdicts[label.kind, label.labeller][label.pair] = verdict_of(label.preference)
     prompts = {label.pair: label.prompt for label in labels}
-    raters = sorted(said, key=lambda rater: (rater[0] != "human", rater[1]))
-    cells = [_cell(a[1], b[1], said[a], said[b], prompts) for a, b in combinations(raters, 2)]
+    raters = sorted(verdicts, key=lambda rater: (rater[0] != "human", rater[1]))
+    cells = []
+    for a, b in combinations(raters, 2):
+        cells.append(_cell(a[1], b[1], verdicts[a], verdicts[b], prompts))
     humans = [rater for rater in raters if rater[0] == "human"]
+    annotators = [name for kind, name in raters if kind == "annotator"]
+    kappa = fleiss([verdicts[rater] for rater in humans], prompts)
     return AgreementReply(
         queue=queue,
         humans=tuple(name for _, name in humans),
-        annotators=tuple(name for kind, name in raters if kind == "annotator"),
+        annotators=tuple(annotators),
         cells=tuple(cells),
-        fleiss=fleiss([said[rater] for rater in humans], prompts),
+        fleiss=kappa,
     )
+
+
+def verdict_of(preference: float) -> int:
+    """0 the first answer, 1 a tie, 2 the second."""
+    return (preference > 1.5) - (preference < 1.5) + 1
 
 
 def leaderboard(labels: Sequence[Label]) -> list[Rank]:
@@ -49,8 +58,8 @@ def leaderboard(labels: Sequence[Label]) -> list[Rank]:
 
 
 def _rank(kind: Kind, judge: str, generator: str, wins: Sequence[tuple[float, str]]) -> Rank:
-    found = rate_interval([won for won, _ in wins], [prompt for _, prompt in wins])
-    rates = {"win_rate": 100 * found.mean, "low": 100 * found.low, "high": 100 * found.high}
+    interval = rate_interval([won for won, _ in wins], [prompt for _, prompt in wins])
+    rates = {"win_rate": 100 * interval.mean, "low": 100 * interval.low, "high": 100 * interval.high}
     return Rank(judge=judge, kind=kind, generator=generator, n=len(wins), **rates)
 
 
@@ -61,25 +70,25 @@ def _cell(a: str, b: str, of_a: Mapping[str, int], of_b: Mapping[str, int], prom
     left, right = [of_a[pair] for pair in both], [of_b[pair] for pair in both]
     same = sum(x == y for x, y in zip(left, right, strict=True)) / len(both)
     kappa = cohen_kappa_interval(left, right, [prompts[pair] for pair in both])
-    return Cell(a=a, b=b, n=len(both), agreement=same, **_told(kappa))
+    return Cell(a=a, b=b, n=len(both), agreement=same, **_figures(kappa))
 
 
-def _told(kappa: Interval) -> dict[str, float | None]:
+def _figures(kappa: Interval) -> dict[str, float | None]:
     figures = zip(("kappa", "low", "high"), kappa[:3], strict=True)
     return {name: value if math.isfinite(value) else None for name, value in figures}
 
 
 def fleiss(people: Iterable[Mapping[str, int]], prompts: Mapping[str, str]) -> Fleiss | None:
-    """Fleiss' kappa of people's verdicts by pair (0, 1 a tie, 2), where the commonest number of people said one."""
+    """Fleiss' kappa of people's verdicts by pair (0, 1 a tie, 2), over pairs with the commonest number of people."""
     by_pair: dict[str, list[int]] = defaultdict(list)
-    for said in people:
-        for pair, verdict in said.items():
+    for verdicts_of_person in people:
+        for pair, verdict in verdicts_of_person.items():
             by_pair[pair].append(verdict)
     sizes = Counter(len(verdicts) for verdicts in by_pair.values() if len(verdicts) > 1)
     if not sizes:
         return None
     raters, n = max(sizes.items(), key=lambda item: (item[1], item[0]))
-    kept = {pair: verdicts for pair, verdicts in by_pair.items() if len(verdicts) == raters}
-    counts = [[verdicts.count(verdict) for verdict in range(3)] for verdicts in kept.values()]
-    kappa = fleiss_kappa_interval(counts, [prompts[pair] for pair in kept])
-    return Fleiss(n=n, raters=raters, **_told(kappa))
+    complete = {pair: verdicts for pair, verdicts in by_pair.items() if len(verdicts) == raters}
+    counts = [[verdicts.count(0), verdicts.count(1), verdicts.count(2)] for verdicts in complete.values()]
+    kappa = fleiss_kappa_interval(counts, [prompts[pair] for pair in complete])
+    return Fleiss(n=n, raters=raters, **_figures(kappa))

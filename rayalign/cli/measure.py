@@ -91,7 +91,7 @@ def frontier(
     as_json: Json = False,
 ) -> None:
     """Reward against KL over the iterations of runs, and whether the proxy's rise still helps in the embedded world."""
-    from rayalign.evaluation.runs import curves, points
+    from rayalign.evaluation.curves import curves, points
 
     found = [curve for run in runs for curve in curves(run)]
     shown = show.plain(points(found))
@@ -125,7 +125,7 @@ def fit_human(
     """
     import yaml
 
-    from rayalign.evaluation.fit import Case, fit_to_labels, fit_to_target
+    from rayalign.evaluation.fit_human import Case, fit_to_labels, fit_to_target
 
     wanted = None if agreement is None or variance is None else (agreement, variance)
     if labels == (wanted is not None) or (labels and (agreement, variance) != (None, None)):

@@ -1,4 +1,4 @@
-"""Gold utility and policies without a model, for the tables of an evaluation in the embedded world."""
+"""Gold utility and policies without a model: reference rows for evaluations in the embedded world."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ ANSWERS = {
     "longest": baselines.longest,
     "oracle": gold.oracle,
 }
-"""name -> what that policy says to a prompt"""
+"""name -> the policy's answer to a prompt"""
 gold_utility = gold.utility

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -70,12 +71,12 @@ def frontier(
     Raises:
         InputError: arrays of other shapes than [names, prompts], or a point without any value.
     """
-    kl, rewards = _table(kl_SP, len(names), "kl"), _table(rewards_SP, len(names), "rewards")
-    kls = [mean_interval(row.tolist(), clusters, seed=seed) for row in kl]
-    heights = [mean_interval(row.tolist(), clusters, seed=seed) for row in rewards]
-    means = [(k.mean, r.mean) for k, r in zip(kls, heights, strict=True)]
-    best = [not any(k <= x and r >= y and (k, r) != (x, y) for k, r in means) for x, y in means]
-    points = [FrontierPoint(*point) for point in zip(names, kls, heights, best, strict=True)]
+    kl_intervals = _curve(_table(kl_SP, len(names), "kl"), clusters, seed)
+    reward_intervals = _curve(_table(rewards_SP, len(names), "rewards"), clusters, seed)
+    means = [(kl.mean, reward.mean) for kl, reward in zip(kl_intervals, reward_intervals, strict=True)]
+    points = []
+    for name, kl, reward in zip(names, kl_intervals, reward_intervals, strict=True):
+        points.append(FrontierPoint(name, kl, reward, _is_best(kl.mean, reward.mean, means)))
     return sorted(points, key=lambda point: point.kl.mean)
 
 
@@ -93,49 +94,68 @@ def overoptimisation(
     Raises:
         InputError: fewer than two checkpoints, an `x` that does not rise, or arrays of other shapes than [x, prompts].
     """
-    if len(x) < 2 or any(b <= a for a, b in zip(x, x[1:], strict=False)):
+    if len(x) < 2 or any(later <= earlier for earlier, later in pairwise(x)):
         raise InputError("over-optimisation: `x` needs two or more checkpoints in rising order")
     proxy, gold = _table(proxy_SP, len(x), "proxy"), _table(gold_SP, len(x), "gold")
-    judge = None if judge_SP is None else _table(judge_SP, len(x), "judge")
     names = range(gold.shape[1]) if clusters is None else clusters
-
-    def curve(values_SP: Array) -> tuple[Interval, ...]:
-        return tuple(mean_interval(row.tolist(), names, seed=seed) for row in values_SP)
-
+    judge_curve: tuple[Interval, ...] = ()
+    judge_turn = None
+    if judge_SP is not None:
+        judge = _table(judge_SP, len(x), "judge")
+        judge_curve, judge_turn = _curve(judge, names, seed), _turn(proxy, judge, names, seed)
     return OverOptimisation(
         tuple(x),
-        curve(proxy),
-        curve(gold),
-        () if judge is None else curve(judge),
+        _curve(proxy, names, seed),
+        _curve(gold, names, seed),
+        judge_curve,
         _turn(proxy, gold, names, seed),
-        None if judge is None else _turn(proxy, judge, names, seed),
+        judge_turn,
     )
 
 
+def _curve(values_SP: Array, clusters: Sequence[Hashable] | None, seed: int) -> tuple[Interval, ...]:
+    return tuple(mean_interval(row.tolist(), clusters, seed=seed) for row in values_SP)
+
+
+def _is_best(kl: float, reward: float, means: Sequence[tuple[float, float]]) -> bool:
+    """Whether no other point is at least as good in both and better in one."""
+    for other_kl, other_reward in means:
+        better = other_kl < kl or other_reward > reward
+        if better and other_kl <= kl and other_reward >= reward:
+            return False
+    return True
+
+
 def _turn(proxy_SP: Array, gold_SP: Array, names: Sequence[Hashable], seed: int) -> Turn:
-    """The drop is the largest of many, so it is held against the largest of resampled, centred drops (White 2000)."""
+    """Compares the drop, the largest of many, with the largest of resampled, centred drops (White 2000)."""
     means_S = _means(gold_SP, np.ones(gold_SP.shape[1]))
     drops_S = means_S - means_S[-1]
     peak = int(np.argmax(drops_S))
     drop = float(drops_S[peak])
-    centred_RS = bootstrap(lambda w: _means(gold_SP, w), names, seed=seed)
-    chance_R = np.fmax.reduce(centred_RS - centred_RS[:, -1:] - drops_S, axis=1)
-    rise = mean_interval((proxy_SP[-1] - proxy_SP[peak]).tolist(), names, seed=seed)
+    resampled_RS = bootstrap(lambda weights_P: _means(gold_SP, weights_P), names, seed=seed)
+    resampled_drops_RS = resampled_RS - resampled_RS[:, -1:]
+    chance_R = np.fmax.reduce(resampled_drops_RS - drops_S, axis=1)
     low = drop - float(np.quantile(chance_R, 0.95))
-    p_value = math.nan if math.isnan(low) else float((1 + (chance_R >= drop).sum()) / (1 + len(chance_R)))
-    return Turn(peak, drop, low, p_value, rise, bool(drop > 0.0 and low > 0.0 and rise.low > 0.0))
+    p_value = math.nan
+    if not math.isnan(low):
+        p_value = float((1 + (chance_R >= drop).sum()) / (1 + len(chance_R)))
+    rise = mean_interval((proxy_SP[-1] - proxy_SP[peak]).tolist(), names, seed=seed)
+    real = drop > 0.0 and low > 0.0 and rise.low > 0.0
+    return Turn(peak, drop, low, p_value, rise, bool(real))
 
 
 def _means(values_SP: Array, weights_P: Array) -> Array:
-    present = ~np.isnan(values_SP)
-    total = present @ weights_P
-    return np.where(total > 0.0, np.where(present, values_SP, 0.0) @ weights_P / np.maximum(total, 1e-300), np.nan)
+    present_SP = ~np.isnan(values_SP)
+    weights_S = present_SP @ weights_P
+    sums_S = np.where(present_SP, values_SP, 0.0) @ weights_P
+    return np.where(weights_S > 0.0, sums_S / np.maximum(weights_S, 1e-300), np.nan)
 
 
 def _table(values: npt.ArrayLike, rows: int, name: str) -> Array:
-    found = np.asarray(values, dtype=np.float64)
-    if found.ndim != 2 or len(found) != rows:
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or len(table) != rows:
         raise InputError(f"{name}: needs one row for each of the {rows} points and a column for each prompt")
-    if np.isnan(found).all(axis=1).any():
-        raise InputError(f"{name}: row {int(np.isnan(found).all(axis=1).argmax())} has no value at all")
-    return found
+    empty = np.isnan(table).all(axis=1)
+    if empty.any():
+        raise InputError(f"{name}: row {int(empty.argmax())} has no value at all")
+    return table

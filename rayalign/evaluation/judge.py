@@ -1,4 +1,4 @@
-"""How a judge fares on pairs judged in both orders: position, gold, what it leaves open, what it costs."""
+"""A judge on pairs in both orders: position bias, agreement with gold, absent verdicts, and its price."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class JudgeFigures(NamedTuple):
     consistent: Interval | None
     """the same verdict in both orders"""
     prefers_first: Interval | None
-    """verdicts for the answer shown first, a tie being half: 50 is no position bias"""
+    """verdicts for the answer shown first, where a tie counts half: 50 is no position bias"""
     gold: Interval | None
     """agreement with the gold utility of the embedded world: 100 less the distance of the preferences, where a pair
     whose orders disagree counts as a tie; prompts of other worlds are left out"""
     tied: float
-    """in either order a tie"""
+    """a tie in either order"""
     absent: float
     """without a verdict in one of the orders"""
     price: float
@@ -38,31 +38,44 @@ class JudgeFigures(NamedTuple):
 
 
 def judge_figures(annotator: Annotator, pairs: Sequence[PairItem]) -> JudgeFigures:
-    """Ask about every pair, of at least one, in both orders; what has been judged before is not asked again."""
+    """Judge every pair in both orders; verdicts that the annotator has cached are not requested again.
+
+    Raises:
+        InputError: no pair.
+    """
     if not pairs:
         raise InputError("judge: no pairs; give a file with at least one")
-    found = list(annotator.annotate(pairs, both_orders=True))
-    asked = [(pair.prompt, pair.output_1, pair.output_2) for pair in pairs]
-    gold = asyncio.run(UtilityJudge(RubricUtilities(), None, "gold").judge(asked, seed=0))
+    annotations = list(annotator.annotate(pairs, both_orders=True))
     prompts, n = [pair.text for pair in pairs], len(pairs)
-    meets = [
-        None if a.preference is None or g.preference is None else 1.0 - abs(a.preference - g.preference)
-        for a, g in zip(found, gold, strict=True)
-    ]
+    consistent = [None if a.consistent is None else float(a.consistent) for a in annotations]
+    ties = [a for a in annotations if a.preference == 1.5 and a.consistent is not False]
+    absent = [a for a in annotations if a.preference is None]
+    reasons = Counter(a.reason or "" for a in absent)
     return JudgeFigures(
         n,
-        _percent([None if a.consistent is None else float(a.consistent) for a in found], prompts),
-        _percent([a.first_shown for a in found], prompts),
-        _percent(meets, prompts),
-        100 * sum(a.preference == 1.5 and a.consistent is not False for a in found) / n,
-        100 * sum(a.preference is None for a in found) / n,
-        1000 * sum(a.price for a in found) / (2 * n),
-        1000 * sum(a.seconds for a in found) / (2 * n),
-        dict(Counter(a.reason or "" for a in found if a.preference is None).most_common()),
+        _percent(consistent, prompts),
+        _percent([a.first_shown for a in annotations], prompts),
+        _percent(_closeness([a.preference for a in annotations], _gold_preferences(pairs)), prompts),
+        100 * len(ties) / n,
+        100 * len(absent) / n,
+        1000 * sum(a.price for a in annotations) / (2 * n),
+        1000 * sum(a.seconds for a in annotations) / (2 * n),
+        dict(reasons.most_common()),
     )
+
+
+def _gold_preferences(pairs: Sequence[PairItem]) -> list[float | None]:
+    questions = [(pair.prompt, pair.output_1, pair.output_2) for pair in pairs]
+    gold = UtilityJudge(RubricUtilities(), None, "gold")
+    return [verdict.preference for verdict in asyncio.run(gold.judge(questions, seed=0))]
+
+
+def _closeness(a: Sequence[float | None], b: Sequence[float | None]) -> list[float | None]:
+    return [None if x is None or y is None else 1.0 - abs(x - y) for x, y in zip(a, b, strict=True)]
 
 
 def _percent(shares: Sequence[float | None], prompts: Sequence[str]) -> Interval | None:
     if all(share is None for share in shares):
         return None
-    return rate_interval([None if share is None else 100 * share for share in shares], prompts, most=100.0)
+    percents = [None if share is None else 100 * share for share in shares]
+    return rate_interval(percents, prompts, most=100.0)

@@ -1,9 +1,9 @@
-"""Labels of people and judges brought together, pair by pair."""
+"""Labels of people and judges, joined pair by pair."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rayalign.data.files import Row
@@ -11,6 +11,7 @@ from rayalign.errors import InputError
 from rayalign.evaluation.tables import prompt_of, read_verdicts
 
 Labels = list[float | None]
+LabelsByPair = dict[Hashable, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,48 +37,104 @@ def join_labels(judges: Sequence[Path], humans: Sequence[Path] = ()) -> Joined:
     files = {path: list(read_verdicts(path)) for path in (*judges, *humans)}
     if len(files) < len(judges) + len(humans):
         raise InputError("agreement: a file is named twice; each rater has a file of its own")
-    by_id = all(row.get("id") is not None for rows in files.values() for row in rows)
-    prompts: dict[object, str] = {}
-    shown: dict[object, tuple[str, str]] = {}
-    judged: dict[str, dict[object, float | None]] = {}
-    labelled: dict[str, dict[object, float | None]] = {}
-    for path, rows in files.items():
-        names, found = (_unique_names(judges), judged) if path in judges else (_unique_names(humans), labelled)
-        for row in rows:
-            if found is labelled and row.get("annotator_kind") == "annotator":
-                continue  # the service's export holds simulated annotators beside the people
-            answers = row["output_1"], row["output_2"]
-            key = row["id"] if by_id else (prompt_of(row), *sorted(answers))
-            prompts.setdefault(key, prompt_of(row))
-            turned = shown.setdefault(key, answers) == answers[::-1] != answers
-            preference = 1.5 if row["preference"] == 0 else row["preference"]
-            rater = names[path] if found is judged else _person(names[path], row, len(humans) > 1)
-            if key in found.setdefault(rater, {}):
-                raise InputError(
-                    f"{path}: {rater} labels one pair twice: {prompts[key][:60]!r}; keep one label"
-                    + ("" if found is labelled else ", or name a file of several people as --humans")
-                )
-            found[rater][key] = 3.0 - preference if turned and preference is not None else preference
-    by_judges, by_people = ({key for rater in side.values() for key in rater} for side in (judged, labelled))
-    kept = [key for key in prompts if not (judges and humans) or (key in by_judges and key in by_people)]
-    if not kept:
+    pairs = _Pairs(by_id=all(_all_have_ids(rows) for rows in files.values()))
+    judged = _judges_labels({path: files[path] for path in judges}, pairs)
+    labelled = _people_labels({path: files[path] for path in humans}, pairs)
+    shared = list(pairs.prompts)
+    if judges and humans:
+        both = _labelled_pairs(judged) & _labelled_pairs(labelled)
+        shared = [pair for pair in shared if pair in both]
+    if not shared:
         raise InputError("agreement: judges and people share no pair; give rows the same `id` or the same texts")
     return Joined(
-        tuple(prompts[key] for key in kept),
-        {name: [found.get(key) for key in kept] for name, found in judged.items()},
-        {name: [found.get(key) for key in kept] for name, found in labelled.items()},
-        len(prompts) - len(kept),
+        tuple(pairs.prompts[pair] for pair in shared),
+        _in_order(judged, shared),
+        _in_order(labelled, shared),
+        len(pairs.prompts) - len(shared),
     )
 
 
-def _person(file: str, row: Row, several: bool) -> str:
+@dataclass
+class _Pairs:
+    """The pairs of all files in order of appearance; a pair keeps the order of answers in which it came first."""
+
+    by_id: bool
+    prompts: dict[Hashable, str] = field(default_factory=dict)
+    answers: dict[Hashable, tuple[str, str]] = field(default_factory=dict)
+
+    def label(self, row: Row) -> tuple[Hashable, float | None]:
+        """The pair of a row, and its preference in the pair's own order."""
+        answers = row["output_1"], row["output_2"]
+        pair = row["id"] if self.by_id else (prompt_of(row), *sorted(answers))
+        self.prompts.setdefault(pair, prompt_of(row))
+        own_order = self.answers.setdefault(pair, answers)
+        preference = 1.5 if row["preference"] == 0 else row["preference"]
+        swapped = own_order == answers[::-1] != answers
+        if swapped and preference is not None:
+            preference = 3.0 - preference
+        return pair, preference
+
+
+def _judges_labels(files: Mapping[Path, Sequence[Row]], pairs: _Pairs) -> dict[str, LabelsByPair]:
+    names = _unique_names(list(files))
+    raters: dict[str, LabelsByPair] = {}
+    for path, rows in files.items():
+        for row in rows:
+            pair, preference = pairs.label(row)
+            labels = raters.setdefault(names[path], {})
+            if pair in labels:
+                repeated = _repeated(path, names[path], pairs.prompts[pair])
+                raise InputError(f"{repeated}, or name a file of several people as --humans")
+            labels[pair] = preference
+    return raters
+
+
+def _people_labels(files: Mapping[Path, Sequence[Row]], pairs: _Pairs) -> dict[str, LabelsByPair]:
+    names = _unique_names(list(files))
+    raters: dict[str, LabelsByPair] = {}
+    for path, rows in files.items():
+        for row in rows:
+            if row.get("annotator_kind") == "annotator":
+                continue  # the service's export holds simulated annotators beside the people
+            pair, preference = pairs.label(row)
+            rater = _person(names[path], row, several_files=len(files) > 1)
+            labels = raters.setdefault(rater, {})
+            if pair in labels:
+                raise InputError(_repeated(path, rater, pairs.prompts[pair]))
+            labels[pair] = preference
+    return raters
+
+
+def _repeated(path: Path, rater: str, prompt: str) -> str:
+    return f"{path}: {rater} labels one pair twice: {prompt[:60]!r}; keep one label"
+
+
+def _all_have_ids(rows: Sequence[Row]) -> bool:
+    return all(row.get("id") is not None for row in rows)
+
+
+def _labelled_pairs(raters: Mapping[str, LabelsByPair]) -> set[Hashable]:
+    return set().union(*raters.values())
+
+
+def _in_order(raters: Mapping[str, LabelsByPair], pairs: Sequence[Hashable]) -> dict[str, Labels]:
+    columns = {}
+    for name, labels in raters.items():
+        columns[name] = [labels.get(pair) for pair in pairs]
+    return columns
+
+
+def _person(file: str, row: Row, *, several_files: bool) -> str:
     name = row.get("annotator")
-    return file if name is None else f"{file}:{name}" if several else str(name)
+    if name is None:
+        return file
+    return f"{file}:{name}" if several_files else str(name)
 
 
 def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """The shortest ends of the paths that tell them apart."""
-    for depth in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
+    """The shortest ends of the paths that differ from each other."""
+    longest = max((len(path.parts) for path in paths), default=0)
+    for depth in range(1, longest + 1):
         names = {path: "/".join(path.parts[-depth:]) for path in paths}
         if len(set(names.values())) == len(paths):
             return names

@@ -14,8 +14,9 @@ from rayalign.algorithms.ops import token_tensors
 from rayalign.config import LearnerConfig
 from rayalign.data.chat import encode_example, load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
+from rayalign.data.files import Row
 from rayalign.errors import InputError
-from rayalign.evaluation.head_to_head import output_rows
+from rayalign.evaluation.head_to_head import generator_of, output_rows
 from rayalign.evaluation.tables import prompt_of
 from rayalign.models.load import Frozen
 from rayalign.statistics.intervals import Interval, mean_interval
@@ -23,7 +24,7 @@ from rayalign.types import Batch, Message, Prompt, Score
 
 Items = Sequence[tuple[Prompt, str]]
 _CHUNK = 32
-"""answers read at once"""
+"""answers in one forward pass"""
 
 
 class Quality(NamedTuple):
@@ -44,25 +45,32 @@ def quality(path: Path, scores: Callable[[Items], list[Score]], *, exponential: 
         InputError: no such file, a bad row, or no answer that can be scored.
     """
     rows = list(output_rows(path))
-    prompts = [prompt_of(row) for row in rows]
-    items = [(Prompt(p, (Message("user", p),)), row["output"]) for p, row in zip(prompts, rows, strict=True)]
-    found = [score for i in range(0, len(items), _CHUNK) for score in scores(items[i : i + _CHUNK])]
-    absent = Counter(score.reason or "" for score in found if score.value is None)
-    if len(found) == absent.total():
+    items = [_item(row) for row in rows]
+    answer_scores: list[Score] = []
+    for start in range(0, len(items), _CHUNK):
+        answer_scores.extend(scores(items[start : start + _CHUNK]))
+    absent = Counter(score.reason or "" for score in answer_scores if score.value is None)
+    if len(answer_scores) == absent.total():
         raise InputError(f"{path}: no answer can be scored: {next(iter(absent))}")
-    names = dict.fromkeys(str(row.get("generator") or path.name.partition(".")[0]) for row in rows)
-    interval = mean_interval([score.value for score in found], prompts)
+    names = dict.fromkeys(generator_of(row, path) for row in rows)
+    values = [score.value for score in answer_scores]
+    interval = mean_interval(values, [prompt.id for prompt, _ in items])
     if exponential:
         mean, low, high = np.exp(interval[:3]).tolist()
         interval = Interval(mean, low, high, interval.n)
     return Quality(", ".join(names), interval, dict(absent.most_common()))
 
 
-class NegativeLogprob:
-    """A causal model as what scores an answer: the mean negative log-prob of its tokens given the prompt [nats].
+def _item(row: Row) -> tuple[Prompt, str]:
+    text = prompt_of(row)
+    return Prompt(text, (Message("user", text),)), row["output"]
 
-    With a chat template the answer stands in its dialogue and ends with its end token; without one it follows prompt
-    and empty line as plain text.
+
+class NegativeLogprob:
+    """Scores an answer by the mean negative log-prob of its tokens given the prompt [nats], under a causal model.
+
+    With a chat template the answer stands in its dialogue and ends with its end token; without one it follows the
+    prompt and an empty line as plain text.
 
     Raises:
         InputError: no such model.
@@ -76,22 +84,25 @@ class NegativeLogprob:
     def scores(self, items: Items) -> list[Score]:
         """One for each answer; absent where it is empty, too long or not finite."""
         rows = [self._encode(prompt, answer) for prompt, answer in items]
-        found = [Score(None, problem) if (problem := self._problem(row)) else None for row in rows]
-        kept = [i for i, score in enumerate(found) if score is None]
-        if kept:
-            rollouts = collate_examples([rows[i] for i in kept], self._tokenizer.pad_token_id or 0)
-            mask_BT = rollouts.policy_mask_BT
-            logprobs_BT = self._model.evaluate(Batch(token_tensors(rollouts), rollouts.group_B)).logprobs_BT
-            assert logprobs_BT is not None
-            means = ((logprobs_BT * mask_BT).sum(1) / mask_BT.sum(1)).tolist()
-            for i, mean in zip(kept, means, strict=True):
-                found[i] = Score(-mean) if math.isfinite(mean) else Score(None, "the log-probs are not finite")
-        return [score for score in found if score is not None]
+        problems = [self._problem(row) for row in rows]
+        sound_rows = [row for row, problem in zip(rows, problems, strict=True) if problem is None]
+        means = iter(self._mean_logprobs(sound_rows) if sound_rows else ())
+        return [_score(next(means)) if problem is None else Score(None, problem) for problem in problems]
+
+    def _mean_logprobs(self, rows: Sequence[EncodedRow]) -> list[float]:
+        rollouts = collate_examples(rows, self._tokenizer.pad_token_id or 0)
+        mask_BT = rollouts.policy_mask_BT
+        logprobs_BT = self._model.evaluate(Batch(token_tensors(rollouts), rollouts.group_B)).logprobs_BT
+        assert logprobs_BT is not None
+        means_B: list[float] = ((logprobs_BT * mask_BT).sum(1) / mask_BT.sum(1)).tolist()
+        return means_B
 
     def _problem(self, row: EncodedRow) -> str | None:
         if not any(row.mask):
             return "the answer is empty"
-        return None if len(row.token_ids) <= self._context else f"longer than {self._context} tokens with its prompt"
+        if len(row.token_ids) > self._context:
+            return f"longer than {self._context} tokens with its prompt"
+        return None
 
     def _encode(self, prompt: Prompt, answer: str) -> EncodedRow:
         if not answer:
@@ -101,3 +112,9 @@ class NegativeLogprob:
         head = self._tokenizer(f"{prompt.messages[-1].content}\n\n").input_ids
         tail = self._tokenizer(answer, add_special_tokens=False).input_ids
         return EncodedRow((*head, *tail), [False] * len(head) + [True] * len(tail), group=0)
+
+
+def _score(mean_logprob: float) -> Score:
+    if math.isfinite(mean_logprob):
+        return Score(-mean_logprob)
+    return Score(None, "the log-probs are not finite")

@@ -48,7 +48,7 @@ class Annotations:
 
     @property
     def prompts(self) -> list[str]:
-        """What verdicts share their chance by: the instruction with its input."""
+        """The cluster of each verdict: the instruction with its input."""
         return [prompt_of(row) for row in self.rows]
 
     def lengths(self, side: int) -> list[int]:
@@ -56,7 +56,11 @@ class Annotations:
         return [len(row[f"output_{side}"]) for row in self.rows]
 
     def published(self) -> dict[str, Any]:
-        """The columns of a leaderboard's row, by their public names; InputError without any verdict."""
+        """The columns of a leaderboard's row, by their public names.
+
+        Raises:
+            InputError: no row has a verdict.
+        """
         if all(preference is None for preference in self.preferences):
             raise InputError(f"{self.path}: no row has a verdict on {self.name}; look at the judge's failures")
         length = sum(self.lengths(2)) / len(self.rows)
@@ -69,133 +73,167 @@ def prompt_of(row: Mapping[str, Any]) -> str:
 
 
 def read_annotations(path: Path) -> list[Annotations]:
-    """The verdicts of a .json, .jsonl or .gz file, by baseline and model in order of appearance; old names come as new.
+    """The verdicts of a .json, .jsonl or .gz file, by baseline and model in order of appearance.
+
+    Columns with AlpacaEval's old names are renamed.
 
     Raises:
         InputError: no such file, an empty one, or a bad or repeated row, which it names.
     """
-    found: dict[tuple[str, str], list[Row]] = {}
+    by_models: dict[tuple[str, str], list[Row]] = {}
     for row in read_verdicts(path):
-        names = row.get("generator_1") or "baseline", row.get("generator_2") or path.name.partition(".")[0]
-        found.setdefault(names, []).append(row)
-    return [Annotations(path, model, baseline, tuple(kept)) for (baseline, model), kept in found.items()]
+        baseline = row.get("generator_1") or "baseline"
+        model = row.get("generator_2") or path.name.partition(".")[0]
+        by_models.setdefault((baseline, model), []).append(row)
+    return [Annotations(path, model, baseline, tuple(rows)) for (baseline, model), rows in by_models.items()]
 
 
 def read_verdicts(path: Path) -> Iterator[Row]:
-    """The checked rows of a file of verdicts; what `read_annotations` raises."""
-    seen: dict[tuple[Any, ...], str] = {}
-    for row, where in read_rows(path):
-        row = {_OLD_NAMES.get(name, name): value for name, value in row.items()}
-        given = (c for c in ("input", "generator_1", "generator_2", "annotator") if row.get(c) is not None)
-        check_texts(row, where, ("instruction", "output_1", "output_2", *given))
-        check_preference(row, where)
-        if not isinstance(row.get("id"), str | int | None):
-            raise InputError(f"{where}: `id` must be text or a whole number, this is {type(row['id']).__name__}")
-        content = prompt_of(row), *(row.get(c) for c in ("output_1", "output_2", "generator_1", "generator_2"))
-        key = ("id", row["id"]) if row.get("id") is not None else content
-        first = seen.setdefault((*key, row.get("annotator")), where)
+    """The checked rows of a file of verdicts; raises the errors of `read_annotations`."""
+    places: dict[tuple[Any, ...], str] = {}
+    for raw_row, where in read_rows(path):
+        row = {_OLD_NAMES.get(name, name): value for name, value in raw_row.items()}
+        _check_verdict(row, where)
+        first = places.setdefault(_identity(row), where)
         if first is not where:
             raise InputError(f"{where}: repeats {first}; keep one of them, or give each row an `id` of its own")
         yield row
 
 
+def _check_verdict(row: Row, where: str) -> None:
+    optional = [name for name in ("input", "generator_1", "generator_2", "annotator") if row.get(name) is not None]
+    check_texts(row, where, ("instruction", "output_1", "output_2", *optional))
+    check_preference(row, where)
+    if not isinstance(row.get("id"), str | int | None):
+        raise InputError(f"{where}: `id` must be text or a whole number, this is {type(row['id']).__name__}")
+
+
+def _identity(row: Row) -> tuple[Any, ...]:
+    """Equal for rows that repeat each other."""
+    if row.get("id") is not None:
+        return "id", row["id"], row.get("annotator")
+    names = ("output_1", "output_2", "generator_1", "generator_2", "annotator")
+    return prompt_of(row), *(row.get(name) for name in names)
+
+
 def read_rows(path: Path) -> Iterator[tuple[Row, str]]:
-    """The objects of a local file with their places; InputError for none at all."""
+    """The objects of a local file with their places.
+
+    Raises:
+        InputError: no such file, or an empty one.
+    """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     empty = True
-    for found in rows(str(path), ""):
+    for row, where in rows(str(path), ""):
         empty = False
-        yield found
+        yield row, where
     if empty:
         raise InputError(f"{path}: the file holds no rows")
 
 
 def paired_preferences(a: Annotations, b: Annotations) -> tuple[list[float | None], list[float | None], list[str]]:
-    """Both models' preferences on the prompts that they share, and those prompts; n-th rows of a prompt go together.
+    """Both models' preferences on the prompts that they share, and those prompts.
+
+    Where a prompt repeats, its first rows are paired with each other, then its second rows, and so on.
 
     Raises:
         InputError: different baselines, or no prompt in common.
     """
     if a.baseline != b.baseline:
         raise InputError(f"{a.name} is compared with {a.baseline}, {b.name} with {b.baseline}: no paired test")
-    ours, theirs = _by_prompt(a), _by_prompt(b)
-    shared = [key for key in ours if key in theirs]
+    first, second = _by_prompt(a), _by_prompt(b)
+    shared = [key for key in first if key in second]
     if not shared:
         raise InputError(f"{a.path} and {b.path} have no prompt in common: no paired test")
-    return [ours[key] for key in shared], [theirs[key] for key in shared], [prompt for prompt, _ in shared]
+    prompts = [prompt for prompt, _ in shared]
+    return [first[key] for key in shared], [second[key] for key in shared], prompts
 
 
 def difficulty_from_others(run: Annotations, runs: Sequence[Annotations]) -> list[float] | None:
-    """Each prompt's difficulty by the other models' verdicts; None where no other has the same baseline and prompts.
+    """Each prompt's difficulty by the other models' verdicts; None where no model has the same baseline and prompts.
 
-    Another file of the same model is no other model: its verdicts would foretell the run's own.
+    Another file of the same model does not count, because its verdicts would predict the run's own.
     """
     order = {prompt: i for i, prompt in enumerate(run.prompts)}
-    rivals = [o for o in runs if o.name != run.name and o.baseline == run.baseline]
-    others = [o for o in rivals if sorted(o.prompts) == sorted(order)]
-    if not others or len(order) < len(run.rows):
+    rivals = [rival for rival in runs if rival.name != run.name and rival.baseline == run.baseline]
+    comparable = [rival for rival in rivals if sorted(rival.prompts) == sorted(order)]
+    if not comparable or len(order) < len(run.rows):
         return None
-    aligned = [sorted(o.rows, key=lambda row: order[prompt_of(row)]) for o in others]
-    preferences = [[row["preference"] for row in rows] for rows in aligned]
-    lengths = [[len(row["output_2"]) for row in rows] for rows in aligned]
+    preferences, lengths = [], []
+    for rival in comparable:
+        aligned = sorted(rival.rows, key=lambda row: order[prompt_of(row)])
+        preferences.append([row["preference"] for row in aligned])
+        lengths.append([len(row["output_2"]) for row in aligned])
     return joint_difficulty(preferences, lengths, run.lengths(1))
 
 
 def _by_prompt(run: Annotations) -> dict[tuple[str, int], float | None]:
-    seen: Counter[str] = Counter()
-    found = {}
+    """Preferences by prompt and its count so far."""
+    repeats: Counter[str] = Counter()
+    preferences = {}
     for row in run.rows:
         prompt = prompt_of(row)
-        found[prompt, seen[prompt]] = row["preference"]
-        seen[prompt] += 1
-    return found
+        preferences[prompt, repeats[prompt]] = row["preference"]
+        repeats[prompt] += 1
+    return preferences
 
 
 def write_annotations(path: Path, annotations: Sequence[Mapping[str, Any]]) -> None:
-    """An annotations.json: known columns first, in AlpacaEval's order; a figure that is NaN becomes null."""
-    ordered = [{**{c: row[c] for c in COLUMNS if c in row}, **row} for row in annotations]
-    write_text(path, [json.dumps([finite(row) for row in ordered], indent=2, ensure_ascii=False, allow_nan=False)])
+    """An annotations.json: known columns first, in AlpacaEval's order; NaN becomes null."""
+    ordered = []
+    for row in annotations:
+        known_columns = {column: row[column] for column in COLUMNS if column in row}
+        ordered.append(finite({**known_columns, **row}))
+    write_text(path, [json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False)])
 
 
 def write_leaderboard(path: Path, entries: Sequence[Mapping[str, Any]], *, mode: str = "community") -> None:
-    """A leaderboard.csv of `Annotations.published` entries, best first; a figure that is NaN or missing stays empty.
+    """A leaderboard.csv of `Annotations.published` entries, best first; a NaN or missing figure is an empty cell.
 
     Raises:
         InputError: two entries of one name.
     """
     names = [entry["name"] for entry in entries]
-    if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise InputError(f"{path}: a leaderboard has one row for each model; given twice: {', '.join(twice)}")
-    filled = [{"mode": mode, **finite(entry)} for entry in entries]
-    columns = [c for c in _LEADERBOARD if any(c in entry for entry in filled)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f"{path}: a leaderboard has one row for each model; given twice: {', '.join(repeated)}")
+    rows: list[dict[str, Any]] = [{"mode": mode, **finite(entry)} for entry in entries]
+    present = set().union(*rows)
+    columns = [column for column in _LEADERBOARD if column in present]
     order = "length_controlled_winrate" if "length_controlled_winrate" in columns else "win_rate"
-    filled.sort(key=lambda entry: -math.inf if entry.get(order) is None else entry[order], reverse=True)
+    rows.sort(key=lambda row: -math.inf if row.get(order) is None else row[order], reverse=True)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["", *columns])
-    table.writerows([entry["name"], *(entry.get(c) for c in columns)] for entry in filled)
+    for row in rows:
+        table.writerow([row["name"], *(row.get(column) for column in columns)])
     write_text(path, [text.getvalue()])
 
 
 def write_text(path: Path, parts: Iterable[str]) -> None:
-    """`atomic_write` to a place that a user named; InputError where nothing can be written."""
+    """`atomic_write` to a place that a user named.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file")
     try:
         atomic_write(path, parts)
     except OSError as error:
-        if isinstance(error, RayalignError):  # what made the parts ran out of time
+        if isinstance(error, RayalignError):  # the source of the parts timed out
             raise
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another place") from error
 
 
 def read_coefficients(path: Path) -> dict[str, Coefficients]:
     """Coefficients of the length model by model, from a CSV with AlpacaEval's columns."""
-    return {
-        name: Coefficients(*(_number(row.get(c), f"{path}: {name}: {c}") for c in _COEFFICIENTS))
-        for name, row in _csv(path)
-    }
+    coefficients = {}
+    for name, row in _csv(path):
+        values = [_number(row.get(column), f"{path}: {name}: {column}") for column in _COEFFICIENTS]
+        coefficients[name] = Coefficients(*values)
+    return coefficients
 
 
 def read_difficulty(path: Path, annotations: Annotations) -> list[float]:
@@ -204,13 +242,16 @@ def read_difficulty(path: Path, annotations: Annotations) -> list[float]:
     Raises:
         InputError: not one difficulty for each row: AlpacaEval's are of its own 805 prompts and fit no other set.
     """
-    found = {name: _number(list(row.values())[1], f"{path}: {name}") for name, row in _csv(path, columns=2)}
-    by_number = list(found) == [str(i) for i in range(len(annotations.rows))]
-    keys = list(found) if by_number else annotations.prompts
-    missing = sum(key not in found for key in keys)
+    difficulty = {}
+    for name, row in _csv(path, columns=2):
+        second_column = list(row.values())[1]
+        difficulty[name] = _number(second_column, f"{path}: {name}")
+    row_numbers = [str(i) for i in range(len(annotations.rows))]
+    keys = row_numbers if list(difficulty) == row_numbers else annotations.prompts
+    missing = sum(key not in difficulty for key in keys)
     if missing:
         raise InputError(f"{path}: no difficulty for {missing} of the {len(keys)} rows of {annotations.path}")
-    return [found[key] for key in keys]
+    return [difficulty[key] for key in keys]
 
 
 def _csv(path: Path, columns: int = 1) -> Iterator[tuple[str, dict[str, str]]]:
@@ -239,14 +280,14 @@ def _number(text: str | None, where: str) -> float:
 
 
 def check_texts(row: Row, where: str, names: Sequence[str]) -> None:
-    """InputError unless these fields of a row are texts."""
+    """Raises InputError unless these fields of a row are texts."""
     for name in names:
         if not isinstance(row.get(name), str):
             raise InputError(f"{where}: `{name}` must be text, this is {type(row.get(name)).__name__}")
 
 
 def check_preference(row: Row, where: str) -> None:
-    """InputError unless a row has a preference by the convention, or null for none."""
+    """Raises InputError unless a row has a preference by the convention, or null for none."""
     if "preference" not in row:
         raise InputError(f"{where}: `preference` is missing; a pair without a verdict has null")
     value = row["preference"]

@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 _RESAMPLES = 4000
 _BLOCK = 1 << 22
 """most draws in memory at a time"""
-_Z = 1.959964
+Z95 = 1.959964
 """97.5% quantile of the standard normal distribution"""
 FEWEST = 10
 """clusters below which a bootstrap interval is too narrow to trust"""
@@ -78,10 +78,10 @@ def paired_difference(
 
 def share_interval(share: float, n: int) -> Interval:
     """A share of `n` independent cases with Wilson's interval (1927), which stays within 0 and 1."""
-    squared = _Z * _Z
+    squared = Z95 * Z95
     centre = (share + squared / (2 * n)) / (1 + squared / n)
     deviation = math.sqrt(share * (1 - share) / n + squared / (4 * n * n))
-    half_width = _Z / (1 + squared / n) * deviation
+    half_width = Z95 / (1 + squared / n) * deviation
     return Interval(share, max(0.0, centre - half_width), min(1.0, centre + half_width), n)
 
 

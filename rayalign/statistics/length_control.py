@@ -279,10 +279,12 @@ def _joint_step(
     A_KK = _RIDGE * np.eye(2 * models)
     for m in range(models):
         block = slice(2 * m, 2 * m + 2)
-        A_KK[block, block] += (x_2MP[:, m] * slope_MP[m]) @ x_2MP[:, m].T
+        x_2P = x_2MP[:, m]
+        A_KK[block, block] += (x_2P * slope_MP[m]) @ x_2P.T
     B_KP = (x_2MP * slope_MP).transpose(1, 0, 2).reshape(2 * models, -1)
     D_P = slope_MP.sum(axis=0) + 1.0
     reduced_KK = A_KK - (B_KP / D_P) @ B_KP.T
-    step_K = np.linalg.solve(reduced_KK, gradient_M2.ravel() - B_KP @ (gradient_P / D_P))
+    reduced_K = gradient_M2.ravel() - B_KP @ (gradient_P / D_P)
+    step_K = np.linalg.solve(reduced_KK, reduced_K)
     step_P = (gradient_P - step_K @ B_KP) / D_P
     return step_K.reshape(models, 2), step_P

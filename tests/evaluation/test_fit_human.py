@@ -9,7 +9,7 @@ import pytest
 from rayalign.annotator.human import felt, opinion
 from rayalign.config import HumanConfig
 from rayalign.errors import InputError
-from rayalign.evaluation.fit import Case, fit_to_labels, fit_to_target, share
+from rayalign.evaluation.fit_human import Case, fit_to_labels, fit_to_target, share
 
 
 def cases(n: int, seed: int = 0) -> list[Case]:
