@@ -11,7 +11,6 @@ import pytest
 os.environ.update(
     HF_HUB_OFFLINE="1",
     OMP_NUM_THREADS="1",
-    RAY_AUTH_MODE="disabled",
     RAY_USAGE_STATS_ENABLED="0",
     TOKENIZERS_PARALLELISM="false",
 )
@@ -38,8 +37,8 @@ def test_data() -> Path:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A local Ray session of four logical CPUs, shared by all tests that ask for it."""
-    import ray
+    from rayalign.cluster.session import Session
+    from rayalign.config import ClusterConfig
 
-    ray.init(num_cpus=4, object_store_memory=256 << 20, include_dashboard=False)
-    yield
-    ray.shutdown()
+    with Session(ClusterConfig(cpus=4, object_store=256 << 20)):
+        yield

@@ -34,6 +34,7 @@ from rayalign.annotator.web.access import LOOPBACK, Access, known_tokens, refuse
 from rayalign.annotator.web.app import create_app
 from rayalign.annotator.web.hosted import HostedChat, HostedModel, rollout_config
 from rayalign.annotator.web.hosted import Prompt as Asked
+from rayalign.cluster.ray_2_60 import bind_replica_to_node
 from rayalign.config import HostedJudgeConfig, RewardJudgeConfig, ServiceConfig
 from rayalign.errors import ActorError, InputError, RayalignError
 from rayalign.rollout.vllm_stream import Piece
@@ -58,6 +59,7 @@ class RewardReplica:
     def __init__(self, section: RewardJudgeConfig) -> None:
         from rayalign.models.classifier import Classifier
 
+        bind_replica_to_node()
         self._model = Classifier(section.model, context=section.context)
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.002)
@@ -65,6 +67,14 @@ class RewardReplica:
         """One list of scores for each list of answers."""
         found = iter(await asyncio.to_thread(self._model.scores, [item for items in asked for item in items]))
         return [[next(found) for _ in items] for items in asked]
+
+
+class ModelReplica(HostedModel):
+    """One vLLM engine behind a deployment's handle."""
+
+    def __init__(self, section: HostedJudgeConfig, timeout: float) -> None:
+        bind_replica_to_node()
+        super().__init__(section, timeout)
 
 
 class RemoteScoring:
@@ -155,6 +165,7 @@ class Front:
     def __init__(
         self, settings: Mapping[str, Any], tokens: Mapping[str, str], handles: Mapping[str, DeploymentHandle]
     ) -> None:
+        bind_replica_to_node()
         self._config = ServiceConfig.model_validate(settings)
         self._tokens = tokens
         self._models = Handles(handles, self._config.request_timeout)
@@ -290,7 +301,7 @@ def _model(name: str, section: RewardJudgeConfig | HostedJudgeConfig, timeout: f
 
     actor["runtime_env"] = {"env_vars": environment(rollout_config(section))}
     return serve.deployment(
-        HostedModel, name=name, num_replicas=section.replicas, ray_actor_options=actor, max_ongoing_requests=256
+        ModelReplica, name=name, num_replicas=section.replicas, ray_actor_options=actor, max_ongoing_requests=256
     ).bind(section, timeout)
 
 

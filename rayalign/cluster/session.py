@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import ray
 from ray.autoscaler.sdk import request_resources
 
+from rayalign.cluster.ray_2_60 import loopback_node, reload_authentication
 from rayalign.config import ClusterConfig
 from rayalign.errors import InputError
 
 LOCAL = {
-    "RAY_AUTH_MODE": "disabled",  # a session of this machine and process alone
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the end of a stage is seen at once
 }
@@ -27,22 +30,27 @@ class Session:
 
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
+        self._open = ExitStack()
         self.attached = config.address or os.environ.get("RAY_ADDRESS")
         """address of a cluster that outlives this session, with all that is detached; None: it starts its own"""
 
     def __enter__(self) -> Session:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(self._config.start_timeout))
         stop = signal.getsignal(signal.SIGTERM)
-        if self.attached:
-            self._attach(self.attached)
-        else:
-            self._start()
+        with ExitStack() as undo:
+            if self.attached:
+                self._attach(self.attached)
+            else:
+                undo.enter_context(own_token())
+                self._start()
+            undo.callback(ray.shutdown)
+            self._open = undo.pop_all()
         if callable(stop) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, stop)  # Ray took it for itself, and would abort without a word
         return self
 
     def __exit__(self, *failure: object) -> None:
-        ray.shutdown()
+        self._open.close()
 
     def demand(self, bundles: list[dict[str, float]]) -> None:
         """Have the cluster, if it grows by itself, grow until these fit at once; with none it may shrink again."""
@@ -69,15 +77,37 @@ class Session:
         config = self._config
         for name, value in LOCAL.items():
             os.environ.setdefault(name, value)
-        ray.init(
-            address="local",  # whatever else runs on this machine
-            num_cpus=int(config.cpus or os.cpu_count() or 1),
-            num_gpus=config.gpus,
-            object_store_memory=config.object_store,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        with loopback_node():
+            ray.init(
+                address="local",  # whatever else runs on this machine
+                num_cpus=int(config.cpus or os.cpu_count() or 1),
+                num_gpus=config.gpus,
+                object_store_memory=config.object_store,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+
+
+@contextmanager
+def own_token() -> Iterator[None]:
+    """Within it, a session that starts here serves only processes with a token made for it.
+
+    The token stands in the environment of this process and of those that it starts, which only their user can read.
+    """
+    settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_urlsafe(32)}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    reload_authentication()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        reload_authentication()
 
 
 def last_log_lines(pid: int, count: int = 15) -> str:

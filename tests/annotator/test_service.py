@@ -20,7 +20,7 @@ from rayalign.config import ServiceConfig
 from rayalign.data.paddock import gold, prompts
 from rayalign.errors import InputError
 from rayalign.models.classifier import Classifier
-from tests.ports import held_port
+from tests.ports import held_port, open_addresses
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm]
 TOKEN = "a-token-for-tests"
@@ -65,7 +65,8 @@ def service(ray_session: None, models: dict[str, str], tmp_path_factory: pytest.
     with pytest.MonkeyPatch.context() as patch, held_port() as port:
         patch.setenv("RAYALIGN_TEST_TOKENS", f"tests:{TOKEN}")
         patch.setenv("RAYALIGN_TOKEN", TOKEN)
-        yield start(config.model_copy(update={"port": port}))
+        start(config.model_copy(update={"host": "0.0.0.0", "port": port}))
+        yield f"http://127.0.0.1:{port}"
         stop()
 
 
@@ -82,6 +83,11 @@ def test_a_judge_that_cannot_be_made_is_told_with_its_reason(ray_session: None, 
     reason = "^judge judge: the environment variable RAYALIGN_TEST_NO_KEY holds no key"
     with held_port() as port, pytest.raises(InputError, match=reason):
         start(ServiceConfig.model_validate({**settings, "port": port}))
+
+
+def test_a_service_opens_its_http_port_alone_to_other_machines(service: str) -> None:
+    port = service.rpartition(":")[2]
+    assert open_addresses() == {f"0.0.0.0:{port}"}
 
 
 def test_the_rubric_prefers_the_oracle_and_is_asked_once(service: str) -> None:

@@ -1,0 +1,55 @@
+"""What Ray 2.60 has no setting for; remove each function once Ray has one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._common import tls_utils
+from ray._common.network_utils import is_localhost
+from ray._private import ray_constants
+from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader, Config
+
+
+@contextmanager
+def loopback_node() -> Iterator[None]:
+    """Within it, `ray.init` starts a node that listens on loopback alone, as it does by default on macOS.
+
+    `ray.init` replaces a loopback address that it receives with the machine's own.
+    """
+    default = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = default
+
+
+def reload_authentication() -> None:
+    """Make Ray read the environment's authentication mode and token again; it keeps what it has read once.
+
+    The mode comes first: in token mode, one of Ray's threads may look for a token that is no longer there, and abort.
+    """
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def bind_replica_to_node() -> None:
+    """Bind the server of this Serve replica to loopback where its node is bound to loopback.
+
+    Serve binds to every interface the server on which replicas unpickle the requests of other deployments. A
+    deployment's constructor calls this, since the server starts after it.
+    """
+    from ray.serve._private import replica
+
+    address = ray.util.get_node_ip_address()
+    if not is_localhost(address):
+        return
+
+    def add_port(server: Any, listen: str) -> int:
+        port = listen.rpartition(":")[2]
+        return tls_utils.add_port_to_grpc_server(server, f"{address}:{port}")
+
+    replica.add_port_to_grpc_server = add_port
