@@ -129,8 +129,8 @@ class ClusterConfig(Section):
     """of a local session; None: those of this machine. Logical devices are allowed for rehearsals"""
     gpu_memory: PositiveInt = 80 << 30
     """capacity of one device [bytes], for the plan and the ledger"""
-    object_store: PositiveInt = 512 << 20
-    """of a local session [bytes]"""
+    object_store: PositiveInt | None = None
+    """of a local session [bytes]; None: what the plan needs"""
     start_timeout: PositiveFloat = 300.0
     """seconds until an actor must be ready"""
     call_timeout: PositiveFloat = 1800.0

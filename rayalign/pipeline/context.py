@@ -16,13 +16,14 @@ from rayalign.annotator.service import stop
 from rayalign.cluster.channel import load_folder
 from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.session import Session
-from rayalign.config import ANNOTATOR, LoadedJob, Reference
+from rayalign.config import ANNOTATOR, ClusterConfig, LoadedJob, Reference
 from rayalign.errors import WeightError
 from rayalign.pipeline.checks import devices, refuse
 from rayalign.pipeline.hashing import stage_states
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import kind_of, kinds_of
 from rayalign.pipeline.machine import Machine
+from rayalign.pipeline.object_store import object_store_bytes
 from rayalign.pipeline.plan import plan
 from rayalign.pipeline.serving import serve_for_run
 from rayalign.rollout import choose, vllm_runs_on
@@ -99,12 +100,17 @@ class RunContext:
         """The Ray session of this run."""
         if self._session is None:
             with self.starting("Ray"):
-                session = self._open.enter_context(Session(self.job.cluster))
+                session = self._open.enter_context(Session(self._cluster()))
                 if session.attached:
                     self._compare(session)
             self._session = session
             self._begin_service()
         return self._session
+
+    def _cluster(self) -> ClusterConfig:
+        """The cluster section with the object store's size filled in."""
+        size = object_store_bytes(self.job, plan(self.job))
+        return self.job.cluster.model_copy(update={"object_store": size})
 
     def processes(self) -> list[int]:
         """Processes of this run on this machine that need not be children of this one."""

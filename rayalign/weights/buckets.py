@@ -13,6 +13,8 @@ from torch import Tensor
 
 from rayalign.errors import WeightError
 
+BUCKET_BYTES = 256 << 20
+"""size of a bucket, unless one tensor alone is larger [bytes]"""
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 _DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
@@ -45,7 +47,7 @@ class Bucket:
         return sum(part.nbytes for part in self.data)
 
 
-def pack(named: Iterable[tuple[str, Tensor]], bucket_bytes: int = 256 << 20) -> Iterator[Bucket]:
+def pack(named: Iterable[tuple[str, Tensor]], bucket_bytes: int = BUCKET_BYTES) -> Iterator[Bucket]:
     """Tensors as they come in buckets of at most `bucket_bytes`; a larger tensor gets its own.
 
     A bucket shares the memory of the tensors that lie on the CPU, so it must be sent before they change. Besides the
