@@ -27,7 +27,7 @@ from rayalign.config import TrackingConfig, TrainStage
 from rayalign.coordinator.guards import Guards
 from rayalign.coordinator.recovery import Resumption
 from rayalign.coordinator.rollouts import RolloutLoop
-from rayalign.storage.checkpoints import CheckpointStore
+from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.metrics import MetricSink, SampleTable, reduce
@@ -186,8 +186,10 @@ class OnlineTrainer:
         folder = parts.checkpoints.begin(iteration)
         for role in parts.algorithm.trains:
             await parts.roles[role].all(lambda a, role=role: a.save_state.remote(str(folder / role)))  # type: ignore[misc]
-        manifest = {"iteration": iteration, "journal": parts.journal.position, "state": dict(self._state)}
-        parts.checkpoints.commit(folder, {**manifest, "score": metrics.get("reward/mean")})
+        manifest: Manifest = {"iteration": iteration, "journal": parts.journal.position, "state": dict(self._state)}
+        manifest["score"] = metrics.get("reward/mean")
+        # It reads every file again for its checksum: minutes for a large model, in which the rollout loop goes on.
+        await asyncio.to_thread(parts.checkpoints.commit, folder, manifest)
 
     async def _load_state(self, checkpoint: Path | None) -> None:
         if checkpoint is None:
