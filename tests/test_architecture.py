@@ -27,8 +27,8 @@ ROWS = [
 ]
 SAME_ROW = {
     ("config", "errors"), ("config", "types"),
-    ("rollout", "models"), ("scoring", "rollout"), ("scoring", "models"), ("rollout", "weights"),
-    ("scoring", "annotator"),
+    ("models", "weights"), ("rollout", "models"), ("rollout", "weights"),
+    ("scoring", "rollout"), ("scoring", "models"), ("scoring", "annotator"),
     ("annotator", "models"), ("annotator", "rollout"),
 }  # fmt: skip
 """(importer, imported) pairs allowed beside each other"""

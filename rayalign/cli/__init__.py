@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rayalign.cli import annotator, evaluate, measure, show
+from rayalign.cli import annotator, evaluate, measure, merge, show
 from rayalign.errors import InputError, RayalignError
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ app.command()(annotator.serve)
 app.command()(annotator.token)
 app.command()(annotator.annotate)
 app.command("fit-human")(measure.fit_human)
+app.command()(merge.merge)
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rayalign.errors import InputError, WeightError
 
-_NOT_ARCHITECTURE = [
+INDEX = "model.safetensors.index.json"
+NOT_ARCHITECTURE = [
     "_name_or_path",
     "transformers_version",
     "dtype",
@@ -51,7 +52,7 @@ def model_folder(model: str, cache: Path | None = None) -> Path:
 
 def read_folder(path: Path) -> Iterator[tuple[str, Tensor]]:
     """All tensors of the folder, one at a time, in the order of the files; InputError where it has no safetensors."""
-    for file in _shards(path):
+    for file in shard_files(path):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (not a mapping)
                 yield name, tensors.get_tensor(name)
@@ -60,7 +61,7 @@ def read_folder(path: Path) -> Iterator[tuple[str, Tensor]]:
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor of the folder, by its headers alone; InputError where it has no safetensors."""
     found: dict[str, tuple[int, ...]] = {}
-    for file in _shards(path):
+    for file in shard_files(path):
         with safe_open(file, framework="pt") as tensors:
             found.update({name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()})  # noqa: SIM118
     return found
@@ -76,7 +77,7 @@ def fingerprint(path: Path) -> str:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not a model folder ({error}); name one made by save_pretrained") from error
-    kept = {k: v for k, v in config.items() if k not in _NOT_ARCHITECTURE}
+    kept = {k: v for k, v in config.items() if k not in NOT_ARCHITECTURE}
     text = json.dumps([kept, sorted(shapes(path).items())], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -97,11 +98,24 @@ def exactly(named: Iterable[tuple[str, Tensor]], names: Collection[str]) -> Iter
         raise WeightError(f"{len(missing)} tensors did not come, {min(missing)} among them; send all of the weights")
 
 
-def _shards(path: Path) -> list[Path]:
-    index = path / "model.safetensors.index.json"
-    if index.exists():
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return [path / name for name in sorted(set(names))]
-    if not (path / "model.safetensors").exists():
-        raise InputError(f"{path} has no model.safetensors; save the model with safetensors (save_pretrained does)")
-    return [path / "model.safetensors"]
+def shard_files(path: Path) -> list[Path]:
+    """The safetensors files of a model folder.
+
+    Raises:
+        InputError: it has none, its index cannot be read, or a file that the index names is missing.
+    """
+    index = path / INDEX
+    if not index.exists():
+        files = [path / "model.safetensors"]
+        if not files[0].exists():
+            raise InputError(f"{path} has no model.safetensors; save the model with safetensors (save_pretrained does)")
+        return files
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = [path / name for name in sorted(set(weight_map.values()))]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{index} is no index of weights ({error!r}); copy the whole model folder again") from error
+    missing_files = [file.name for file in files if not file.exists()]
+    if missing_files:
+        raise InputError(f"{path} lacks {', '.join(missing_files)}, which its index names; copy the whole folder again")
+    return files

@@ -1,0 +1,143 @@
+"""Full models on disk, and whether their weights can be merged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rayalign.errors import InputError
+from rayalign.weights.files import INDEX, NOT_ARCHITECTURE
+from rayalign.weights.streaming import PIECE, StoredTensor, read_folder_layout
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model in save_pretrained's form; its tensors stay on disk."""
+
+    path: Path
+    config: Mapping[str, Any]
+    """with the defaults of the architecture filled in"""
+    shards: Mapping[str, Mapping[str, StoredTensor]]
+    """file name -> tensors"""
+
+    @classmethod
+    def read(cls, path: Path) -> ModelFolder:
+        """The folder's configuration and layout; InputError where it cannot be used."""
+        from transformers import AutoConfig
+
+        if not path.is_dir():
+            raise InputError(f"{path} is not a folder; download the model, and name the folder")
+        try:
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False).to_dict()
+        except (OSError, ValueError) as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"{path} is not a model folder ({first_line}); name one made by save_pretrained"
+            ) from error
+        if config.get("quantization_config"):
+            raise InputError(f"{path} is quantized; merge the models it was made from")
+        return cls(path, config, read_folder_layout(path))
+
+    @cached_property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """All tensors by name."""
+        return {name: tensor for shard in self.shards.values() for name, tensor in shard.items()}
+
+    @property
+    def tied(self) -> bool:
+        """Input and output embeddings are one matrix, which may be stored once or twice."""
+        return bool(self.config.get("tie_word_embeddings"))
+
+    def write_index(self, folder: Path, names: Sequence[str]) -> None:
+        """Copy the index of the shards, for these tensors; nothing where the model is one file."""
+        if not (self.path / INDEX).exists():
+            return
+        index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
+        index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name in names}
+        index["metadata"] = {"total_size": sum(self.tensors[name].size for name in names)}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def same_architecture(models: Sequence[ModelFolder]) -> None:
+    """InputError, which names the first difference, where models differ in architecture or in tokenizer."""
+    first = models[0]
+    for model in models[1:]:
+        difference = _difference(_architecture(first.config), _architecture(model.config))
+        if difference is not None:
+            key, ours, theirs = difference
+            raise InputError(
+                f"{model.path}: its {key} is {theirs!r}, that of {first.path} is {ours!r}; merge models of one "
+                "architecture"
+            )
+        if _vocabulary(first.path) != _vocabulary(model.path):
+            raise InputError(f"{model.path} and {first.path} have different tokenizers; merge models of one vocabulary")
+
+
+def shared_tensors(models: Sequence[ModelFolder]) -> list[str]:
+    """The names that all models have, in the order of the first one.
+
+    A second copy of tied embeddings, which only some of the folders store, is left out.
+
+    Raises:
+        InputError: a tensor is missing from a model, or has another shape.
+    """
+    shared = set.intersection(*(set(model.tensors) for model in models))
+    for model in models:
+        for name in sorted(set(model.tensors) - shared):
+            if not (model.tied and _is_copy(model, name, shared)):
+                lacking = next(m.path for m in models if name not in m.tensors)
+                raise InputError(
+                    f"{lacking} has no tensor {name}, but {model.path} has; merge models of one architecture"
+                )
+    for name in sorted(shared):
+        for model in models[1:]:
+            ours, theirs = models[0].tensors[name].shape, model.tensors[name].shape
+            if ours != theirs:
+                raise InputError(
+                    f"{name} is {theirs} in {model.path}, but {ours} in {models[0].path}; merge models of one "
+                    "architecture"
+                )
+    return [name for name in models[0].tensors if name in shared]
+
+
+def _is_copy(model: ModelFolder, name: str, names: set[str]) -> bool:
+    """The tensor holds the same numbers as one of `names`."""
+    mine = model.tensors[name]
+    alike = [t for n, t in model.tensors.items() if n in names and (t.shape, t.dtype) == (mine.shape, mine.dtype)]
+    return any(_equal(mine, tensor) for tensor in alike)
+
+
+def _equal(a: StoredTensor, b: StoredTensor) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.pieces(PIECE), b.pieces(PIECE), strict=True))
+
+
+def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what may differ between models of one architecture."""
+    return {
+        key: _architecture(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in NOT_ARCHITECTURE
+    }
+
+
+def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    for key in ("model_type", *sorted(ours.keys() | theirs.keys())):
+        if ours.get(key) != theirs.get(key):
+            return key, ours.get(key), theirs.get(key)
+    return None
+
+
+def _vocabulary(path: Path) -> Any:
+    """The pieces of a fast tokenizer; None where the folder has none."""
+    file = path / "tokenizer.json"
+    if not file.exists():
+        return None
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    added = {row["content"]: row["id"] for row in tokenizer.get("added_tokens", [])}
+    return tokenizer["model"].get("vocab"), added
