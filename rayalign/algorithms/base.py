@@ -59,6 +59,16 @@ class Algorithm(ABC, Generic[C]):
         """How often each rollout batch is gone through."""
         return 1
 
+    @property
+    def metrics(self) -> frozenset[str]:
+        """Every metric that `prepare` and `loss` can report, by name `area/name`; guards may watch these.
+
+        By default those of `ops.rollout_metrics` and a loss for each trained role.
+        """
+        from rayalign.algorithms import ops
+
+        return ops.ROLLOUT_METRICS | {f"loss/{role}" for role in self.trains}
+
     @abstractmethod
     def prepare(self, rollouts: Rollouts) -> Batch:
         """Make the batch: every global number (advantages, whitening, group statistics) is made here.

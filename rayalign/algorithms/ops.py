@@ -275,6 +275,15 @@ def units(unit_B: Tensor) -> list[int]:
     return sorted(set(unit_B.tolist()))
 
 
+ROLLOUT_METRICS = frozenset(
+    [
+        *("reward/mean", "reward/std"),
+        *(f"rollout/{name}" for name in ("length_p50", "length_p95", "eos_rate", "mismatch_k3", "mismatch_max", "ess")),
+    ]
+)
+"""all that `rollout_metrics` can report"""
+
+
 def rollout_metrics(rollouts: Rollouts) -> Metrics:
     """What any rollout batch is watched by, as far as it is known.
 

@@ -77,6 +77,9 @@ def policy_loss(
     return loss
 
 
+POLICY_METRICS = frozenset(
+    f"policy/{name}" for name in ("clip_fraction", "approx_kl", "ratio_min", "ratio_max", "entropy")
+)
 C = TypeVar("C", bound=PolicyGradientConfig)
 
 
@@ -102,6 +105,12 @@ class PolicyGradient(Algorithm[C]):
     def passes(self) -> int:
         """Epochs over each rollout batch."""
         return self.config.epochs
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """Those of the policy's objective; of the reference only where the KL counts."""
+        names = super().metrics | POLICY_METRICS
+        return names | {"kl/reference"} if self.config.kl_coefficient else names
 
     def batch(self, rollouts: Rollouts, advantages_BT: Tensor) -> Batch:
         """What the policy loss reads, and the metrics of the rollouts."""

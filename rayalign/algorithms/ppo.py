@@ -60,6 +60,12 @@ class Ppo(PolicyGradient[PpoConfig]):
         """Values as well."""
         return super().needs | {"values"}
 
+    @property
+    def metrics(self) -> frozenset[str]:
+        """The critic's as well, and beta where the KL counts."""
+        names = super().metrics | {"critic/explained_variance"}
+        return names | {"kl/beta"} if self.config.kl_coefficient else names
+
     def prepare(self, rollouts: Rollouts) -> Batch:
         """Rewards, advantages, returns and importance weights; every row has a score."""
         config, mask = self.config, rollouts.policy_mask_BT.bool()

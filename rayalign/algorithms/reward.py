@@ -44,6 +44,11 @@ class Reward(Algorithm[RewardConfig]):
         """Scores, of which only the order counts."""
         return frozenset({"scores"})
 
+    @property
+    def metrics(self) -> frozenset[str]:
+        """The loss, and of the pairs accuracy and margin."""
+        return frozenset({"loss/reward", "reward/accuracy", "reward/longer_accuracy", "reward/margin"})
+
     def prepare(self, rollouts: Rollouts) -> Batch:
         """Answers with a score."""
         assert rollouts.scores_B is not None

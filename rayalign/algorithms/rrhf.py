@@ -115,6 +115,12 @@ class Rrhf(Algorithm[RrhfConfig]):
         """Epochs over each rollout batch."""
         return self.config.epochs
 
+    @property
+    def metrics(self) -> frozenset[str]:
+        """Both terms of the loss, and how the policy ranks the pairs; the KL where it counts."""
+        names = super().metrics | {"reward/max", "loss/rank", "loss/sft", "rrhf/violations", "rrhf/pair_accuracy"}
+        return names | {"kl/reference"} if self.config.kl_coefficient else names
+
     def prepare(self, rollouts: Rollouts) -> Batch:
         """Candidates with a score, which the KL is taken off."""
         scores_B, metrics = rollouts.scores_B, rollout_metrics(rollouts)

@@ -20,6 +20,11 @@ class Sft(Algorithm[SftConfig]):
     unit = "sequence"
     trains = ("policy",)
 
+    @property
+    def metrics(self) -> frozenset[str]:
+        """The loss and the number of trained tokens."""
+        return frozenset({"loss/sft", "sft/tokens"})
+
     def prepare(self, rollouts: Rollouts) -> Batch:
         """Rows as they are."""
         return Batch(token_tensors(rollouts), torch.arange(len(rollouts.policy_mask_BT)))

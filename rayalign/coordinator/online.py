@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.roles import Roles
 from rayalign.config import TrackingConfig, TrainStage
 from rayalign.coordinator.guards import Guards
+from rayalign.coordinator.iteration import PhaseClock, publish_metrics, rollout_metrics
 from rayalign.coordinator.recovery import Resumption
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
@@ -49,33 +49,6 @@ class Parts:
     sink: MetricSink
     samples: SampleTable
     events: EventLog
-
-
-class PhaseClock:
-    """Times the named phases of one iteration from `start`, the end of the one before, whose report is in between."""
-
-    def __init__(self, events: EventLog, iteration: int, start: float) -> None:
-        self._events = events
-        self._iteration = iteration
-        self._start = start
-        self._phases: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Attribute what runs inside to `name`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            seconds = time.perf_counter() - start
-            self._phases[name] = self._phases.get(name, 0.0) + seconds
-            self._events.write("phase", name=name, seconds=seconds, iteration=self._iteration)
-
-    def metrics(self, end: float) -> dict[str, float]:
-        """`phase/<name>` in seconds, with `phase/unattributed` and `phase/total`."""
-        total = end - self._start
-        rest = total - sum(self._phases.values())
-        return {f"phase/{name}": s for name, s in {**self._phases, "unattributed": rest, "total": total}.items()}
 
 
 class OnlineTrainer:
@@ -168,11 +141,7 @@ class OnlineTrainer:
         parts = self._parts
         transfer = await parts.channel.transfer(parts.roles["policy"], parts.pool, version)
         await parts.rollouts.published(version)
-        return {
-            "publish/seconds": transfer.seconds,
-            "publish/bytes": transfer.bytes,
-            "publish/probe_gap": transfer.gap,
-        }
+        return publish_metrics(transfer.seconds, transfer.bytes, transfer.gap)
 
     def _consume(self, iteration: int, groups: Sequence[Group]) -> None:
         self._parts.journal.append({"kind": "consumed", "iteration": iteration, "groups": [g.id for g in groups]})
@@ -198,12 +167,7 @@ class OnlineTrainer:
             await self._parts.roles[role].all(lambda a, role=role: a.load_state.remote(str(checkpoint / role)))  # type: ignore[misc]
 
     def _report(self, iteration: int, groups: Sequence[Group], metrics: dict[str, float]) -> None:
-        tokens = 0
-        for group in groups:
-            tokens += sum(len(trajectory.logprobs) for trajectory in group.trajectories)
-        metrics["rollout/tokens"] = tokens
-        metrics["rollout/tokens_per_second"] = tokens / metrics["phase/total"]
-        metrics["rollout/staleness"] = max(iteration - group.version for group in groups)
+        metrics |= rollout_metrics(iteration, groups, metrics["phase/total"])
         self._parts.samples.write(iteration, groups[: self._tracking.samples])
         self._parts.sink.write(iteration, metrics)
         self._guards.watch(iteration, metrics)

@@ -26,6 +26,7 @@ from rayalign.models.batching import micro_batches, micro_rows, minibatches, sha
 from rayalign.models.deepspeed_0_19 import skip_shared_memory_operator
 from rayalign.models.heads import as_outputs, evaluate, placeholder, read, to_device
 from rayalign.models.load import Initial, load_head
+from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS
 from rayalign.types import Batch, Metric, Metrics, Outputs, Role, merged
 
 if TYPE_CHECKING:
@@ -123,9 +124,9 @@ class Learner:
         norm, applied = self._apply()
         parts.append(
             {
-                "learner/grad_norm": Metric(norm),
-                "learner/learning_rate": Metric(rate),
-                "learner/skipped_steps": Metric(float(not applied and self._rank == 0), reduction="sum"),
+                GRAD_NORM: Metric(norm),
+                LEARNING_RATE: Metric(rate),
+                SKIPPED_STEPS: Metric(float(not applied and self._rank == 0), reduction="sum"),
             }
         )
         return merged(parts)
@@ -145,7 +146,7 @@ class Learner:
         # DeepSpeed averages over ranks; this is a sum.
         self._engine.backward(loss_sum.numerator * (scale * self._world * poison))
         tokens = float(here["attention_mask_BT"].sum())
-        return loss_sum.metrics | {"learner/tokens": Metric(tokens, reduction="sum")}
+        return loss_sum.metrics | {TOKENS: Metric(tokens, reduction="sum")}
 
     def _apply(self) -> tuple[float, bool]:
         """Take the step unless the gradient is not finite; its norm before clipping, and whether it was taken."""

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from rayalign.algorithms.base import Algorithm
 from rayalign.config import TrainStage, nearest
+from rayalign.coordinator.iteration import METRICS as ITERATION_METRICS
+from rayalign.models.metrics import METRICS as LEARNER_METRICS
 from rayalign.pipeline.kind import Problem
 
-AREAS = {
-    "reward": ("mean", "std"),
-    "kl": ("reference", "beta"),
-    "policy": ("entropy", "clip_fraction", "approx_kl", "ratio_min", "ratio_max"),
-    "critic": ("explained_variance",),
-    "rollout": ("eos_rate", "length_p50", "length_p95", "tokens_per_second", "mismatch_k3", "mismatch_max", "ess"),
-    "loss": ("policy", "critic"),
-    "eval": ("loss",),
-}
-METRICS = tuple(f"{area}/{name}" for area, names in AREAS.items() for name in names)
-"""what a guard can watch whatever the algorithm; an algorithm reports others in the same areas"""
+OFFLINE_METRICS = frozenset({"eval/loss", "eval/epoch", "heldout/count"})
+"""what the offline loop reports by itself"""
 
 
 def problems(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str | None]) -> Iterator[Problem]:
@@ -30,7 +22,7 @@ def problems(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, 
     yield from _rows(stage, algorithm, models)
     yield from _batch(stage, algorithm)
     yield from _sampling(stage)
-    yield from _guards(stage)
+    yield from _guards(stage, algorithm)
     if stage.deterministic and stage.max_staleness:
         yield (
             "max_staleness",
@@ -111,11 +103,11 @@ def _sampling(stage: TrainStage) -> Iterator[Problem]:
         )
 
 
-def _guards(stage: TrainStage) -> Iterator[Problem]:
+def _guards(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
+    loop_metrics = ITERATION_METRICS if stage.online else OFFLINE_METRICS
+    reported = sorted(algorithm.metrics | LEARNER_METRICS | loop_metrics)
     for i, guard in enumerate(stage.guards):
         if guard.above is None and guard.below is None:
             yield f"guards.{i}", "a guard needs a limit; give above or below"
-        near = get_close_matches(guard.metric, METRICS, n=1, cutoff=0.8)
-        area = guard.metric.partition("/")[0]
-        if guard.metric not in METRICS and (near or area not in AREAS):
-            yield f"guards.{i}.metric", f"{guard.metric!r} is not a metric; {nearest(guard.metric, METRICS)}"
+        if guard.metric not in reported:
+            yield f"guards.{i}.metric", f"{guard.metric!r} is not a metric; {nearest(guard.metric, reported)}"

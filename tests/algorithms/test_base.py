@@ -6,7 +6,8 @@ from dataclasses import fields
 import pytest
 import torch
 
-from rayalign.algorithms.base import load
+from rayalign.algorithms import ops
+from rayalign.algorithms.base import Algorithm, load
 from rayalign.algorithms.sft import Sft
 from rayalign.errors import InputError
 from rayalign.types import Outputs
@@ -56,6 +57,23 @@ def test_a_split_into_units_changes_neither_sum_nor_gradient(settings, make_roll
         expected = {name: metric.value for name, metric in whole.metrics.items()}
         assert {name: metric.value for name, metric in merged.items()} == pytest.approx(expected)
         assert whole.metrics[f"loss/{role}" if settings["name"] != "sft" else "loss/sft"].weight == whole.normaliser
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(map(str, s.values())))
+def test_every_reported_metric_is_declared(settings, make_rollouts, make_outputs):
+    algorithm = load(settings)
+    batch = algorithm.prepare(make_rollouts())
+    reported = set(batch.metrics)
+    for role in algorithm.trains:
+        reported |= algorithm.loss(role, make_outputs(batch["policy_mask_BT"]), batch).metrics.keys()
+    assert reported == algorithm.metrics
+
+
+def test_an_algorithm_without_a_declaration_has_the_shared_metrics():
+    class Plain(Sft):
+        metrics = Algorithm.metrics
+
+    assert Plain(Sft.Config(name="plain")).metrics == ops.ROLLOUT_METRICS | {"loss/policy"}
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])

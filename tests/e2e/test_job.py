@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from rayalign.algorithms.base import load
+from rayalign.coordinator import iteration
+from rayalign.models import metrics as learner
 from rayalign.storage.metrics import read_metrics
 from rayalign.storage.records import read_jsonl
 from rayalign.weights import probe
@@ -89,6 +92,13 @@ def test_the_phases_of_an_iteration_add_up(finished: Run, stage: str) -> None:
         beyond.append(rest - 0.02 * total)
         assert {"generate", "evaluate", "prepare", "update", "publish"} <= phases.keys()
     assert median_low(beyond) < 0.02, "a machine that stands still does so between two phases too, but not each time"
+
+
+@pytest.mark.parametrize(("stage", "algorithm"), [("ppo", "ppo"), ("rrhf", "rrhf")])
+def test_every_metric_of_an_iteration_is_one_that_a_guard_may_watch(finished: Run, stage: str, algorithm: str) -> None:
+    rows = read_metrics(finished.folder / "stages" / stage / "metrics.jsonl")
+    declared = load({"name": algorithm}).metrics | learner.METRICS | iteration.METRICS
+    assert rows[-1]["metrics"].keys() <= declared
 
 
 def test_scoring_does_not_wait_for_the_last_answer(finished: Run) -> None:

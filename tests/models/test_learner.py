@@ -15,6 +15,7 @@ from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.heads import TokenLogprobs
 from rayalign.models.learner import Learner, schedule
+from rayalign.models.metrics import METRICS
 from rayalign.types import Batch, LossSum, Minibatch, Outputs, Role
 from tests.models.conftest import WEIGHTED, Weighted, make_batch, make_learner, settings, train, weights
 from tests.models.ranks import SETTINGS
@@ -123,6 +124,7 @@ def test_metrics_of_a_step_cover_all_its_micro_batches(folder: str) -> None:
     assert sum(s["learner/tokens"].value for s in steps) == batch["attention_mask_BT"].sum()
     assert sum(s["loss/toy"].weight for s in steps) == batch["policy_mask_BT"].sum()
     assert [s["learner/skipped_steps"].value for s in steps] == [0.0, 0.0]
+    assert {name for name in steps[0] if name.startswith("learner/")} == METRICS
 
 
 @pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16")])

@@ -118,6 +118,27 @@ def test_a_problem_names_where_it_was_written(study: Study) -> None:
     assert refusal(study, "stages.rl.learner.minibatch=50")[0].startswith("command line: stages.rl.learner.minibatch: ")
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "metric"),
+    [
+        ("{name: ppo}", "learner/grad_norm"),
+        ("{name: ppo}", "publish/probe_gap"),
+        ("{name: ppo}", "phase/generate"),
+        ("{name: ppo}", "critic/explained_variance"),
+        ("{name: rrhf}", "rrhf/violations"),
+        ("{name: rrhf}", "reward/max"),
+    ],
+)
+def test_a_guard_watches_what_the_algorithm_or_the_loop_reports(study: Study, algorithm: str, metric: str) -> None:
+    check(study(f"stages.rl.algorithm={algorithm}", f"stages.rl.guards=[{{metric: {metric}, above: 1}}]"))
+
+
+def test_a_guard_on_a_metric_that_nobody_reports_is_refused(study: Study) -> None:
+    guard = "stages.rl.guards=[{metric: kl/reference, above: 1}]"
+    found = refusal(study, "stages.rl.algorithm.kl_coefficient=0", guard)
+    assert "stages.rl.guards.0.metric: 'kl/reference' is not a metric; " in found[0]
+
+
 @pytest.mark.parametrize("setting", ["top_p=0.9", "top_k=20", "temperature=0"])
 def test_cut_distributions_are_refused_for_training_only(study: Study, setting: str) -> None:
     assert "log-probs of the distribution that was sampled from" in refusal(study, f"stages.rl.sampling.{setting}")[0]

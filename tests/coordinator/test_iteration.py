@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.coordinator.online import PhaseClock
+from rayalign.coordinator.iteration import METRICS, PhaseClock, publish_metrics, rollout_metrics
 from rayalign.storage.events import EventLog
+from rayalign.types import Group, Prompt, Segment, Trajectory
 
 
 def test_phases_and_the_rest_add_up_to_the_total(tmp_path: Path) -> None:
@@ -35,3 +36,20 @@ def test_a_phase_that_fails_is_counted(tmp_path: Path) -> None:
         with pytest.raises(KeyError), clock.phase("update"):
             raise KeyError
     assert "phase/update" in clock.metrics(time.perf_counter())
+
+
+def answer(tokens: int, version: int) -> Trajectory:
+    ids = tuple(range(tokens + 1))
+    segments = (Segment(0, "template"), Segment(1, "policy", version))
+    return Trajectory("g", 0, ids, segments, (0.0,) * tokens, "stop")
+
+
+def test_rollout_and_publish_metrics_by_hand() -> None:
+    prompt = Prompt("p", ())
+    groups = [Group("a", prompt, 5, (answer(3, 5), answer(4, 5))), Group("b", prompt, 5, (answer(1, 4),))]
+    rollout = rollout_metrics(5, groups, seconds=2.0)
+    assert rollout == {"rollout/tokens": 8, "rollout/tokens_per_second": 4.0, "rollout/staleness": 1}
+    publish = publish_metrics(0.5, 100, 1e-6)
+    assert publish == {"publish/seconds": 0.5, "publish/bytes": 100, "publish/probe_gap": 1e-6}
+    phases = {name for name in METRICS if name.startswith("phase/")}
+    assert rollout.keys() | publish.keys() | phases == METRICS

@@ -1,0 +1,69 @@
+"""What the online loop itself reports of one iteration: times, weight transfer, rollout.
+
+This module needs neither Ray nor torch, so that the checks before a run can read its names.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rayalign.storage.events import EventLog
+from rayalign.types import Group
+
+PHASES = ("generate", "collate", "evaluate", "prepare", "update", "publish", "journal", "checkpoint")
+METRICS = frozenset(
+    [
+        *(f"phase/{name}" for name in (*PHASES, "unattributed", "total")),
+        *(f"publish/{name}" for name in ("seconds", "bytes", "probe_gap")),
+        *(f"rollout/{name}" for name in ("tokens", "tokens_per_second", "staleness")),
+    ]
+)
+"""names that guards can watch whatever the algorithm"""
+
+
+class PhaseClock:
+    """Times the named phases of one iteration from `start`, the end of the one before, whose report is in between."""
+
+    def __init__(self, events: EventLog, iteration: int, start: float) -> None:
+        self._events = events
+        self._iteration = iteration
+        self._start = start
+        self._phases: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Attribute what runs inside to `name`, one of `PHASES`."""
+        assert name in PHASES, f"{name} is missing in PHASES"
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self._phases[name] = self._phases.get(name, 0.0) + seconds
+            self._events.write("phase", name=name, seconds=seconds, iteration=self._iteration)
+
+    def metrics(self, end: float) -> dict[str, float]:
+        """`phase/<name>` in seconds, with `phase/unattributed` and `phase/total`."""
+        total = end - self._start
+        rest = total - sum(self._phases.values())
+        times = {**self._phases, "unattributed": rest, "total": total}
+        return {f"phase/{name}": seconds for name, seconds in times.items()}
+
+
+def publish_metrics(seconds: float, size: int, gap: float) -> dict[str, float]:
+    """Of one weight transfer: its time, its bytes and the largest gap of an engine to the probe [nats]."""
+    return {"publish/seconds": seconds, "publish/bytes": size, "publish/probe_gap": gap}
+
+
+def rollout_metrics(iteration: int, groups: Sequence[Group], seconds: float) -> dict[str, float]:
+    """Tokens that the policy wrote, and how many versions the oldest of them lag; `seconds` is the iteration's time."""
+    tokens = 0
+    for group in groups:
+        tokens += sum(len(trajectory.logprobs) for trajectory in group.trajectories)
+    return {
+        "rollout/tokens": tokens,
+        "rollout/tokens_per_second": tokens / seconds,
+        "rollout/staleness": max(iteration - group.version for group in groups),
+    }
