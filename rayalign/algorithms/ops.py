@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from rayalign.algorithms.gae import gae as gae
 from rayalign.errors import InputError
 from rayalign.types import Metric, Metrics, Rollouts
 
@@ -57,42 +58,6 @@ def masked_whiten(
     mean = masked_mean(x, mask)
     white = (x - mean) * torch.rsqrt(masked_var(x, mask, unbiased=unbiased) + eps)
     return zeroed(white if shift_mean else white + mean, mask)
-
-
-def gae(
-    rewards_BT: Tensor,
-    values_BT: Tensor,
-    mask_BT: Tensor,
-    *,
-    gamma: float,
-    lam: float,
-    bootstrap_B: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Generalised advantages (Schulman 2016, eq. 16) and returns = advantages + values.
-
-    Valid tokens are neighbours of each other whatever stands between them. The value after the last one is 0, or
-    `bootstrap_B`. At least float32.
-    """
-    dtype = torch.promote_types(torch.promote_types(rewards_BT.dtype, values_BT.dtype), torch.float32)
-    order_BT = torch.argsort(~mask_BT.bool(), dim=1, stable=True)  # valid tokens first, in their order
-    valid_BT = mask_BT.bool().gather(1, order_BT)
-    rewards, values = (zeroed(x.to(dtype).gather(1, order_BT), valid_BT) for x in (rewards_BT, values_BT))
-    following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
-    if bootstrap_B is not None:
-        following = torch.where(_last(valid_BT), bootstrap_B.to(dtype)[:, None], following)
-    advantages = _discounted_sum(zeroed(rewards + gamma * following - values, valid_BT), gamma * lam)
-    back_BT = torch.argsort(order_BT, dim=1)
-    advantages, returns = (zeroed(x, valid_BT).gather(1, back_BT) for x in (advantages, advantages + values))
-    return advantages, returns
-
-
-def _discounted_sum(x_BT: Tensor, factor: float) -> Tensor:
-    """`y[t] = x[t] + factor * y[t + 1]`, by doubling: log2(T) vector steps in the place of T."""
-    step = 1
-    while step < x_BT.shape[1]:
-        ahead = torch.nn.functional.pad(x_BT[:, step:], (0, step))
-        x_BT, step = x_BT + factor**step * ahead, 2 * step
-    return x_BT
 
 
 def _last(mask_BT: Tensor) -> Tensor:

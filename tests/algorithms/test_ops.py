@@ -17,40 +17,6 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def gae_by_hand(rewards, values, gamma, lam, after):
-    advantages = []
-    following, carried = after, 0.0
-    for reward, value in zip(reversed(rewards), reversed(values), strict=True):
-        carried = reward + gamma * following - value + gamma * lam * carried
-        advantages.insert(0, carried)
-        following = value
-    return advantages
-
-
-@pytest.mark.parametrize("bootstrap", [None, torch.tensor([0.5, -2.0, 9.0], dtype=torch.float64)])
-def test_gae_sees_only_valid_tokens_as_neighbours(bootstrap):
-    rewards, values = noise(3, 5), noise(3, 5, seed=1)
-    advantages, returns = ops.gae(rewards, values, MASK, gamma=0.9, lam=0.8, bootstrap_B=bootstrap)
-    for row in range(3):
-        keep = MASK[row].bool()
-        after = 0.0 if bootstrap is None else bootstrap[row].item()
-        expected = gae_by_hand(rewards[row, keep].tolist(), values[row, keep].tolist(), 0.9, 0.8, after)
-        torch.testing.assert_close(advantages[row, keep], torch.tensor(expected, dtype=torch.float64))
-    torch.testing.assert_close(returns, (advantages + values) * MASK)
-    assert advantages.dtype == torch.float64 and (advantages[MASK == 0] == 0).all()
-
-
-def test_gae_with_gamma_and_lambda_one_is_reward_to_go():
-    rewards = torch.tensor([[1.0, 2.0, 4.0]])
-    advantages, returns = ops.gae(rewards, torch.tensor([[3.0, 5.0, 7.0]]), torch.ones(1, 3), gamma=1.0, lam=1.0)
-    assert returns.tolist() == [[7.0, 6.0, 4.0]] and advantages.tolist() == [[4.0, 1.0, -3.0]]
-
-
-def test_gae_of_half_precision_is_computed_in_float32():
-    advantages, _ = ops.gae(*(torch.ones(1, 3, dtype=torch.bfloat16) for _ in range(3)), gamma=1.0, lam=1.0)
-    assert advantages.dtype == torch.float32
-
-
 def test_moments_and_whitening():
     x = torch.tensor([[1.0, 2.0, 6.0, 100.0]], dtype=torch.float64)
     mask = torch.tensor([[1, 1, 1, 0]])
