@@ -38,7 +38,7 @@ class Prompt:
     """stable within its data set"""
     messages: tuple[Message, ...]
     meta: Mapping[str, str] = field(default_factory=dict)
-    """what the data set knows besides, such as the family or the split; never shown to a model"""
+    """further facts of the data set, such as the family or the split; never shown to a model"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +175,12 @@ Metrics = dict[str, Metric]
 
 
 def merged(observations: Iterable[Metrics]) -> Metrics:
-    """Observations from micro-batches, ranks or steps, each name reduced in its own way."""
-    found: Metrics = {}
-    for name, metric in (item for metrics in observations for item in metrics.items()):
-        found[name] = found[name].merge(metric) if name in found else metric
-    return found
+    """Observations from micro-batches, ranks or steps, each name reduced by its own rule."""
+    totals: Metrics = {}
+    for metrics in observations:
+        for name, metric in metrics.items():
+            totals[name] = totals[name].merge(metric) if name in totals else metric
+    return totals
 
 
 @dataclass(slots=True)

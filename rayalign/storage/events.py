@@ -1,4 +1,4 @@
-"""What happened when, from every process of a run, in one file."""
+"""The events of every process of a run, with their times, in one file."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ class EventLog(Appender):
         super().__init__(path, shared=True)
 
     def write(self, event: str, **fields: Any) -> None:
-        """Add one event with its time [unix seconds] and process; a field that is not finite becomes null."""
+        """Append one event with its time [unix seconds] and process; a field that is not finite becomes null."""
         self.append({"time": time.time(), "event": event, "pid": os.getpid(), **finite(fields)})

@@ -1,13 +1,13 @@
-"""The coordinator's durable state: what became of every group of one training stage, append-only.
+"""The coordinator's durable state: the history of every group of one training stage, append-only.
 
-    submitted {group, iteration, prompt}   the group is asked for
+    submitted {group, iteration, prompt}   the group is requested
     finished  {group: {...}}               the whole encoded Group, without scores
     scored    {group, scores}              the encoded Scores, one for each trajectory
     dropped   {group, reason}              or
     consumed  {iteration, groups}          exactly one of the two ends a group
-    rewound   {to, kept}                   entries since byte `to` no longer hold, but for how the kept groups were made
+    rewound   {to, kept}                   entries since byte `to` are void, except those that made the kept groups
 
-Each entry is one line `{"kind": ..., ...}`. The journal is never shortened: going back to a checkpoint is an entry too.
+Each entry is one line `{"kind": ..., ...}`. The journal is never shortened: a return to a checkpoint is an entry too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Entry = dict[str, Any]
 
 
 def group_of(entry: Entry) -> str | None:
-    """The id of the one group that an entry speaks of; None for `consumed` and `rewound`."""
+    """The id of an entry's group; None for `consumed` and `rewound`."""
     group = entry.get("group")
     return group["id"] if isinstance(group, dict) else group
 
@@ -36,15 +36,15 @@ class Journal(Appender):
 
     @property
     def position(self) -> int:
-        """Length of what has been written [bytes]; a checkpoint keeps it."""
+        """Length of the file [bytes]; a checkpoint stores it."""
         return self._file.tell()
 
     def sync(self) -> None:
-        """Make all entries outlive the machine."""
+        """Make all entries survive a crash of the machine."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Sync, and write no more."""
+        """Sync and close the file."""
         self.sync()
         super().close()
 
@@ -53,40 +53,50 @@ class Journal(Appender):
         if not effective:
             yield from read_jsonl(self.path)
             return
-        rewinds = [
-            (at, e["to"], frozenset(e["kept"])) for at, e in positioned_jsonl(self.path) if e["kind"] == "rewound"
-        ]
-        for at, entry in positioned_jsonl(self.path):
-            if entry["kind"] != "rewound" and not any(_hides(rewind, at, entry) for rewind in rewinds):
+        rewinds = []
+        for position, entry in positioned_jsonl(self.path):
+            if entry["kind"] == "rewound":
+                rewinds.append(_Rewind(entry["to"], position, frozenset(entry["kept"])))
+        for position, entry in positioned_jsonl(self.path):
+            hidden = any(rewind.hides(position, entry) for rewind in rewinds)
+            if entry["kind"] != "rewound" and not hidden:
                 yield entry
 
 
-def _hides(rewind: tuple[int, int, frozenset[str]], at: int, entry: Entry) -> bool:
-    marker, to, kept = rewind
-    return to <= at < marker and not (entry["kind"] in _MAKING and group_of(entry) in kept)
+@dataclass(frozen=True, slots=True)
+class _Rewind:
+    """Cancels the entries from byte `start` to `end`, except those that made the kept groups."""
+
+    start: int
+    end: int
+    kept_groups: frozenset[str]
+
+    def hides(self, position: int, entry: Entry) -> bool:
+        makes_kept_group = entry["kind"] in _MAKING and group_of(entry) in self.kept_groups
+        return self.start <= position < self.end and not makes_kept_group
 
 
 @dataclass(slots=True)
 class Accounting:
-    """What became of every group of a stage, by an effective replay."""
+    """The state of every group of a stage, from an effective replay."""
 
     submitted: set[str] = field(default_factory=set)
     finished: set[str] = field(default_factory=set)
     consumed: Counter[str] = field(default_factory=Counter)
-    """group -> how often, which must be once"""
+    """group -> number of times, which must be 1"""
     dropped: dict[str, str] = field(default_factory=dict)
     """group -> reason"""
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Accounting:
-        """The account of a journal, given `journal.replay(effective=True)`."""
+        """The account of a journal from its `replay(effective=True)`."""
         account = cls()
         for entry in entries:
             account.add(entry)
         return account
 
     def add(self, entry: Entry) -> None:
-        """Count one entry more."""
+        """Count one more entry."""
         group = group_of(entry) or ""
         match entry["kind"]:
             case "submitted":
@@ -100,7 +110,7 @@ class Accounting:
 
     @property
     def open(self) -> set[str]:
-        """Groups that were asked for and neither consumed nor dropped."""
+        """Groups that were requested and neither consumed nor dropped."""
         return (self.submitted | self.finished) - self.consumed.keys() - self.dropped.keys()
 
     @property
@@ -109,12 +119,16 @@ class Accounting:
         return Counter(self.dropped.values())
 
     def check(self, *, ended: bool) -> None:
-        """RayalignError when a group was consumed twice, consumed and dropped, or, once the stage ended, neither."""
+        """Raises RayalignError if a group was consumed twice, consumed and dropped, or neither once the stage ended."""
         faults = {
             "consumed more than once": {group for group, times in self.consumed.items() if times > 1},
             "both consumed and dropped": self.consumed.keys() & self.dropped.keys(),
             "neither consumed nor dropped": self.open if ended else set(),
         }
-        told = [f"{what}: {', '.join(sorted(groups)[:5])} ({len(groups)})" for what, groups in faults.items() if groups]
-        if told:
-            raise RayalignError(f"The journal does not add up; groups {'; '.join(told)}. Run the stage again.")
+        reports = []
+        for fault, groups in faults.items():
+            if groups:
+                examples = ", ".join(sorted(groups)[:5])
+                reports.append(f"{fault}: {examples} ({len(groups)})")
+        if reports:
+            raise RayalignError(f"The journal does not add up; groups {'; '.join(reports)}. Run the stage again.")

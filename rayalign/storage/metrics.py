@@ -1,4 +1,4 @@
-"""Where metrics go: JSONL always, and as the job says console, TensorBoard, Weights & Biases."""
+"""Sinks of metrics: JSONL always; console, TensorBoard and Weights & Biases as the job says."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _SHOWN = {
 
 
 class MetricSink(Protocol):
-    """Takes the metrics of each step."""
+    """Receives the metrics of each step."""
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take the metrics of one step, by name `area/name`; after a resume a step may come again."""
+        """Write the metrics of one step, by name `area/name`; after a resume a step may repeat."""
 
     def close(self) -> None:
-        """Flush; nothing is written after."""
+        """Flush and close."""
 
 
 def reduce(metrics: Sequence[Metrics]) -> dict[str, float]:
@@ -42,7 +42,7 @@ def reduce(metrics: Sequence[Metrics]) -> dict[str, float]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl by step, also while it grows; of a metric written twice at a step, the later."""
+    """The rows of a metrics.jsonl by step, also while it grows; the later value of a metric written twice at a step."""
     rows: dict[int, dict[str, Any]] = {}
     for row in read_jsonl(path, growing=True):
         before = rows.get(row["step"], {"metrics": {}})
@@ -51,7 +51,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def last_row(path: Path) -> dict[str, Any] | None:
-    """The last whole row of a metrics.jsonl while it grows, read from its end; None where there is none yet."""
+    """The last complete row of a metrics.jsonl while it grows, read from its end; None where there is none yet."""
     if not path.exists():
         return None
     with path.open("rb") as file:
@@ -186,24 +186,31 @@ class ConsoleSink:
         return "  ".join([*parts, *_slowest(metrics), *self._left(step, now)])
 
     def _left(self, step: int, now: float) -> list[str]:
-        """Time left, by the pace since the first step that this process made."""
+        """Time left, by the pace since the first step of this process."""
         first, since = self._first or (step, now)
-        if not self._total or not first < step < self._total:  # groups that leave gaps make a few steps more
+        if not self._total or not first < step < self._total:  # dropped groups add a few steps
             return []
         seconds = round((now - since) / (step - first) * (self._total - step))
         return [f"{seconds // 60}:{seconds % 60:02d} left"]
 
 
 def _slowest(metrics: Mapping[str, float]) -> list[str]:
-    phases = {n.removeprefix("phase/"): v for n, v in metrics.items() if n.startswith("phase/") and n != "phase/total"}
+    phases = phase_seconds(metrics)
     if not phases:
         return []
-    name = max(phases, key=lambda n: phases[n])
-    return [f"mostly {name} ({phases[name]:.1f} s)"]
+    slowest = max(phases, key=lambda phase: phases[phase])
+    return [f"mostly {slowest} ({phases[slowest]:.1f} s)"]
+
+
+def phase_seconds(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The seconds of each phase of a step, without their total."""
+    phases = {name.removeprefix("phase/"): value for name, value in metrics.items() if name.startswith("phase/")}
+    phases.pop("total", None)
+    return phases
 
 
 class MultiSink:
-    """Hands everything to several sinks."""
+    """Writes to several sinks."""
 
     def __init__(self, sinks: Sequence[MetricSink]) -> None:
         self._sinks = tuple(sinks)
@@ -222,7 +229,7 @@ class MultiSink:
 def open_sinks(
     tracking: TrackingConfig, folder: Path, run_name: str, config: Mapping[str, Any], *console: ConsoleSink
 ) -> MetricSink:
-    """The sinks of one stage, whose files are put into `folder`."""
+    """The sinks of one stage, with their files in `folder`."""
     sinks: list[MetricSink] = [JsonlSink(folder / "metrics.jsonl"), *console]
     if tracking.tensorboard:
         sinks.append(TensorBoardSink(folder / "tensorboard"))

@@ -26,14 +26,18 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def encode(record: Any) -> dict[str, Any]:
-    """Any dataclass of `rayalign.types` that holds no tensors, as what `json` can write."""
+    """Any dataclass of `rayalign.types` without tensors as a mapping that `json` can write."""
     kind: Any = type(record)
     row: dict[str, Any] = _adapter(kind).dump_python(record)
     return row
 
 
 def decode(kind: type[T], row: object, where: str = "a record") -> T:
-    """The record that `encode` made `row` from; InputError, which names `where` it stood, when it is none."""
+    """The record that `encode` made `row` from.
+
+    Raises:
+        InputError: the row is no such record; the message names `where` it stands.
+    """
     try:
         record: T = _adapter(cast(Any, kind)).validate_python(row)
     except ValidationError as error:
@@ -44,7 +48,7 @@ def decode(kind: type[T], row: object, where: str = "a record") -> T:
 
 
 def dumps(row: object) -> str:
-    """One line of JSON, without its end."""
+    """One line of JSON, without its line end."""
     try:
         return json.dumps(row, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
@@ -52,17 +56,21 @@ def dumps(row: object) -> str:
 
 
 def finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`row` with None in the place of NaN and infinity, for logs, which must not stop a run."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    """`row` with NaN and infinity replaced by None, for logs, which must not stop a run."""
+    return {name: _finite_or_none(value) for name, value in row.items()}
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_jsonl(path: Path, *, growing: bool = False) -> Iterator[dict[str, Any]]:
-    """The rows of a file, split at "\\n" only; `growing` passes over a last line that is still being written."""
+    """The rows of a file, split at "\\n" only; `growing` skips a last line that is still being written."""
     return (row for _, row in positioned_jsonl(path, growing=growing))
 
 
 def positioned_jsonl(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
-    """As `read_jsonl`, each row with the byte at which its line starts."""
+    """As `read_jsonl`, each row with the byte where its line starts."""
     start = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -86,12 +94,13 @@ def _refuse(constant: str) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[object]) -> None:
-    """Write mappings or records, one for each line; the file appears whole or not at all."""
-    atomic_write(path, (dumps(r if isinstance(r, Mapping) else encode(r)) + "\n" for r in rows))
+    """Write mappings or records, one a line, atomically."""
+    mappings = (row if isinstance(row, Mapping) else encode(row) for row in rows)
+    atomic_write(path, (dumps(row) + "\n" for row in mappings))
 
 
 def atomic_write(path: Path, parts: Iterable[str]) -> None:
-    """Replace the file's text, such that a kill at any time leaves the old one or the new one."""
+    """Replace the file's text; a kill at any time leaves either the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -115,9 +124,9 @@ def sync_folder(folder: Path) -> None:
 
 
 class Appender:
-    """An append-only file of JSON lines, each one O_APPEND write, which outlives the process.
+    """An append-only file of JSON lines, each one O_APPEND write, which survives a kill of the process.
 
-    Where it is not `shared` among processes, opening it cuts off a line torn by a kill.
+    If it is not `shared` among processes, opening it removes a line torn by a kill.
     """
 
     def __init__(self, path: Path, *, shared: bool = False) -> None:
@@ -128,18 +137,18 @@ class Appender:
         self._file = path.open("ab", buffering=0)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row in one piece."""
+        """Write one row in one call."""
         line = (dumps(row) + "\n").encode()
         if self._file.write(line) != len(line):
             raise RayalignError(f"{self.path} took only a part of a row: the disk is full. Free space and resume.")
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the file."""
         self._file.close()
 
 
 def cut_torn_line(path: Path) -> bool:
-    """Cut off a last line without its end, left by a kill in the middle of a write; whether there was one."""
+    """Remove a last line without its end, left by a kill during a write; returns whether there was one."""
     if not path.exists():
         return False
     end = 0

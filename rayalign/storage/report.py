@@ -1,4 +1,4 @@
-"""A run as one page: report.html needs nothing but itself, and says what there is of a run that is not finished."""
+"""A run as one page: report.html needs no other file, and shows as much as there is of an unfinished run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rayalign.storage.metrics import read_metrics
+from rayalign.storage.metrics import phase_seconds, read_metrics
 from rayalign.storage.records import atomic_write, read_jsonl
 from rayalign.storage.report_plots import PALETTE, forest, line_chart, number, stacked_bar
 from rayalign.storage.summary import read_done
@@ -35,14 +35,17 @@ _META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width
 
 
 def write_report(run: Path) -> Path:
-    """Write the report of a run folder, finished or not; where it is."""
+    """Write the report of a run folder, finished or not, and return its path."""
     job = yaml.safe_load(_text(run / "job.yaml")) or {}
     name = str(job.get("name", run.name))
     summary = json.loads(_text(run / "summary.json") or "{}")
-    events = list(read_jsonl(run / "events.jsonl", growing=True)) if (run / "events.jsonl").exists() else []
+    events = list(_rows_of(run / "events.jsonl"))
     rows = _stages(run, job, events)
     folders = {str(row["name"]): run / "stages" / str(row["name"]) for row in rows}
-    metrics = {name: read_metrics(f / "metrics.jsonl") for name, f in folders.items() if (f / "metrics.jsonl").exists()}
+    metrics = {}
+    for stage, folder in folders.items():
+        if (folder / "metrics.jsonl").exists():
+            metrics[stage] = read_metrics(folder / "metrics.jsonl")
     sections = [
         _header(name, job, rows, summary, events),
         _results(summary),
@@ -54,7 +57,7 @@ def write_report(run: Path) -> Path:
         _job_text(run),
     ]
     head = f"<head>{_META}<title>{escape(name)}</title><style>{_text(STYLE)}</style></head>"
-    body = "\n".join(s for s in sections if s)
+    body = "\n".join(section for section in sections if section)
     atomic_write(run / "report.html", [f'<!doctype html>\n<html lang="en">{head}\n<body>\n{body}\n</body></html>\n'])
     return run / "report.html"
 
@@ -63,23 +66,32 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
+def _rows_of(path: Path) -> Iterable[Row]:
+    return read_jsonl(path, growing=True) if path.exists() else ()
+
+
 def _stages(run: Path, job: Mapping[str, Any], events: Sequence[Row]) -> list[Row]:
     """Rows {name, kind, status, seconds, fixed} in the job's order; the times of finished stages only."""
     started = {event["stage"] for event in events if event["event"] == "stage_started"}
     rows = []
     for name, stage in job.get("stages", {}).items():
-        done = read_done(run / "stages" / name)
-        status = "finished" if done else "not finished" if name in started else "not started"
-        times = {"seconds": done.get("seconds"), "fixed": done.get("fixed_seconds")} if done else {}
-        rows.append({"name": name, "kind": stage["kind"], "status": status, "seconds": None, "fixed": None, **times})
+        finished = read_done(run / "stages" / name)
+        row: Row = {"name": name, "kind": stage["kind"], "status": "not started", "seconds": None, "fixed": None}
+        if finished:
+            times = {"seconds": finished.get("seconds"), "fixed": finished.get("fixed_seconds")}
+            row |= {"status": "finished", **times}
+        elif name in started:
+            row["status"] = "not finished"
+        rows.append(row)
     return rows
 
 
 def _header(
     name: str, job: Mapping[str, Any], rows: Sequence[Row], summary: Mapping[str, Any], events: Sequence[Row]
 ) -> str:
-    done = sum(row["status"] == "finished" for row in rows)
-    facts = ["finished" if rows and done == len(rows) else f"not finished: {done} of {len(rows)} stages"]
+    finished = sum(row["status"] == "finished" for row in rows)
+    all_finished = rows and finished == len(rows)
+    facts = ["finished" if all_finished else f"not finished: {finished} of {len(rows)} stages"]
     facts.append(f"seed {job.get('seed', '–')}")
     if events:
         facts.append(f"started {datetime.fromtimestamp(events[0]['time']):%Y-%m-%d %H:%M}")
@@ -101,57 +113,78 @@ def _results(summary: Mapping[str, Any]) -> str:
         "prompts": lambda r: number(r["n"]),
     }
     plots = ""
-    for metric, n in dict.fromkeys((c["metric"], c["n"]) for c in comparisons):
-        mine = [c for c in comparisons if (c["metric"], c["n"]) == (metric, n)]
-        rows = [{**c, "label": f"{c['a']} − {c['b']}", "mean": c["mean_difference"]} for c in mine]
+    by_metric: dict[tuple[str, int], list[Row]] = {}
+    for row in comparisons:
+        labelled = {**row, "label": f"{row['a']} − {row['b']}", "mean": row["mean_difference"]}
+        by_metric.setdefault((row["metric"], row["n"]), []).append(labelled)
+    for (metric, n), rows in by_metric.items():
         plots += f"<h3>Differences in {escape(metric)} on the same {number(n)} prompts, with 95 % intervals</h3>"
         plots += forest(rows)
     return f"<h2>Comparison</h2>{_table(columns, results)}{plots}"
 
 
 def _curves(metrics: Mapping[str, Sequence[Row]]) -> str:
-    charts = {stage: _charts(rows) for stage, rows in metrics.items()}
-    parts = [f'<h3>{escape(s)}</h3><div class="grid">{c}</div>' for s, c in charts.items() if c]
+    parts = []
+    for stage, rows in metrics.items():
+        charts = _charts(rows)
+        if charts:
+            parts.append(f'<h3>{escape(stage)}</h3><div class="grid">{charts}</div>')
     return f"<h2>Learning curves</h2>{''.join(parts)}" if parts else ""
 
 
 def _charts(rows: Sequence[Row]) -> str:
-    names = sorted({name for row in rows for name in row["metrics"]})
-    chosen = [n for start in CURVES for n in names if n.startswith(start) and n != "reward/std"]
-    series = {n: [(r["step"], v) for r in rows if (v := r["metrics"].get(n)) is not None] for n in chosen}
-    charts = [line_chart(name, points) for name, points in series.items() if points]
-    both = [(r["metrics"].get("kl/reference"), r["metrics"].get("reward/mean")) for r in rows]
-    if frontier := [(kl, reward) for kl, reward in both if kl is not None and reward is not None]:
+    charts = []
+    for name in _curve_names(rows):
+        points = [(row["step"], row["metrics"].get(name)) for row in rows]
+        present = [(step, value) for step, value in points if value is not None]
+        if present:
+            charts.append(line_chart(name, present))
+    both = [(row["metrics"].get("kl/reference"), row["metrics"].get("reward/mean")) for row in rows]
+    frontier = [(kl, reward) for kl, reward in both if kl is not None and reward is not None]
+    if frontier:
         charts.append(line_chart("reward/mean against kl/reference", frontier, over="KL"))
     return "".join(charts)
 
 
+def _curve_names(rows: Sequence[Row]) -> list[str]:
+    """The metrics to draw, in the order of `CURVES`."""
+    names = set[str]().union(*(row["metrics"] for row in rows)) - {"reward/std"}
+    curves: list[str] = []
+    for start in CURVES:
+        curves.extend(sorted(name for name in names if name.startswith(start)))
+    return curves
+
+
 def _phases(metrics: Mapping[str, Sequence[Row]]) -> str:
-    means = {stage: m for stage, rows in metrics.items() if (m := _phase_means(rows))}
-    if not means:
-        return ""
+    stage_means = {stage: _phase_means(rows) for stage, rows in metrics.items()}
     longest = Counter[str]()
-    for mean in means.values():
-        longest.update(mean)
+    for means in stage_means.values():
+        longest.update(means)
+    if not longest:
+        return ""
     order = [phase for phase, _ in longest.most_common() if phase != "unattributed"]
     colours = dict(zip(order, cycle(PALETTE), strict=False)) | {"unattributed": "var(--line)"}
-    bars = (stacked_bar(stage, {p: m[p] for p in colours if p in m}, colours) for stage, m in means.items())
-    return f'<h2>Where a step’s time goes</h2><p class="soft">Mean of each phase per step.</p>{"".join(bars)}'
+    bars = ""
+    for stage, means in stage_means.items():
+        if means:
+            bars += stacked_bar(stage, {phase: means[phase] for phase in colours if phase in means}, colours)
+    return f'<h2>Where a step’s time goes</h2><p class="soft">Mean of each phase per step.</p>{bars}'
 
 
 def _phase_means(rows: Sequence[Row]) -> dict[str, float]:
     """Seconds of each phase per step."""
     sums = Counter[str]()
     for row in rows:
-        found = {n.removeprefix("phase/"): v for n, v in row["metrics"].items() if n.startswith("phase/") and v}
-        sums.update(found)
-    return {name: value / len(rows) for name, value in sums.items() if name != "total"}
+        seconds = phase_seconds(row["metrics"])
+        sums.update({phase: value for phase, value in seconds.items() if value})
+    return {phase: total / len(rows) for phase, total in sums.items()}
 
 
 def _stage_table(rows: Sequence[Row]) -> str:
     def computing(row: Row) -> str:
-        known = row["seconds"] is not None and row["fixed"] is not None
-        return number(row["seconds"] - row["fixed"]) if known else "–"
+        if row["seconds"] is None or row["fixed"] is None:
+            return "–"
+        return number(row["seconds"] - row["fixed"])
 
     columns: dict[str, Callable[[Row], str]] = {
         "stage": lambda r: r["name"],
@@ -170,40 +203,38 @@ def _answers(folders: Mapping[str, Path]) -> str:
     body = ""
     for stage, folder in folders.items():
         path = folder / "records.jsonl"
-        if not path.exists() or not all(
-            {"model", "answer"} <= r.keys() for r in islice(read_jsonl(path, growing=True), 1)
-        ):
+        first_row = next(iter(_rows_of(path)), None)
+        if first_row is None or not {"model", "answer"} <= first_row.keys():
             continue
         prompts: dict[str, list[Row]] = {}
-        for row in read_jsonl(path, growing=True):
+        for row in _rows_of(path):
             prompts.setdefault(row["prompt_id"], []).append(row)
-        ids = list(prompts)
-        blocks = [_side_by_side(prompts[i], "model", "value") for i in ids[:: max(1, len(ids) // PROMPTS)][:PROMPTS]]
-        body += f"<h2>Answers side by side: {escape(stage)}</h2>{''.join(blocks)}" if blocks else ""
+        spread = list(prompts.values())[:: max(1, len(prompts) // PROMPTS)]
+        blocks = [_side_by_side(rows, "model", "value") for rows in spread[:PROMPTS]]
+        body += f"<h2>Answers side by side: {escape(stage)}</h2>{''.join(blocks)}"
     return body
 
 
 def _samples(folders: Mapping[str, Path]) -> str:
-    """Prompts that came more than once in training: the first answer beside the last."""
+    """Prompts that occurred more than once in training: the first answer beside the last."""
     body = ""
     for stage, folder in folders.items():
-        path = folder / "samples.jsonl"
         prompts: dict[str, list[Row]] = {}
-        for row in read_jsonl(path, growing=True) if path.exists() else ():
+        for row in _rows_of(folder / "samples.jsonl"):
             prompts.setdefault(row["prompt"], []).append({**row, "when": f"iteration {row['iteration']}"})
-        pairs = [(p[0], p[-1]) for p in prompts.values() if p[0]["iteration"] < p[-1]["iteration"]]
-        pairs.sort(key=lambda p: p[0]["iteration"] - p[1]["iteration"])
+        ends = [(rows[0], rows[-1]) for rows in prompts.values()]
+        pairs = [(first, last) for first, last in ends if first["iteration"] < last["iteration"]]
+        pairs.sort(key=lambda pair: pair[0]["iteration"] - pair[1]["iteration"])
         blocks = "".join(_side_by_side(pair, "when", "score") for pair in pairs[:PROMPTS])
         body += f"<h2>Samples in training: {escape(stage)}</h2>{blocks}" if blocks else ""
     return body
 
 
 def _side_by_side(rows: Sequence[Row], label: str, value: str) -> str:
-    cells = "".join(
-        f'<div class="answer"><span class="soft">{escape(r[label])} · {number(r[value])}</span>'
-        f"{escape(r['answer'])}</div>"
-        for r in rows
-    )
+    cells = ""
+    for row in rows:
+        heading = f"{escape(row[label])} · {number(row[value])}"
+        cells += f'<div class="answer"><span class="soft">{heading}</span>{escape(row["answer"])}</div>'
     return f'<div class="prompt">{escape(rows[0]["prompt"])}</div><div class="grid texts">{cells}</div>'
 
 
@@ -216,8 +247,9 @@ def _table(columns: Mapping[str, Callable[[Row], str]], rows: Iterable[Row]) -> 
     """A table; columns of figures are right-aligned."""
     words = {"model", "metric", "stage", "kind", "status"}
     classes = {name: "" if name in words else ' class="n"' for name in columns}
-    head = "".join(f"<th{classes[c]}>{escape(c)}</th>" for c in columns)
-    body = "".join(
-        f"<tr>{''.join(f'<td{classes[c]}>{escape(str(f(row)))}</td>' for c, f in columns.items())}</tr>" for row in rows
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+    lines = ["".join(f"<th{classes[name]}>{escape(name)}</th>" for name in columns)]
+    for row in rows:
+        texts = {name: escape(str(text(row))) for name, text in columns.items()}
+        lines.append("".join(f"<td{classes[name]}>{text}</td>" for name, text in texts.items()))
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="scroll"><table>{body}</table></div>'

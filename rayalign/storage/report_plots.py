@@ -1,9 +1,10 @@
-"""The report's figures as HTML and inline SVG; colour-blind safe colours of Okabe, Ito and Tol."""
+"""The report's figures as HTML and inline SVG, in the colour-blind safe colours of Okabe, Ito and Tol."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -17,20 +18,19 @@ MOST_POINTS = 240
 
 
 def number(value: float | None) -> str:
-    """A number as people read it, to three digits or so; a dash where there is none."""
+    """A number for people, to about three digits; a dash for None."""
     if value is None:
         return "–"
+    return f"{value:{_number_format(value)}}".rstrip(".").replace("-", "−")
+
+
+def _number_format(value: float) -> str:
     size = abs(value)
-    form = (
-        ",.0f"
-        if size >= 1000 or float(value).is_integer()
-        else "#.3g"
-        if size >= 1
-        else ".3f"
-        if size >= 1e-3
-        else ".2g"
-    )
-    return f"{value:{form}}".rstrip(".").replace("-", "−")
+    if size >= 1000 or float(value).is_integer():
+        return ",.0f"
+    if size >= 1:
+        return "#.3g"
+    return ".3f" if size >= 1e-3 else ".2g"
 
 
 def _short(value: float) -> str:
@@ -39,52 +39,85 @@ def _short(value: float) -> str:
 
 
 def line_chart(name: str, points: Sequence[Point], over: str = "step") -> str:
-    """One metric over the steps; the caption says where it began and ended. Over something else: a dot a point."""
-    joined = over == "step"
-    shown = _thinned(points) if joined else _thinned(sorted(points))
-    (x0, x1), ticks = (shown[0][0], shown[-1][0]), _ticks([y for _, y in shown])
-    y0, y1 = min(ticks[0], min(y for _, y in shown)), max(ticks[-1], max(y for _, y in shown))
-
-    def place(x: float, y: float) -> Point:
-        across = (x - x0) / ((x1 - x0) or 1.0) * (WIDTH - LEFT - RIGHT)
-        return LEFT + across, HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
-
-    grid = [(_short(t), place(x0, t)[1]) for t in ticks]
-    lines = "".join(
-        f'<line class="tick" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
-        for text, y in grid
-    )
-    steps = f'<text x="{LEFT}" y="{HEIGHT - 5}">{number(x0)}</text>' if x1 > x0 else ""
-    steps += f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{escape(over)} {number(x1)}</text>'
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in shown))
-    dots = (place(*p) for p in (shown[-1:] if joined else shown))
-    drawn = f'<polyline points="{path}"/>' if joined else ""
-    drawn += "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.8"/>' for x, y in dots)
+    """One metric over the steps, with its first and last value in the caption; over another quantity, a dot a point."""
+    is_curve = over == "step"
+    thinned = _thinned(points) if is_curve else _thinned(sorted(points))
+    axes = _axes(thinned)
+    places = [axes.place(x, y) for x, y in thinned]
+    marks = _dots(places)
+    if is_curve:
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        marks = f'<polyline points="{path}"/>' + _dots(places[-1:])
     change = f"{number(points[0][1])} → {number(points[-1][1])}"
     caption = f"<figcaption><b>{escape(name)}</b><span>{change}</span></figcaption>"
-    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(name)}">{lines}{steps}{drawn}</svg>'
+    drawing = axes.tick_lines() + axes.x_labels(over) + marks
+    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(name)}">{drawing}</svg>'
     return f"<figure>{caption}{svg}</figure>"
+
+
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """The range of a chart, and the place of each point in its SVG."""
+
+    x0: float
+    x1: float
+    y0: float
+    y1: float
+    ticks: Sequence[float]
+
+    def place(self, x: float, y: float) -> Point:
+        share_x = (x - self.x0) / ((self.x1 - self.x0) or 1.0)
+        share_y = (y - self.y0) / (self.y1 - self.y0)
+        right = share_x * (WIDTH - LEFT - RIGHT)
+        up = share_y * (HEIGHT - TOP - BOTTOM)
+        return LEFT + right, HEIGHT - BOTTOM - up
+
+    def tick_lines(self) -> str:
+        lines = ""
+        for tick in self.ticks:
+            _, y = self.place(self.x0, tick)
+            lines += f'<line class="tick" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            lines += f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_short(tick)}</text>'
+        return lines
+
+    def x_labels(self, over: str) -> str:
+        first = f'<text x="{LEFT}" y="{HEIGHT - 5}">{number(self.x0)}</text>' if self.x1 > self.x0 else ""
+        last = f"{escape(over)} {number(self.x1)}"
+        return f'{first}<text x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{last}</text>'
+
+
+def _axes(points: Sequence[Point]) -> _Axes:
+    values = [y for _, y in points]
+    ticks = _ticks(values)
+    lowest, highest = min(ticks[0], *values), max(ticks[-1], *values)
+    return _Axes(points[0][0], points[-1][0], lowest, highest, ticks)
+
+
+def _dots(places: Sequence[Point]) -> str:
+    return "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.8"/>' for x, y in places)
 
 
 def forest(rows: Sequence[Mapping[str, Any]]) -> str:
     """Differences with their intervals around zero; rows {label, mean, low, high}, a bound None where unknown."""
-    known = [v for row in rows for v in (row["mean"], row["low"], row["high"]) if v is not None]
-    reach = 1.1 * max((abs(v) for v in known), default=1.0) or 1.0
+    sizes: list[float] = []
+    for row in rows:
+        values = row["mean"], row["low"], row["high"]
+        sizes += [abs(value) for value in values if value is not None]
+    reach = 1.1 * max(sizes, default=1.0) or 1.0
     axis = f"<span>{_short(-reach)}</span><span>0</span><span>{_short(reach)}</span>"
     lines = "".join(_interval(row, reach) for row in rows)
     return f'{lines}<div class="row"><span></span><div class="axis">{axis}</div></div>'
 
 
 def stacked_bar(label: str, parts: Mapping[str, float], colours: Mapping[str, str]) -> str:
-    """One bar of which each part [s] has its share, and what the colours mean."""
+    """One bar in which each part [s] has its share, and a legend."""
     total = sum(parts.values())
-    pieces = (f'<i style="width:{100 * v / total:.2f}%;background:{colours[k]}"></i>' for k, v in parts.items())
-    keys = (
-        f'<span><i style="background:{colours[k]}"></i>{escape(k)} {number(v)} s ({v / total:.0%})</span>'
-        for k, v in parts.items()
-    )
-    stack = f'<div class="stack">{"".join(pieces)}</div><div class="legend">{"".join(keys)}</div>'
+    pieces, legend = "", ""
+    for name, seconds in parts.items():
+        colour = f"background:{colours[name]}"
+        pieces += f'<i style="width:{100 * seconds / total:.2f}%;{colour}"></i>'
+        legend += f'<span><i style="{colour}"></i>{escape(name)} {number(seconds)} s ({seconds / total:.0%})</span>'
+    stack = f'<div class="stack">{pieces}</div><div class="legend">{legend}</div>'
     return f"<h3>{escape(label)}: {number(total)} s</h3>{stack}"
 
 
@@ -100,15 +133,18 @@ def _interval(row: Mapping[str, Any], reach: float) -> str:
         range_ = f" [{number(low)}, {number(high)}]"
     if mean is not None:
         marks += f'<i class="dot" style="left:{at(mean)}"></i>'
-    told = f'{escape(row["label"])}<br><b class="{tone}">{number(mean)}</b><span class="soft">{range_}</span>'
-    return f'<div class="row"><span>{told}</span><div class="track {tone}">{marks}</div></div>'
+    text = f'{escape(row["label"])}<br><b class="{tone}">{number(mean)}</b><span class="soft">{range_}</span>'
+    return f'<div class="row"><span>{text}</span><div class="track {tone}">{marks}</div></div>'
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
     """At most MOST_POINTS, each the mean of its neighbours."""
     size = math.ceil(len(points) / MOST_POINTS)
-    chunks = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(c[-1][0], sum(y for _, y in c) / len(c)) for c in chunks]
+    means = []
+    for start in range(0, len(points), size):
+        chunk = points[start : start + size]
+        means.append((chunk[-1][0], sum(y for _, y in chunk) / len(chunk)))
+    return means
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
@@ -118,5 +154,5 @@ def _ticks(values: Sequence[float]) -> list[float]:
         low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
     rough = (high - low) / 3
     power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(m for m in (1.0, 2.0, 5.0, 10.0) if m * power >= rough * 0.999)
+    step = power * next(factor for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * 0.999)
     return [i * step for i in range(math.floor(low / step), math.ceil(high / step) + 1)]

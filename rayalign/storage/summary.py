@@ -16,26 +16,32 @@ Rows = Sequence[Mapping[str, Any]]
 def write_summary(
     path: Path, results: Rows, comparisons: Rows, stages: Rows, peak_memory_bytes: int | None = None
 ) -> None:
-    """Write a run's figures whole; what is not finite, such as an interval of one sample, becomes null.
+    """Write a run's figures atomically; numbers that are not finite, such as the interval of one sample, become null.
 
     Rows of results {name, metric, mean, low, high, n}, of comparisons {a, b, metric, mean_difference, low, high, n}, of
     a minus b on the same prompts, and of stages {name, status, seconds}.
     """
     tables = {"results": results, "comparisons": comparisons, "stages": stages}
-    content = {name: [finite(row) for row in rows] for name, rows in tables.items()}
+    content = {name: _finite_rows(rows) for name, rows in tables.items()}
     atomic_write(path, [dumps({**content, "peak_memory_bytes": peak_memory_bytes}) + "\n"])
 
 
 def write_done(folder: Path, hash: str, **outputs: Any) -> None:
     """Mark a stage as finished; written last, with the hash of everything that its outputs depend on."""
-    tables = {key: [finite(row) for row in rows] if isinstance(rows, list) else rows for key, rows in outputs.items()}
-    atomic_write(folder / "done.json", [dumps({"hash": hash, "time": time.time(), **tables}) + "\n"])
+    fields: dict[str, Any] = {"hash": hash, "time": time.time()}
+    for name, output in outputs.items():
+        fields[name] = _finite_rows(output) if isinstance(output, list) else output
+    atomic_write(folder / "done.json", [dumps(fields) + "\n"])
 
 
 def read_done(folder: Path) -> dict[str, Any] | None:
-    """What `write_done` wrote, None for a stage that has not finished."""
+    """The content of done.json; None for a stage that has not finished."""
     path = folder / "done.json"
     if not path.is_file():
         return None
-    done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return done
+    fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return fields
+
+
+def _finite_rows(rows: Rows) -> list[dict[str, Any]]:
+    return [finite(row) for row in rows]
