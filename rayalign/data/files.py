@@ -1,4 +1,4 @@
-"""Rows of local files and of Hugging Face data sets, each with where it stands."""
+"""Rows of local files and of Hugging Face data sets, each with its place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from itertools import chain, zip_longest
+from itertools import chain, product, zip_longest
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -20,7 +20,7 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def is_hub_name(path: str) -> bool:
-    """True for what is no local path and looks like owner/name."""
+    """True for a name like owner/name that is no local path."""
     return not Path(path).exists() and bool(_HUB_NAME.fullmatch(path)) and not path.endswith(_SUFFIXES)
 
 
@@ -28,15 +28,15 @@ def rows(path: str, split: str) -> Iterator[tuple[Row, str]]:
     """Each row with its place, such as `train.jsonl:17`.
 
     A file is read whole. Of a folder, the files named `split` in it and in its sub-folders are read by turns, so that
-    the first rows are a mixture. What is no local path but looks like owner/name is a Hugging Face data set.
+    the first rows are a mixture. A name like owner/name that is no local path is a Hugging Face data set.
 
     Raises:
-        InputError: nothing there, a file of another kind, or a malformed row (with its line).
+        InputError: no such file, a file of another kind, or a malformed row (with its line).
     """
     if is_hub_name(path):
         return _hub_rows(path, split)
     by_turns = zip_longest(*(_file_rows(file) for file in _files(Path(path), split)))
-    return (found for found in chain.from_iterable(by_turns) if found is not None)
+    return (row for row in chain.from_iterable(by_turns) if row is not None)
 
 
 def _files(path: Path, split: str) -> list[Path]:
@@ -44,14 +44,15 @@ def _files(path: Path, split: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"data path {path}: no such file or folder; correct `data.path`, relative to where you start")
-    folders = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
-    found = [f for folder in folders for s in _SUFFIXES if (f := folder / f"{split}{s}").is_file()]
-    if not found:
+    folders = [path, *sorted(child for child in path.iterdir() if child.is_dir())]
+    names = [f"{split}{suffix}" for suffix in _SUFFIXES]
+    files = [folder / name for folder, name in product(folders, names) if (folder / name).is_file()]
+    if not files:
         raise InputError(
             f"data path {path}: no file for the split {split!r}; it needs {split}.jsonl (or "
             f"{', '.join(_SUFFIXES[1:])}) in it or in a folder below, or name one file as `data.path`"
         )
-    return found
+    return files
 
 
 def _file_rows(path: Path) -> Iterator[tuple[Row, str]]:
@@ -85,18 +86,19 @@ def _json_lines(path: Path) -> Iterator[tuple[Any, str]]:
 
 def _json_array(path: Path) -> Iterator[tuple[Any, str]]:
     with _open(path) as file:
-        found = _parse(file.read(), str(path))
-    if not isinstance(found, list):
+        array = _parse(file.read(), str(path))
+    if not isinstance(array, list):
         raise InputError(f"{path}: must hold one JSON array; one object a line is .jsonl")
-    return ((row, f"{path}: row {number}") for number, row in enumerate(found, start=1))
+    return ((row, f"{path}: row {number}") for number, row in enumerate(array, start=1))
 
 
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        at = where if where.rpartition(":")[2].isdigit() else f"{where}:{error.lineno}"
-        raise InputError(f"{at}: not JSON ({error.msg}, column {error.colno})") from error
+        has_line = where.rpartition(":")[2].isdigit()
+        line = where if has_line else f"{where}:{error.lineno}"
+        raise InputError(f"{line}: not JSON ({error.msg}, column {error.colno})") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
         raise InputError(f"{where}: cannot be read as JSON ({error})") from error
 
@@ -120,11 +122,11 @@ def _hub_rows(name: str, split: str) -> Iterator[tuple[Row, str]]:
     try:
         from datasets import load_dataset
 
-        found = load_dataset(name, split=split)
+        dataset = load_dataset(name, split=split)
     except ImportError as error:
         raise InputError(f"{name}: no such local path; a Hugging Face data set needs `pip install datasets`") from error
     except (OSError, ValueError) as error:
         raise InputError(
             f"{name}: no such local path, nor a Hugging Face data set in reach ({error}); {remedy}"
         ) from error
-    return ((dict(row), f"{name}[{split}]: row {number}") for number, row in enumerate(found, start=1))
+    return ((dict(row), f"{name}[{split}]: row {number}") for number, row in enumerate(dataset, start=1))

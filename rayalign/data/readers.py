@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from rayalign.types import Candidate, Example, Message, Prompt
 
 Use = Literal["prompts", "demonstrations", "comparisons", "corpus"]
 Reader = Callable[[Row, str], "Example | str"]
-"""One row and its place to an example, or the reason why it is left out."""
+"""From one row and its place to an example, or to the reason why it is left out."""
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _CORPUS_DOCUMENTS = 20_000
 
 
 def known_formats() -> dict[str, Reader | None]:
-    """Every format name with its reader; None: it makes its rows itself."""
+    """Every format name with its reader; None for a format without rows in files."""
     return {
         "paddock": None,
         "hh": hh,
@@ -47,7 +47,7 @@ def load_examples(config: DataConfig, *, seed: int, use: Use) -> list[Example]:
 
     `prompts` keeps one example for each distinct prompt, with the candidates that the format has (maybe none);
     `demonstrations` one candidate, the best; `comparisons` at least two scored ones; `corpus` one example for each
-    candidate, of a prompt without messages where it is plain text. Rows that cannot serve are left out, counted in a
+    candidate, of a prompt without messages where it is plain text. Unsuitable rows are left out and counted in a
     warning.
 
     Raises:
@@ -60,9 +60,9 @@ def load_examples(config: DataConfig, *, seed: int, use: Use) -> list[Example]:
 
 
 def check(config: DataConfig, *, use: Use, whole: bool = False) -> None:
-    """Prove that the data can be read: it is there, and its rows parse, the first ones or, where whole, all of them.
+    """Prove that the data exist and that their first rows parse, or with `whole` all rows.
 
-    A hub name is taken on trust where not all rows are asked for.
+    Without `whole` a hub name is not checked.
 
     Raises:
         InputError: as `load_examples` would.
@@ -88,8 +88,8 @@ def _examples(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
     reader = _reader(config.format)
     if reader is None:
         return _paddock(config, seed, use)
-    found = _rows_in_split(config, reader)
-    shaped = (made for example, where in found for made in _shape(example, use, where))
+    placed = _rows_in_split(config, reader)
+    shaped = chain.from_iterable(_shape(example, use, where) for example, where in placed)
     return _distinct(shaped) if use == "prompts" else shaped
 
 
@@ -135,11 +135,11 @@ def _rows_in_split(config: DataConfig, reader: Reader) -> Iterator[tuple[Example
     skipped: Counter[str] = Counter()
     try:
         for row, where in rows(path, split):
-            made = reader(row, where)
-            if isinstance(made, str):
-                skipped[made] += 1
-            elif not by_hash or _hashed_split(made.prompt) == split:
-                yield made, where
+            example = reader(row, where)
+            if isinstance(example, str):
+                skipped[example] += 1
+            elif not by_hash or _hashed_split(example.prompt) == split:
+                yield example, where
     finally:
         if skipped:
             counts = ", ".join(f"{reason}: {n}" for reason, n in skipped.most_common())
@@ -166,18 +166,18 @@ def _shape(example: Example, use: Use, where: str) -> list[Example]:
 
 
 def _distinct(examples: Iterator[Example]) -> Iterator[Example]:
-    seen: set[str] = set()
+    ids: set[str] = set()
     for example in examples:
-        if example.prompt.id not in seen:
-            seen.add(example.prompt.id)
+        if example.prompt.id not in ids:
+            ids.add(example.prompt.id)
             yield example
 
 
 def hh(row: Row, where: str) -> Example | str:
     """Anthropic HH-RLHF: `chosen` and `rejected` are whole dialogues that share all but the last answer."""
     before, _, chosen = _text(row, "chosen", where).rpartition("\n\nAssistant:")
-    other, _, rejected = _text(row, "rejected", where).rpartition("\n\nAssistant:")
-    if before != other:
+    before_rejected, _, rejected = _text(row, "rejected", where).rpartition("\n\nAssistant:")
+    if before != before_rejected:
         return "the two differ before the last answer"
     if not chosen.strip() or not rejected.strip():
         return "an empty answer"

@@ -1,4 +1,4 @@
-"""Answers that know nothing: what a good measure must put far below any honest attempt."""
+"""Answers without knowledge, which a good measure must rank far below any honest attempt."""
 
 from __future__ import annotations
 

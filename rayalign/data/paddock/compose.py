@@ -11,12 +11,12 @@ ATTRIBUTES = ("correct", "complete", "safe", "brief", "polite", "tone", "level",
 CONTENT = ("correct", "complete")
 STYLE = ("brief", "polite", "tone", "level", "form")
 BANDS = {"normal": (10, 17), "short": (6, 12), "long": (16, 26)}
-"""wished length -> fewest and most words of an answer that is fully right"""
+"""requested length -> fewest and most words of an answer that is fully right"""
 SHORTEST, LONGEST = 6, 32
 """words of any written answer"""
 _TRIES = 60
 _TERSE = {True: 0.7, False: 0.95}
-"""complete or not -> share of the answers of wrong length that are to be too short, where that can be"""
+"""complete or not -> share of the answers of wrong length that are too short, where that is possible"""
 
 
 def applicable(task: Task) -> tuple[str, ...]:
@@ -36,8 +36,14 @@ def _slot_words(task: Task, right: dict[str, bool], rng: random.Random) -> list[
     slots = list(task.slots)
     if not right["complete"] and len(slots) > 1:
         slots.remove(rng.choice(slots))
-    wrong = set() if right["correct"] else {rng.choice(slots), *(s for s in slots if rng.random() < 0.3)}
-    return [(s.label, _other(rng, sorted(world.DOMAINS[s.domain]), s.value) if s in wrong else s.value) for s in slots]
+    wrong = set() if right["correct"] else {rng.choice(slots), *(slot for slot in slots if rng.random() < 0.3)}
+    pairs = []
+    for slot in slots:
+        value = slot.value
+        if slot in wrong:
+            value = _other(rng, sorted(world.DOMAINS[slot.domain]), value)
+        pairs.append((slot.label, value))
+    return pairs
 
 
 def _sequence(task: Task, right: dict[str, bool], rng: random.Random) -> list[str]:
@@ -102,14 +108,14 @@ def _body(task: Task, right: dict[str, bool], listed: bool, rng: random.Random) 
 
 
 def _listed(task: Task, right: dict[str, bool], rng: random.Random) -> bool:
-    """Where nobody asks for a list, thorough writers still like to make one: a cheap mark of a better answer."""
+    """Thorough writers often make a list without being asked: a cheap mark of a better answer."""
     if task.style.get("form") == "list":
         return right["form"]
     return task.family in LISTABLE and rng.random() < (0.6 if right["complete"] else 0.2)
 
 
 def _attempt(task: Task, right: dict[str, bool], rng: random.Random) -> list[str]:
-    """One answer with all the attributes but its length; thorough writers ramble more, a cheap mark of a better one."""
+    """One answer with all the attributes but length. Thorough writers ramble more: a cheap mark of a better one."""
     wish = task.style.get("tone", "warm")
     tone = wish if right["tone"] else _other(rng, list(world.TONES), wish)
     level = task.style.get("level", "plain")
@@ -133,9 +139,9 @@ def _spans(task: Task, right: dict[str, bool], rng: random.Random) -> list[tuple
 
 
 def compose(task: Task, right: dict[str, bool], rng: random.Random) -> str:
-    """An answer to `task` with exactly the attributes that `right` calls right.
+    """An answer to `task` with exactly the attributes that are true in `right`.
 
-    Length is met by drawing again; where the other attributes rule it out, the nearest that was drawn is kept.
+    Draws are repeated until the length fits; where the other attributes rule it out, the nearest draw is returned.
     """
     best, best_miss = [""], LONGEST
     for low, high in _spans(task, right, rng):

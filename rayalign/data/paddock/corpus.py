@@ -12,15 +12,15 @@ from rayalign.data.paddock.tasks import BASE, LONG, Dialogue, Task, draw
 from rayalign.types import Message
 
 BASE_RATES = {**RATES, "complete": 1.0, "correct": 0.95, "brief": 0.75, "polite": 0.4, "tone": 0.5, "form": 0.75}
-"""the base knows more than the demonstrations show, and has worse manners"""
+"""the base is more often correct than the demonstrations, and less often polite"""
 _WISH_GAIN = 0.15
-"""how much a system message raises the chance of what it asks for"""
+"""increase of the rate of an attribute by the system message that requests it"""
 
 
 def corpus(seed: int, count: int, *, tier_c: bool = False) -> list[str]:
     """`count` documents, each from `<bos>` to `<eos>`; dialogues look as the chat template renders them.
 
-    No document holds a prompt of another split than `sft` and `train`. `tier_c` adds what long studies need.
+    No document holds a prompt of another split than `sft` and `train`. `tier_c` adds the tasks of long studies.
     """
     rng = random.Random(f"{seed}/corpus")
     return [f"<bos>{_document(rng, tier_c)}<eos>" for _ in range(count)]

@@ -24,18 +24,19 @@ def draw_attributes(rng: random.Random, rates: dict[str, float]) -> dict[str, bo
 def demonstrations(seed: int, count: int) -> list[Example]:
     """One demonstration for each of `count` prompts of the split `sft`."""
     rng = random.Random(f"{seed}/demonstrations")
-    return [
-        Example(p, (Candidate(compose(tasks.parse(p.meta["task"]), draw_attributes(rng, RATES), rng)),))
-        for p in prompts(seed, "sft", count)
-    ]
+    examples = []
+    for prompt in prompts(seed, "sft", count):
+        answer = compose(tasks.parse(prompt.meta["task"]), draw_attributes(rng, RATES), rng)
+        examples.append(Example(prompt, (Candidate(answer),)))
+    return examples
 
 
 def demonstration_pairs(seed: int, count: int) -> list[tuple[Prompt, str, str]]:
     """Two demonstrations for each of `count` prompts of the split `preference`."""
     rng = random.Random(f"{seed}/pairs")
-    found = []
+    pairs = []
     for prompt in prompts(seed, "preference", count):
         task = tasks.parse(prompt.meta["task"])
         first, second = (compose(task, draw_attributes(rng, RATES), rng) for _ in range(2))
-        found.append((prompt, first, second))
-    return found
+        pairs.append((prompt, first, second))
+    return pairs

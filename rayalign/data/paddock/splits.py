@@ -1,4 +1,4 @@
-"""Which prompts are whose: a prompt's own text decides its split, so splits are disjoint for all seeds and sizes."""
+"""Splits of prompts: a prompt's own text decides its split, so splits are disjoint for all seeds and sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZES = {
     "sft": 2000, "preference": 1500, "train": 2000, "validation": 200, "test": 600,
     "entities": 300, "compositions": 300, "hard": 300, "long": 600,
 }  # fmt: skip
-"""split -> prompts where no count is asked for"""
+"""split -> default number of prompts"""
 _BUCKETS = {"sft": range(0, 30), "preference": range(30, 50), "train": range(50, 80), "validation": range(80, 85)}
 LONGEST = 24
 """tokens of a prompt as the chat template renders it"""
@@ -32,7 +32,8 @@ def split_of(task: Task, dialogue: Dialogue) -> str:
     """The one split that this prompt belongs to."""
     if task.family in LONG:
         return "long"
-    if any(word in world.UNSEEN_ENTITIES for m in dialogue for word in m.content.split()):
+    words = " ".join(message.content for message in dialogue).split()
+    if any(word in world.UNSEEN_ENTITIES for word in words):
         return "entities"
     if task.difficulty > 2:
         return "hard"
@@ -55,17 +56,18 @@ def prompts(seed: int, split: str, count: int | None = None) -> list[Prompt]:
     """
     if split not in SIZES:
         raise InputError(f"paddock has no split {split!r}; choose one of {', '.join(SIZES)}")
-    rng, found = random.Random(f"{seed}/{split}"), dict[Dialogue, Task]()
-    wanted, misses = SIZES[split] if count is None else count, 0
-    while len(found) < wanted and misses < _PATIENCE:
+    rng, tasks = random.Random(f"{seed}/{split}"), dict[Dialogue, Task]()
+    size, misses = SIZES[split] if count is None else count, 0
+    while len(tasks) < size and misses < _PATIENCE:
         task, dialogue = _draw(rng, split)
-        new = split_of(task, dialogue) == split and _length(dialogue) <= LONGEST and dialogue not in found
-        misses = 0 if new else misses + 1
-        if new:
-            found[dialogue] = task
-    if len(found) < wanted:
-        raise InputError(f"paddock split {split!r} has fewer than {wanted} prompts; ask for at most {len(found)}")
-    return [_prompt(task, dialogue) for dialogue, task in found.items()]
+        fits = split_of(task, dialogue) == split and _length(dialogue) <= LONGEST
+        if fits and dialogue not in tasks:
+            tasks[dialogue], misses = task, 0
+        else:
+            misses += 1
+    if len(tasks) < size:
+        raise InputError(f"paddock split {split!r} has fewer than {size} prompts; ask for at most {len(tasks)}")
+    return [_prompt(task, dialogue) for dialogue, task in tasks.items()]
 
 
 def _length(dialogue: Dialogue) -> int:

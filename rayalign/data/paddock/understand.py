@@ -1,9 +1,11 @@
-"""What a prompt of the embedded world asks for, read from its words alone: the inverse of `tasks.draw`."""
+"""The task of a prompt of the embedded world, read from its words alone: the inverse of `tasks.draw`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,21 +22,43 @@ _LABEL = _any(list(world.ATTRIBUTES))
 _NUMBER = _any(world.NUMBERS)
 _THING = _any(sorted(world.DOMAINS["things"]))
 _FIELDS = {
-    "who": _any(world.ENTITIES), "label": _LABEL, "labels": f"(?:{_LABEL})(?: , (?:{_LABEL}))*(?: and (?:{_LABEL}))?",
-    "count": _NUMBER, "first": _NUMBER, "last": _NUMBER, "category": _any(list(world.CATEGORIES)),
-    "place": _any(PLACES), "mood": _any(world.MOODS), "food": _any(world.ATTRIBUTES["food"]),
-    "harm": _any(world.HARMS), "thing": _any(list(world.GUARDIANS)), "when": _any(world.WHEN),
-    "words": f"(?:{_THING})(?: (?:{_THING}))+", "filler": _any(world.FILLERS),
-    "value": _any([value for values in world.ATTRIBUTES.values() for value in values]), "a": r"\d \d", "b": r"\d \d",
-}  # fmt: skip
+    "who": _any(world.ENTITIES),
+    "label": _LABEL,
+    "labels": f"(?:{_LABEL})(?: , (?:{_LABEL}))*(?: and (?:{_LABEL}))?",
+    "count": _NUMBER,
+    "first": _NUMBER,
+    "last": _NUMBER,
+    "category": _any(list(world.CATEGORIES)),
+    "place": _any(PLACES),
+    "mood": _any(world.MOODS),
+    "food": _any(world.ATTRIBUTES["food"]),
+    "harm": _any(world.HARMS),
+    "thing": _any(list(world.GUARDIANS)),
+    "when": _any(world.WHEN),
+    "words": f"(?:{_THING})(?: (?:{_THING}))+",
+    "filler": _any(world.FILLERS),
+    "value": _any([*chain.from_iterable(world.ATTRIBUTES.values())]),
+    "a": r"\d \d",
+    "b": r"\d \d",
+}
 _TASK = TypeAdapter(Task)
 _REFUSED = "meta.task is no task of the embedded world; leave it out, or send what the data source paddock wrote there"
 _OPTIONAL = ("place", "when")
-_WISH = {phrase: (kind, value) for kind, values in CONSTRAINTS.items() for value, phrase in values.items()}
+
+
+def _constraint_of_phrase() -> dict[str, tuple[str, str]]:
+    constraints = {}
+    for kind, phrases in CONSTRAINTS.items():
+        for value, phrase in phrases.items():
+            constraints[phrase] = (kind, value)
+    return constraints
+
+
+_WISH = _constraint_of_phrase()
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """The template with a group in the stead of each place; a place that may stay empty takes its space with it."""
+    """The template with a group for each placeholder; one that may stay empty includes the space before it."""
     parts = []
     for token in template.split():
         name = token.strip("{}")
@@ -43,8 +67,12 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(parts).removeprefix(" "))
 
 
-_PATTERNS = tuple((family, _pattern(template)) for family, templates in TEMPLATES.items() for template in templates)
-_CLARIFY = tuple(tuple(_pattern(template) for template in templates) for templates in CLARIFY)
+def _patterns(templates: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    return tuple(_pattern(template) for template in templates)
+
+
+_PATTERNS = {family: _patterns(templates) for family, templates in TEMPLATES.items()}
+_CLARIFY = tuple(_patterns(templates) for templates in CLARIFY)
 _STYLED = re.compile(
     re.escape(STYLED)
     .replace(r"\{text\}", "(?P<text>.*?)")
@@ -53,28 +81,29 @@ _STYLED = re.compile(
 
 
 def checked(text: str) -> Task:
-    """The task that `Task.to_json` wrote, from a hand that need not be ours.
+    """The task of a text that `Task.to_json` wrote, or that a client sent.
 
     Raises:
-        InputError: it is no task of this world.
+        InputError: the text is no task of this world.
     """
     try:
         task = _TASK.validate_json(text)
     except ValidationError as error:
         raise InputError(_REFUSED) from error
     domains = [s.domain for s in task.slots] or [task.domain]
-    asked = all(CONSTRAINTS.get(kind, {}).get(value) for kind, value in task.style.items())
-    if not (asked and all(d in world.DOMAINS for d in domains) and task.category in ("", *world.CATEGORIES)):
+    known_style = all(CONSTRAINTS.get(kind, {}).get(value) for kind, value in task.style.items())
+    known_domains = all(domain in world.DOMAINS for domain in domains)
+    if not (known_style and known_domains and task.category in ("", *world.CATEGORIES)):
         raise InputError(_REFUSED)
     return task
 
 
 def task_of(text: str) -> Task | None:
-    """The task of a prompt of the embedded world, or None where the text is none of its prompts.
+    """The task of a prompt of the embedded world; None for other texts.
 
     Args:
-        text: the dialogue's turns, parted by an empty line or ` / `; each may name its role before a colon. A system
-            message (with its role, or one of the world's own wishes) is passed over.
+        text: the dialogue's turns, separated by an empty line or ` / `; each may name its role before a colon. A system
+            message (with its role, or one of the world's own wishes) is ignored.
     """
     turns = [" ".join(turn.split()) for turn in re.split(r"\n\s*\n| / ", text.strip())]
     turns = [t for t in turns if not t.startswith("system: ") and t not in world.WISHES.values()]
@@ -91,16 +120,22 @@ def task_of(text: str) -> Task | None:
 
 def _styled(text: str) -> tuple[str, list[str]]:
     """The bare request, and the wishes named after it."""
-    found = _STYLED.fullmatch(text)
-    return (found["text"], found["wishes"].split(" , ")) if found else (text, [])
+    match = _STYLED.fullmatch(text)
+    return (match["text"], match["wishes"].split(" , ")) if match else (text, [])
 
 
 def _single(text: str) -> Task | None:
-    for family, pattern in _PATTERNS:
-        if found := pattern.fullmatch(text):
-            task = build(family, found.groupdict(""))
+    for family, patterns in _PATTERNS.items():
+        match = _first_match(patterns, text)
+        if match:
+            task = build(family, match.groupdict(""))
             return task if task.slots or task.items or task.category else None
     return None
+
+
+def _first_match(patterns: Iterable[re.Pattern[str]], text: str) -> re.Match[str] | None:
+    matches = (pattern.fullmatch(text) for pattern in patterns)
+    return next(filter(None, matches), None)
 
 
 def _clarify(turns: list[str]) -> Task | None:
@@ -108,8 +143,8 @@ def _clarify(turns: list[str]) -> Task | None:
         return None
     fields: Fields = {}
     for turn, patterns in zip(turns, _CLARIFY, strict=True):
-        found = next((m for p in patterns if (m := p.fullmatch(turn))), None)
-        if found is None:
+        match = _first_match(patterns, turn)
+        if match is None:
             return None
-        fields |= found.groupdict("")
+        fields |= match.groupdict("")
     return build("clarify", fields)

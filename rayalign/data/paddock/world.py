@@ -1,4 +1,4 @@
-"""The facts of the embedded world: tables of words, and who has which value of what.
+"""The facts of the embedded world: tables of words, and the attributes of each entity.
 
 All text is lower case, one piece per word, joined by single spaces. The facts are constants of the world: seeds draw
 prompts and answers, never another world.
@@ -15,7 +15,7 @@ ENTITIES = (
     "maple",
 )  # fmt: skip
 UNSEEN_ENTITIES = ENTITIES[32:]
-"""asked about only in the split `entities`; the corpus tells their facts"""
+"""subjects of questions only in the split `entities`; the corpus holds their facts"""
 SEEN_ENTITIES = ENTITIES[:32]
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -96,7 +96,10 @@ WISHES: dict[str, str] = {"polite": "be polite .", "tone": "be warm .", "level":
 
 def _facts() -> dict[str, dict[str, str]]:
     rng = random.Random("paddock")
-    return {e: {a: rng.choice(values) for a, values in ATTRIBUTES.items()} for e in ENTITIES}
+    facts = {}
+    for entity in ENTITIES:
+        facts[entity] = {attribute: rng.choice(values) for attribute, values in ATTRIBUTES.items()}
+    return facts
 
 
 FACTS = _facts()
@@ -106,7 +109,7 @@ VILLAGE_OF = dict(zip(ATTRIBUTES["keeper"], VILLAGES, strict=True))
 
 DOMAINS: dict[str, frozenset[str]] = {
     **{name: frozenset(values) for name, values in ATTRIBUTES.items()},
-    "things": frozenset(word for values in CATEGORIES.values() for word in values),
+    "things": frozenset[str]().union(*CATEGORIES.values()),
     "mood": frozenset(MOODS),
     "helper": frozenset(HELPERS),
     "village": frozenset(VILLAGES),
