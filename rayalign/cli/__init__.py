@@ -6,13 +6,14 @@ import json
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from rayalign.cli import annotator, evaluate, measure, merge, show
+from rayalign.cli import annotator, evaluate, head_to_head, measure, merge, show
 from rayalign.errors import InputError, RayalignError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _Commands(TyperGroup):
-    """Errors of the tree as lines on stderr and an exit code; anything else is a defect and keeps its traceback."""
+    """Prints rayalign's errors on stderr and exits with a code; other errors are defects and keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -46,18 +47,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(evaluate.app, name="evaluate")
+evaluate.app.command("head-to-head")(head_to_head.head_to_head)
 for command in (measure.judge, measure.perplexity, measure.reward, measure.frontier):
     evaluate.app.command()(command)
 
 JobFile = Annotated[Path, typer.Argument(help="A job file (YAML).", show_default=False)]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values in the place of the file's: seed=3.")
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the file's: seed=3.")
 ]
 
 
 @app.command()
 def run(job: JobFile, overrides: Overrides = None) -> None:
-    """Run a job, or go on with it: stages that finished and did not change are kept."""
+    """Run a job or resume it: stages that finished and did not change are kept."""
     import rayalign
 
     logger = logging.getLogger("rayalign")
@@ -73,13 +75,13 @@ def run(job: JobFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def check(job: JobFile, overrides: Overrides = None) -> None:
-    """Say what is wrong with a job, else what it would do; nothing is started."""
+    """Report what is wrong with a job, else print what it would do; nothing is started."""
     _checked(job, overrides)
 
 
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)]) -> None:
-    """Write report.html of a run that is finished, or still going."""
+    """Write report.html of a run that is finished or still running."""
     import rayalign
 
     if not run.is_dir():
@@ -89,13 +91,13 @@ def report(run: Annotated[Path, typer.Argument(help="The folder of a run.", show
 
 @app.command()
 def doctor() -> None:
-    """Say what is installed, what is missing, and what does not fit together (exit code 1)."""
+    """List what is installed, what is missing, and what conflicts (exit code 1)."""
     from rayalign.pipeline.doctor import examine
 
     findings = examine()
     for finding in findings:
         typer.echo(f"{finding.level:<9} {finding.text}")
-    raise typer.Exit(any(f.level == "conflict" for f in findings))
+    raise typer.Exit(any(finding.level == "conflict" for finding in findings))
 
 
 @app.command()
@@ -124,7 +126,7 @@ def _complain(message: str) -> None:
 
 
 def _checked(job: Path, overrides: list[str] | None) -> LoadedJob:
-    """A sound job, once its plan has been shown."""
+    """The checked job; prints its plan."""
     import rayalign
 
     loaded = rayalign.load_job(job, overrides or ())
@@ -146,36 +148,43 @@ def _show(plan: Plan, name: str) -> None:
             console.print(_table(stage))
     console.print("\n* trained; sizes are estimates")
     machine = plan.machine
-    have = f"{machine.cpus:g} cores, {size(machine.memory)}, {machine.gpus} GPUs" if machine else "the cluster's"
-    need = max(stage.memory for stage in plan.stages)
-    console.print(f"{name}: about {size(need)} of main memory at most; this machine: {have}")
+    available = "the cluster's"
+    if machine:
+        available = f"{machine.cpus:g} cores, {size(machine.memory)}, {machine.gpus} GPUs"
+    needed = max(stage.memory for stage in plan.stages)
+    console.print(f"{name}: about {size(needed)} of main memory at most; this machine: {available}")
     for warning in plan.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
 
 
 def _show_results(folder: Path) -> None:
-    """The run's tables: each model's figures, what differs between them, and where the time went."""
+    """The run's tables: each model's figures, the paired differences, and the time of each stage."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    figures = [(r["name"], r["metric"], _interval(r, "mean"), str(r["n"])) for r in summary["results"]]
-    gaps = [
-        (f"{c['a']} - {c['b']}", c["metric"], _interval(c, "mean_difference"), str(c["n"]))
-        for c in summary["comparisons"]
-    ]
-    times = [
-        (t["name"], t["status"], show.figure(t["fixed_seconds"]), show.figure(t["seconds"])) for t in summary["stages"]
-    ]
-    for headings, rows in (
-        (("model", "metric", "mean and 95% interval", "n"), figures),
-        (("paired difference", "metric", "mean and 95% interval", "n"), gaps),
-        (("stage", "status", "fixed s", "total s"), times),
-    ):
-        if rows:
-            show.table(headings, rows, words=2)
+    figures = []
+    for row in summary["results"]:
+        figures.append((row["name"], row["metric"], _interval(row, "mean"), str(row["n"])))
+    differences = []
+    for row in summary["comparisons"]:
+        interval = _interval(row, "mean_difference")
+        differences.append((f"{row['a']} - {row['b']}", row["metric"], interval, str(row["n"])))
+    times = []
+    for row in summary["stages"]:
+        seconds = show.figure(row["fixed_seconds"]), show.figure(row["seconds"])
+        times.append((row["name"], row["status"], *seconds))
+    _table_of(("model", "metric", "mean and 95% interval", "n"), figures)
+    _table_of(("paired difference", "metric", "mean and 95% interval", "n"), differences)
+    _table_of(("stage", "status", "fixed s", "total s"), times)
     typer.echo(f"peak memory of all processes: {summary['peak_memory_bytes'] / 2**30:.2f} GiB")
 
 
+def _table_of(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if rows:
+        show.table(headings, rows, words=2)
+
+
 def _interval(row: dict[str, Any], key: str) -> str:
-    return f"{row[key]:.3g} [{row['low']:.3g}, {row['high']:.3g}]" if row["low"] is not None else f"{row[key]:.3g}"
+    mean = f"{row[key]:.3g}"
+    return mean if row["low"] is None else f"{mean} [{row['low']:.3g}, {row['high']:.3g}]"
 
 
 def _table(stage: StagePlan) -> Table:
@@ -196,10 +205,11 @@ def _cells(role: RolePlan) -> tuple[str, ...]:
 
     count = "unknown" if role.parameters is None else _short(role.parameters)
     memory = "unknown" if role.memory is None else size(role.memory)
-    devices = dict.fromkeys(role.devices)
-    shown = " ".join(devices) if len(devices) <= 2 else f"{role.devices[0]}..{role.devices[-1].rpartition(':')[2]}"
+    devices = " ".join(dict.fromkeys(role.devices))
+    if len(set(role.devices)) > 2:
+        devices = f"{role.devices[0]}..{role.devices[-1].rpartition(':')[2]}"
     name = f"{role.role}*" if role.trained else role.role
-    return (name, role.model, str(role.actors), f"{role.cpus:.2g}", str(role.threads), count, memory, shown)
+    return (name, role.model, str(role.actors), f"{role.cpus:.2g}", str(role.threads), count, memory, devices)
 
 
 def _short(number: int) -> str:

@@ -1,10 +1,11 @@
-"""The commands around the annotator: serve it, give out tokens, annotate files."""
+"""The annotator's commands: `serve`, `token` and `annotate`."""
 
 from __future__ import annotations
 
 import json
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,28 +26,27 @@ Name = Annotated[str, typer.Option("--annotator", help="A name of the pool; `poo
 
 def serve(
     file: Annotated[Path | None, typer.Argument(help="A pool's file (YAML).", show_default="the embedded pool")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="In the place of the file's.", show_default=False)
-    ] = None,
-    host: Annotated[str | None, typer.Option(help="In the place of the file's.", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Replaces the file's.", show_default=False)] = None,
+    host: Annotated[str | None, typer.Option(help="Replaces the file's.", show_default=False)] = None,
 ) -> None:
     """Serve annotators over HTTP until Ctrl-C; the page for people is at /."""
     from rayalign.annotator.files import load_service
     from rayalign.pipeline.serving import serve_until_stopped
 
-    given = {name: value for name, value in (("port", port), ("host", host)) if value is not None}
-    serve_until_stopped(load_service(file).model_copy(update=given), typer.echo)
+    options = {"port": port, "host": host}
+    overrides = {name: value for name, value in options.items() if value is not None}
+    serve_until_stopped(load_service(file).model_copy(update=overrides), typer.echo)
 
 
-def token(name: Annotated[str, typer.Argument(help="Whom the token is for.", show_default=False)]) -> None:
-    """Make a bearer token; the service keeps only the printed line, its holder only the token."""
+def token(name: Annotated[str, typer.Argument(help="The holder of the token.", show_default=False)]) -> None:
+    """Make a bearer token. The service needs only the printed line, and its holder only the token."""
     from rayalign.annotator.web.access import digest
 
     if not name.strip() or not name.isprintable() or name.startswith("#"):
         raise InputError(f"token: no line of a token file can hold the name {name!r}; give another")
-    made = secrets.token_urlsafe(32)
-    typer.echo(f"token, shown once:             {made}")
-    typer.echo(f"line for access.token_file:    {name} {digest(made)}")
+    secret = secrets.token_urlsafe(32)
+    typer.echo(f"token, shown once:             {secret}")
+    typer.echo(f"line for access.token_file:    {name} {digest(secret)}")
 
 
 def annotate(
@@ -57,9 +57,9 @@ def annotate(
     seed: int = 0,
     both_orders: Annotated[bool, typer.Option(help="Ask in both orders; disagreement is a tie.")] = False,
     flip: Annotated[float, typer.Option(help="Share of labels drawn at random, from 0 to 0.5.")] = 0.0,
-    estimate: Annotated[bool, typer.Option(help="Say about what it will cost, and ask no judge.")] = False,
+    estimate: Annotated[bool, typer.Option(help="Estimate the cost, and request no verdict.")] = False,
 ) -> None:
-    """Annotate a file of pairs, in the public schema; what has been judged before is not asked again."""
+    """Annotate a file of pairs, in the public schema; cached verdicts are not requested again."""
     from rayalign.annotator.connect import announce, connect, item_in
     from rayalign.annotator.estimates import Summary
     from rayalign.evaluation.tables import read_rows
@@ -67,22 +67,20 @@ def annotate(
     def items() -> Iterator[PairItem]:
         return (item_in(row, where) for row, where in read_rows(pairs))
 
-    asked, options = connect(at, annotator), {"seed": seed, "both_orders": both_orders, "flip": flip}
-    try:
+    options = {"seed": seed, "both_orders": both_orders, "flip": flip}
+    target, summary = output or pairs.with_name("annotations.json"), Summary()
+    with closing(connect(at, annotator)) as service:
         if estimate:
-            return typer.echo(asked.estimate(items(), **options))
-        announce(asked, items(), lambda line: typer.echo(line, err=True), **options)
-        target, summary = output or pairs.with_name("annotations.json"), Summary()
-        made = map(summary.counted, asked.annotate(items(), **options))  # type: ignore[arg-type]
-        _write(target, (row for row, _ in read_rows(pairs)), made)
-    finally:
-        asked.close()
-    typer.echo(f"{_told(summary)}: {target}")
+            return typer.echo(service.estimate(items(), **options))
+        announce(service, items(), lambda line: typer.echo(line, err=True), **options)
+        annotations = map(summary.counted, service.annotate(items(), **options))  # type: ignore[arg-type]
+        _write(target, (row for row, _ in read_rows(pairs)), annotations)
+    typer.echo(f"{_summary_line(summary)}: {target}")
 
 
-def _told(summary: Summary) -> str:
-    known = f"{summary.absent} of them without a preference, {summary.cached} known before"
-    parts = [f"{summary.rows} annotations, {known}"]
+def _summary_line(summary: Summary) -> str:
+    counts = f"{summary.absent} of them without a preference, {summary.cached} known before"
+    parts = [f"{summary.rows} annotations, {counts}"]
     if summary.price:
         parts.append(f"${summary.price:.4f} spent")
     if summary.position_bias is not None:
@@ -90,14 +88,14 @@ def _told(summary: Summary) -> str:
     return ", ".join(parts)
 
 
-def _write(path: Path, rows: Iterable[dict[str, Any]], made: Iterator[Annotation]) -> None:
-    """The annotations file, whole or not at all."""
+def _write(path: Path, rows: Iterable[dict[str, Any]], annotations: Iterator[Annotation]) -> None:
+    """Writes the annotations file atomically."""
     from rayalign.annotator.connect import public
     from rayalign.evaluation.tables import write_text
 
     def parts() -> Iterator[str]:
         before, between, end = ("", "\n", "\n") if path.name.endswith(".jsonl") else ("[", ",\n", "]\n")
-        for row, annotation in zip(rows, made, strict=True):
+        for row, annotation in zip(rows, annotations, strict=True):
             yield before + json.dumps(public(row, annotation))
             before = between
         yield end

@@ -1,17 +1,15 @@
-"""`rayalign evaluate ...`: win rates, length control, agreement and head-to-heads from files."""
+"""`rayalign evaluate ...`: win rates, length control and agreement from files."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rayalign.cli import show
-from rayalign.cli.annotator import At, Name
 from rayalign.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,12 +17,15 @@ if TYPE_CHECKING:
     from rayalign.evaluation.tables import Annotations
     from rayalign.statistics.length_control import LengthControlled
 
+Figures = dict[str, Any]
+"""one entry of the JSON output"""
+
 app = typer.Typer(help="Measure models and judges from files.", no_args_is_help=True)
 
 Files = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="Annotations (.json, .jsonl, .gz).", show_default=False)
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON in the place of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command("win-rate")
@@ -36,7 +37,7 @@ def win_rate(
         Path | None, typer.Option(help="Annotations of another model, compared prompt by prompt.")
     ] = None,
     detect: Annotated[
-        float | None, typer.Option(help="Say how many prompts show a difference of so many points (power 80%).")
+        float | None, typer.Option(help="Print how many prompts show a difference of so many points (power 80%).")
     ] = None,
 ) -> None:
     """Win rates as AlpacaEval publishes them, with 95% intervals by prompt; one JSON object a line with --json."""
@@ -44,17 +45,17 @@ def win_rate(
 
     if detect is not None and not detect > 0.0:
         raise InputError(f"win-rate: --detect must be more than 0 points, not {detect:g}")
-    runs, others = _runs(files), _runs([against] if against else [])
-    if len(others) > 1:
-        names = ", ".join(run.name for run in others)
+    runs, opponents = _runs(files), _runs([against] if against else [])
+    if len(opponents) > 1:
+        names = ", ".join(run.name for run in opponents)
         raise InputError(f"{against}: holds verdicts on {names}; --against takes a file of one model")
-    other = others[0] if others else None
-    entries = [_win_rate(run, other, detect) for run in runs]
+    opponent = opponents[0] if opponents else None
+    entries = [win_rate_entry(run, opponent, detect) for run in runs]
     if leaderboard:
         write_leaderboard(leaderboard, entries)
     if as_json:
         return show.json_lines(entries)
-    _print_win_rates(entries)
+    print_win_rates(entries)
 
 
 @app.command("length-control")
@@ -68,23 +69,22 @@ def length_control(
     if coefficients and not difficulty:
         raise InputError("length-control: --coefficients needs --difficulty; without the first the model is fitted")
     runs = _runs(files)
-    entries = []
+    entries: list[Figures] = []
     for run in runs:
         if coefficients and difficulty:
-            found = _published(run, coefficients, difficulty)
+            controlled = _published(run, coefficients, difficulty)
         else:
-            found = _fitted(run, runs, difficulty)
-        entries.append({"name": run.name, "baseline": run.baseline, "file": str(run.path), **show.plain(found)})
+            controlled = _fitted(run, runs, difficulty)
+        entries.append({"name": run.name, "baseline": run.baseline, "file": str(run.path), **show.plain(controlled)})
     if as_json:
         return show.json_lines(entries)
-    show.table(
-        ["model", "baseline", "win rate", "at equal length"],
-        [
-            (e["name"], e["baseline"], show.figure(e["win_rate"]), show.spread(e, "length_controlled_winrate"))
-            for e in entries
-        ],
-    )
-    show.remarks("warning", (f"{entry['name']}: {warning}" for entry in entries for warning in entry["warnings"]))
+    rows = []
+    for entry in entries:
+        controlled_rate = show.spread(entry, "length_controlled_winrate")
+        rows.append((entry["name"], entry["baseline"], show.figure(entry["win_rate"]), controlled_rate))
+    show.table(["model", "baseline", "win rate", "at equal length"], rows)
+    for entry in entries:
+        show.remarks("warning", [f"{entry['name']}: {warning}" for warning in entry["warnings"]])
 
 
 @app.command()
@@ -94,99 +94,52 @@ def agreement(
         typer.Argument(metavar="FILE...", help="Verdicts, a file for each judge.", show_default=False),
     ] = None,
     humans: Annotated[
-        list[Path] | None, typer.Option(help="Labels of people, told apart by `annotator`; may be repeated.")
+        list[Path] | None, typer.Option(help="Labels of people, distinguished by `annotator`; may be repeated.")
     ] = None,
     runs: Annotated[bool, typer.Option("--runs", help="The files are runs of one judge with different seeds.")] = False,
     as_json: Json = False,
 ) -> None:
-    """How far judges agree with people, and all raters with each other. Pairs are joined by id or by their texts."""
+    """Agreement of judges with people, and of all raters with each other. Pairs are joined by id or by their texts."""
     from rayalign.evaluation.labels import join_labels
 
     if not files and not humans:
         raise InputError("agreement: give files of verdicts, and people's labels as --humans")
     joined = join_labels(files or (), humans or ())
-    judged = _judged(joined, runs) if files and humans else []
+    judges = _judge_agreements(joined, runs) if files and humans else []
     kappas, fleiss = _kappas(joined), _fleiss(joined)
-    if not judged and not kappas:
+    if not judges and not kappas:
         raise InputError("agreement: no two raters labelled a pair in common; give more files, or --humans")
     if as_json:
-        whole = {"n": len(joined.prompts), "unmatched": joined.unmatched, "judges": judged, "kappas": kappas}
-        return show.json_lines([{**whole, "fleiss": fleiss}])
-    if judged:
-        intervals, figures = ("judge", "humans", "judge_symmetric", "gap"), ("bias", "variance")
-        cells = [[*(show.spread(j[n]) for n in intervals), *(show.figure(j[n]) for n in figures)] for j in judged]
-        headings = ["judge", "agreement", "people", "same references", "gap to people", *figures]
-        show.table(headings, [[j["name"], *row] for j, row in zip(judged, cells, strict=True)])
-    rows = [(f"{k['a']} and {k['b']}", show.spread(k["same"]), show.spread(k, digits=3), str(k["n"])) for k in kappas]
-    if fleiss:
-        told = f"{fleiss['raters']} people on each of {fleiss['n']} pairs (Fleiss)"
-        rows.append((told, "", show.spread(fleiss, "kappa", digits=3), ""))
-    show.table(["raters", "same verdict [%]", "kappa", "prompts"], rows)
+        counts = {"n": len(joined.prompts), "unmatched": joined.unmatched}
+        return show.json_lines([{**counts, "judges": judges, "kappas": kappas, "fleiss": fleiss}])
+    if judges:
+        _print_judges(judges)
+    _print_kappas(kappas, fleiss)
     if joined.unmatched:
         show.remarks("note", [f"{joined.unmatched} pairs were labelled by judges alone or by people alone"])
-
-
-@app.command("head-to-head")
-def head_to_head(
-    outputs: Annotated[list[Path], typer.Argument(metavar="OUTPUTS...", help="Model outputs, a file for each model.")],
-    annotator: Name = "pool",
-    at: At = None,
-    baseline: Annotated[Path | None, typer.Option(help="Outputs to compare each model with; else all pairs.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder for annotations.json and leaderboard.csv.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Let an annotator compare models' outputs to the same instructions; win rates and Bradley-Terry ratings."""
-    from rayalign.annotator.connect import connect, item_in, public
-    from rayalign.evaluation import head_to_head as games
-    from rayalign.evaluation.tables import write_annotations, write_leaderboard
-
-    models = [games.read_outputs(path) for path in outputs]
-    base = games.read_outputs(baseline) if baseline else None
-    with closing(connect(at, annotator)) as asked:
-
-        def annotate(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            items = [item_in(row, f"pair {i}") for i, row in enumerate(rows, start=1)]
-            return [public(row, a) for row, a in zip(rows, asked.annotate(items), strict=True)]
-
-        found = games.head_to_head(models, annotate, baseline=base)
-    if output:
-        write_annotations(output / "annotations.json", [row for run in found.annotations for row in run.rows])
-    entries = [_win_rate(run, None, None) for run in found.annotations]
-    if output and base:
-        write_leaderboard(output / "leaderboard.csv", entries)
-    notes, ratings = list(found.notes), []
-    try:
-        ratings = [show.plain(rating) for rating in found.ratings(baseline=base.name if base else None)]
-    except InputError as error:  # one-sided verdicts bound no rating, which the win rates do not need
-        notes.append(str(error))
-    if any(rating["low"] is None for rating in ratings):
-        notes.append("ratings without an interval: too many resamples hold no verdict that bounds them; add prompts")
-    if as_json:
-        return show.json_lines([{"results": entries, "ratings": ratings, "notes": notes}])
-    _print_win_rates(entries)
-    if ratings:
-        rows = [(r["name"], show.spread(r, "rating", digits=0), str(r["n"])) for r in ratings]
-        show.table(["model", "rating", "verdicts"], rows)
-    show.remarks("note", notes)
 
 
 def _runs(files: Sequence[Path]) -> list[Annotations]:
     from rayalign.evaluation.tables import read_annotations
 
-    return [run for path in files for run in read_annotations(path)]
+    runs: list[Annotations] = []
+    for path in files:
+        runs.extend(read_annotations(path))
+    return runs
 
 
-def _win_rate(run: Annotations, other: Annotations | None, detect: float | None) -> dict[str, Any]:
+def win_rate_entry(run: Annotations, opponent: Annotations | None, detect: float | None) -> Figures:
+    """The figures of one run, against another run and with the prompts to detect a difference where requested."""
     from rayalign.evaluation.tables import paired_preferences
     from rayalign.statistics.winrate import compare_win_rates, minimum_prompts, win_rate_interval
 
     published = run.published()
-    spread = win_rate_interval(run.preferences, run.prompts)
-    entry = {**published, "baseline": run.baseline, "file": str(run.path), "low": spread.low, "high": spread.high}
+    interval = win_rate_interval(run.preferences, run.prompts)
+    entry = {**published, "baseline": run.baseline, "file": str(run.path), "low": interval.low, "high": interval.high}
     deviation = entry["standard_error"] * math.sqrt(entry["n_total"])
-    if other:
-        test = compare_win_rates(*paired_preferences(run, other))
-        entry |= {"against": other.name, "difference": test.difference, "p_value": test.p_value}
+    if opponent:
+        test = compare_win_rates(*paired_preferences(run, opponent))
+        entry |= {"against": opponent.name, "difference": test.difference, "p_value": test.p_value}
         deviation = test.deviation
     if detect is not None:
         entry["minimum_prompts"] = minimum_prompts(deviation, detect) if deviation > 0.0 else None
@@ -196,78 +149,110 @@ def _win_rate(run: Annotations, other: Annotations | None, detect: float | None)
 def _published(run: Annotations, coefficients: Path, difficulty: Path) -> LengthControlled:
     from rayalign.evaluation.tables import read_coefficients, read_difficulty
     from rayalign.statistics import length_control as control
-    from rayalign.statistics.winrate import win_rate as rate_of
+    from rayalign.statistics import winrate
 
-    table = read_coefficients(coefficients)
-    if run.name not in table:
-        raise InputError(f"{coefficients}: no coefficients of {run.name}; known: {', '.join(table)}")
-    rate, error = control.predict(table[run.name], read_difficulty(difficulty, run))
-    raw = rate_of(run.preferences).win_rate
-    told = tuple(control.far_from_raw(raw, rate))
-    return control.LengthControlled(rate, error, math.nan, math.nan, raw, table[run.name], math.nan, told)
+    by_model = read_coefficients(coefficients)
+    if run.name not in by_model:
+        raise InputError(f"{coefficients}: no coefficients of {run.name}; known: {', '.join(by_model)}")
+    rate, error = control.predict(by_model[run.name], read_difficulty(difficulty, run))
+    raw = winrate.win_rate(run.preferences).win_rate
+    warnings = tuple(control.far_from_raw(raw, rate))
+    return control.LengthControlled(rate, error, math.nan, math.nan, raw, by_model[run.name], math.nan, warnings)
 
 
 def _fitted(run: Annotations, runs: Sequence[Annotations], difficulty: Path | None) -> LengthControlled:
     from rayalign.evaluation.tables import difficulty_from_others, read_difficulty
     from rayalign.statistics.length_control import length_controlled
 
-    hard = read_difficulty(difficulty, run) if difficulty else difficulty_from_others(run, runs)
+    by_prompt = read_difficulty(difficulty, run) if difficulty else difficulty_from_others(run, runs)
     return length_controlled(
-        run.preferences, run.lengths(2), run.lengths(1), difficulty=hard, clusters=run.prompts, resamples=200
+        run.preferences, run.lengths(2), run.lengths(1), difficulty=by_prompt, clusters=run.prompts, resamples=200
     )
 
 
-def _judged(joined: Joined, runs: bool) -> list[dict[str, Any]]:
-    from rayalign.statistics.agreement import agreement as agree
+def _judge_agreements(joined: Joined, runs: bool) -> list[Figures]:
+    """Each judge against people; with `runs` all files are one judge."""
+    from rayalign.statistics.agreement import agreement as agreement_of
 
     people = list(joined.humans.values())
-    judges = {"all runs": list(joined.judges.values())} if runs else {n: [v] for n, v in joined.judges.items()}
-    return [{"name": name, **show.plain(agree(seeds, people, joined.prompts))} for name, seeds in judges.items()]
+    if runs:
+        judges = {"all runs": list(joined.judges.values())}
+    else:
+        judges = {name: [labels] for name, labels in joined.judges.items()}
+    entries = []
+    for name, seeds in judges.items():
+        entries.append({"name": name, **show.plain(agreement_of(seeds, people, joined.prompts))})
+    return entries
 
 
-def _kappas(joined: Joined) -> list[dict[str, Any]]:
-    """Cohen's kappa and the share alike of each two raters with labels in common; a verdict is a side or a tie."""
+def _kappas(joined: Joined) -> list[Figures]:
+    """Cohen's kappa and the share of equal verdicts of each two raters with labels in common."""
     from itertools import combinations
 
     from rayalign.statistics.agreement import cohen_kappa_interval
     from rayalign.statistics.intervals import rate_interval
 
-    raters = {
-        name: [None if label is None else (label > 1.5) - (label < 1.5) for label in labels]
-        for name, labels in (joined.humans | joined.judges).items()
-    }
-    found = []
+    raters = {name: _verdicts(labels) for name, labels in (joined.humans | joined.judges).items()}
+    entries = []
     for a, b in combinations(raters, 2):
-        said = zip(raters[a], raters[b], strict=True)
-        same = [None if x is None or y is None else 100.0 * (x == y) for x, y in said]
-        if any(s is not None for s in same):
-            kappa = cohen_kappa_interval(raters[a], raters[b], joined.prompts)
-            found.append({"a": a, "b": b, **show.plain(kappa)})
-            found[-1]["same"] = show.plain(rate_interval(same, joined.prompts, most=100.0))
-    return found
+        pairs = zip(raters[a], raters[b], strict=True)
+        same = [None if x is None or y is None else 100.0 * (x == y) for x, y in pairs]
+        if any(share is not None for share in same):
+            kappa = show.plain(cohen_kappa_interval(raters[a], raters[b], joined.prompts))
+            share = show.plain(rate_interval(same, joined.prompts, most=100.0))
+            entries.append({"a": a, "b": b, **kappa, "same": share})
+    return entries
 
 
-def _fleiss(joined: Joined) -> dict[str, Any] | None:
+def _verdicts(labels: Sequence[float | None]) -> list[int | None]:
+    from rayalign.annotator.label_figures import verdict_of
+
+    return [None if label is None else verdict_of(label) for label in labels]
+
+
+def _fleiss(joined: Joined) -> Figures | None:
     """Fleiss' kappa of people, over the pairs that the commonest number of them labelled."""
     from rayalign.annotator.label_figures import fleiss
 
-    people = (
-        {str(i): (label > 1.5) - (label < 1.5) + 1 for i, label in enumerate(labels) if label is not None}
-        for labels in joined.humans.values()
-    )
-    found = fleiss(people, {str(i): prompt for i, prompt in enumerate(joined.prompts)})
-    return None if found is None else found.model_dump()
+    people = []
+    for labels in joined.humans.values():
+        verdicts = enumerate(_verdicts(labels))
+        people.append({str(i): verdict for i, verdict in verdicts if verdict is not None})
+    prompts = {str(i): prompt for i, prompt in enumerate(joined.prompts)}
+    kappa = fleiss(people, prompts)
+    return None if kappa is None else kappa.model_dump()
 
 
-def _print_win_rates(entries: Sequence[dict[str, Any]]) -> None:
+def print_win_rates(entries: Sequence[Figures]) -> None:
+    """A table of entries from `win_rate_entry`."""
     rows = []
-    for e in map(show.plain, entries):
-        row = {"model": e["name"], "baseline": e["baseline"], "win rate": show.spread(e, "win_rate")}
-        row["won/lost/drawn"] = f"{e['n_wins']}/{e['n_wins_base']}/{e['n_draws']}"
-        row["length"] = str(e["avg_length"])
-        if "difference" in e:
-            row |= {"difference": show.spread(e["difference"]), "p": f"{e['p_value']:.2g}"}
-        if "minimum_prompts" in e:
-            row["prompts needed"] = show.figure(e["minimum_prompts"], 0)
+    for entry in map(show.plain, entries):
+        row = {"model": entry["name"], "baseline": entry["baseline"], "win rate": show.spread(entry, "win_rate")}
+        row["won/lost/drawn"] = f"{entry['n_wins']}/{entry['n_wins_base']}/{entry['n_draws']}"
+        row["length"] = str(entry["avg_length"])
+        if "difference" in entry:
+            row |= {"difference": show.spread(entry["difference"]), "p": f"{entry['p_value']:.2g}"}
+        if "minimum_prompts" in entry:
+            row["prompts needed"] = show.figure(entry["minimum_prompts"], 0)
         rows.append(row)
     show.table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _print_judges(judges: Sequence[Figures]) -> None:
+    rows = []
+    for entry in judges:
+        intervals = [show.spread(entry[name]) for name in ("judge", "humans", "judge_symmetric", "gap")]
+        rows.append([entry["name"], *intervals, show.figure(entry["bias"]), show.figure(entry["variance"])])
+    headings = ["judge", "agreement", "people", "same references", "gap to people", "bias", "variance"]
+    show.table(headings, rows)
+
+
+def _print_kappas(kappas: Sequence[Figures], fleiss: Figures | None) -> None:
+    rows = []
+    for entry in kappas:
+        raters = f"{entry['a']} and {entry['b']}"
+        rows.append((raters, show.spread(entry["same"]), show.spread(entry, digits=3), str(entry["n"])))
+    if fleiss:
+        raters = f"{fleiss['raters']} people on each of {fleiss['n']} pairs (Fleiss)"
+        rows.append((raters, "", show.spread(fleiss, "kappa", digits=3), ""))
+    show.table(["raters", "same verdict [%]", "kappa", "prompts"], rows)

@@ -1,4 +1,4 @@
-"""What the commands print: JSON lines, or tables for people."""
+"""Output of the commands: JSON lines, or tables for people."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import typer
 
 _WIDTH = 400
-"""columns; the table takes what it needs of them"""
+"""columns; the table uses as many as it needs"""
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: named tuples as objects, NaN as null."""
+    """The value as JSON can hold it: named tuples as objects, NaN as null."""
     if hasattr(value, "_asdict"):
         return plain(value._asdict())
     if isinstance(value, Mapping):
@@ -31,14 +31,16 @@ def json_lines(entries: Iterable[Any]) -> None:
 
 
 def figure(value: float | None, digits: int = 1) -> str:
-    """A number; nothing where it is absent."""
+    """A number; an empty text where it is absent."""
     return "" if value is None else f"{value:.{digits}f}"
 
 
 def spread(row: Mapping[str, Any], key: str = "mean", digits: int = 1) -> str:
     """A figure with its interval where there is one."""
-    shown = figure(row[key], digits)
-    return shown if row["low"] is None else f"{shown} [{figure(row['low'], digits)}, {figure(row['high'], digits)}]"
+    number = figure(row[key], digits)
+    if row["low"] is None:
+        return number
+    return f"{number} [{figure(row['low'], digits)}, {figure(row['high'], digits)}]"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> None:
@@ -59,6 +61,6 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1
 
 
 def remarks(kind: str, texts: Iterable[str]) -> None:
-    """What to know of the figures, on stderr."""
+    """Notes on the figures, on stderr."""
     for text in texts:
         typer.echo(f"{kind}: {text}", err=True)
