@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from rayalign.config import Section, explain, nearest
 from rayalign.errors import InputError
-from rayalign.types import Batch, LossSum, Minibatch, Outputs, Role, Rollouts, Unit
+from rayalign.types import Batch, Group, LossSum, Minibatch, Outputs, Role, Rollouts, Unit
 
 Need = Literal["behaviour_logprobs", "logprobs", "reference_logprobs", "values", "scores"]
 
@@ -68,6 +68,20 @@ class Algorithm(ABC, Generic[C]):
         from rayalign.algorithms import ops
 
         return ops.ROLLOUT_METRICS | {f"loss/{role}" for role in self.trains}
+
+    @property
+    def differentiates_entropy(self) -> bool:
+        """Whether a loss differentiates `outputs.entropy_BT`; if not, it has no gradient, which is faster."""
+        return False
+
+    @property
+    def max_rejections(self) -> int:
+        """How many groups that `reject` names each place of an iteration may replace; the next one is consumed."""
+        return 0
+
+    def reject(self, group: Group) -> str | None:
+        """Why a scored group is of no use for training, so that another prompt replaces it; None where it is."""
+        return None
 
     @abstractmethod
     def prepare(self, rollouts: Rollouts) -> Batch:

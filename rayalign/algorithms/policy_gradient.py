@@ -7,16 +7,18 @@ iteration: the `logprobs_BT` of a batch), and current (`outputs.logprobs_BT`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import ClassVar, TypeVar
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rayalign.algorithms import ops
 from rayalign.algorithms.base import Algorithm, AlgorithmConfig, Need
-from rayalign.types import Batch, LossSum, Metric, Metrics, Minibatch, Outputs, Role, Rollouts
+from rayalign.types import Batch, Group, LossSum, Metric, Metrics, Minibatch, Outputs, Role, Rollouts
 
 MAX_LOG_RATIO = 60.0
 """keeps exp and its gradient finite in float32; the clipped objective is far away from here"""
@@ -77,6 +79,29 @@ def policy_loss(
     return loss
 
 
+def kl_loss(logprobs_BT: Tensor, old_logprobs_BT: Tensor, ref_logprobs_BT: Tensor, *, unbiased: bool = True) -> Tensor:
+    """The KL to the reference as a loss term: k3 of each token (Shao 2024, eq. 4), never negative.
+
+    k3 alone has the gradient of KL(reference || policy). `unbiased` multiplies it by exp(new - old), whose gradient at
+    new = old is that of KL(policy || reference) (DeepSeek-V3.2, eq. 7). Log-ratios count as 30 above that.
+    """
+    limit = MAX_LOG_RATIO / 2
+    k3_BT = ops.kl_estimate(logprobs_BT.maximum(ref_logprobs_BT - limit), ref_logprobs_BT, "k3")
+    if not unbiased:
+        return k3_BT
+    return (logprobs_BT - old_logprobs_BT).clamp(max=limit).exp() * k3_BT
+
+
+def relative_advantages(scores_B: Tensor, group_B: Tensor, *, kind: ops.AdvantageKind) -> Tensor:
+    """`ops.group_advantages` for rows whose groups, neighbours of each other, may differ in size."""
+    _, sizes_P = torch.unique_consecutive(group_B, return_counts=True)
+    groups = list(torch.split(scores_B, sizes_P.tolist()))
+    scores_PK = pad_sequence(groups, batch_first=True, padding_value=math.nan)
+    advantages_PK = ops.group_advantages(scores_PK, kind=kind)
+    present_PK = torch.arange(scores_PK.shape[1], device=sizes_P.device) < sizes_P[:, None]
+    return advantages_PK[present_PK]
+
+
 POLICY_METRICS = frozenset(
     f"policy/{name}" for name in ("clip_fraction", "approx_kl", "ratio_min", "ratio_max", "entropy")
 )
@@ -111,6 +136,11 @@ class PolicyGradient(Algorithm[C]):
         """Those of the policy's objective; of the reference only where the KL counts."""
         names = super().metrics | POLICY_METRICS
         return names | {"kl/reference"} if self.config.kl_coefficient else names
+
+    @property
+    def differentiates_entropy(self) -> bool:
+        """Where it counts."""
+        return self.config.entropy_coefficient > 0
 
     def batch(self, rollouts: Rollouts, advantages_BT: Tensor) -> Batch:
         """What the policy loss reads, and the metrics of the rollouts."""
@@ -210,3 +240,49 @@ class PolicyGradient(Algorithm[C]):
             metrics["policy/ratio_min"] = Metric(ratio[mask].min().item(), reduction="min")
             metrics["policy/ratio_max"] = Metric(ratio[mask].max().item(), reduction="max")
         return metrics
+
+
+class GroupConfig(PolicyGradientConfig):
+    """Settings of methods that compare the answers of a group."""
+
+    max_rejections: NonNegativeInt = 0
+    """groups of equal scores that each place of an iteration may replace (DAPO's dynamic sampling); 0: they stay"""
+
+
+G = TypeVar("G", bound=GroupConfig)
+
+
+class GroupRelative(PolicyGradient[G]):
+    """A policy trained on rewards relative to those of the other answers to the same prompt; there is no critic."""
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """The share of groups without an advantage as well."""
+        return super().metrics | {"reward/zero_variance"}
+
+    @property
+    def max_rejections(self) -> int:
+        """As configured."""
+        return self.config.max_rejections
+
+    def reject(self, group: Group) -> str | None:
+        """Equal scores give no advantage."""
+        values = {score.value for score in group.scores}
+        return "all scores are equal" if len(values) == 1 else None
+
+    def relative_batch(self, rollouts: Rollouts, rewards_B: Tensor, *, kind: ops.AdvantageKind) -> Batch:
+        """`batch` with the advantage of an answer within its group on each of its tokens."""
+        advantages_B = relative_advantages(rewards_B, rollouts.group_B, kind=kind)
+        advantages_BT = advantages_B[:, None].expand(rollouts.policy_mask_BT.shape)
+        batch = self.batch(rollouts, ops.zeroed(advantages_BT, rollouts.policy_mask_BT))
+        groups = ops.units(rollouts.group_B)
+        trained = ops.units(rollouts.group_B[advantages_B != 0])
+        share = 1 - len(trained) / max(len(groups), 1)
+        batch.metrics["reward/zero_variance"] = Metric(share, float(len(groups)))
+        return batch
+
+    def clipped_scores(self, rollouts: Rollouts) -> tuple[Tensor, dict[str, float]]:
+        """`scores` within +-score_clip."""
+        scores_B, state = self.scores(rollouts)
+        limit = self.config.score_clip
+        return (scores_B if limit is None else scores_B.clamp(-limit, limit)), state

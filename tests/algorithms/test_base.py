@@ -20,6 +20,11 @@ SETTINGS = (
     {"name": "ppo", "entropy_coefficient": 0.1, "kl_target": 2.0, "normalise_scores": True},
     {"name": "ppo", "aggregation": "seq-mean-token-mean", "dual_clip": 3.0, "missing_eos": "replace"},
     {"name": "ppo", "aggregation": "seq-mean-token-sum-norm", "max_length": 5, "kl_coefficient": 0.0},
+    {"name": "grpo", "entropy_coefficient": 0.1},
+    {"name": "grpo", "unbiased_kl": False, "no_std": True},
+    {"name": "grpo", "kl_coefficient": 0.0, "clip_high": 0.28, "aggregation": "token-mean", "score_clip": 1.0},
+    {"name": "rloo"},
+    {"name": "rloo", "kl_coefficient": 0.0, "normalise_scores": True, "clip_high": 1e9},
 )
 SPLITS = {"sequence": ([0, 3], [1], [2, 4, 5]), "group": ([3, 4], [0, 1, 2, 5])}
 

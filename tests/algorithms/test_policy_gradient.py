@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rayalign.algorithms import ppo
-from rayalign.algorithms.policy_gradient import policy_loss
+from rayalign.algorithms.policy_gradient import kl_loss, policy_loss, relative_advantages
 
 
 def test_policy_loss_is_the_worse_of_plain_and_clipped():
@@ -32,3 +32,33 @@ def test_policy_loss_stays_finite_far_away(gap):
 
 def test_ppo_exports_the_shared_policy_loss():
     assert ppo.policy_loss is policy_loss
+
+
+def test_kl_loss_has_the_gradient_of_the_kl_that_it_estimates():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, dtype=torch.float64, generator=generator).requires_grad_()
+    ref = torch.randn(6, dtype=torch.float64, generator=generator).log_softmax(0)
+    logprobs = logits.log_softmax(0)
+    old = logprobs.detach()
+    to_reference = (logprobs.exp() * (logprobs - ref)).sum()
+    from_reference = (ref.exp() * (ref - logprobs)).sum()
+    for unbiased, truth in ((True, to_reference), (False, from_reference)):
+        estimate = (old.exp() * kl_loss(logprobs, old, ref, unbiased=unbiased)).sum()
+        torch.testing.assert_close(estimate, to_reference)
+        found, expected = (torch.autograd.grad(x, logits, retain_graph=True)[0] for x in (estimate, truth))
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("gap", [-200.0, 200.0])
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_kl_loss_stays_finite_far_away(gap, unbiased):
+    new = torch.full((2,), gap, requires_grad=True)
+    loss = kl_loss(new, torch.zeros(2), torch.zeros(2), unbiased=unbiased)
+    (gradient,) = torch.autograd.grad(loss.sum(), new)
+    assert loss.isfinite().all() and gradient.isfinite().all()
+
+
+def test_groups_may_differ_in_size():
+    scores = torch.tensor([1.0, 3.0, 5.0, 2.0, 2.0, 8.0], dtype=torch.float64)
+    advantages = relative_advantages(scores, torch.tensor([9, 9, 4, 0, 0, 0]), kind="rloo")
+    assert advantages.tolist() == [-2.0, 2.0, 0.0, -3.0, -3.0, 6.0]
