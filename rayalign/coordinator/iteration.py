@@ -17,7 +17,7 @@ METRICS = frozenset(
     [
         *(f"phase/{name}" for name in (*PHASES, "unattributed", "total")),
         *(f"publish/{name}" for name in ("seconds", "bytes", "probe_gap")),
-        *(f"rollout/{name}" for name in ("tokens", "tokens_per_second", "staleness")),
+        *(f"rollout/{name}" for name in ("tokens", "tokens_per_second", "staleness", "rejected")),
     ]
 )
 """names that guards can watch whatever the algorithm"""

@@ -168,6 +168,7 @@ class OnlineTrainer:
 
     def _report(self, iteration: int, groups: Sequence[Group], metrics: dict[str, float]) -> None:
         metrics |= rollout_metrics(iteration, groups, metrics["phase/total"])
+        metrics["rollout/rejected"] = self._parts.rollouts.rejected[iteration]
         self._parts.samples.write(iteration, groups[: self._tracking.samples])
         self._parts.sink.write(iteration, metrics)
         self._guards.watch(iteration, metrics)

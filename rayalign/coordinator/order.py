@@ -33,6 +33,10 @@ class Ticket:
 
     iteration: int
     slot: int
-    attempt: int
-    """how many prompts failed there before"""
     example: Example
+    attempt: int = 0
+    """prompts that had the place before"""
+    failures: int = 0
+    """of them the last ones in a row that failed"""
+    rejections: int = 0
+    """of them those whose groups the algorithm rejected"""

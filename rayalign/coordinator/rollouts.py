@@ -1,7 +1,7 @@
 """The rollout loop: keeps the engines full, scores groups as they finish, hands whole iterations to training.
 
     admit -> groups -> gather -----> score ------> settle ------> fill -> ready -> take
-      ^                  | failed                    | no score               |
+      ^                  | failed                    | no score, rejected     |
       |                  +------------+--------------+                        |
       |                               v                                       |
       |                    replace (dropped and counted, another prompt)      |
@@ -9,6 +9,9 @@
 
 Admission bounds staleness: a group of iteration i is submitted only once version i - max_staleness is published, so
 every group that finishes can be consumed. Nothing is dropped for being late, which would select short answers.
+
+Two bounds end the replacing of one place: failures in a row end the run, and after the algorithm's `max_rejections` the
+next scored group is consumed whatever it is, since many useless groups are no fault.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from rayalign.algorithms.base import Algorithm
 from rayalign.config import TrainStage
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder
 from rayalign.coordinator.order import PromptOrder, Ticket
@@ -28,11 +33,11 @@ from rayalign.rollout.base import candidate_seed
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Journal
 from rayalign.storage.records import encode
-from rayalign.types import Candidate, Group
+from rayalign.types import Candidate, Example, Group
 
 logger = logging.getLogger(__name__)
 ATTEMPTS = 4
-"""prompts tried for one place of an iteration before the run gives up"""
+"""prompts in a row that may fail for one place of an iteration before the run gives up"""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +46,7 @@ class RolloutLoop:
 
     settings: TrainStage
     seed: int
+    algorithm: Algorithm[Any]
     order: PromptOrder
     assembler: GroupAssembler
     scoring: ScoringLoop | None
@@ -48,6 +54,8 @@ class RolloutLoop:
     journal: Journal
     events: EventLog
     timeout: float
+    rejected: Counter[int] = field(default_factory=Counter, init=False)
+    """groups that the algorithm rejected, by iteration"""
     _version: int = field(default=-1, init=False)
     _first: int = field(default=0, init=False)
     _serials: Counter[tuple[int, int]] = field(default_factory=Counter, init=False)
@@ -105,12 +113,12 @@ class RolloutLoop:
             async with self._changed:
                 await self._changed.wait_for(lambda oldest=oldest: oldest <= self._version)  # type: ignore[misc]
             missing = [slot for slot in range(self.settings.prompts) if (iteration, slot) not in self._kept]
-            await self._submit([self._ticket(iteration, slot, 0) for slot in missing])
+            await self._submit([Ticket(iteration, slot, self._example(iteration, slot, 0)) for slot in missing])
 
-    def _ticket(self, iteration: int, slot: int, attempt: int) -> Ticket:
+    def _example(self, iteration: int, slot: int, attempt: int) -> Example:
         planned = self.settings.iterations * self.settings.prompts
         position = iteration * self.settings.prompts + slot + attempt * planned
-        return Ticket(iteration, slot, attempt, self.order[position])
+        return self.order[position]
 
     async def _submit(self, tickets: Sequence[Ticket]) -> None:
         orders = []
@@ -158,17 +166,42 @@ class RolloutLoop:
             await self._replace(group.id, scored.failure)
             return
         self.journal.append({"kind": "scored", "group": group.id, "scores": [encode(score) for score in group.scores]})
-        await self._fill(group)
+        reason = self._rejection(group)
+        if reason is None:
+            await self._fill(group)
+        else:
+            await self._reject(group, reason)
+
+    def _rejection(self, group: Group) -> str | None:
+        """Why the algorithm rejects a group; None once its place has used up its rejections."""
+        if self._tickets[group.id].rejections >= self.algorithm.max_rejections:
+            return None
+        return self.algorithm.reject(group)
+
+    async def _reject(self, group: Group, reason: str) -> None:
+        self.rejected[group.iteration] += 1
+        ticket = self._drop(group.id, reason)
+        # scores came through, so a row of failures ends here
+        await self._submit([self._next(ticket, failures=0, rejections=ticket.rejections + 1)])
 
     async def _replace(self, group_id: str, reason: str) -> None:
-        ticket = self._tickets.pop(group_id)
-        self.journal.append({"kind": "dropped", "group": group_id, "reason": reason})
+        ticket = self._drop(group_id, reason)
         logger.warning("group %s is dropped: %s", group_id, reason)
-        if ticket.attempt + 1 >= ATTEMPTS:
+        if ticket.failures + 1 >= ATTEMPTS:
             raise ActorError(
                 f"{ATTEMPTS} prompts in a row failed for one place of iteration {ticket.iteration}: {reason}"
             )
-        await self._submit([self._ticket(ticket.iteration, ticket.slot, ticket.attempt + 1)])
+        await self._submit([self._next(ticket, failures=ticket.failures + 1, rejections=ticket.rejections)])
+
+    def _drop(self, group_id: str, reason: str) -> Ticket:
+        self.journal.append({"kind": "dropped", "group": group_id, "reason": reason})
+        return self._tickets.pop(group_id)
+
+    def _next(self, ticket: Ticket, *, failures: int, rejections: int) -> Ticket:
+        """The same place with another prompt."""
+        attempt = ticket.attempt + 1
+        example = self._example(ticket.iteration, ticket.slot, attempt)
+        return Ticket(ticket.iteration, ticket.slot, example, attempt, failures, rejections)
 
     async def _fill(self, group: Group) -> None:
         del self._tickets[group.id]

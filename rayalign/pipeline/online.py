@@ -82,6 +82,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
         rollouts = RolloutLoop(
             stage,
             seed=job.seed,
+            algorithm=algorithm,
             order=PromptOrder(context.inputs.fitting(name, stage.model), job.seed),
             assembler=GroupAssembler(pool, renderer, timeout=job.cluster.call_timeout),
             scoring=scoring,

@@ -52,4 +52,4 @@ def test_rollout_and_publish_metrics_by_hand() -> None:
     publish = publish_metrics(0.5, 100, 1e-6)
     assert publish == {"publish/seconds": 0.5, "publish/bytes": 100, "publish/probe_gap": 1e-6}
     phases = {name for name in METRICS if name.startswith("phase/")}
-    assert rollout.keys() | publish.keys() | phases == METRICS
+    assert rollout.keys() | publish.keys() | phases | {"rollout/rejected"} == METRICS

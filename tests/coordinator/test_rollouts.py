@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rayalign.algorithms.base import load
 from rayalign.config import CandidateSource, SamplingConfig, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.order import PromptOrder
@@ -95,8 +96,9 @@ class Bench:
 
     def __init__(self, folder: Path, reward: Reward | None = None, **settings: Any) -> None:
         fail, stuck, timeout = (settings.pop(k, d) for k, d in (("fail", ()), ("stuck", False), ("timeout", 20.0)))
+        algorithm = settings.pop("algorithm", {"name": "ppo"})
         values = {"prompts": 3, "iterations": 4, "candidates": (CandidateSource(source="live", count=2),)} | settings
-        self.settings = TrainStage(kind="train", algorithm={"name": "ppo"}, model="m", **values)
+        self.settings = TrainStage(kind="train", algorithm=algorithm, model="m", **values)
         self.log: Log = []
         self.pool = Pool(self.log, fail, stuck)
         self.reward = reward or Reward(lengths)
@@ -105,6 +107,7 @@ class Bench:
         self.loop = RolloutLoop(
             self.settings,
             seed=5,
+            algorithm=load(self.settings.algorithm),
             order=PromptOrder(EXAMPLES, 5),
             assembler=GroupAssembler(self.pool, Renderer(), timeout=timeout),  # type: ignore[arg-type]
             scoring=ScoringLoop(
@@ -286,6 +289,43 @@ def test_a_score_that_stays_absent_costs_the_group_and_is_counted(make: Callable
     assert sum(groups.count("00000-0001.0") for groups in bench.reward.asked) == 3
     assert taken[0][1].id == "00000-0001.1"
     assert taken[0][1].scores == lengths(taken[0][1])
+
+
+def equal(group: Group) -> tuple[Score, ...]:
+    return (Score(1.0),) * len(group.trajectories)
+
+
+def test_a_rejected_group_is_dropped_with_its_reason_counted_and_replaced(make: Callable[..., Bench]) -> None:
+    victim = PromptOrder(EXAMPLES, 5)[1].prompt.id
+    reward = Reward(lambda group: equal(group) if group.prompt.id == victim else (Score(0.0), Score(1.0)))
+    bench = make(reward, algorithm={"name": "grpo", "max_rejections": 2})
+    taken = bench.run()
+    assert bench.account.dropped == {"00000-0001.0": "all scores are equal"}
+    assert taken[0][1].prompt.id == PromptOrder(EXAMPLES, 5)[12 + 1].prompt.id
+    assert bench.loop.rejected == {0: 1}
+    bench.account.check(ended=True)
+
+
+def test_a_run_whose_groups_are_all_rejected_goes_on_with_the_last_of_each_place(make: Callable[..., Bench]) -> None:
+    """More rejections than failures are allowed, which end a run."""
+    bench = make(Reward(equal), algorithm={"name": "grpo", "max_rejections": 6}, iterations=1)
+    (groups,) = bench.run()
+    assert [group.id for group in groups] == [f"00000-{slot:04d}.6" for slot in range(3)]
+    assert bench.loop.rejected == {0: 18} and len(bench.account.dropped) == 18
+    bench.account.check(ended=True)
+
+
+def test_failures_between_rejections_are_not_in_a_row(make: Callable[..., Bench]) -> None:
+    failed = [f"00000-0001.{serial}" for serial in (0, 1, 3, 4, 6)]
+    bench = make(Reward(equal), algorithm={"name": "grpo", "max_rejections": 2}, iterations=1, fail=failed)
+    (groups,) = bench.run()
+    assert groups[1].id == "00000-0001.7" and bench.loop.rejected == {0: 2 * 3}
+
+
+def test_without_rejections_equal_scores_stay(make: Callable[..., Bench]) -> None:
+    bench = make(Reward(equal), algorithm={"name": "grpo"})
+    bench.run()
+    assert not bench.account.dropped
 
 
 def test_failed_scores_after_a_resume_are_replaced_as_before_it(make: Callable[..., Bench]) -> None:
