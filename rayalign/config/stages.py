@@ -189,10 +189,14 @@ def section_of(kind: str) -> type[StageSection] | None:
     return matching[0] if matching else None
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""a name that becomes a folder"""
+
+
 class Job(Section):
     """A whole study."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     seed: NonNegativeInt = 0
     output: str = "runs"
     data: DataConfig = DataConfig()
@@ -200,4 +204,4 @@ class Job(Section):
     rollout: RolloutConfig = RolloutConfig()
     tracking: TrackingConfig = TrackingConfig()
     annotator: AnnotatorUse = AnnotatorUse()
-    stages: dict[str, Stage] = Field(min_length=1)
+    stages: dict[Name, Stage] = Field(min_length=1)

@@ -104,6 +104,12 @@ def test_a_section_given_in_part_keeps_its_parents_default(folder: Path) -> None
     assert (stage.learner.minibatch, stage.learner.learning_rate, stage.learner.schedule) == (8, 1e-3, "linear")
 
 
+@pytest.mark.parametrize("name", ["../../../victim", "/tmp/victim", "..", "a/b", "a b", ".hidden"])
+def test_a_stage_whose_name_is_no_folder_of_its_own_is_refused(folder: Path, name: str) -> None:
+    (line,) = refusal(f"{BASE}  {name!r}: {{kind: generate, model: stage:sft}}\n")
+    assert line.startswith(f"job.yaml:11: stages.{name} is {name!r}; expected string should match pattern")
+
+
 def test_all_problems_of_a_file_are_told_at_once(folder: Path) -> None:
     text = "name: a b\nname: c d\nseed: -1\nlearning_rate: 3\nstages:\n  x: {kind: trian}\n  y: 3\n"
     assert refusal(text) == [
