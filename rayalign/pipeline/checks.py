@@ -70,7 +70,8 @@ def _unfit(reference: Reference, kind: StageKind[Any], accepts: tuple[str, ...] 
     outputs = kind.outputs()
     if reference.role not in outputs:
         roles = [role for role in outputs if role]
-        yield f"stage {reference.stage} makes no {reference.role}; {nearest(reference.role, roles, 'it makes:')}"
+        remedy = nearest(reference.role, roles, "it makes:") if roles else f"write stage:{reference.stage}"
+        yield f"stage {reference.stage} makes no {reference.role}; {remedy}"
     elif accepts is not None and outputs[reference.role].what not in accepts:
         what = outputs[reference.role].what
         yield f"{reference} makes {what}; expected a stage that makes {' or '.join(accepts)}"

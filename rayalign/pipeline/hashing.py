@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from rayalign.config import Job, StageSection
+from rayalign.config import Job, Reference, StageSection
 from rayalign.pipeline.kind import kind_of
 from rayalign.storage.summary import read_done
 
@@ -39,7 +39,20 @@ def fields_hash(fields: Mapping[str, Any]) -> str:
 def stage_states(job: Job) -> dict[str, str]:
     """For each stage `finished`, or `will run: ` and why."""
     folder = Path(job.output) / job.name / "stages"
-    return {name: _state(read_done(folder / name), fields) for name, fields in stage_fields(job).items()}
+    states = {name: _state(read_done(folder / name), fields) for name, fields in stage_fields(job).items()}
+    for reference in _roles_read(job):
+        output = kind_of(job.stages[reference.stage]).outputs()[reference.role]
+        if states[reference.stage] == "finished" and not (folder / reference.stage / output.path).exists():
+            states[reference.stage] = f"will run: its {reference.role} is missing"
+    return states
+
+
+def _roles_read(job: Job) -> set[Reference]:
+    """The outputs other than the main one that stages read; a run of an earlier version did not save them."""
+    roles: set[Reference] = set()
+    for stage in job.stages.values():
+        roles |= {reference for _, reference in stage.references() if reference.role}
+    return roles
 
 
 def _state(done: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.learner import LearnerSpec
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel
+from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.roles import start_preparer, start_roles
 from rayalign.config import TrainStage
 from rayalign.coordinator.groups import GroupAssembler
@@ -36,7 +37,7 @@ PROBE_PROMPTS = 16
 
 
 async def train_online(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
-    """Run the online loop to its end and save the policy."""
+    """Run the online loop to its end and save every trained role."""
     job = context.job
     async with open_parts(context, name, stage) as (parts, renderer):
         resumption = recover(
@@ -48,7 +49,7 @@ async def train_online(context: RunContext, name: str, stage: TrainStage) -> dic
         )
         trainer = OnlineTrainer(stage, job.tracking, parts, seed=job.seed, pad_id=renderer.pad_id)
         await trainer.train(resumption)
-        await _save(parts, context.stage_folder(name) / "model", context.model(stage.model), stage, renderer)
+        await _save(context, name, stage, parts, renderer)
         account = Accounting.of(parts.journal.replay(effective=True))
     return {"groups_consumed": len(account.consumed), "groups_dropped": dict(account.drops)}
 
@@ -145,15 +146,27 @@ def _channel(context: RunContext, name: str, stage: TrainStage, renderer: Render
     )
 
 
-async def _save(parts: Parts, target: Path, tokenizer: str, stage: TrainStage, renderer: Renderer) -> None:
-    """The model folder with its probe, whole or not at all."""
-    temporary = target.with_name(".model.tmp")
-    policy = parts.roles["policy"]
-    await policy.all(lambda actor: actor.save.remote(str(temporary), tokenizer))
+async def _save(context: RunContext, name: str, stage: TrainStage, parts: Parts, renderer: Renderer) -> None:
+    """The model folder of each trained role, whole or not at all; the policy's with its probe."""
+    tokenizer = context.model(stage.model)
+    kind = TrainKind(stage)
+    for role in kind.trained:
+        target = context.stage_folder(name) / kind.outputs()[role].path
+        temporary = target.with_name(f".{target.name}.tmp")
+        await _write(parts.roles[role], temporary, tokenizer)
+        if role == "policy":
+            await _save_probe(parts, stage, renderer, temporary)
+        shutil.rmtree(target, ignore_errors=True)  # a kill may have come between this and done.json
+        temporary.rename(target)
+
+
+async def _write(role: ActorGroup, folder: Path, tokenizer: str) -> None:
+    await role.all(lambda actor: actor.save.remote(str(folder), tokenizer))
+
+
+async def _save_probe(parts: Parts, stage: TrainStage, renderer: Renderer, folder: Path) -> None:
     tokens = probe.tokens_of(renderer.tokenizer)
-    answers = await policy.all(lambda actor: actor.probe.remote(tokens))
+    answers = await parts.roles["policy"].all(lambda actor: actor.probe.remote(tokens))
     logprobs = tuple(tuple(row) for row in answers[0])
     made = probe.Probe(stage.iterations, tokens, logprobs, probe.tolerance(stage.learner.precision))
-    probe.save(made, temporary)
-    shutil.rmtree(target, ignore_errors=True)  # a kill may have come between this and done.json
-    temporary.rename(target)
+    probe.save(made, folder)

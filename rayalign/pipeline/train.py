@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rayalign.pipeline.context import RunContext
 
 _ORDER: tuple[Role, ...] = ("policy", "critic", "reference", "reward")
+MAIN = "model"
+"""folder of the main output"""
 _MADE: dict[Role, str] = {"policy": LANGUAGE_MODEL, "reward": REWARD_MODEL, "critic": CRITIC}
 
 
@@ -75,10 +77,21 @@ class TrainKind(StageKind[TrainStage]):
         return reads
 
     def outputs(self) -> dict[str, Output]:
-        return {"": Output(REWARD_MODEL if self._trains_reward else LANGUAGE_MODEL, "model")}
+        trained = self.trained
+        outputs = {"": Output(_MADE[trained[0]], MAIN)}
+        for role in trained:
+            outputs[role] = Output(_MADE[role], MAIN if role == trained[0] else role)
+        return outputs
+
+    @property
+    def trained(self) -> Sequence[Role]:
+        """The roles that are trained and saved; the first one is the stage's result."""
+        if self._algorithm is None:
+            return ["policy"]
+        return self._algorithm.trains if self.stage.online else self._algorithm.trains[:1]
 
     def source(self, role: str) -> str | None:
-        return self.stage.model
+        return self.models()[role] if role else self.stage.model
 
     def models(self) -> dict[str, str | None]:
         """Which model each role starts from; None where the job names none though one is needed."""
@@ -185,7 +198,7 @@ class TrainKind(StageKind[TrainStage]):
 
     @property
     def _trains_reward(self) -> bool:
-        return self._algorithm is not None and self._algorithm.trains[0] == "reward"
+        return self.trained[0] == "reward"
 
     @property
     def _needs_scores(self) -> bool:

@@ -192,8 +192,10 @@ def test_models_are_plain_folders(finished: Run) -> None:
         proof = probe.load(folder)
         probe.check(proof, plain_logprobs(model, proof.token_ids))
         assert AutoTokenizer.from_pretrained(folder).chat_template
-    reward = AutoModelForSequenceClassification.from_pretrained(finished.folder / "stages" / "rm" / "model")
-    assert reward.config.num_labels == 1
+    for scalar in ("rm/model", "ppo/critic"):
+        folder = finished.folder / "stages" / scalar
+        assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_labels == 1
+        assert AutoTokenizer.from_pretrained(folder).chat_template
 
 
 def plain_logprobs(model: Any, token_ids: tuple[tuple[int, ...], ...]) -> list[list[float]]:

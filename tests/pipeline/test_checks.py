@@ -42,6 +42,15 @@ def test_a_sound_study_passes(study: Study) -> None:
             "stages.test.models.rm=stage:rm",
             "stages.test.models.rm: stage:rm makes a reward model; expected a stage that makes a language model",
         ),
+        ("stages.sft.model=stage:base/critic", "stages.sft.model: stage base makes no critic; write stage:base"),
+        (
+            "stages.test.models.rl=stage:rl/critc",
+            "stages.test.models.rl: stage rl makes no critc; did you mean critic?",
+        ),
+        (
+            "stages.test.models.rl=stage:rl/critic",
+            "stages.test.models.rl: stage:rl/critic makes a critic; expected a stage that makes a language model",
+        ),
         ("stages.rl.reward=null", "stages.rl.reward: ppo needs a reward model; name a stage or a folder"),
         (
             "stages.rl.algorithm.kl_coeficient=1",
@@ -111,6 +120,16 @@ def test_a_reference_in_a_list_has_to_be_an_earlier_stage_too(study: Study) -> N
     teachers = "stages.rm.algorithm={name: 'tests.pipeline.teachers:Taught', teachers: [{model: stage:vanished}]}"
     (line,) = refusal(study, "stages.rm.algorithm=null", teachers)
     assert "stages.rm.algorithm.teachers.0.model: there is no stage 'vanished'" in line
+
+
+def test_a_training_goes_on_with_the_critic_of_an_earlier_one(study: Study) -> None:
+    again = "stages.again={kind: train, algorithm: {name: ppo}, model: stage:rl/policy, critic: stage:rl/critic}"
+    more = ("stages.again.reward=stage:rm", "stages.again.candidates=[{source: live, count: 2}]")
+    loaded = study(again, *more)
+    check(loaded)
+    (stage,) = [stage for stage in plan(loaded.job).stages if stage.name == "again"]
+    (critic,) = [role for role in stage.roles if role.role == "critic"]
+    assert (critic.model, critic.parameters) == ("stage:rl/critic", 984_192)
 
 
 def test_a_problem_names_where_it_was_written(study: Study) -> None:

@@ -70,3 +70,15 @@ def test_the_largest_stage_is_one_that_runs_and_does_not_fit_yet(job: Study) -> 
     write_done(Path(loaded.job.output) / "study" / "stages" / "base", stage_hashes(loaded.job)["base"])
     compare(loaded, cluster)
     assert cluster.asked == [[{"CPU": 24.0}], []]
+
+
+def test_the_roles_that_a_stage_trained_have_folders_of_their_own(study: Study) -> None:
+    loaded = study()
+    with RunContext(loaded, Inputs(loaded)) as context:
+        folders = {name: context.model(name) for name in ("stage:rl", "stage:rl/policy", "stage:rl/critic")}
+    stage = Path(loaded.job.output).resolve() / "study" / "stages" / "rl"
+    assert folders == {
+        "stage:rl": str(stage / "model"),
+        "stage:rl/policy": str(stage / "model"),
+        "stage:rl/critic": str(stage / "critic"),
+    }

@@ -105,6 +105,17 @@ def test_states_name_the_reason(study: Study) -> None:
     assert states["test"] == "will run: stage rl changed"
 
 
+def test_a_critic_that_an_earlier_version_did_not_save_is_made_again(study: Study) -> None:
+    again = "stages.again={kind: train, algorithm: {name: reward}, model: stage:sft, critic: stage:rl/critic}"
+    job = study(again, "stages.again.examples=stage:verdicts").job
+    finish(job)
+    states = stage_states(job)
+    assert {name for name, state in states.items() if state != "finished"} == {"rl"}
+    assert states["rl"] == "will run: its critic is missing"
+    (Path(job.output) / job.name / "stages" / "rl" / "critic").mkdir()
+    assert set(stage_states(job).values()) == {"finished"}
+
+
 def test_fields_survive_json(study: Study) -> None:
     fields = stage_fields(study().job)
     assert json.loads(json.dumps(fields)) == fields
