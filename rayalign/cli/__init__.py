@@ -103,9 +103,9 @@ def doctor() -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON schema of a job file, for editors."""
-    from rayalign.config import Job
+    from rayalign.config import WrittenJob
 
-    typer.echo(json.dumps(Job.model_json_schema(), indent=2))
+    typer.echo(json.dumps(WrittenJob.model_json_schema(), indent=2))
 
 
 app.command()(annotator.serve)

@@ -9,7 +9,7 @@ A stage kind is one section here and the file `rayalign/pipeline/KIND.py`, which
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -177,9 +177,12 @@ class EvaluateStage(StageSection):
     sampling: SamplingConfig = SamplingConfig()
 
 
-Stage = Annotated[
-    PretrainStage | TrainStage | GenerateStage | AnnotateStage | EvaluateStage, Field(discriminator="kind")
-]
+_Sections: TypeAlias = PretrainStage | TrainStage | GenerateStage | AnnotateStage | EvaluateStage
+Stage = Annotated[_Sections, Field(discriminator="kind")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""a name that becomes a folder"""
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[1-9][0-9]*)?$")]
+"""`ppo`, or `ppo@2` for the stage of a loop's second round"""
 
 
 def section_of(kind: str) -> type[StageSection] | None:
@@ -187,10 +190,6 @@ def section_of(kind: str) -> type[StageSection] | None:
     sections: tuple[type[StageSection], ...] = get_args(get_args(Stage)[0])
     matching = [section for section in sections if kind in get_args(section.model_fields["kind"].annotation)]
     return matching[0] if matching else None
-
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""a name that becomes a folder"""
 
 
 class Job(Section):
@@ -204,4 +203,20 @@ class Job(Section):
     rollout: RolloutConfig = RolloutConfig()
     tracking: TrackingConfig = TrackingConfig()
     annotator: AnnotatorUse = AnnotatorUse()
+    stages: dict[StageName, Stage] = Field(min_length=1)
+
+
+class LoopConfig(Section):
+    """Stages that run in rounds; unrolled while the job is loaded."""
+
+    kind: Literal["loop"] = "loop"
+    rounds: PositiveInt
     stages: dict[Name, Stage] = Field(min_length=1)
+    first: dict[str, str | None] = {}
+    """what `stage:NAME@previous` is in the first round, by NAME or NAME/ROLE; null: a key without a value"""
+
+
+class WrittenJob(Job):
+    """A job as its file says it, with loops."""
+
+    stages: dict[StageName, Annotated[_Sections | LoopConfig, Field(discriminator="kind")]] = Field(min_length=1)  # type: ignore[assignment]

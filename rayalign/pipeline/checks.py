@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rayalign.pipeline.machine import Machine, planned_machine
 from rayalign.pipeline.plan import Plan, StagePlan, plan
 
 REHEARSE = "set cluster.gpus for a rehearsal on logical devices"
+_ROUND = re.compile(r"@\d+")
 Kinds = Mapping[str, StageKind[Any]]
 
 
@@ -38,9 +40,12 @@ def check(loaded: LoadedJob) -> None:
 
 def refuse(loaded: LoadedJob, problems: Iterable[Problem]) -> None:
     """Raise an InputError of one line for each problem, if there is any."""
-    lines = [f"{loaded.origin(key)}: {key}: {text}" for key, text in dict.fromkeys(problems)]
+    lines: dict[str, str] = {}
+    for key, text in problems:
+        line = f"{loaded.origin(key)}: {key}: {text}"
+        lines.setdefault(_ROUND.sub("", line), line)  # the rounds of a loop share their problems
     if lines:
-        raise InputError("\n".join(lines))
+        raise InputError("\n".join(lines.values()))
 
 
 def _stage_problems(prefix: str, job: Job, kind: StageKind[Any]) -> Iterator[Problem]:

@@ -29,6 +29,25 @@ stages:
     learner: {minibatch: 64}
   test: {kind: evaluate, models: {sft: stage:sft, rl: stage:rl}, baselines: [oracle]}
 """
+ROUNDS = """\
+name: study
+cluster: {cpus: 4, gpus: 0}
+stages:
+  sft: {kind: train, algorithm: {name: sft}, model: someone/model}
+  rounds:
+    rounds: 2
+    first: {ppo: stage:sft, ppo/critic: null}
+    stages:
+      ppo:
+        kind: train
+        algorithm: {name: ppo}
+        model: stage:ppo@previous
+        critic: stage:ppo@previous/critic
+        reward: someone/scorer
+        candidates: [{source: live, count: 4}]
+  test: {kind: evaluate, models: {sft: stage:sft, rl: stage:ppo}}
+"""
+"""a study of two rounds, each of which goes on with the policy and the critic of the one before"""
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from rayalign.errors import InputError
 from rayalign.pipeline.checks import check, devices
 from rayalign.pipeline.machine import Machine
 from rayalign.pipeline.plan import plan
+from tests.pipeline.conftest import ROUNDS
 
 Study = Callable[..., LoadedJob]
 
@@ -130,6 +131,25 @@ def test_a_training_goes_on_with_the_critic_of_an_earlier_one(study: Study) -> N
     (stage,) = [stage for stage in plan(loaded.job).stages if stage.name == "again"]
     (critic,) = [role for role in stage.roles if role.role == "critic"]
     assert (critic.model, critic.parameters) == ("stage:rl/critic", 984_192)
+
+
+def test_a_job_of_two_rounds_is_checked_and_planned_as_its_stages(study: Study) -> None:
+    loaded = study(text=ROUNDS)
+    check(loaded)
+    stages = {stage.name: stage for stage in plan(loaded.job).stages}
+    assert list(stages) == ["sft", "ppo@1", "ppo@2", "test"]
+    models = {name: {role.role: role.model for role in stages[name].roles} for name in ("ppo@1", "ppo@2")}
+    assert models["ppo@1"]["policy"] == models["ppo@1"]["reference"] == "stage:sft"
+    assert models["ppo@1"]["critic"] == "someone/scorer"
+    assert models["ppo@2"]["policy"] == models["ppo@2"]["reference"] == "stage:ppo@1"
+    assert models["ppo@2"]["critic"] == "stage:ppo@1/critic"
+
+
+def test_what_is_wrong_in_every_round_is_reported_once(study: Study) -> None:
+    with pytest.raises(InputError) as error:
+        check(study("stages.rounds.stages.ppo.prompts=30", text=ROUNDS))
+    (line,) = str(error.value).splitlines()
+    assert "stages.ppo@1.learner.minibatch: indivisible batch: 30 prompts" in line
 
 
 def test_a_problem_names_where_it_was_written(study: Study) -> None:

@@ -9,6 +9,7 @@ import pytest
 from rayalign.config import Job, LoadedJob, load_job
 from rayalign.pipeline.hashing import stage_fields, stage_hashes, stage_states
 from rayalign.storage.summary import write_done
+from tests.pipeline.conftest import ROUNDS
 
 Study = Callable[..., LoadedJob]
 QUICKSTART = {
@@ -30,6 +31,7 @@ def finish(job: Job) -> None:
     for name, fields in stage_fields(job).items():
         folder = Path(job.output) / job.name / "stages" / name
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "critic").mkdir(exist_ok=True)
         write_done(folder, stage_hashes(job)[name], fields=fields)
 
 
@@ -109,13 +111,26 @@ def test_a_critic_that_an_earlier_version_did_not_save_is_made_again(study: Stud
     again = "stages.again={kind: train, algorithm: {name: reward}, model: stage:sft, critic: stage:rl/critic}"
     job = study(again, "stages.again.examples=stage:verdicts").job
     finish(job)
+    critic = Path(job.output) / job.name / "stages" / "rl" / "critic"
+    critic.rmdir()
     states = stage_states(job)
     assert {name for name, state in states.items() if state != "finished"} == {"rl"}
     assert states["rl"] == "will run: its critic is missing"
-    (Path(job.output) / job.name / "stages" / "rl" / "critic").mkdir()
+    critic.mkdir()
     assert set(stage_states(job).values()) == {"finished"}
 
 
 def test_fields_survive_json(study: Study) -> None:
     fields = stage_fields(study().job)
     assert json.loads(json.dumps(fields)) == fields
+
+
+def test_more_rounds_leave_the_finished_ones_as_they_are(study: Study) -> None:
+    two = study(text=ROUNDS).job
+    finish(two)
+    assert set(stage_states(two).values()) == {"finished"}
+    states = stage_states(study("stages.rounds.rounds=3", text=ROUNDS).job)
+    assert {name: state for name, state in states.items() if state != "finished"} == {
+        "ppo@3": "will run: never ran",
+        "test": "will run: stage ppo@2, stage ppo@3, models.rl changed",
+    }
