@@ -187,13 +187,19 @@ def _split(text: str) -> tuple[Reference, str]:
 
 
 def _rewritten(value: Any, key: str, rewrite: Rewrite) -> Any:
-    """A value with its references rewritten; those that become None are left out."""
+    """A value with its references rewritten, also where they are keys; what becomes None is left out."""
     if isinstance(value, str) and value.startswith(STAGE):
         return rewrite(key, value)
-    if isinstance(value, dict):
-        entries = {name: _rewritten(item, f"{key}.{name}", rewrite) for name, item in value.items()}
-        return {name: item for name, item in entries.items() if item is not None or value[name] is None}
     if isinstance(value, list):
         items = [_rewritten(item, f"{key}.{i}", rewrite) for i, item in enumerate(value)]
         return [item for item, before in zip(items, value, strict=True) if item is not None or before is None]
-    return value
+    if not isinstance(value, dict):
+        return value
+    mapping = {}
+    for name, before in value.items():
+        full = f"{key}.{name}"
+        item = _rewritten(before, full, rewrite)
+        new_name = rewrite(full, name) if name.startswith(STAGE) else name
+        if new_name is not None and (item is not None or before is None):
+            mapping[new_name] = item
+    return mapping

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from rayalign.config.annotators import JudgeConfig
 from rayalign.config.references import ANNOTATOR, Reference, references_in
@@ -177,7 +177,37 @@ class EvaluateStage(StageSection):
     sampling: SamplingConfig = SamplingConfig()
 
 
-_Sections: TypeAlias = PretrainStage | TrainStage | GenerateStage | AnnotateStage | EvaluateStage
+class MergeStage(StageSection):
+    """Add up models, or LoRA adapters, by weight: sum_i w_i theta_i."""
+
+    kind: Literal["merge"]
+    models: tuple[str, ...] = Field(min_length=1)
+    """as a list, or as a mapping of each model to its weight"""
+    weights: tuple[float, ...] = ()
+    """one for each model, negative ones too; empty: equal ones with sum 1"""
+    mode: Literal["delta", "factor"] | None = None
+    """of adapters: `delta` is exact and the default, `factor` averages the factors and keeps their rank"""
+    rank: PositiveInt | None = None
+    """of merged adapters in mode `delta`: reduce the sum to this rank"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_mapping(cls, values: Any) -> Any:
+        """`models: {stage:a: 0.7, stage:b: 0.3}` as two lists."""
+        if not isinstance(values, dict) or not isinstance(values.get("models"), dict):
+            return values
+        if "weights" in values:
+            raise ValueError("models is a mapping of weights already; leave out weights, or write models as a list")
+        models = values["models"]
+        return {**values, "models": list(models), "weights": list(models.values())}
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The weight of each model."""
+        return self.weights or (1.0 / len(self.models),) * len(self.models)
+
+
+_Sections: TypeAlias = PretrainStage | TrainStage | GenerateStage | AnnotateStage | EvaluateStage | MergeStage
 Stage = Annotated[_Sections, Field(discriminator="kind")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """a name that becomes a folder"""

@@ -12,7 +12,7 @@ from rayalign.config import Job, LoadedJob, Reference, nearest
 from rayalign.errors import InputError
 from rayalign.models.catalogue import PRESETS
 from rayalign.pipeline.annotators import annotator_problems
-from rayalign.pipeline.kind import Problem, Read, StageKind, kinds_of
+from rayalign.pipeline.kind import ADAPTER, AS_SOURCE, Problem, Read, StageKind, kinds_of
 from rayalign.pipeline.machine import Machine, planned_machine
 from rayalign.pipeline.plan import Plan, StagePlan, plan
 
@@ -62,7 +62,7 @@ def _references(job: Job, kinds: Kinds) -> Iterator[Problem]:
         for key, reference in job.stages[name].references():
             where = f"stages.{name}.{key}"
             if reference.stage in earlier:
-                for text in _unfit(reference, earlier[reference.stage], accepts.get(key)):
+                for text in _unfit(reference, earlier, accepts.get(key)):
                     yield where, text
             elif reference.stage in kinds:
                 yield where, f"stage {reference.stage!r} does not come before stage {name!r}; put it above"
@@ -71,15 +71,27 @@ def _references(job: Job, kinds: Kinds) -> Iterator[Problem]:
         earlier[name] = kind
 
 
-def _unfit(reference: Reference, kind: StageKind[Any], accepts: tuple[str, ...] | None) -> Iterator[str]:
-    outputs = kind.outputs()
+def _unfit(reference: Reference, kinds: Kinds, accepts: tuple[str, ...] | None) -> Iterator[str]:
+    outputs = kinds[reference.stage].outputs()
     if reference.role not in outputs:
         roles = [role for role in outputs if role]
         remedy = nearest(reference.role, roles, "it makes:") if roles else f"write stage:{reference.stage}"
         yield f"stage {reference.stage} makes no {reference.role}; {remedy}"
-    elif accepts is not None and outputs[reference.role].what not in accepts:
-        what = outputs[reference.role].what
+        return
+    what = _what(reference, kinds)
+    if accepts is not None and what is not None and what not in accepts:
         yield f"{reference} makes {what}; expected a stage that makes {' or '.join(accepts)}"
+
+
+def _what(reference: Reference | None, kinds: Kinds) -> str | None:
+    """What a reference stands for; None for a model from elsewhere, and for a wrong reference."""
+    if reference is None or reference.stage not in kinds:
+        return None
+    kind = kinds[reference.stage]
+    output = kind.outputs().get(reference.role)
+    if output is not None and output.what == AS_SOURCE:
+        return _what(Reference.parse(kind.source(reference.role) or ""), kinds)
+    return output.what if output else None
 
 
 def _models(kind: StageKind[Any]) -> Iterator[Problem]:
@@ -100,7 +112,8 @@ def _model(read: Read) -> Iterator[str]:
         yield f"{model} is no trained model; add a pretrain stage that starts from it, and name that stage here"
     elif not read.preset and Reference.parse(model) is None:
         local = Path(model).exists() or model.startswith((".", "/", "~"))
-        yield from _folder(Path(model)) if local else ()
+        adapter = ADAPTER in read.accepts and (Path(model) / "adapter_config.json").is_file()
+        yield from _folder(Path(model)) if local and not adapter else ()
 
 
 def _folder(folder: Path) -> Iterator[str]:

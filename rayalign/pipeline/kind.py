@@ -28,10 +28,13 @@ GENERATOR = "generator"
 LANGUAGE_MODEL = "a language model"
 REWARD_MODEL = "a reward model"
 CRITIC = "a critic"
+ADAPTER = "an adapter"
+AS_SOURCE = "what it was made from"
+"""an output of the same kind as its source"""
 CANDIDATES = "candidates"
 COMPARISONS = "comparisons"
 FIGURES = "figures"
-MODELS = frozenset({LANGUAGE_MODEL, REWARD_MODEL, CRITIC})
+MODELS = frozenset({LANGUAGE_MODEL, REWARD_MODEL, CRITIC, ADAPTER})
 
 Problem = tuple[str, str]
 """dotted key, and what is wrong with it"""
@@ -132,6 +135,10 @@ class StageKind(ABC, Generic[S]):
     def roles(self, job: Job) -> Sequence[RoleNeed]:
         """The roles that run on the cluster."""
         return ()
+
+    def driver_memory(self, job: Job) -> int:
+        """Main memory for what the stage does in the process of the run itself [bytes]."""
+        return 0
 
     def settings(self) -> Mapping[str, Any]:
         """What its output depends on beside its own section, by dotted key."""

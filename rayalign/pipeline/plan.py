@@ -59,6 +59,8 @@ class StagePlan:
     state: str
     roles: tuple[RolePlan, ...]
     batch: str
+    driver_memory: int = 0
+    """of the run's own process [bytes]"""
 
     @property
     def devices(self) -> int:
@@ -72,8 +74,8 @@ class StagePlan:
 
     @property
     def memory(self) -> int:
-        """Main memory of all actors together, as far as it is known [bytes]."""
-        return sum((r.memory or 0) * r.devices.count("cpu") for r in self.roles)
+        """Main memory of all actors and the run's own process, as far as it is known [bytes]."""
+        return self.driver_memory + sum((r.memory or 0) * r.devices.count("cpu") for r in self.roles)
 
     @property
     def device_memory(self) -> dict[str, int]:
@@ -122,7 +124,8 @@ def plan(job: Job, machine: Machine | None = None) -> Plan:
         roles = _roles(job, kind.roles(job), cores, pool)
         if pool_is_lasting:  # from its first stage to the end of the run
             pool = [role for role in roles if role.role == GENERATOR]
-        stages.append(StagePlan(name, stage.kind, states[name], tuple(_place(roles)), kind.batch()))
+        placed = tuple(_place(roles))
+        stages.append(StagePlan(name, stage.kind, states[name], placed, kind.batch(), kind.driver_memory(job)))
     return Plan(tuple(stages), machine, job.cluster.gpu_memory)
 
 
