@@ -64,6 +64,8 @@ def _describe(problem: Any, parent: Any, section: str) -> str:
     if kind in ("value_error", "assertion_error"):
         said = "is refused" if isinstance(given, Mapping) else f"is {_short(given)}"
         return f"{said}: {context['error']}"
+    if kind == "too_short":
+        return f"is {_short(given)}; expected at least {context['min_length']} of them"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return f"is {_short(given)}; expected a mapping of keys to values"
     expected = problem["msg"].removeprefix("Input should be ").split(", unable to")[0]

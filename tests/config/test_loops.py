@@ -84,6 +84,13 @@ def test_the_first_round_starts_from_what_the_loop_says() -> None:
     assert ppo(load("stages.rounds.first.ppo=hub/other"), 1).model == "hub/other"
 
 
+def test_a_reference_may_be_the_key_of_a_mapping() -> None:
+    soup = "stages.rounds.stages.soup={kind: merge, models: {stage:ppo@previous: 0.7, stage:ppo: 0.3}}"
+    stages = load(soup).job.stages
+    assert [str(ref) for _, ref in stages["soup@1"].references()] == ["stage:sft", "stage:ppo@1"]
+    assert [str(ref) for _, ref in stages["soup@2"].references()] == ["stage:ppo@1", "stage:ppo@2"]
+
+
 def test_outside_the_loop_the_last_round_is_meant() -> None:
     test = load().job.stages["test"]
     assert isinstance(test, EvaluateStage)
@@ -175,7 +182,7 @@ def test_the_jobs_data_hold_for_the_stages_of_a_loop() -> None:
             "stages.rounds.stages.inner={kind: loop, rounds: 2, stages: {}}",
             [
                 "command line: stages.rounds.stages.inner.kind is 'loop'; expected one of pretrain, train, generate, "
-                "annotate, evaluate"
+                "annotate, evaluate, merge"
             ],
         ),
         (

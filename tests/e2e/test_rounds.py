@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from rayalign.config import load_job
 from tests.e2e.runs import Run
@@ -33,6 +35,7 @@ stages:
         iterations: 1
         sampling: {max_tokens: 24}
         learner: {learning_rate: 1e-3, minibatch: 8}
+      soup: {kind: merge, models: {stage:online@previous: 0.5, stage:online: 0.5}}
   final: null
 """
 FINISHED = ("base", "sft", "answers", "labels", "rm")
@@ -49,7 +52,7 @@ def rounds(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(folder / "runs", folder / "rounds.yaml")
     ending = run.finish()
     assert ending.code == 0, ending.text
-    assert ending.stages == ["online@1", "online@2"]
+    assert ending.stages == ["online@1", "soup@1", "online@2", "soup@2"]
     return run
 
 
@@ -61,6 +64,13 @@ def test_each_round_changes_the_policy_and_the_critic(rounds: Run) -> None:
     policies = [weights(rounds, f"{stage}/model") for stage in ("sft", "online@1", "online@2")]
     critics = [weights(rounds, output) for output in ("rm/model", "online@1/critic", "online@2/critic")]
     assert len(set(policies)) == len(set(critics)) == 3
+
+
+def test_the_average_of_two_rounds_is_a_model(rounds: Run) -> None:
+    one, two, soup = (rounds.folder / "stages" / stage / "model" for stage in ("online@1", "online@2", "soup@2"))
+    loaded = [AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (one, two, soup)]
+    for name, tensor in loaded[2].items():
+        torch.testing.assert_close(tensor, (loaded[0][name] + loaded[1][name]) / 2)
 
 
 def test_the_resolved_job_is_the_same_run(rounds: Run, tmp_path: Path) -> None:
