@@ -49,7 +49,7 @@ async def train_online(context: RunContext, name: str, stage: TrainStage) -> dic
         )
         trainer = OnlineTrainer(stage, job.tracking, parts, seed=job.seed, pad_id=renderer.pad_id)
         await trainer.train(resumption)
-        await _save(context, name, stage, parts, renderer)
+        await save_roles(context, name, stage, parts, renderer)
         account = Accounting.of(parts.journal.replay(effective=True))
     return {"groups_consumed": len(account.consumed), "groups_dropped": dict(account.drops)}
 
@@ -146,7 +146,7 @@ def _channel(context: RunContext, name: str, stage: TrainStage, renderer: Render
     )
 
 
-async def _save(context: RunContext, name: str, stage: TrainStage, parts: Parts, renderer: Renderer) -> None:
+async def save_roles(context: RunContext, name: str, stage: TrainStage, parts: Parts, renderer: Renderer) -> None:
     """The model folder of each trained role, whole or not at all; the policy's with its probe."""
     tokenizer = context.model(stage.model)
     kind = TrainKind(stage)

@@ -1,0 +1,64 @@
+"""What an online stage leaves of its roles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rayalign.config import LoadedJob
+from rayalign.data.paddock.tokenizer import build_tokenizer
+from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.inputs import Inputs
+from rayalign.pipeline.online import save_roles
+
+Study = Callable[..., LoadedJob]
+
+
+class Call:
+    """A method of an actor that lives in this process."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.remote = method
+
+
+class Group:
+    """A trained role of one rank, whose model is its name."""
+
+    def __init__(self, role: str) -> None:
+        def save(folder: str, tokenizer: str) -> None:
+            Path(folder).mkdir(parents=True)
+            (Path(folder) / "weights").write_text(role)
+            (Path(folder) / "tokenizer").write_text(tokenizer)
+
+        self.save = Call(save)
+        self.probe = Call(lambda tokens: [[-1.0] * (len(row) - 1) for row in tokens])
+
+    async def all(self, call: Callable[[Any], Any]) -> list[Any]:
+        return [call(self)]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "folders"), [("ppo", {"model": "policy", "critic": "critic"}), ("rrhf", {"model": "policy"})]
+)
+def test_every_trained_role_is_saved_in_the_place_of_what_a_kill_left(
+    study: Study, algorithm: str, folders: dict[str, str]
+) -> None:
+    loaded = study("stages.rl.algorithm=null", f"stages.rl.algorithm={{name: {algorithm}}}")
+    parts: Any = SimpleNamespace(roles={role: Group(role) for role in ("policy", "critic", "reward")})
+    renderer: Any = SimpleNamespace(tokenizer=build_tokenizer())
+    stage: Any = loaded.job.stages["rl"]
+    with RunContext(loaded, Inputs(loaded)) as context:
+        target = context.stage_folder("rl")
+        (target / "model").mkdir(parents=True)
+        (target / "model" / "old").write_text("old")
+        asyncio.run(save_roles(context, "rl", stage, parts, renderer))
+        sft = context.model("stage:sft")
+    assert {path.name: (path / "weights").read_text() for path in target.iterdir()} == folders
+    assert {(path / "tokenizer").read_text() for path in target.iterdir()} == {sft}
+    assert (target / "model" / "probe.json").is_file()
+    assert not (target / "model" / "old").exists()
