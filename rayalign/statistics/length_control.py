@@ -251,7 +251,7 @@ def _warnings(run: _Run, whole: Fit, *, has_difficulty: bool, learned: bool) -> 
     hard_labels = bool(np.isin(run.verdicts, (0.0, 1.0)).all())
     if hard_labels and run.fitted(np.ones(len(run.share_N)), 0.0).separated:
         warnings.append(
-            "perfect separation: length and difficulty foretell every verdict, so only the penalty bounds the fit"
+            "perfect separation: length and difficulty predict every verdict, so only the penalty bounds the fit"
         )
     if not whole.converged:
         warnings.append("the fit did not converge")
