@@ -53,8 +53,8 @@ def encode_example(
 ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     """Prompt and answer as token ids, and a mask of the answer's, which are trained on.
 
-    The answer ends with its end token; nothing of the template follows. Each part is tokenised by itself, as it is when
-    a policy writes it.
+    The answer ends with its end token; nothing of the template follows. The prompt's ids are those that a policy reads
+    in a rollout, and the answer's come after them; see `encode_continuation`.
     """
     dialogue = (*prompt.messages, Message("assistant", answer))
     closing = str(tokenizer.convert_ids_to_tokens(stop_ids(tokenizer)[0]))
@@ -62,8 +62,23 @@ def encode_example(
     end = whole.rfind(closing) + len(closing)
     if not whole.startswith(before) or end < len(before) + len(closing):
         raise InputError(f"chat template: an answer must follow its prompt as it is, closed by {closing}; {_REMEDY}")
-    head, tail = _encode(tokenizer, before), _encode(tokenizer, whole[len(before) : end])
+    head, tail = encode_continuation(tokenizer, before, whole[len(before) : end])
     return (*head, *tail), (*[False] * len(head), *[True] * len(tail))
+
+
+def encode_continuation(tokenizer: PreTrainedTokenizerBase, before: str, text: str) -> tuple[list[int], list[int]]:
+    """Token ids of a text, and of what follows it, without tokens that the tokenizer adds by itself.
+
+    Both are tokenised as one, since SentencePiece tokenises a text alone as if a space came before it. Where a piece
+    spans the boundary, what follows is tokenised as after an end token, which no piece spans.
+    """
+    head, whole = _encode(tokenizer, before), _encode(tokenizer, before + text)
+    if whole[: len(head)] == head:
+        return head, whole[len(head) :]
+    end = tokenizer.eos_token
+    if end is None:
+        return head, _encode(tokenizer, text)
+    return head, _encode(tokenizer, end + text)[1:]
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -89,7 +104,7 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) 
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Prove at the start that turns only append tokens, and that answers tokenise alike alone and in their dialogue.
+    """Prove at the start that turns only append tokens, and that no piece spans a prompt and its answer.
 
     Raises:
         InputError: there is no template, or it cannot be trained on; with the remedy.
@@ -105,7 +120,9 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
         ids, _ = encode_example(tokenizer, Prompt("probe", tuple(dialogue[:index])), dialogue[index].content)
         together = _encode(tokenizer, _render(tokenizer, dialogue[: index + 1], False))
         if tuple(together[: len(ids)]) != ids:
-            raise InputError(f"chat template: an answer tokenises otherwise inside its dialogue than alone; {_REMEDY}")
+            raise InputError(
+                f"chat template: an answer tokenises otherwise inside its dialogue than after its prompt; {_REMEDY}"
+            )
         later = _encode(tokenizer, _render(tokenizer, dialogue[: index + 2], True))
         if tuple(later[: len(ids)]) != ids:
             raise InputError(f"chat template: earlier turns change once a turn follows them; {_REMEDY}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from rayalign.algorithms.ops import token_tensors
 from rayalign.config import LearnerConfig
-from rayalign.data.chat import encode_example, load_tokenizer
+from rayalign.data.chat import encode_continuation, encode_example, load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.data.files import Row
 from rayalign.errors import InputError
@@ -109,8 +109,9 @@ class NegativeLogprob:
             return EncodedRow((), (), group=0)
         if self._tokenizer.chat_template:
             return EncodedRow(*encode_example(self._tokenizer, prompt, answer), group=0)
-        head = self._tokenizer(f"{prompt.messages[-1].content}\n\n").input_ids
-        tail = self._tokenizer(answer, add_special_tokens=False).input_ids
+        before = f"{prompt.messages[-1].content}\n\n"
+        head = self._tokenizer(before).input_ids
+        _, tail = encode_continuation(self._tokenizer, before, answer)
         return EncodedRow((*head, *tail), [False] * len(head) + [True] * len(tail), group=0)
 
 

@@ -13,6 +13,7 @@ from rayalign.data.chat import (
     check_template,
     cut_to_fit,
     decode_answer,
+    encode_continuation,
     encode_example,
     encode_prompt,
     load_tokenizer,
@@ -128,3 +129,56 @@ def test_a_template_that_cannot_be_trained_on_is_refused(tokenizer: Any, templat
     tokenizer.chat_template = template
     with pytest.raises(InputError, match=said):
         check_template(tokenizer)
+
+
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+    "{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
+)
+ZEPHYR = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content + eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+@pytest.fixture
+def spaced() -> Any:
+    """As SentencePiece does it: a space is put before a text, so that "cat" alone is the piece "▁cat"."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    bpe.decoder = decoders.Metaspace()
+    alphabet = sorted(set("".join([*TEXTS, MISTRAL, ZEPHYR, "it is, user. one two red blue ten"])))
+    special_tokens = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=200, special_tokens=special_tokens, initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator([*TEXTS, "].].].].].]."] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize("template", [MISTRAL, ZEPHYR, DEFAULT_TEMPLATE])
+def test_an_answer_is_tokenised_with_its_dialogue(spaced: Any, template: str) -> None:
+    spaced.chat_template = template
+    check_template(spaced)
+    prompt = Prompt("p", (Message("user", "the cat"), Message("assistant", "sat"), Message("user", "the dog")))
+    ids, mask = encode_example(spaced, prompt, "cat")
+    turns = [{"role": m.role, "content": m.content} for m in (*prompt.messages, Message("assistant", "cat"))]
+    whole = spaced.apply_chat_template(turns, tokenize=False)
+    together = spaced.encode(whole, add_special_tokens=False)
+    assert list(ids) == together[: len(ids)]
+    answer = [i for i, m in zip(ids, mask, strict=True) if m]
+    assert ids[: -len(answer)] == encode_prompt(spaced, prompt, context=1000, reserve=10)
+    assert answer[-1] == spaced.eos_token_id
+    assert answer[:-1] != spaced.encode("cat", add_special_tokens=False)
+    assert decode_answer(spaced, answer) == "cat"
+
+
+def test_a_piece_across_the_boundary_leaves_the_prompt_as_it_is(spaced: Any) -> None:
+    """ "]." is one piece, but a policy that has read "]" can only write a "." of its own, without a space before it."""
+    assert spaced.tokenize("cat ].")[-1] == "]."
+    head, tail = encode_continuation(spaced, "cat ]", ".")
+    assert head == spaced.encode("cat ]", add_special_tokens=False)
+    assert spaced.convert_ids_to_tokens(tail) == ["."]
