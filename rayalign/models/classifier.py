@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from rayalign.data.chat import encode_example
 from rayalign.errors import InputError
+from rayalign.models.heads import TokenValues
 from rayalign.models.load import refuse_missing
 from rayalign.types import Prompt, Score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_Inputs = Mapping[str, Sequence[int]]
+"""input name -> one number for each token"""
 
 _TOKENS = 16_384
 """padded tokens of one forward pass"""
@@ -31,50 +40,78 @@ class Classifier:
 
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-            model, told = AutoModelForSequenceClassification.from_pretrained(
+            model, loading_info = AutoModelForSequenceClassification.from_pretrained(
                 path, trust_remote_code=False, output_loading_info=True
             )
         except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
+            first_line = str(error).strip().splitlines()[0]
             raise InputError(
-                f"reward model {path}: cannot be loaded ({first}); give a folder in save_pretrained's form"
+                f"reward model {path}: cannot be loaded ({first_line}); give a folder in save_pretrained's form"
             ) from error
         if model.config.num_labels != 1:
             raise InputError(f"reward model {path}: its head has {model.config.num_labels} outputs, a reward has one")
-        refuse_missing(path, told)
+        refuse_missing(path, loading_info)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.eval().to(self._device)
+        self._token_values = TokenValues(model) if _has_token_head(model) else None
         self._context = min(context, self._tokenizer.model_max_length)
 
     @torch.inference_mode()
     def scores(self, items: Sequence[tuple[Prompt, str]]) -> list[Score]:
         """One score for each answer; absent where it is too long or not finite."""
         rows = [self._encode(prompt, answer) for prompt, answer in items]
-        fitting = [i for i, row in enumerate(rows) if len(row) <= self._context]
-        found = [Score(None, f"prompt and answer are longer than {self._context} tokens")] * len(rows)
-        fitting.sort(key=lambda i: len(rows[i]))
-        for part in self._parts(fitting, rows):
-            padded = self._tokenizer.pad(
-                {"input_ids": [rows[i] for i in part]}, padding_side="right", return_tensors="pt"
-            )
-            values = self._model(**padded.to(self._device)).logits[:, 0].float().tolist()
-            for i, value in zip(part, values, strict=True):
-                found[i] = Score(value) if math.isfinite(value) else Score(None, "the model's score is not finite")
-        return found
+        lengths = [len(row["input_ids"]) for row in rows]
+        fitting = [i for i, length in enumerate(lengths) if length <= self._context]
+        scores = [Score(None, f"prompt and answer are longer than {self._context} tokens")] * len(rows)
+        fitting.sort(key=lambda i: lengths[i])
+        for part in _parts(fitting, lengths):
+            values_B = self._values([rows[i] for i in part])
+            for i, value in zip(part, values_B.tolist(), strict=True):
+                scores[i] = Score(value) if math.isfinite(value) else Score(None, "the model's score is not finite")
+        return scores
 
-    def _parts(self, order: Sequence[int], rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        """Rows sorted by length, as many together as fit into one forward pass."""
-        part: list[int] = []
-        for i in order:
-            if part and len(rows[i]) * (len(part) + 1) > _TOKENS:
-                yield part
-                part = []
-            part.append(i)
-        if part:
-            yield part
+    def _values(self, rows: Sequence[_Inputs]) -> Tensor:
+        """The model's output for each row.
 
-    def _encode(self, prompt: Prompt, answer: str) -> list[int]:
+        A head that gives a number for each token is read at the last token, as in training. transformers would read it
+        at the last token that is not the padding token, which is another one where padding is the end token.
+        """
+        longest = max(len(row["input_ids"]) for row in rows)
+        mask_BT = _padded([[1] * len(row["input_ids"]) for row in rows], longest, 0).to(self._device)
+        if self._token_values is not None:
+            ids_BT = _padded([row["input_ids"] for row in rows], longest, 0).to(self._device)
+            return self._token_values(ids_BT, mask_BT, mask_BT)[1]
+        padding = {"input_ids": self._tokenizer.pad_token_id or 0}
+        inputs_BT = {name: _padded([row[name] for row in rows], longest, padding.get(name, 0)) for name in rows[0]}
+        on_device_BT = {name: x.to(self._device) for name, x in inputs_BT.items()}
+        return self._model(**on_device_BT, attention_mask=mask_BT).logits[:, 0].float()
+
+    def _encode(self, prompt: Prompt, answer: str) -> _Inputs:
+        """What the model reads of a row: token ids, and token types where the tokenizer tells the two texts apart."""
         if self._tokenizer.chat_template:
-            return list(encode_example(self._tokenizer, prompt, answer)[0])
+            return {"input_ids": list(encode_example(self._tokenizer, prompt, answer)[0])}
         question = "\n\n".join(message.content for message in prompt.messages)
-        return list(self._tokenizer(question, answer).input_ids)
+        encoding = self._tokenizer(question, answer, return_attention_mask=False)
+        return {name: list(values) for name, values in encoding.items()}
+
+
+def _has_token_head(model: PreTrainedModel) -> bool:
+    """A decoder with a linear layer `score` over its hidden states."""
+    return "score" in dict(model.named_children())
+
+
+def _padded(rows: Sequence[Sequence[int]], length: int, padding: int) -> Tensor:
+    """Rows of at most this length, padded on the right."""
+    return torch.tensor([[*row, *[padding] * (length - len(row))] for row in rows])
+
+
+def _parts(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Rows sorted by length, as many together as fit into one forward pass."""
+    part: list[int] = []
+    for i in order:
+        if part and lengths[i] * (len(part) + 1) > _TOKENS:
+            yield part
+            part = []
+        part.append(i)
+    if part:
+        yield part
