@@ -98,6 +98,11 @@ def shape_of(model: str, vocabulary: int | None = None) -> ModelShape | None:
     return KNOWN[max(fitting, key=len)] if fitting else None
 
 
+def model_path(model: str) -> str:
+    """A local folder by its absolute path, for processes that run in another folder; hub names as they are."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
 def _from_config(config: Mapping[str, Any]) -> ModelShape | None:
     text: Mapping[str, Any] = config.get("text_config", config)
     try:

@@ -18,6 +18,7 @@ from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.session import Session
 from rayalign.config import ANNOTATOR, ClusterConfig, LoadedJob, Reference
 from rayalign.errors import WeightError
+from rayalign.models.catalogue import model_path
 from rayalign.pipeline.checks import devices, refuse
 from rayalign.pipeline.hashing import stage_states
 from rayalign.pipeline.inputs import Inputs
@@ -79,12 +80,12 @@ class RunContext:
         return self.stage_folder(reference.stage) / outputs[reference.role].path
 
     def model(self, reference: str) -> str:
-        """Folder or hub name of a model as the job names it."""
+        """Folder or hub name of a model as the job names it; folders are absolute, since actors run elsewhere."""
         if Reference.parse(reference) is not None:
             return str(self.output(reference))
         if reference.startswith(ANNOTATOR):
             return f"{self.annotator_url()}#{reference.removeprefix(ANNOTATOR)}"
-        return reference
+        return model_path(reference)
 
     @contextmanager
     def starting(self, what: str) -> Iterator[None]:

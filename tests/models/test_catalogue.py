@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.models.catalogue import ModelShape, shape_of
+from rayalign.models.catalogue import ModelShape, model_path, shape_of
 
 LLAMA_1B = {
     "vocab_size": 128256, "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,
@@ -64,3 +64,10 @@ def test_a_local_folder_is_read_from_its_config(tmp_path: Path) -> None:
         assert shape_of(str(tmp_path)) == known
     (tmp_path / "config.json").write_text('{"n_embd": 768}')
     assert shape_of(str(tmp_path)) is None
+
+
+def test_a_folder_is_named_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert model_path("mine") == str(tmp_path / "mine")
+    assert model_path("nobody/nothing") == "nobody/nothing"

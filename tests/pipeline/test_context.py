@@ -82,3 +82,13 @@ def test_the_roles_that_a_stage_trained_have_folders_of_their_own(study: Study) 
         "stage:rl/policy": str(stage / "model"),
         "stage:rl/critic": str(stage / "critic"),
     }
+
+
+def test_actors_get_the_absolute_path_of_a_relative_folder(study: Study, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    loaded = study("stages.draws.model=models/mine")
+    with RunContext(loaded, Inputs(loaded)) as context:
+        assert context.model("models/mine") == str(tmp_path / "models" / "mine")
+        assert context.model("nobody/nothing") == "nobody/nothing"
+        assert Path(context.model("stage:sft")).is_absolute()
