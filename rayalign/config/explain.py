@@ -101,8 +101,13 @@ def known_keys(model: Any) -> list[str]:
     """The keys of a section, then those one section further down as `inner.key`."""
     if not _is_model(model):
         return []
-    inner = [(name, _plain(field.annotation)) for name, field in model.model_fields.items()]
-    return [name for name, _ in inner] + [f"{n}.{k}" for n, m in inner if _is_model(m) for k in m.model_fields]
+    own, further_down = [], []
+    for name, field in model.model_fields.items():
+        own.append(name)
+        section = _plain(field.annotation)
+        if _is_model(section):
+            further_down += [f"{name}.{key}" for key in section.model_fields]
+    return own + further_down
 
 
 def _walk(location: Location, model: Any) -> tuple[list[int | str], Any]:

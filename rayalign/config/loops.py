@@ -101,8 +101,8 @@ class _Unroller:
         for key in entry.get("first", {}):
             name = key.partition("/")[0]
             if name not in entry["stages"]:
-                known = nearest(name, list(entry["stages"]))
-                self._complain(f"stages.{loop}.first.{key}", f"names no stage of the loop; {known}")
+                remedy = nearest(name, list(entry["stages"]))
+                self._complain(f"stages.{loop}.first.{key}", f"names no stage of the loop; {remedy}")
 
     def add_round(self, loop: str, number: int, changes: Mapping[str, RoundChange]) -> None:
         """Add one round of a loop to the tree."""

@@ -80,11 +80,11 @@ def _pairs(examples: Sequence[Example], count: int, seed: int) -> Iterator[tuple
     for example in examples:
         draw = random.Random(f"{seed}/{example.prompt.id}")
         options = [p for p in itertools.permutations(example.candidates, 2) if p[0].text != p[1].text]
-        seen: set[frozenset[str]] = set()
+        pairs: set[frozenset[str]] = set()
         for first, second in draw.sample(options, len(options)):
             pair = frozenset((first.text, second.text))
-            if pair not in seen and len(seen) < count:
-                seen.add(pair)
+            if pair not in pairs and len(pairs) < count:
+                pairs.add(pair)
                 yield example, first, second
 
 

@@ -17,16 +17,16 @@ def annotator_problems(key: str, job: Job, reads: Sequence[AnnotatorRead]) -> It
     if not reads or job.annotator.url is not None:
         return
     try:
-        known = load_service(Path(job.annotator.file) if job.annotator.file else None).annotators
+        annotators = load_service(Path(job.annotator.file) if job.annotator.file else None).annotators
     except InputError as error:
         yield "annotator.file", str(error)
         return
     for read in reads:
         whole_pool = read.name == POOL and not read.scores
-        if read.name not in known and not whole_pool:
-            yield f"{key}.{read.key}", f"there is no annotator {read.name!r}; {nearest(read.name, list(known))}"
-        elif read.scores and not _scores(known[read.name]):
-            scoring = ", ".join(name for name, annotator in known.items() if _scores(annotator))
+        if read.name not in annotators and not whole_pool:
+            yield f"{key}.{read.key}", f"there is no annotator {read.name!r}; {nearest(read.name, list(annotators))}"
+        elif read.scores and not _scores(annotators[read.name]):
+            scoring = ", ".join(name for name, annotator in annotators.items() if _scores(annotator))
             yield (
                 f"{key}.{read.key}",
                 f"annotator {read.name} compares answers and scores none; "

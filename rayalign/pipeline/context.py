@@ -123,12 +123,14 @@ class RunContext:
         if self.job.cluster.scale_timeout:
             self._open.callback(session.demand, [])  # not before: a later stage wants the machines too
         planned = plan(self.job, _size(session))
-        while (found := list(devices(planned, _size(session), remedy=GROW))) and time.monotonic() < limit:
-            wanting = [stage for stage in planned.stages if f"stages.{stage.name}.roles" in dict(found)]
-            largest = max(wanting, key=lambda stage: (stage.devices, stage.cpus))
-            session.demand([r.bundle for r in largest.roles for _ in range(r.actors)])
+        problems = list(devices(planned, _size(session), remedy=GROW))
+        while problems and time.monotonic() < limit:
+            keys = {key for key, _ in problems}
+            oversize = [stage for stage in planned.stages if f"stages.{stage.name}.roles" in keys]
+            session.demand(max(oversize, key=lambda stage: (stage.devices, stage.cpus)).bundles)
             time.sleep(1.0)
-        refuse(self._source, found)
+            problems = list(devices(planned, _size(session), remedy=GROW))
+        refuse(self._source, problems)
 
     def annotator_url(self) -> str:
         """Where the annotator service is; the run's own has been starting since the session began."""

@@ -105,22 +105,19 @@ async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict
     prompts = {e.prompt.id: e.prompt for e in context.inputs.prompts(name)}
     answers = await _answers(context, name, stage, prompts)
     values = await _values(context, stage, prompts, answers)
-    rows = [
-        {
-            "model": model,
-            "prompt_id": prompt_id,
-            "prompt": prompts[prompt_id].messages[-1].content,
-            "answer": text,
-            "value": values[model].get(prompt_id),
-        }
-        for model, texts in answers.items()
-        for prompt_id, text in texts.items()
-    ]
-    write_jsonl(context.stage_folder(name) / "records.jsonl", rows)
+    write_jsonl(context.stage_folder(name) / "records.jsonl", _records(prompts, answers, values))
     results, comparisons = compare(stage, values, seed=context.job.seed)
     results += await asyncio.to_thread(_annotated, context, stage, prompts, answers)
     results += await _perplexities(context, stage, prompts, answers)
     return {"results": results, "comparisons": comparisons}
+
+
+def _records(prompts: Mapping[str, Prompt], answers: Answers, values: Values) -> Iterator[dict[str, Any]]:
+    """Every answer with its value."""
+    for model, texts in answers.items():
+        for prompt_id, text in texts.items():
+            prompt, value = prompts[prompt_id].messages[-1].content, values[model].get(prompt_id)
+            yield {"model": model, "prompt_id": prompt_id, "prompt": prompt, "answer": text, "value": value}
 
 
 def compare(stage: EvaluateStage, values: Values, *, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -130,23 +127,30 @@ def compare(stage: EvaluateStage, values: Values, *, seed: int) -> tuple[list[di
         for name, v in values.items()
     ]
     comparisons = []
-    for name, other, common in _meetings(stage, values):
-        ours, theirs = [values[name][p] for p in common], [values[other][p] for p in common]
+    for name, rival, common in _meetings(stage, values):
+        ours, theirs = [values[name][p] for p in common], [values[rival][p] for p in common]
         gap = paired_difference(ours, theirs, seed=seed)
-        found = {"low": gap.low, "high": gap.high, "n": gap.n}
-        comparisons.append({"a": name, "b": other, "metric": stage.metric, "mean_difference": gap.mean, **found})
-        preferences = [1.5 if a == b else 2.0 if a > b else 1.0 for a, b in zip(ours, theirs, strict=True)]
-        results.append(_wins(name, f"win_rate_against_{other}", preferences, seed))
+        interval = {"mean_difference": gap.mean, "low": gap.low, "high": gap.high, "n": gap.n}
+        comparisons.append({"a": name, "b": rival, "metric": stage.metric, **interval})
+        preferences = [_preference(a, b) for a, b in zip(ours, theirs, strict=True)]
+        results.append(_wins(name, f"win_rate_against_{rival}", preferences, seed))
     return results, comparisons
 
 
-def _meetings(stage: EvaluateStage, found: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, str, list[str]]]:
-    """Each model, one that it is compared with, and the prompts that both have."""
-    for other in stage.against or (next(iter(stage.models)),):
+def _preference(ours: float, theirs: float) -> float:
+    """2 where ours is better, 1 where theirs is, 1.5 between equals."""
+    if ours == theirs:
+        return 1.5
+    return 2.0 if ours > theirs else 1.0
+
+
+def _meetings(stage: EvaluateStage, table: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, str, list[str]]]:
+    """Each model, one that it is compared with, and the prompts that both have in the table."""
+    for rival in stage.against or (next(iter(stage.models)),):
         for name in stage.models:
-            common = [p for p in found[name] if p in found[other]]
-            if name != other and common:
-                yield name, other, common
+            common = [p for p in table[name] if p in table[rival]]
+            if name != rival and common:
+                yield name, rival, common
 
 
 def _wins(name: str, metric: str, preferences: Sequence[float | None], seed: int) -> dict[str, Any]:
@@ -163,9 +167,9 @@ def _annotated(
         return []
     rows, seed = [], context.job.seed
     with closing(context.annotator(stage.annotator)) as service:
-        for name, other, common in _meetings(stage, answers):
-            pairs = [(prompts[p], answers[other][p], answers[name][p]) for p in common]
-            metric = f"win_rate_by_{stage.annotator}_against_{other}"
+        for name, rival, common in _meetings(stage, answers):
+            pairs = [(prompts[p], answers[rival][p], answers[name][p]) for p in common]
+            metric = f"win_rate_by_{stage.annotator}_against_{rival}"
             rows.append(_wins(name, metric, service.compare(pairs, seed=seed), seed))
     return rows
 
@@ -177,21 +181,29 @@ async def _answers(
     for name, model in stage.models.items():
         drawn = await draw(context, stage_name, model, stage.sampling, 1)
         answers[name] = {e.prompt.id: e.candidates[0].text for e in drawn}
-    return answers | {kind: {p: ANSWERS[kind](prompt) for p, prompt in prompts.items()} for kind in stage.baselines}
+    for baseline in stage.baselines:
+        answer = ANSWERS[baseline]
+        answers[baseline] = {prompt_id: answer(prompt) for prompt_id, prompt in prompts.items()}
+    return answers
 
 
 async def _values(context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers) -> Values:
     if stage.metric == "gold_utility":
-        return {n: {p: gold_utility(prompts[p], text) for p, text in texts.items()} for n, texts in answers.items()}
+        return {name: _gold_utilities(prompts, texts) for name, texts in answers.items()}
     assert stage.reward is not None  # `check` refuses the metric without it
     async with _frozen(context, stage, "reward", stage.reward) as (reward, renderer):
-        values: Values = {}
-        for name, texts in answers.items():
-            groups = _groups(renderer, prompts, texts)
-            scores = await reward.first(lambda actor, g=groups: actor.score.remote(g))  # type: ignore[misc]
-            found = {group.id: score[0].value for group, score in zip(groups, scores, strict=True)}
-            values[name] = {p: value for p, value in found.items() if value is not None}
-        return values
+        return {name: await _rewards(reward, _groups(renderer, prompts, texts)) for name, texts in answers.items()}
+
+
+def _gold_utilities(prompts: Mapping[str, Prompt], texts: Mapping[str, str]) -> dict[str, float]:
+    return {prompt_id: gold_utility(prompts[prompt_id], text) for prompt_id, text in texts.items()}
+
+
+async def _rewards(reward: ActorGroup, groups: Sequence[Group]) -> dict[str, float]:
+    """The score of the answer in each group; one without a score is absent."""
+    scores = await reward.first(lambda actor: actor.score.remote(groups))
+    values = {group.id: group_scores[0].value for group, group_scores in zip(groups, scores, strict=True)}
+    return {prompt_id: value for prompt_id, value in values.items() if value is not None}
 
 
 async def _perplexities(
@@ -203,19 +215,27 @@ async def _perplexities(
     rows = []
     async with _frozen(context, stage, "reference", stage.perplexity) as (reference, renderer):
         for name in stage.models:
-            groups = _groups(renderer, prompts, {p: t for p, t in answers[name].items() if t})
-            means = await reference.first(lambda a, g=groups: a.mean_logprobs.remote(g, renderer.pad_id))  # type: ignore[misc]
-            interval = mean_interval([-m for m in means], seed=context.job.seed)
+            texts = {prompt_id: text for prompt_id, text in answers[name].items() if text}
+            losses = await _losses(reference, _groups(renderer, prompts, texts), renderer.pad_id)
+            interval = mean_interval(losses, seed=context.job.seed)
             mean, low, high = (math.exp(x) for x in interval[:3])
             rows.append({"name": name, "metric": "perplexity", "mean": mean, "low": low, "high": high, "n": interval.n})
     return rows
 
 
+async def _losses(reference: ActorGroup, groups: Sequence[Group], pad_id: int) -> list[float]:
+    """The mean negative log-prob of a token in each answer."""
+    means = await reference.first(lambda actor: actor.mean_logprobs.remote(groups, pad_id))
+    return [-mean for mean in means]
+
+
 def _groups(renderer: Renderer, prompts: Mapping[str, Prompt], texts: Mapping[str, str]) -> list[Group]:
     """Answers as groups of one, in the tokens of the model that is to read them."""
-    return [
-        Group(p, prompts[p], 0, (renderer.dataset_trajectory(p, 0, prompts[p], text),)) for p, text in texts.items()
-    ]
+    groups = []
+    for prompt_id, text in texts.items():
+        trajectory = renderer.dataset_trajectory(prompt_id, 0, prompts[prompt_id], text)
+        groups.append(Group(prompt_id, prompts[prompt_id], 0, (trajectory,)))
+    return groups
 
 
 @asynccontextmanager

@@ -12,6 +12,8 @@ from rayalign.config import Job, Reference, StageSection
 from rayalign.pipeline.kind import kind_of
 from rayalign.storage.summary import read_done
 
+_INPUT = "input."
+
 
 def stage_fields(job: Job) -> dict[str, dict[str, Any]]:
     """What each stage's output depends on, by dotted key; `input.NAME` is the hash of a stage that it reads.
@@ -61,10 +63,15 @@ def _state(done: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> str:
     if done["hash"] == fields_hash(fields):
         return "finished"
     before = done.get("fields", {})
-    changed = sorted(k for k in before.keys() | fields.keys() if before.get(k) != fields.get(k))
-    shown = [f"stage {k.removeprefix('input.')}" if k.startswith("input.") else k for k in changed[:3]]
+    keys = sorted(before.keys() | fields.keys())
+    changed = [key for key in keys if before.get(key) != fields.get(key)]
+    shown = ", ".join(map(_readable, changed[:3]))
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return f"will run: {', '.join(shown)}{more} changed"
+    return f"will run: {shown}{more} changed"
+
+
+def _readable(key: str) -> str:
+    return f"stage {key.removeprefix(_INPUT)}" if key.startswith(_INPUT) else key
 
 
 def _fields(job: Job, stage: StageSection, hashes: Mapping[str, str]) -> dict[str, Any]:
@@ -82,7 +89,7 @@ def _fields(job: Job, stage: StageSection, hashes: Mapping[str, str]) -> dict[st
         fields["annotator.url"] = job.annotator.url
         fields["annotator.file.content"] = _content(Path(job.annotator.file)) if job.annotator.file else None
     for _, reference in stage.references():
-        fields[f"input.{reference.stage}"] = hashes[reference.stage]
+        fields[f"{_INPUT}{reference.stage}"] = hashes[reference.stage]
     return fields
 
 

@@ -174,8 +174,8 @@ class StageKind(ABC, Generic[S]):
 
 def kind_of(stage: StageSection) -> StageKind[Any]:
     """The kind of a stage, which answers for it."""
-    found: type[StageKind[Any]] = importlib.import_module(f"rayalign.pipeline.{stage.kind}").KIND
-    return found(stage)
+    kind: type[StageKind[Any]] = importlib.import_module(f"rayalign.pipeline.{stage.kind}").KIND
+    return kind(stage)
 
 
 def kinds_of(job: Job) -> dict[str, StageKind[Any]]:

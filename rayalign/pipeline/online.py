@@ -168,5 +168,5 @@ async def _save_probe(parts: Parts, stage: TrainStage, renderer: Renderer, folde
     tokens = probe.tokens_of(renderer.tokenizer)
     answers = await parts.roles["policy"].all(lambda actor: actor.probe.remote(tokens))
     logprobs = tuple(tuple(row) for row in answers[0])
-    made = probe.Probe(stage.iterations, tokens, logprobs, probe.tolerance(stage.learner.precision))
-    probe.save(made, folder)
+    proof = probe.Probe(stage.iterations, tokens, logprobs, probe.tolerance(stage.learner.precision))
+    probe.save(proof, folder)

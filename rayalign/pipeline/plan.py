@@ -73,6 +73,14 @@ class StagePlan:
         return sum(r.actors * r.cpus for r in self.roles)
 
     @property
+    def bundles(self) -> list[dict[str, float]]:
+        """What each actor asks of Ray."""
+        bundles = []
+        for role in self.roles:
+            bundles += [role.bundle] * role.actors
+        return bundles
+
+    @property
     def memory(self) -> int:
         """Main memory of all actors and the run's own process, as far as it is known [bytes]."""
         return self.driver_memory + sum((r.memory or 0) * r.devices.count("cpu") for r in self.roles)

@@ -76,13 +76,13 @@ def _summarise(context: RunContext, memory: PeakMemory, fields: dict[str, dict[s
     results: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
     for name in context.job.stages:
-        done = read_done(context.stage_folder(name)) or {}
-        if done.get("hash") != fields_hash(fields[name]):
-            done = {}
-        status = {"name": name, "status": "finished" if done else "open"}
-        stages.append({**status, "seconds": done.get("seconds"), "fixed_seconds": done.get("fixed_seconds")})
-        results += done.get("results", [])
-        comparisons += done.get("comparisons", [])
+        outcome = read_done(context.stage_folder(name)) or {}
+        if outcome.get("hash") != fields_hash(fields[name]):
+            outcome = {}
+        times = {key: outcome.get(key) for key in ("seconds", "fixed_seconds")}
+        stages.append({"name": name, "status": "finished" if outcome else "open", **times})
+        results += outcome.get("results", [])
+        comparisons += outcome.get("comparisons", [])
     path = context.folder / "summary.json"
     before = json.loads(path.read_text(encoding="utf-8"))["peak_memory_bytes"] if path.exists() else None
     write_summary(path, results, comparisons, stages, max(memory.peak, before or 0))
