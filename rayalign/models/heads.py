@@ -34,6 +34,8 @@ class OutputLayer(nn.Module):
         self.weight = linear.weight
         self.bias = linear.bias
         self.softcap = softcap
+        self.entropy_gradient = True
+        """False: entropies are numbers alone, so that no second softmax is kept for the backward pass"""
         self._vocabulary = linear.weight.shape[0]
         self._chunk_logits = chunk_logits
 
@@ -64,8 +66,10 @@ class OutputLayer(nn.Module):
         logits_NV = self.logits(hidden_ND) / temperature
         normaliser_N = logits_NV.logsumexp(dim=-1)
         logprobs_N = logits_NV.gather(1, tokens_N[:, None])[:, 0] - normaliser_N
-        expected_N = (logits_NV.softmax(dim=-1) * logits_NV).sum(dim=-1)
-        return logprobs_N, normaliser_N - expected_N
+        with torch.set_grad_enabled(self.entropy_gradient and torch.is_grad_enabled()):
+            expected_N = (logits_NV.softmax(dim=-1) * logits_NV).sum(dim=-1)
+            entropy_N = normaliser_N - expected_N
+        return logprobs_N, entropy_N
 
     def _chunk(self, device: torch.device) -> int:
         """Tokens whose logits exist at a time."""

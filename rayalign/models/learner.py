@@ -24,7 +24,7 @@ from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.batching import micro_batches, micro_rows, minibatches, shard
 from rayalign.models.deepspeed_0_19 import skip_shared_memory_operator
-from rayalign.models.heads import as_outputs, evaluate, placeholder, read, to_device
+from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
 from rayalign.models.load import Initial, load_head
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS
 from rayalign.types import Batch, Metric, Metrics, Outputs, Role, merged
@@ -103,6 +103,8 @@ class Learner:
             limit: steps after which the pass ends, None for all of it.
         """
         self._engine.train()
+        if isinstance(self._head, TokenLogprobs):
+            self._head.output.entropy_gradient = algorithm.differentiates_entropy
         parts = pass_over(batch, self.config, seed, pass_index)[:limit]
         steps = [self._step(batch.rows(rows), algorithm) for rows in parts]
         everyone: list[list[Metrics]] = [steps] * self._world

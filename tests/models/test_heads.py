@@ -53,6 +53,22 @@ def test_logprobs_and_entropy_are_those_of_the_full_softmax(folder: str) -> None
     assert not entropy_BT[batch["policy_mask_BT"] == 0].any()
 
 
+@pytest.mark.parametrize("chunk_logits", [1 << 20, 200])
+def test_entropy_without_gradient_has_the_same_value_and_leaves_the_logprobs_theirs(
+    folder: str, chunk_logits: int
+) -> None:
+    head, batch = causal(folder, chunk_logits=chunk_logits), make_batch()
+    weight, outputs, gradients = head.output.weight, [], []
+    for differentiated in (True, False):
+        head.output.entropy_gradient = differentiated
+        logprobs_BT, entropy_BT = head(*arguments(batch))
+        outputs.append((logprobs_BT.detach(), entropy_BT.detach()))
+        gradients.append(torch.autograd.grad(logprobs_BT.sum(), weight)[0])
+        assert entropy_BT.requires_grad == differentiated
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=0)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
+
+
 def test_the_first_token_has_no_logprob(folder: str) -> None:
     ids_BT = torch.tensor([[5, 6]])
     logprobs_BT, _ = causal(folder)(ids_BT, torch.ones_like(ids_BT), torch.ones_like(ids_BT))

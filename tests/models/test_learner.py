@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from rayalign.algorithms.base import load
+from rayalign.algorithms.ppo import Ppo, PpoConfig
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.heads import TokenLogprobs
@@ -115,6 +116,24 @@ def test_the_first_ratio_of_ppo_is_one(folder: str) -> None:
     assert steps[0]["policy/ratio_max"].value == pytest.approx(1.0, abs=1e-6)
     assert steps[0]["policy/clip_fraction"].value == 0.0
     assert steps[1]["policy/ratio_max"].value > 1.0001
+
+
+@pytest.mark.parametrize("coefficient", [0.0, 0.1])
+def test_entropy_has_a_gradient_where_the_algorithm_differentiates_it(folder: str, coefficient: float) -> None:
+    requested = []
+
+    class Watched(Ppo):
+        def loss(self, role: Role, outputs: Outputs, minibatch: Minibatch) -> LossSum:
+            assert outputs.entropy_BT is not None
+            requested.append(outputs.entropy_BT.requires_grad)
+            return super().loss(role, outputs, minibatch)
+
+    batch = make_batch()
+    ones_BT = torch.ones_like(batch["policy_mask_BT"], dtype=torch.float32)
+    tensors = batch.tensors | {"logprobs_BT": -ones_BT, "weights_BT": ones_BT}
+    algorithm = Watched(PpoConfig(name="watched", entropy_coefficient=coefficient))
+    make_learner(folder).update(Batch(tensors, batch.unit_B), algorithm, pass_index=0, seed=0)
+    assert set(requested) == {coefficient > 0}
 
 
 def test_metrics_of_a_step_cover_all_its_micro_batches(folder: str) -> None:
