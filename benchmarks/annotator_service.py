@@ -28,7 +28,7 @@ import psutil
 import yaml
 
 from benchmarks.record import record
-from rayalign.annotator.files import EMBEDDED
+from rayalign.annotator.service_file import EMBEDDED
 from rayalign.data.paddock import prompts
 from rayalign.data.paddock.baselines import longest
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.record import record
 from rayalign.annotator.completer import Completion
-from rayalign.annotator.upstream import OpenAIUpstream
+from rayalign.annotator.openai_client import OpenAICompleter
 from rayalign.config.annotators import LLMJudgeConfig
 from tests.annotator.fakes import Ledger
 
@@ -38,7 +38,7 @@ async def ask(url: str) -> tuple[int, float]:
     config = LLMJudgeConfig(
         kind="llm", model="stub", base_url=url, key_variable="STUB_KEY", concurrency=CONCURRENCY, timeout=TIMEOUT
     )
-    upstream = OpenAIUpstream(config)
+    upstream = OpenAICompleter(config)
     begun = time.perf_counter()
     paying = Ledger().paying
     turns = ([{"role": "user", "content": f"pair {i}"}] for i in range(CALLS))
@@ -74,7 +74,7 @@ def main() -> None:
     """The endpoint in a process of its own, with two cores to share."""
     os.environ["STUB_KEY"] = "unused"
     options = json.dumps({"latency": LATENCY, "shares": SHARES})
-    command = [sys.executable, "-m", "tests.annotator.stub_upstream", options]
+    command = [sys.executable, "-m", "tests.annotator.stub_endpoint", options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as stub:
         assert stub.stdout is not None
         url = stub.stdout.readline().strip()

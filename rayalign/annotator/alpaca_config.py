@@ -1,4 +1,4 @@
-"""Judges of alpaca_eval's evaluators_configs folders, as they are."""
+"""Judges of unchanged evaluators_configs folders of alpaca_eval."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PRICES = (
     ("gpt-4o-mini-2024-07-18", 0.15e-6), ("gpt-4-turbo", 1e-5), ("gpt-4-1106", 1e-5), ("gpt-4", 3e-5),
     ("gpt-3.5-turbo", 2e-6), ("text-davinci-003", 2e-5),
 )  # fmt: skip
-"""US dollars of one token, by what the model's name holds; the first that fits (alpaca_eval 0.6.6)"""
+"""US dollars of one token, by a part of the model's name; the first that matches (alpaca_eval 0.6.6)"""
 
 
 class _Entry(Section):
@@ -50,20 +50,20 @@ class _Entry(Section):
 
 
 class AlpacaEvalJudge(NamedTuple):
-    """What a folder says, in our terms."""
+    """A folder's annotator in our settings."""
 
     name: str
     config: LLMJudgeConfig
     """its template is the path of the folder's file"""
     explanations: tuple[str, ...]
-    """keys of a JSON answer that are kept as the explanation"""
+    """keys of a JSON answer that make the explanation"""
 
 
 def load(section: AlpacaEvalJudgeConfig) -> AlpacaEvalJudge:
     """One annotator of a folder.
 
     Raises:
-        InputError: there is no such folder, file or annotator, or it asks for what only alpaca_eval has.
+        InputError: there is no such folder, file or annotator, or it needs a feature of alpaca_eval alone.
     """
     file = _file(section.folder)
     entries = _entries(file)
@@ -74,7 +74,7 @@ def load(section: AlpacaEvalJudgeConfig) -> AlpacaEvalJudge:
         raise InputError(f"{file} has {len(entries)} annotators; name one of {', '.join(entries)}")
     where = f"{file}: {name}"
     entry = _validated(_Entry, {key: value for key, value in entries[name].items() if value is not None}, where)
-    _refuse_what_is_not_spoken(entry, where)
+    _refuse_unsupported(entry, where)
     settings = {**_judge(entry, file), **_model(dict(entry.completions_kwargs), section, where)}
     config = _validated(LLMJudgeConfig, settings, where)
     return AlpacaEvalJudge(name, config, _explanations(entry, where))
@@ -102,12 +102,12 @@ def _validated(kind: type[S], values: Mapping[str, Any], where: str) -> S:
         raise InputError(explain(error, kind, where)) from error
 
 
-def _refuse_what_is_not_spoken(entry: _Entry, where: str) -> None:
+def _refuse_unsupported(entry: _Entry, where: str) -> None:
     client = entry.fn_completions
     if client != "openai_completions":
         vendor = client.removesuffix("_completions").replace("_", " ")
         raise InputError(
-            f"{where} asks {vendor} through {client}; only openai_completions is spoken here: serve the model behind "
+            f"{where} uses {vendor} through {client}; only openai_completions is supported: serve the model behind "
             "an OpenAI-compatible endpoint and name that in a copy of the folder"
         )
     if not entry.is_shuffle and entry.batch_size != 1:
@@ -115,7 +115,7 @@ def _refuse_what_is_not_spoken(entry: _Entry, where: str) -> None:
 
 
 def _judge(entry: _Entry, file: Path) -> dict[str, Any]:
-    """What decides prompts and verdicts, but the model."""
+    """The settings that decide prompts and verdicts, without the model."""
     switched = "RandomSwitchTwoColumnsProcessor" in entry.processors_to_kwargs
     return {
         "kind": "llm",
@@ -128,7 +128,7 @@ def _judge(entry: _Entry, file: Path) -> dict[str, Any]:
 
 
 def _model(arguments: dict[str, Any], section: AlpacaEvalJudgeConfig, where: str) -> dict[str, Any]:
-    """The model and how it is asked, with alpaca_eval's defaults; what is left of `arguments` is sent as it is."""
+    """The model and its request, with alpaca_eval's defaults; the other `arguments` are sent unchanged."""
     model = arguments.pop("model_name", None)
     if not isinstance(model, str):
         raise InputError(f"{where}: completions_kwargs.model_name is {model!r}; expected a model's name")
@@ -141,7 +141,7 @@ def _model(arguments: dict[str, Any], section: AlpacaEvalJudgeConfig, where: str
     price = arguments.pop("price_per_token", None)
     if price is None:
         price = next((price for part, price in _PRICES if part in model), 0.0)
-    found: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "model": model,
         "base_url": section.base_url or client.get("base_url"),
         "key_variable": section.key_variable,
@@ -152,11 +152,11 @@ def _model(arguments: dict[str, Any], section: AlpacaEvalJudgeConfig, where: str
         "price_per_completion_token": price,
     }
     if arguments.get("num_procs"):
-        found["concurrency"] = arguments["num_procs"]
+        settings["concurrency"] = arguments["num_procs"]
     if "timeout" in client:
-        found["timeout"] = client["timeout"]
-    found["arguments"] = {k: v for k, v in arguments.items() if k not in (*_TRANSPORT, *_BIASES)}
-    return found
+        settings["timeout"] = client["timeout"]
+    settings["arguments"] = {k: v for k, v in arguments.items() if k not in (*_TRANSPORT, *_BIASES)}
+    return settings
 
 
 def _explanations(entry: _Entry, where: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What travels over HTTP: the requests and replies of the annotator service, shared by server, client and pool.
+"""The requests and replies of the annotator service, shared by server, client and pool.
 
 Preferences are AlpacaFarm's: 1 the first answer is better, 2 the second, between them 1 + P(second is better), 1.5 a
 tie, null no verdict.
@@ -6,6 +6,8 @@ tie, null no verdict.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -18,6 +20,7 @@ MAX_ROWS = 4096
 """of one request"""
 MAX_TEXT = 200_000
 """characters of one text"""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
@@ -28,16 +31,16 @@ class Model(BaseModel):
 
 
 class Item(Model):
-    """What is asked of the answers: an instruction with an optional input, or a dialogue."""
+    """The question of the answers: an instruction with an optional input, or a dialogue."""
 
     id: str | None = Field(default=None, max_length=256)
-    """given back as it came; unique within a request"""
+    """returned unchanged; unique within a request"""
     instruction: Text = ""
     input: Text = ""
     messages: tuple[Message, ...] | None = Field(default=None, max_length=256)
     """a dialogue that ends with the user's turn, in the place of `instruction`"""
     meta: dict[str, str] = {}
-    """what the data set knows besides, such as the embedded world's `task`"""
+    """further facts of the data set, such as the embedded world's `task`"""
 
     @property
     def text(self) -> str:
@@ -63,7 +66,7 @@ class Item(Model):
         texts = [m.content for m in self.messages or ()] + [*self.meta, *self.meta.values()]
         if any(len(text) > MAX_TEXT for text in texts):
             raise ValueError(f"a message or meta value is longer than {MAX_TEXT} characters")
-        if any("\ud800" <= c <= "\udfff" for text in texts for c in text):
+        if any(_SURROGATE.search(text) for text in texts):
             raise ValueError("a message or meta value holds half of a surrogate pair, which is no text")
         return self
 
@@ -97,8 +100,8 @@ class _Request(Model):
 
 
 def _unique(items: tuple[Row, ...]) -> tuple[Row, ...]:
-    ids = [item.id for item in items if item.id is not None]
-    twice = {i for i in ids if ids.count(i) > 1} if len(set(ids)) < len(ids) else set()
+    counts = Counter(item.id for item in items if item.id is not None)
+    twice = [identifier for identifier, count in counts.items() if count > 1]
     if twice:
         raise ValueError(f"duplicate ids: {sorted(twice)[:3]}; give each row its own or leave `id` out")
     return items
@@ -111,13 +114,13 @@ class PreferenceRequest(_Request):
     both_orders: bool = Field(default=False, strict=True)
     """judge each pair in both orders; where the verdicts disagree the pair ties"""
     flip: float = Field(default=0.0, ge=0.0, le=0.5, strict=True)
-    """share of labels drawn at random (AlpacaFarm's label noise), which ask no judge"""
+    """share of labels drawn at random (AlpacaFarm's label noise) without a judge"""
     stream: bool = Field(default=False, strict=True)
     """one JSON line for each annotation as it finishes, in the place of one reply"""
 
     @property
     def verdicts(self) -> int:
-        """Judgings that it comes to, before noise and the cache."""
+        """The number of judgings, before noise and the cache."""
         return len(self.pairs) * (2 if self.both_orders else 1)
 
 
@@ -147,7 +150,7 @@ class Annotation(Model):
     explanation: str = ""
     cached: bool = False
     noise: bool = False
-    """drawn as label noise: no judge was asked"""
+    """drawn as label noise, without a judge"""
     switched: bool = False
     """the judge saw the second answer first"""
     consistent: bool | None = None
@@ -155,11 +158,11 @@ class Annotation(Model):
     first_shown: float | None = None
     """how far they went to the answer shown first: 0 never, 1 both times"""
     raw_completion: str | dict[str, Any] | None = None
-    """what the language model wrote, in the order that it saw"""
+    """the language model's answer, about the pair in the order that it saw"""
     price: float = 0.0
-    """of its verdicts, whoever paid for them"""
+    """of its verdicts, also where another request paid for them"""
     paid: float = 0.0
-    """for it by this request: nothing for what was known, judged for another, or judged for an equal row"""
+    """for it by this request: nothing for a verdict that was cached, or judged for another request or an equal row"""
     seconds: float = 0.0
 
 

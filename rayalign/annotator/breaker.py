@@ -9,9 +9,9 @@ _TRIP = 10
 _PAUSE = (1.0, 30.0)
 """seconds until the first probe, doubled after each failed one, and at most"""
 _LONGEST = 600.0
-"""seconds that an endpoint may ask to be left alone"""
+"""longest Retry-After that the breaker follows [s]"""
 _POLL = 0.05
-"""seconds between two looks at a probe under way"""
+"""seconds between two checks of a probe in progress"""
 
 
 class Breaker:
@@ -30,7 +30,7 @@ class Breaker:
         self._probing = False
 
     async def admit(self, deadline: float) -> bool:
-        """Wait until a request may be sent, but no longer than to the deadline; whether it is the probe."""
+        """Wait until a request may be sent, at most until the deadline; returns whether it is the probe."""
         while self._failures >= _TRIP and (now := self._clock()) < deadline:
             if now >= self._until and not self._probing:
                 self._probing = True
@@ -39,10 +39,10 @@ class Breaker:
         return False
 
     def note(self, probe: bool, good: bool | None, retry_after: float = 0.0) -> None:
-        """How an admitted request ended; None: it was given up, and says nothing of the endpoint.
+        """Note the end of an admitted request; None: it was cancelled, without news of the endpoint.
 
         Args:
-            retry_after: seconds that the endpoint asked to be left alone.
+            retry_after: seconds that the endpoint asked for.
         """
         if probe:
             self._probing = False

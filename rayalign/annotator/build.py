@@ -1,4 +1,4 @@
-"""From the file of a pool to its annotators. Models of their own are reached through what the caller brings."""
+"""From the file of a pool to its annotators; the caller provides access to the judges' own models."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rayalign.annotator.database import Database
 from rayalign.annotator.judges import RubricUtilities, Utilities, UtilityJudge
 from rayalign.annotator.llm import EXPLANATIONS, LLMJudge
 from rayalign.annotator.member import Member
+from rayalign.annotator.openai_client import OpenAICompleter
 from rayalign.annotator.pool import Pool
 from rayalign.annotator.store import VerdictStore
-from rayalign.annotator.upstream import OpenAIUpstream
 from rayalign.config import (
     AlpacaEvalJudgeConfig,
     AnnotatorConfig,
@@ -66,9 +66,9 @@ def _member(name: str, config: AnnotatorConfig, models: Models | None) -> Member
         assert models is not None
         return _prompted(name, config, judge, models.completer(name, judge))
     if isinstance(judge, AlpacaEvalJudgeConfig):
-        found = alpaca_config.load(judge)
-        return _prompted(name, config, found.config, OpenAIUpstream(found.config), found.explanations)
-    return _prompted(name, config, judge, OpenAIUpstream(judge))
+        loaded = alpaca_config.load(judge)
+        return _prompted(name, config, loaded.config, OpenAICompleter(loaded.config), loaded.explanations)
+    return _prompted(name, config, judge, OpenAICompleter(judge))
 
 
 def _scored(name: str, config: AnnotatorConfig, utilities: Utilities) -> Member:

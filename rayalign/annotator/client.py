@@ -1,6 +1,6 @@
-"""The Python client of the annotator service; waits and asks again while the service is full or away.
+"""The Python client of the annotator service; it retries while the service is full or away.
 
-Nothing is lost or paid twice by asking again: requests are idempotent by content.
+A retry loses nothing and pays nothing twice: requests are idempotent by content.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from rayalign.errors import DeadlineError, InputError, RayalignError
 from rayalign.types import Prompt
 
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
-"""statuses after which the same request is sent again; 500 is what Serve says when a replica dies under a request"""
+"""statuses after which the client retries; Serve replies 500 when a replica dies under a request"""
 TOKEN = "RAYALIGN_TOKEN"
 """the environment variable that holds the client's own token"""
 
 
 class AnnotatorClient:
-    """One service and one annotator of it; fulfils the `Judge` contract by `compare`.
+    """One annotator of one service; implements `Judge` by `compare`.
 
     Args:
-        url: where the service is, such as http://127.0.0.1:8900.
+        url: of the service, such as http://127.0.0.1:8900.
         annotator: a name of the pool, or `pool`.
         token: the bearer token; None: RAYALIGN_TOKEN of the environment, which may be unset.
-        deadline: seconds until a request, however often repeated, must have been answered; of `scores`, all of them.
+        deadline: seconds for a request with all its retries; for all requests of one call of `scores`.
         rows: pairs of one request.
         connections: requests at the same time.
 
     Raises:
-        InputError: the URL is none.
+        InputError: the URL is not one.
     """
 
     def __init__(
@@ -66,20 +66,20 @@ class AnnotatorClient:
             raise InputError(f"{url!r} is no address ({error}); give one such as http://127.0.0.1:8900") from None
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._http.close()
 
     def annotators(self) -> list[AnnotatorInfo]:
-        """Who is in the pool."""
+        """The annotators of the pool."""
         return [AnnotatorInfo(**row) for row in self._ask("GET", "/v1/annotators")["annotators"]]
 
     def annotate(
         self, rows: Iterable[PairItem], *, seed: int = 0, both_orders: bool = False, flip: float = 0.0
     ) -> Iterator[Annotation]:
-        """One annotation for each pair, in their order and with their place as index; few rows are held at a time."""
+        """One annotation for each pair, in their order, with their place as index; few rows are in memory at a time."""
         options = {"annotator": self._annotator, "seed": seed, "both_orders": both_orders, "flip": flip}
 
-        def asked(batch: tuple[int, list[PairItem]]) -> list[Annotation]:
+        def annotate_batch(batch: tuple[int, list[PairItem]]) -> list[Annotation]:
             start, items = batch
             body = {**options, "pairs": [item.model_dump(exclude_unset=True, mode="json") for item in items]}
             replies = self._ask("POST", "/v1/preferences", body)["annotations"]
@@ -88,41 +88,45 @@ class AnnotatorClient:
         with ThreadPoolExecutor(self._connections, thread_name_prefix="annotator") as workers:
             parts = batches(rows, self._rows)
             while ahead := list(islice(parts, 2 * self._connections)):
-                for done in workers.map(asked, ahead):
-                    yield from done
+                for annotations in workers.map(annotate_batch, ahead):
+                    yield from annotations
 
     def scores(self, items: Sequence[Mapping[str, Any]]) -> list[ScoreReply]:
-        """One score for each `ScoreItem`, given as a mapping."""
-        end, name = time.monotonic() + self._deadline, self._annotator
-        return [
-            ScoreReply(**{**row, "index": start + row["index"]})
-            for start, batch in batches(items, self._rows)
-            for row in self._ask("POST", "/v1/scores", {"annotator": name, "items": batch}, end)["scores"]
-        ]
+        """One score for each item, a mapping with the fields of `ScoreItem`."""
+        end = time.monotonic() + self._deadline
+        replies: list[ScoreReply] = []
+        for start, batch in batches(items, self._rows):
+            body = {"annotator": self._annotator, "items": batch}
+            rows = self._ask("POST", "/v1/scores", body, end)["scores"]
+            replies += [ScoreReply(**{**row, "index": start + row["index"]}) for row in rows]
+        return replies
 
     def rankings(self, items: Sequence[Mapping[str, Any]], *, seed: int = 0) -> list[RankReply]:
-        """One order for each `RankItem`, given as a mapping."""
-        longest = max((len(item.get("outputs", ())) for item in items), default=2)  # the service tells what lacks
-        options = {"annotator": self._annotator, "seed": seed}
-        return [
-            RankReply(**{**row, "index": start + row["index"]})
-            for start, batch in batches(items, max(1, 2 * self._rows // (longest * (longest - 1) or 1)))
-            for row in self._ask("POST", "/v1/rankings", {**options, "items": batch})["rankings"]
-        ]
+        """One order for each item, a mapping with the fields of `RankItem`."""
+        longest = max((len(item.get("outputs", ())) for item in items), default=2)  # the service reports missing ones
+        pairs = longest * (longest - 1) // 2
+        replies: list[RankReply] = []
+        for start, batch in batches(items, max(1, self._rows // max(1, pairs))):
+            body = {"annotator": self._annotator, "seed": seed, "items": batch}
+            rows = self._ask("POST", "/v1/rankings", body)["rankings"]
+            replies += [RankReply(**{**row, "index": start + row["index"]}) for row in rows]
+        return replies
 
     def estimate(self, rows: Iterable[PairItem], **options: Any) -> Estimate:
-        """About what `annotate` with the same rows and options would cost now."""
+        """The estimated cost of `annotate` with the same rows and options now."""
         import json
 
-        total, count, seen = Estimate(), 0, set[int]()
+        total, count = Estimate(), 0
+        hashes: set[int] = set()
 
         def distinct() -> Iterator[dict[str, Any]]:
             nonlocal count
             for row in rows:
                 count += 1
                 pair = row.model_dump(exclude={"id"}, exclude_unset=True, mode="json")
-                if (mark := hash(json.dumps(pair))) not in seen:
-                    seen.add(mark)
+                pair_hash = hash(json.dumps(pair))
+                if pair_hash not in hashes:
+                    hashes.add(pair_hash)
                     yield pair
 
         for _, part in batches(distinct(), self._rows):
@@ -138,11 +142,11 @@ class AnnotatorClient:
     def _ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, end: float | None = None
     ) -> dict[str, Any]:
-        """The reply's body; asks again while the service is busy or not there, until the deadline or a given end."""
+        """The reply's body; retries while the service is busy or away, until the deadline or `end`."""
         import httpx
 
-        # A request that was lost with its replica is asked again in time; what it began is not begun anew. Of scores
-        # nothing is kept, so that asking again would do the same work twice: one try has all the time there is.
+        # A request that was lost with its replica is sent again in time, and goes on from the cache. Scores have no
+        # cache, so a retry would do the same work twice: one attempt has all the time.
         longest = self._deadline if end else self._deadline / 4
         end = end or time.monotonic() + self._deadline
         for attempt in range(1_000_000):
@@ -158,7 +162,7 @@ class AnnotatorClient:
                 trouble, wait = f"{type(error).__name__}: {error}", _backoff(attempt)
             if time.monotonic() + wait > end:
                 break
-            time.sleep(wait * random.uniform(1.0, 1.25))  # so that clients sent away together do not return together
+            time.sleep(wait * random.uniform(1.0, 1.25))  # so that clients refused together do not return together
         raise DeadlineError(
             f"{self._http.base_url}{path}: no answer within {self._deadline:g} s ({trouble}); "
             "see that `rayalign serve` is running there, or raise the deadline"
@@ -166,7 +170,7 @@ class AnnotatorClient:
 
 
 def item_of(prompt: Prompt, first: str, second: str) -> PairItem:
-    """A pair of the package's own types as it travels."""
+    """A pair of the package's own types in the form of the API."""
     return PairItem(messages=prompt.messages, meta=dict(prompt.meta), output_1=first, output_2=second)
 
 
@@ -182,8 +186,8 @@ def _body(status: int, content: bytes, url: str) -> dict[str, Any]:
     from rayalign.annotator.budget import BudgetError
 
     problem = body.get("error", {})
-    told = f"{url}: {problem.get('message', content[:200])} ({status} {problem.get('code', '')})"
-    raise BudgetError(told) if status == 402 else InputError(told)
+    message = f"{url}: {problem.get('message', content[:200])} ({status} {problem.get('code', '')})"
+    raise BudgetError(message) if status == 402 else InputError(message)
 
 
 def batches(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:

@@ -1,4 +1,4 @@
-"""What a prompted judge needs of its language model, wherever that runs."""
+"""The contract of a prompted judge's language model, wherever that runs."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Completion:
     """One answer of a language model and what it cost."""
 
     text: str
-    """what it wrote; where it called a tool, that call's arguments"""
+    """the answer; of a tool call its arguments"""
     choice: Mapping[str, Any] = field(default_factory=dict)
     """the whole choice in OpenAI's schema; `logprobs` is None or missing where the endpoint returned none"""
     usage: Usage = _NOTHING
     """of all attempts, and the seconds until the answer"""
 
 
-class UpstreamError(RayalignError):
+class CompletionError(RayalignError):
     """The model gave no answer, after every retry; the message says why, without secrets.
 
     Args:
-        usage: what was paid nevertheless.
+        usage: the cost of the attempts.
     """
 
     def __init__(self, message: str, usage: Usage = _NOTHING) -> None:
@@ -50,7 +50,7 @@ class Completer(Protocol):
 
     @property
     def origin(self) -> Mapping[str, str]:
-        """Settings of the judge as they came out: its endpoint's address, its model with the state of its files."""
+        """Resolved settings of the judge: its endpoint's address, its model with the state of its files."""
 
     async def complete(
         self, prompt: str | Sequence[ChatMessage], arguments: Mapping[str, Any], paying: Paying
@@ -62,14 +62,16 @@ class Completer(Protocol):
             paying: around every attempt.
 
         Raises:
-            UpstreamError: no answer within the deadline, or no budget for it.
+            CompletionError: no answer within the deadline, or no budget for it.
         """
 
 
 def limited(arguments: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
     """The arguments with a limit to the answer: where they have none, or null, that of the config."""
-    given = {name: value for name, value in arguments.items() if value is not None or name not in _LIMITS}
-    return given if "max_completion_tokens" in given else {"max_tokens": max_tokens, **given}
+    present = {name: value for name, value in arguments.items() if value is not None or name not in _LIMITS}
+    if "max_completion_tokens" in present:
+        return present
+    return {"max_tokens": max_tokens, **present}
 
 
 def bound(

@@ -1,4 +1,4 @@
-"""What a language model says piece by piece, and how OpenAI's schema writes it: chat and legacy, whole and streamed."""
+"""An annotator's answer in OpenAI's schema: chat and legacy, whole and as events of a stream."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rayalign.annotator.verdicts import Usage
-
 Json = dict[str, Any]
 FLOOR = -9999.0
 """what OpenAI writes for the log-probability of an impossible token"""
+NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+"""the `usage` of an annotator's answers: the budget counts what its judge spends"""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token."""
+    """One token of an answer."""
 
     text: str
     logprob: float
@@ -27,25 +27,15 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of an answer."""
+class Answer:
+    """One choice of a reply."""
 
     text: str = ""
-    finish_reason: Literal["stop", "length", "tool_calls"] | None = None
-    """set on the last piece"""
+    finish_reason: Literal["stop", "tool_calls"] = "stop"
     tokens: tuple[Token, ...] = ()
-    """of this piece, where log-probs were asked for"""
+    """the tokens, where their log-probs carry the verdict"""
     tool: tuple[str, str] | None = None
     """name and JSON arguments of a called function, in the place of text"""
-    usage: Usage | None = None
-    """of the whole answer, on the last piece"""
-
-
-def joined(pieces: Sequence[Delta]) -> Delta:
-    """The whole answer."""
-    last = pieces[-1]
-    tokens = tuple(token for piece in pieces for token in piece.tokens)
-    return Delta("".join(piece.text for piece in pieces), last.finish_reason, tokens, last.tool, last.usage)
 
 
 class Envelope:
@@ -57,40 +47,38 @@ class Envelope:
         self._head = {"id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", "created": int(time.time())}
         self._model = model
 
-    def whole(self, answers: Sequence[Delta]) -> Json:
-        """The reply to a request that is not streamed."""
+    def whole(self, answers: Sequence[Answer]) -> Json:
+        """The reply to a request without `stream`."""
         choices = [self._choice(index, answer, "message") for index, answer in enumerate(answers)]
-        return self._wrap(self._kind, choices) | {"usage": total(answers)}
+        return self._wrap(self._kind, choices) | {"usage": NO_USAGE}
 
-    def chunk(self, index: int, piece: Delta, *, first: bool) -> Json:
-        """One event of a stream; the first of each choice names the role."""
-        choice = self._choice(index, piece, "delta")
-        if self._chat and not first:
-            del choice["delta"]["role"]
-        return self._wrap(self._kind + (".chunk" if self._chat else ""), [choice])
+    def chunk(self, index: int, answer: Answer) -> Json:
+        """The event of a stream that holds one answer."""
+        return self._event([self._choice(index, answer, "delta")])
 
-    def closing(self, answers: Sequence[Delta]) -> Json:
+    def closing(self) -> Json:
         """The event after the last choice, with the usage alone."""
-        return self._wrap(self._kind + (".chunk" if self._chat else ""), []) | {"usage": total(answers)}
+        return self._event([]) | {"usage": NO_USAGE}
+
+    def _event(self, choices: list[Json]) -> Json:
+        suffix = ".chunk" if self._chat else ""
+        return self._wrap(self._kind + suffix, choices)
 
     def _wrap(self, kind: str, choices: list[Json]) -> Json:
         return self._head | {"object": kind, "model": self._model, "choices": choices}
 
-    def _choice(self, index: int, answer: Delta, slot: str) -> Json:
+    def _choice(self, index: int, answer: Answer, slot: str) -> Json:
         choice: Json = {"index": index, "finish_reason": answer.finish_reason, "logprobs": None}
         if answer.tokens:
-            choice["logprobs"] = _chat_logprobs(answer.tokens) | ({} if self._chat else _legacy_logprobs(answer.tokens))
-        return choice | ({slot: _message(answer)} if self._chat else {"text": answer.text})
+            choice["logprobs"] = _chat_logprobs(answer.tokens)
+            if not self._chat:
+                choice["logprobs"] |= _legacy_logprobs(answer.tokens)
+        if self._chat:
+            return choice | {slot: _message(answer)}
+        return choice | {"text": answer.text}
 
 
-def total(answers: Sequence[Delta]) -> Json:
-    """The `usage` of a reply."""
-    used = [answer.usage for answer in answers if answer.usage is not None]
-    prompt, completion = sum(u.prompt_tokens for u in used), sum(u.completion_tokens for u in used)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def _message(answer: Delta) -> Json:
+def _message(answer: Answer) -> Json:
     if answer.tool is None:
         return {"role": "assistant", "content": answer.text}
     name, arguments = answer.tool
@@ -100,23 +88,29 @@ def _message(answer: Delta) -> Json:
 
 
 def _chat_logprobs(tokens: Sequence[Token]) -> Json:
-    def entry(text: str, logprob: float) -> Json:
-        return {"token": text, "logprob": max(logprob, FLOOR), "bytes": list(text.encode())}
+    content: list[Json] = []
+    for token in tokens:
+        top = [_logprob_entry(text, logprob) for text, logprob in token.top.items()]
+        content.append(_logprob_entry(token.text, token.logprob) | {"top_logprobs": top})
+    return {"content": content}
 
-    return {
-        "content": [
-            entry(t.text, t.logprob) | {"top_logprobs": [entry(text, logprob) for text, logprob in t.top.items()]}
-            for t in tokens
-        ]
-    }
+
+def _logprob_entry(text: str, logprob: float) -> Json:
+    return {"token": text, "logprob": max(logprob, FLOOR), "bytes": list(text.encode())}
 
 
 def _legacy_logprobs(tokens: Sequence[Token]) -> Json:
-    """Added to the chat form, which alpaca_eval's log-prob parser reads whichever endpoint it asked."""
-    offsets = [sum(len(t.text) for t in tokens[:i]) for i in range(len(tokens))]
+    """Fields added to the chat form, which alpaca_eval's log-prob parser reads on either endpoint."""
+    top_logprobs: list[dict[str, float]] = []
+    offsets: list[int] = []
+    offset = 0
+    for token in tokens:
+        top_logprobs.append({text: max(logprob, FLOOR) for text, logprob in token.top.items()})
+        offsets.append(offset)
+        offset += len(token.text)
     return {
-        "tokens": [t.text for t in tokens],
-        "token_logprobs": [max(t.logprob, FLOOR) for t in tokens],
-        "top_logprobs": [{text: max(logprob, FLOOR) for text, logprob in t.top.items()} for t in tokens],
+        "tokens": [token.text for token in tokens],
+        "token_logprobs": [max(token.logprob, FLOOR) for token in tokens],
+        "top_logprobs": top_logprobs,
         "text_offset": offsets,
     }

@@ -1,4 +1,4 @@
-"""One annotator, wherever it is: a service behind a URL, or a pool of this process."""
+"""One annotator: of a service behind a URL, or of a pool in this process."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from rayalign.annotator.api import Annotation, Estimate, PairItem, PreferenceReq
 from rayalign.annotator.build import build_pool
 from rayalign.annotator.client import AnnotatorClient, batches, item_of
 from rayalign.annotator.estimates import estimate
-from rayalign.annotator.files import load_service
+from rayalign.annotator.service_file import load_service
 from rayalign.annotator.verdicts import Pair
 from rayalign.config import words
 from rayalign.errors import InputError
 
 Row = dict[str, Any]
 _LARGE = 1000
-"""pairs from which a job tells its cost though nothing is to be paid"""
+"""pairs from which a job logs its cost even where it is nothing"""
 _ROWS = 1024
 """pairs in progress at once in a pool of this process"""
 
 
 class Annotator(Protocol):
-    """What annotates files and stages; also a `Judge`."""
+    """Annotates files and stages; also a `Judge`."""
 
     def annotate(
         self, rows: Iterable[PairItem], *, seed: int = 0, both_orders: bool = False, flip: float = 0.0
     ) -> Iterator[Annotation]:
-        """One annotation for each pair, in their order; few rows are held at a time."""
+        """One annotation for each pair, in their order; few rows are in memory at a time."""
 
     def compare(self, pairs: Sequence[Pair], *, seed: int) -> list[float | None]:
         """As `Judge.compare`."""
 
     def estimate(self, rows: Iterable[PairItem], **options: Any) -> Estimate:
-        """About what `annotate` with the same rows and options would cost now."""
+        """The estimated cost of `annotate` with the same rows and options now."""
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
 
 
 class LocalAnnotator:
@@ -57,19 +57,21 @@ class LocalAnnotator:
         """As `Annotator.annotate`."""
         for start, batch in batches(rows, _ROWS):
             request = self._request(batch, seed=seed, both_orders=both_orders, flip=flip)
-            for annotation in self._runner.run(self._done(request)):
+            for annotation in self._runner.run(self._in_order(request)):
                 yield annotation.model_copy(update={"index": start + annotation.index})
 
     def compare(self, pairs: Sequence[Pair], *, seed: int) -> list[float | None]:
         """As `Judge.compare`."""
-        return [a.preference for a in self.annotate((item_of(*pair) for pair in pairs), seed=seed)]
+        rows = [item_of(*pair) for pair in pairs]
+        return [annotation.preference for annotation in self.annotate(rows, seed=seed)]
 
     def estimate(self, rows: Iterable[PairItem], **options: Any) -> Estimate:
         """As `Annotator.estimate`."""
-        seen: set[str] = set()
-        requests = (self._request(part, **options) for _, part in batches(rows, _ROWS))
-        parts = (estimate(self._pool, request, seen=seen) for request in requests)
-        return sum(parts, Estimate())
+        total = Estimate()
+        counted: set[str] = set()
+        for _, batch in batches(rows, _ROWS):
+            total += estimate(self._pool, self._request(batch, **options), counted=counted)
+        return total
 
     def close(self) -> None:
         """End the event loop."""
@@ -81,18 +83,19 @@ class LocalAnnotator:
         except ValidationError as error:
             raise InputError(_first(error)) from None
 
-    async def _done(self, request: PreferenceRequest) -> list[Annotation]:
+    async def _in_order(self, request: PreferenceRequest) -> list[Annotation]:
         try:
-            return sorted([a async for a in self._pool.annotate(request)], key=lambda a: a.index)
+            annotations = [annotation async for annotation in self._pool.annotate(request)]
         finally:
-            await self._pool.drain()  # or a refused budget would leave the rest unpaid for and held back
+            await self._pool.drain()  # or a refused budget would leave requests unsettled
+        return sorted(annotations, key=lambda annotation: annotation.index)
 
 
 def announce(annotator: Annotator, rows: Iterable[PairItem], say: Callable[[str], object], **options: Any) -> None:
-    """Before a job that costs or is large: say about what it will cost.
+    """Report the estimated cost of a job that costs something or is large, before it begins.
 
     Raises:
-        InputError: even at the least that is more than the budget has left.
+        InputError: even the least cost is more than the budget has left.
     """
     cost = annotator.estimate(rows, **options)
     if cost.verdicts or cost.pairs >= _LARGE:
@@ -110,26 +113,28 @@ def announce(annotator: Annotator, rows: Iterable[PairItem], say: Callable[[str]
 
 
 def item_in(row: Row, where: str) -> PairItem:
-    """What is asked of a row with instruction, maybe input, output_1 and output_2.
+    """The pair of a row with instruction, maybe input, output_1 and output_2.
 
     Raises:
-        InputError: it is no pair; the message says where.
+        InputError: it is no pair; the message names `where`.
     """
-    known = {key: row[key] for key in PairItem.model_fields if key != "id" and row.get(key) is not None}
+    fields = {key: row[key] for key in PairItem.model_fields if key != "id" and row.get(key) is not None}
     try:
-        return PairItem.model_validate(known)
+        return PairItem.model_validate(fields)
     except ValidationError as error:
         raise InputError(f"{where}: {_first(error)}") from None
 
 
 def _first(error: ValidationError) -> str:
+    """The first problem as one sentence, after its place."""
     first = error.errors(include_url=False)[0]
-    return ": ".join(filter(None, (".".join(map(str, first["loc"])), words(first))))
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {words(first)}" if place else words(first)
 
 
 def public(row: Row, annotation: Annotation) -> Row:
-    """A row of annotations.json as alpaca_eval 0.6 writes it; what it has no name for keeps ours."""
-    found = {
+    """A row of annotations.json in the schema of alpaca_eval 0.6; fields that it lacks keep our names."""
+    public_row = {
         **row,
         "annotator": annotation.annotator,
         "preference": annotation.preference,
@@ -138,10 +143,10 @@ def public(row: Row, annotation: Annotation) -> Row:
         "preference_time_per_example": annotation.seconds,
     }
     if annotation.reason is not None:
-        found["preference_reason"] = annotation.reason
+        public_row["preference_reason"] = annotation.reason
     if annotation.consistent is not None:
-        found["preference_consistent"] = annotation.consistent
-    return found
+        public_row["preference_consistent"] = annotation.consistent
+    return public_row
 
 
 def connect(where: str | None, annotator: str = "pool", *, deadline: float = 600.0) -> Annotator:

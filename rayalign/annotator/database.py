@@ -1,4 +1,4 @@
-"""The annotator's one database: verdicts, claims on work under way, and what was spent."""
+"""The annotator's one database: verdicts, claims on verdicts in progress, and spend."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 _WAIT = 30.0
-"""seconds for another process to let go of the file, and for a connection"""
+"""longest wait for another process's lock on the file, and for a connection [s]"""
 _PATIENCE = _WAIT + 5.0
-"""seconds for which a caller waits; the database's own limits say more, and come first"""
+"""longest wait of a caller [s]; the database's own limits have better messages, and come first"""
 _READERS = 4
 """threads for queries of one process"""
 _BACKLOG = 16_384
-"""calls that have not ended; those of a database that hangs do not pile up for ever"""
+"""most calls in progress, so that those of a database that hangs do not pile up"""
 _ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7206017)"}
 """takes the lock on writing until the end of the transaction"""
 _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
-"""libpq's: a server whose machine is gone is found out within 30 s"""
+"""libpq's: the loss of a server's machine is noticed within 30 s"""
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""seconds between two attempts to write what was paid for"""
+"""seconds between two attempts to write a verdict or a bill"""
 _tables = sa.MetaData()
 SCHEMA_TABLE = sa.Table("rayalign_schema", _tables, sa.Column("version", sa.Integer, primary_key=True))
 VERDICTS = sa.Table(
@@ -109,31 +109,31 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection for queries."""
-        with self._told(), self._engine.connect() as connection:
+        with self._explained(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction, the only one of all processes, committed at the end of the block.
 
-        What is read in it stays true, and no two wait for each other's rows in a circle.
+        Its reads stay valid until the commit, and no two transactions deadlock.
         """
-        with self._told(), self._engine.begin() as connection:
+        with self._explained(), self._engine.begin() as connection:
             connection.exec_driver_sql(_ALONE[connection.dialect.name])
             yield connection
 
     async def aside(
         self, call: Callable[[], T], *, writes: bool = False, undo: Callable[[T], object] | None = None
     ) -> T:
-        """What the call returns, made in a thread, so that the event loop waits for no database.
+        """Run the call in a thread and return its result, so that the event loop waits for no database.
 
-        What was begun is brought to its end though its caller be cancelled; what writes, in the order of the callers.
+        A call that has begun ends even if its caller is cancelled; writes run in the order of their callers.
 
         Args:
-            undo: takes back what came of a call whose caller had gone.
+            undo: reverses a call whose caller has gone, from its result.
 
         Raises:
-            DeadlineError: no answer in time; the call may still come to pass.
+            DeadlineError: no answer in time; the call may still take effect.
             RayalignError: as the call, or too many wait already.
         """
         if not self._room.acquire(blocking=False):
@@ -154,10 +154,10 @@ class Database:
             raise
 
     async def insist(self, write: Callable[[], None]) -> None:
-        """Write what must not be lost; again, for some seconds, where the database is away.
+        """Write, with retries for some seconds while the database is away.
 
         Raises:
-            RayalignError: as the last attempt, or the first that may still come to pass.
+            RayalignError: as the last attempt, or the first that may still take effect.
         """
         for pause in _PAUSES:
             try:
@@ -165,16 +165,16 @@ class Database:
             except DeadlineError:
                 raise
             except RayalignError as error:
-                logger.warning("to be written again in %g s: %s", pause, error)
+                logger.warning("the next attempt to write is in %g s: %s", pause, error)
             await asyncio.sleep(pause)
         await self.aside(write, writes=True)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._engine.dispose()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         """Errors of the database as one sentence."""
         try:
             yield
@@ -191,13 +191,13 @@ class Database:
                 connection.execute(CreateTable(table, if_not_exists=True))
                 for index in table.indexes:
                     connection.execute(CreateIndex(index, if_not_exists=True))
-            found = connection.execute(sa.select(sa.func.max(SCHEMA_TABLE.c.version))).scalar()
-            if found is None:
+            version = connection.execute(sa.select(sa.func.max(SCHEMA_TABLE.c.version))).scalar()
+            if version is None:
                 connection.execute(SCHEMA_TABLE.insert().values(version=SCHEMA))
-        if found not in (None, SCHEMA):
+        if version not in (None, SCHEMA):
             self.close()
             raise InputError(
-                f"annotator cache {self._shown} has schema {found}, and this version of rayalign keeps {SCHEMA}; "
+                f"annotator cache {self._shown} has schema {version}, and this version of rayalign keeps {SCHEMA}; "
                 "name another database in `cache`"
             )
 
@@ -205,7 +205,7 @@ class Database:
 def _parsed(url: str) -> sa.URL:
     try:
         parsed = sa.make_url(url)
-    except ValueError:  # which would show what stands there
+    except ValueError:  # its message would show the password
         raise sa.exc.ArgumentError("its port is no number") from None
     if "@" in (parsed.host or ""):
         raise sa.exc.ArgumentError("an @ in the password is written %40")
@@ -235,7 +235,7 @@ def _engine(url: sa.URL) -> sa.Engine:
 
 
 def _limit(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    """Nobody waits for ever: neither for a writer, nor for one whose machine is gone."""
+    """Limit the waits for a writer, and for one whose machine is gone."""
     cursor = connection.cursor()
     for limit in ("lock_timeout", "idle_in_transaction_session_timeout"):
         cursor.execute(f"SET {limit} = '{_WAIT}s'")

@@ -1,4 +1,4 @@
-"""What annotating comes to: an estimate of its cost before it begins, a summary as it goes."""
+"""The cost of annotating: an estimate before it begins, a summary as it goes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from rayalign.annotator.pool import Pool
 from rayalign.annotator.verdicts import Usage
 
 
-def estimate(pool: Pool, request: PreferenceRequest, client: str = "", seen: set[str] | None = None) -> Estimate:
-    """Of what the cache lacks, at the judges' own estimates; `seen` are keys that the same job counted before."""
+def estimate(pool: Pool, request: PreferenceRequest, client: str = "", counted: set[str] | None = None) -> Estimate:
+    """The cost of the verdicts that the cache lacks, by the judges' own estimates.
+
+    Args:
+        counted: keys of verdicts that the same job counted before; those of this request are added.
+    """
     verdicts, about, least = 0, Usage(), Usage()
-    for member, pairs in pool.unpaid(request, set() if seen is None else seen):
+    for member, pairs in pool.unpaid(request, set() if counted is None else counted):
         if member.estimate is not None and pairs:
             verdicts += len(pairs)
             about += member.estimate(pairs)
@@ -32,7 +36,7 @@ def estimate(pool: Pool, request: PreferenceRequest, client: str = "", seen: set
 
 
 class Summary(BaseModel):
-    """What annotations come to."""
+    """Counts and cost of annotations."""
 
     rows: int = 0
     absent: int = 0
@@ -40,9 +44,9 @@ class Summary(BaseModel):
     cached: int = 0
     noise: int = 0
     inconsistent: int = 0
-    """judged in both orders with another result"""
+    """judged in both orders with different results"""
     price: float = 0.0
-    """paid for them"""
+    """paid for all of them"""
     _in_both: int = 0
     _first_shown: float = 0.0
 
@@ -53,7 +57,7 @@ class Summary(BaseModel):
         return self._first_shown / self._in_both - 0.5 if self._in_both else None
 
     def counted(self, a: Annotation) -> Annotation:
-        """The annotation itself, counted."""
+        """Count an annotation and return it."""
         self.rows += 1
         self.absent += a.preference is None
         self.cached += a.cached

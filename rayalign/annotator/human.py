@@ -1,8 +1,8 @@
 """The simulated human: noise and tastes laid over utilities.
 
-Pure: an opinion depends on the parameters, the utilities, the two answers, the order in which they are shown, a key
-(who is asked what) and the request's seed; not on what else is asked, nor in which order. Every draw belongs to the
-pair whatever its order, so showing it the other way round mirrors the opinion, but for position bias.
+Pure: an opinion depends on the parameters, the utilities, the two answers, their order, a key (annotator and question)
+and the request's seed; not on other pairs, nor on their order. Every draw belongs to the pair whatever its order, so
+the other order mirrors the opinion, but for position bias.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LIST = re.compile(r"(?:^|\s)[*•]\s|^\s*(?:-|\d+[.)])\s", re.MULTILINE)
 
 
 class Opinion(NamedTuple):
-    """What a simulated human says of a pair."""
+    """The verdict of a simulated human on a pair."""
 
     preference: float | None
     """1 first better, 2 second better, 1.5 a tie, None abstained"""
@@ -44,9 +44,9 @@ def opinion(human: HumanConfig, felt_as: tuple[float, float], answers: tuple[str
     answers tie, as do those felt closer than `tie`.
 
     Args:
-        felt_as: what `felt` says of each answer; finite.
-        answers: in the order that is shown.
-        key: who is asked what; the same key, answers and seed give the same opinion.
+        felt_as: `felt` of each answer; finite.
+        answers: in the order shown.
+        key: annotator and question; the same key, answers and seed give the same opinion.
         seed: of the request; it counts for the share `self_disagreement` of the pairs.
     """
     if answers[0] == answers[1]:
@@ -70,8 +70,8 @@ def opinion(human: HumanConfig, felt_as: tuple[float, float], answers: tuple[str
 def _uniforms(human: HumanConfig, key: str, ordered: tuple[str, str], seed: int) -> tuple[float, float, float]:
     """Three numbers in [0, 1): for the choice, the flip and the abstention.
 
-    One digest has them all: the two large numbers hardly depend on their low halves, which serve as numbers of their
-    own (the second for whether this pair is drawn afresh under each seed).
+    One digest holds them all: the two large numbers hardly depend on their low halves, which serve as further numbers
+    (the second decides whether this pair is drawn anew under each seed).
     """
     if human.self_disagreement < 1.0:
         draw, turn = _digest("", key, *ordered)

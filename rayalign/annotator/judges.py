@@ -29,7 +29,7 @@ class Judge(Protocol):
 class RubricJudge:
     """A simulated labeller of the embedded world: Bradley-Terry draws on the gold utility, with named biases.
 
-    The simulated human of `human.py`, by default asked afresh under every seed. A verdict depends on seed, prompt and
+    The simulated human of `human.py`, by default with new draws under every seed. A verdict depends on seed, prompt and
     answers alone, not on the batch; without `position_bias` swapping the answers mirrors it. Equal answers tie.
     """
 
@@ -47,7 +47,7 @@ class RubricJudge:
 
 
 class Utilities(Scoring, Protocol):
-    """Where a `UtilityJudge` has its numbers from. The reason beside a value that is present is its ground."""
+    """The numbers of a `UtilityJudge`. A score with a value has its ground as `reason`."""
 
     @property
     def revision(self) -> str:
@@ -72,22 +72,26 @@ class RubricUtilities:
                 raise InputError(f"criteria: {name!r} is no attribute; {nearest(name, compose.ATTRIBUTES)}")
             if not math.isfinite(weight):
                 raise InputError(f"criteria: the weight of {name} is {weight}; give a finite number")
-        # a changed world must not be answered from a cache of the old one
+        # a cache of the old world must not answer for a changed one
         sources = [inspect.getsource(module) for module in (gold, compose, tasks, understand, world)]
         self.revision = _hash(self._criteria, *sources)
 
     async def scores(self, items: Sequence[tuple[Prompt, str]]) -> list[Score]:
-        """Absent where the prompt is none of the embedded world's."""
-        known: dict[tuple[str, str | None], Task | str] = {}
-        return [self._score(_task(prompt, known), answer) for prompt, answer in items]
+        """Absent where the prompt is not of the embedded world."""
+        tasks_by_prompt: dict[tuple[str, str | None], Task | str] = {}
+        return [self._score(_task(prompt, tasks_by_prompt), answer) for prompt, answer in items]
 
     def _score(self, task: Task | str, answer: str) -> Score:
         if isinstance(task, str):
             return Score(None, task)
-        found = gold.judged(task, answer)
-        value = sum(weight * found.get(name, 0.0) for name, weight in self._criteria.items())
-        said = [name for name, share in found.items() if share == 1.0 and name in (self._criteria or found)]
-        return Score(value if self._criteria else gold.worth(task, answer, found), ", ".join(said) or "none of it")
+        shares = gold.judged(task, answer)
+        if self._criteria:
+            value = sum(weight * shares.get(name, 0.0) for name, weight in self._criteria.items())
+        else:
+            value = gold.worth(task, answer, shares)
+        met = [name for name, share in shares.items() if share == 1.0]
+        grounds = [name for name in met if not self._criteria or name in self._criteria]
+        return Score(value, ", ".join(grounds) or "none of it")
 
 
 class UtilityJudge:
@@ -96,7 +100,7 @@ class UtilityJudge:
     Args:
         utilities: a number for each answer.
         human: how a human departs from them; None: they are compared exactly, and only equal ones tie.
-        name: whose noise it is; annotators with other names err elsewhere.
+        name: part of the noise; annotators with other names err elsewhere.
     """
 
     batch = 64
@@ -108,19 +112,23 @@ class UtilityJudge:
 
     async def judge(self, pairs: Sequence[Pair], *, seed: int, paying: Paying | None = None) -> list[Verdict]:
         """One verdict for each pair; none where an answer has no utility. It costs nothing."""
-        found = await self._utilities.scores([(p, answer) for p, a, b in pairs for answer in (a, b)])
+        answers: list[tuple[Prompt, str]] = []
+        for prompt, first_answer, second_answer in pairs:
+            answers += [(prompt, first_answer), (prompt, second_answer)]
+        scores = await self._utilities.scores(answers)
         return [
             self._verdict(pair, first, second, seed)
-            for pair, first, second in zip(pairs, found[::2], found[1::2], strict=True)
+            for pair, first, second in zip(pairs, scores[::2], scores[1::2], strict=True)
         ]
 
     async def scores(self, items: Sequence[tuple[Prompt, str]]) -> list[Score]:
-        """What each answer is worth to this annotator: with its tastes, without its noise."""
-        found = await self._utilities.scores(items)
-        return [
-            Score(None, problem) if (problem := _problem(score)) else Score(self._felt(score, answer))
-            for score, (_, answer) in zip(found, items, strict=True)
-        ]
+        """The utility of each answer to this annotator: with its tastes, without its noise."""
+        scores = await self._utilities.scores(items)
+        return [self._own_score(score, answer) for score, (_, answer) in zip(scores, items, strict=True)]
+
+    def _own_score(self, score: Score, answer: str) -> Score:
+        problem = _problem(score)
+        return Score(None, problem) if problem else Score(self._felt(score, answer))
 
     def _felt(self, score: Score, answer: str) -> float:
         value = score.value or 0.0
@@ -132,23 +140,26 @@ class UtilityJudge:
             return Verdict(None, problem)
         felt = (self._felt(first, answers[0]), self._felt(second, answers[1]))
         if self._human is None:
-            said = humans.Opinion(*_exact(felt))
+            opinion = humans.Opinion(*_exact(felt))
         else:
             key = "\0".join((self._name, *(m.content for m in prompt.messages)))
-            said = humans.opinion(self._human, felt, answers, key, seed)
-        if said.preference is None:
-            return Verdict(None, said.explanation, utilities=felt)
-        return Verdict(
-            said.preference, explanation=said.explanation + _grounds(first, second, said.preference), utilities=felt
-        )
+            opinion = humans.opinion(self._human, felt, answers, key, seed)
+        if opinion.preference is None:
+            return Verdict(None, opinion.explanation, utilities=felt)
+        explanation = opinion.explanation + _grounds(first, second, opinion.preference)
+        return Verdict(opinion.preference, explanation=explanation, utilities=felt)
 
 
 def _grounds(first: Score, second: Score, preference: float) -> str:
-    """What speaks for each answer, the better one's first; in words that hold for both orders."""
+    """The grounds of both answers, the better one's first; in words that hold for both orders."""
     if not (first.reason and second.reason):
         return ""
-    grounds = sorted((first.reason, second.reason)) if preference == 1.5 else [first.reason, second.reason]
-    return f" ({'; against: '.join(grounds if preference <= 1.5 else grounds[::-1])})"
+    grounds = [first.reason, second.reason]
+    if preference == 1.5:
+        grounds.sort()
+    elif preference > 1.5:
+        grounds.reverse()
+    return f" ({'; against: '.join(grounds)})"
 
 
 def _exact(utilities: tuple[float, float]) -> tuple[float, str]:
@@ -159,23 +170,24 @@ def _exact(utilities: tuple[float, float]) -> tuple[float, str]:
 
 
 def _problem(score: Score) -> str | None:
-    """Why a score can't be compared."""
+    """The reason why a score can't be compared; None where it can."""
     if score.value is None:
         return score.reason or "no score"
     return None if math.isfinite(score.value) else f"the score is {score.value}, which is no number to compare"
 
 
-def _task(prompt: Prompt, known: dict[tuple[str, str | None], Task | str]) -> Task | str:
-    """What the prompt asks for: what its data set wrote down, else what its words say; or why it isn't known."""
-    text, told = "\n\n".join(m.content for m in prompt.messages if m.role != "system"), prompt.meta.get("task")
-    if (text, told) not in known:
+def _task(prompt: Prompt, tasks_by_prompt: dict[tuple[str, str | None], Task | str]) -> Task | str:
+    """The task of a prompt, from its data set's `meta` or else from its words; or the reason why there is none."""
+    text = "\n\n".join(message.content for message in prompt.messages if message.role != "system")
+    recorded = prompt.meta.get("task")
+    if (text, recorded) not in tasks_by_prompt:
         try:
-            task = understand.task_of(text) if told is None else understand.checked(told)
+            task = understand.task_of(text) if recorded is None else understand.checked(recorded)
         except InputError as error:
-            known[text, told] = str(error)
+            tasks_by_prompt[text, recorded] = str(error)
         else:
-            known[text, told] = task or _STRANGE
-    return known[text, told]
+            tasks_by_prompt[text, recorded] = task or _STRANGE
+    return tasks_by_prompt[text, recorded]
 
 
 _STRANGE = (

@@ -1,7 +1,7 @@
-"""Pairs in named queues, and what people and simulated annotators said of them: SQLAlchemy, append-only tables.
+"""Pairs in named queues, and the verdicts of people and simulated annotators on them: append-only tables.
 
-Nothing is ever changed or deleted. A later verdict of a labeller on a pair counts in the place of the earlier one; a
-withdrawal is a row of its own that names the row it takes back.
+No row is ever changed or deleted. A later verdict of a labeller on a pair replaces the earlier one; a withdrawal is a
+row of its own that names the row it takes back.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rayalign.errors import InputError
 
 Kind = Literal["human", "annotator"]
 MAX_QUEUE = 10_000
-"""pairs of one queue; what people label by hand, and what one page can count"""
+"""pairs of one queue: as many as people label by hand and one page can count"""
 
 _METADATA = sa.MetaData()
 _PAIRS = sa.Table(
@@ -58,11 +58,11 @@ class Label:
 
     pair: str
     prompt: str
-    """the same for all pairs that ask the same"""
+    """hash of the instruction"""
     kind: Kind
     labeller: str
     preference: float | None
-    """None: seen, and left without a verdict"""
+    """None: the labeller skipped the pair"""
     generators: tuple[str | None, str | None] = (None, None)
 
 
@@ -77,7 +77,7 @@ class LabelStore:
         self._database = Database(url, _METADATA)
 
     def add(self, queue: str, items: Sequence[PairItem]) -> int:
-        """Append pairs to a queue and return how many are new; the same content twice is one pair, its `id` aside.
+        """Append pairs to a queue and return how many are new; equal content is one pair, whatever its `id`.
 
         Raises:
             InputError: the queue would grow beyond `MAX_QUEUE`; nothing was added.
@@ -94,27 +94,27 @@ class LabelStore:
         return new
 
     def size(self, queue: str) -> int:
-        """How many pairs a queue holds; 0 for one that nobody filled."""
+        """The number of pairs in a queue; 0 for an unknown one."""
         return int(self._scalar(_count(queue)))
 
     def pair(self, queue: str, pair: str) -> PairItem | None:
         """The pair of that id, with the `id` and `meta` that it was uploaded with."""
-        found = self._scalar(sa.select(_PAIRS.c.body).where(_PAIRS.c.queue == queue, _PAIRS.c.id == pair))
-        return None if found is None else PairItem.model_validate_json(found)
+        query = sa.select(_PAIRS.c.body).where(_PAIRS.c.queue == queue, _PAIRS.c.id == pair)
+        body = self._scalar(query)
+        return None if body is None else PairItem.model_validate_json(body)
 
     def after(self, queue: str, position: int, limit: int | None = None) -> list[tuple[int, str, PairItem]]:
         """The next pairs in order of arrival: position, id, pair."""
         columns = sa.select(_PAIRS.c.position, _PAIRS.c.id, _PAIRS.c.body)
-        some = columns.where(_PAIRS.c.queue == queue, _PAIRS.c.position > position).order_by(_PAIRS.c.position)
-        rows = self._all(some.limit(limit))
+        later = columns.where(_PAIRS.c.queue == queue, _PAIRS.c.position > position)
+        rows = self._all(later.order_by(_PAIRS.c.position).limit(limit))
         return [(row.position, row.id, PairItem.model_validate_json(row.body)) for row in rows]
 
     def unseen(self, queue: str, labeller: str) -> list[str]:
-        """Ids of the pairs on which a person has said nothing that stands."""
-        seen = sa.select(_VERDICTS.c.pair).where(_by(queue, "human", labeller), _STANDS)
-        return [
-            row.id for row in self._all(sa.select(_PAIRS.c.id).where(_PAIRS.c.queue == queue, _PAIRS.c.id.not_in(seen)))
-        ]
+        """Ids of the pairs on which a person has no standing verdict."""
+        labelled = sa.select(_VERDICTS.c.pair).where(_by(queue, "human", labeller), _STANDS)
+        query = sa.select(_PAIRS.c.id).where(_PAIRS.c.queue == queue, _PAIRS.c.id.not_in(labelled))
+        return [row.id for row in self._all(query)]
 
     def record(self, queue: str, kind: Kind, labeller: str, verdicts: Sequence[tuple[str, float | None]]) -> None:
         """Append verdicts, each a pair's id and a preference in the order of the stored answers."""
@@ -127,7 +127,7 @@ class LabelStore:
                 connection.execute(sa.insert(_VERDICTS), rows)
 
     def withdraw(self, queue: str, labeller: str) -> str | None:
-        """Take back a person's latest verdict that stands; the id of its pair, or None where there is none."""
+        """Take back a person's latest standing verdict; returns the id of its pair, or None where there is none."""
         latest = sa.select(_VERDICTS.c.number, _VERDICTS.c.pair).where(_by(queue, "human", labeller), _STANDS)
         with self._database.writing() as connection:
             row = connection.execute(latest.order_by(_VERDICTS.c.number.desc()).limit(1)).first()
@@ -138,36 +138,30 @@ class LabelStore:
         return str(row.pair)
 
     def standing(self, queue: str) -> list[Label]:
-        """What counts: of each labeller the last verdict on each pair."""
+        """The verdicts that count: the last of each labeller on each pair."""
         on_pair = (_PAIRS.c.queue == _VERDICTS.c.queue) & (_PAIRS.c.id == _VERDICTS.c.pair)
-        rows = self._all(
-            sa.select(_VERDICTS, _PAIRS.c.prompt, _PAIRS.c.generator_1, _PAIRS.c.generator_2)
-            .join(_PAIRS, on_pair)
-            .where(_VERDICTS.c.queue == queue, _STANDS)
-            .order_by(_VERDICTS.c.number)
-        )
+        joined = sa.select(_VERDICTS, _PAIRS.c.prompt, _PAIRS.c.generator_1, _PAIRS.c.generator_2).join(_PAIRS, on_pair)
+        standing = joined.where(_VERDICTS.c.queue == queue, _STANDS)
+        rows = self._all(standing.order_by(_VERDICTS.c.number))
         last = {(row.kind, row.labeller, row.pair): row for row in rows}
-        return [
-            Label(r.pair, r.prompt, r.kind, r.labeller, r.preference, (r.generator_1, r.generator_2))
-            for r in last.values()
-        ]
+        return [_label(row) for row in last.values()]
 
     def progress(self) -> dict[str, tuple[int, dict[tuple[Kind, str], int]]]:
-        """For each queue its size, and how many pairs each labeller has done."""
-        sizes = self._all(sa.select(_PAIRS.c.queue, sa.func.count().label("n")).group_by(_PAIRS.c.queue))
-        done = sa.select(
-            _VERDICTS.c.queue,
-            _VERDICTS.c.kind,
-            _VERDICTS.c.labeller,
-            sa.func.count(_VERDICTS.c.pair.distinct()).label("n"),
-        )
-        found: dict[str, tuple[int, dict[tuple[Kind, str], int]]] = {row.queue: (row.n, {}) for row in sizes}
-        for row in self._all(done.where(_STANDS).group_by(_VERDICTS.c.queue, _VERDICTS.c.kind, _VERDICTS.c.labeller)):
-            found[row.queue][1][row.kind, row.labeller] = row.n
-        return found
+        """For each queue its size, and the number of pairs that each labeller has labelled."""
+        sizes = sa.select(_PAIRS.c.queue, sa.func.count().label("n")).group_by(_PAIRS.c.queue)
+        progress: dict[str, tuple[int, dict[tuple[Kind, str], int]]] = {}
+        for row in self._all(sizes):
+            progress[row.queue] = (row.n, {})
+        by_labeller = (_VERDICTS.c.queue, _VERDICTS.c.kind, _VERDICTS.c.labeller)
+        pairs = sa.func.count(_VERDICTS.c.pair.distinct()).label("n")
+        labelled = sa.select(*by_labeller, pairs).where(_STANDS).group_by(*by_labeller)
+        for row in self._all(labelled):
+            _, counts = progress[row.queue]
+            counts[row.kind, row.labeller] = row.n
+        return progress
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._database.close()
 
     def _all(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
@@ -185,6 +179,11 @@ def _count(queue: str) -> sa.Select[int]:
 
 def _by(queue: str, kind: Kind, labeller: str) -> sa.ColumnElement[bool]:
     return (_VERDICTS.c.queue == queue) & (_VERDICTS.c.kind == kind) & (_VERDICTS.c.labeller == labeller)
+
+
+def _label(row: sa.Row[Any]) -> Label:
+    generators = (row.generator_1, row.generator_2)
+    return Label(row.pair, row.prompt, row.kind, row.labeller, row.preference, generators)
 
 
 def _row(queue: str, item: PairItem) -> dict[str, str | None]:

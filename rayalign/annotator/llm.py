@@ -1,4 +1,4 @@
-"""A language model as a judge: prompts out, verdicts in. The transport is a Completer's."""
+"""A language model as a judge: prompts out, verdicts in. A `Completer` carries the prompts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rayalign.annotator.completer import ChatMessage, Completer, Completion, UpstreamError, bound, limited
-from rayalign.annotator.drawing import PADDING, batches
+from rayalign.annotator.completer import ChatMessage, Completer, Completion, CompletionError, bound, limited
 from rayalign.annotator.parsers import Parser, unfenced_json
 from rayalign.annotator.prompts import Template, instruction_of, load_template
 from rayalign.annotator.replies import encodable
+from rayalign.annotator.sampling import PADDING, batches
 from rayalign.annotator.verdicts import Pair, Paying, Usage, Verdict
 from rayalign.config import LLMJudgeConfig, PromptedConfig
 from rayalign.errors import InputError
@@ -23,16 +23,16 @@ _TRANSPORT = {
     "concurrency", "cpus", "deadline", "engines", "gpus", "key_variable", "price_per_completion_token",
     "price_per_prompt_token", "randomize_order", "retries", "template", "timeout",
 }  # fmt: skip
-"""settings that change no verdict; the template is told by its text"""
+"""settings that change no verdict; of the template its text counts"""
 _MEANING = 1
-"""raised whenever the same settings come to mean other prompts or other verdicts"""
+"""goes up whenever the same settings come to mean other prompts or other verdicts"""
 _BYTES_PER_TOKEN = 4
 _LONG_TOKEN = 8
-"""bytes; no tokenizer of today takes so many to a token on the average of a text"""
+"""bytes; no tokenizer of today averages so many for a token"""
 
 
 class LLMJudge:
-    """Compares pairs by asking a language model, `batch` of them in one prompt."""
+    """Compares pairs by prompting a language model, `batch` of them in one prompt."""
 
     def __init__(
         self, config: PromptedConfig, completer: Completer, *, explanations: Sequence[str] = EXPLANATIONS
@@ -50,20 +50,23 @@ class LLMJudge:
         self._parser = Parser(config.parser.name, config.parser.arguments)
         self._legacy = isinstance(config, LLMJudgeConfig) and config.legacy
         if self._parser.reads_logprobs != (config.reads == "logprobs"):
-            wanted = "logprobs" if self._parser.reads_logprobs else "text"
-            told = f"{self._parser.name} cannot read {config.reads}"
-            raise InputError(f"judge: {told}; set `reads: {wanted}` or another parser")
-        candidates: dict[str, Any] = {}
-        if config.reads == "logprobs":
-            candidates = {"logprobs": 5} if self._legacy else {"logprobs": True, "top_logprobs": 5}
-        given = limited({"temperature": config.temperature, **candidates, **config.arguments}, config.max_tokens)
-        self._arguments = given
-        self.seeded = given["temperature"] != 0 and given.get("seed") is None
+            readable = "logprobs" if self._parser.reads_logprobs else "text"
+            problem = f"{self._parser.name} cannot read {config.reads}"
+            raise InputError(f"judge: {problem}; set `reads: {readable}` or another parser")
+        self._arguments = self._request_arguments()
+        self.seeded = self._arguments["temperature"] != 0 and self._arguments.get("seed") is None
         """whether another seed of the request draws another answer"""
         settings = {**config.model_dump(exclude=_TRANSPORT), **completer.origin}
-        told = json.dumps([_MEANING, self._template.text, self._arguments, settings], default=str)
-        self.revision = hashlib.sha256(told.encode()).hexdigest()
-        """over everything that decides the verdicts"""
+        identity = json.dumps([_MEANING, self._template.text, self._arguments, settings], default=str)
+        self.revision = hashlib.sha256(identity.encode()).hexdigest()
+        """hash of everything that decides the verdicts"""
+
+    def _request_arguments(self) -> dict[str, Any]:
+        config = self._config
+        arguments: dict[str, Any] = {"temperature": config.temperature}
+        if config.reads == "logprobs":
+            arguments |= {"logprobs": 5} if self._legacy else {"logprobs": True, "top_logprobs": 5}
+        return limited({**arguments, **config.arguments}, config.max_tokens)
 
     @property
     def batch(self) -> int:
@@ -73,50 +76,56 @@ class LLMJudge:
     async def judge(self, pairs: Sequence[Pair], *, seed: int, paying: Paying) -> list[Verdict]:
         """One verdict for each pair, in the order seen.
 
-        `seed` decides which pairs share a prompt, and is sent along where answers are drawn (temperature above 0),
-        unless the config's arguments hold one; null there: none is sent.
+        `seed` decides which pairs share a prompt. Where the model draws answers (temperature above 0) the request
+        carries it too, unless the config's arguments hold a seed; null there: no seed is sent.
 
-        A pair that could not be judged has a verdict without preference that says why: the endpoint's failure, or
-        what is wrong with its answer.
+        A verdict without preference names the reason: the endpoint's failure, or the fault of its answer.
         """
         groups = batches(len(pairs), self.batch, seed)
-        asked = ([None if i is None else pairs[i] for i in g] for g in groups)
-        # All to their end, also beside one that fails: until then nobody else may ask about these pairs.
-        ended = await asyncio.gather(*(self._ask(group, seed, paying) for group in asked), return_exceptions=True)
-        answers: list[list[Verdict]] = []
-        for answer in ended:
-            if isinstance(answer, BaseException):
-                raise answer
-            answers.append(answer)
-        found = {
-            i: v for group, verdicts in zip(groups, answers, strict=True) for i, v in zip(group, verdicts, strict=True)
-        }
-        return [found[i] for i in range(len(pairs))]
+        calls = [self._judge_group(self._members(group, pairs), seed, paying) for group in groups]
+        # All of them end, also beside one that fails: until then nobody else may judge these pairs.
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        verdicts: dict[int, Verdict] = {}
+        for group, outcome in zip(groups, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            for index, verdict in zip(group, outcome, strict=True):
+                if index is not None:
+                    verdicts[index] = verdict
+        return [verdicts[index] for index in range(len(pairs))]
 
     def estimate(self, pairs: Sequence[Pair]) -> Usage:
-        """About what judging will cost: four bytes a token, answers of full length."""
+        """The estimated cost of judging: four bytes a token, answers of full length."""
         return self._cost(pairs, _BYTES_PER_TOKEN)
 
     def least(self, pairs: Sequence[Pair]) -> Usage:
-        """What judging will cost at the least: the prompts alone, in long tokens."""
+        """The least that judging can cost: the prompts alone, in long tokens."""
         return self._cost(pairs, _LONG_TOKEN, answers=False)
 
     def _cost(self, pairs: Sequence[Pair], bytes_per_token: int, *, answers: bool = True) -> Usage:
-        groups = batches(len(pairs), self.batch, 0)
-        prompts = [self._prompt([None if i is None else pairs[i] for i in g]) for g in groups]
-        counts = [bound(prompt, self._arguments, bytes_per_token) for prompt in prompts]
-        asked, answered = sum(c[0] for c in counts), sum(c[1] for c in counts) if answers else 0
-        price = 0.0
-        if isinstance(self._config, LLMJudgeConfig):
-            price = asked * self._config.price_per_prompt_token + answered * self._config.price_per_completion_token
-        return Usage(asked, answered, price)
+        prompt_tokens = answer_tokens = 0
+        for group in batches(len(pairs), self.batch, 0):
+            prompt = self._prompt(self._members(group, pairs))
+            prompt_bound, answer_bound = bound(prompt, self._arguments, bytes_per_token)
+            prompt_tokens += prompt_bound
+            answer_tokens += answer_bound if answers else 0
+        if not isinstance(self._config, LLMJudgeConfig):
+            return Usage(prompt_tokens, answer_tokens)
+        prompt_price = prompt_tokens * self._config.price_per_prompt_token
+        answer_price = answer_tokens * self._config.price_per_completion_token
+        return Usage(prompt_tokens, answer_tokens, prompt_price + answer_price)
 
-    async def _ask(self, group: Sequence[Pair | None], seed: int, paying: Paying) -> list[Verdict]:
+    @staticmethod
+    def _members(group: Sequence[int | None], pairs: Sequence[Pair]) -> list[Pair | None]:
+        """The pairs of one prompt; None for padding."""
+        return [None if index is None else pairs[index] for index in group]
+
+    async def _judge_group(self, group: Sequence[Pair | None], seed: int, paying: Paying) -> list[Verdict]:
         arguments = {"seed": seed, **self._arguments} if self.seeded else self._arguments
         real = [pair is not None for pair in group]
         try:
             completion = await self._completer.complete(self._prompt(group), arguments, paying)
-        except UpstreamError as error:
+        except CompletionError as error:
             return [Verdict(None, str(error), usage=usage) for usage in _shares(error.usage, real)]
         return list(self._verdicts(completion, real))
 
@@ -125,12 +134,13 @@ class LLMJudge:
         return self._template.fill(rows) if self._legacy else self._template.messages(rows)
 
     def _verdicts(self, completion: Completion, real: Sequence[bool]) -> Iterator[Verdict]:
-        """One for each place in the prompt, padding too; what the answer cost is shared among the real pairs."""
+        """One verdict for each place in the prompt, padding too; the real pairs share the cost."""
         logprobs = self._config.reads == "logprobs"
         read: str | Mapping[str, Any] = _with_content(completion.choice) if logprobs else completion.text
-        preferences: Sequence[float | None] = [None] * len(real)
+        reason: str | None
         if isinstance(read, Mapping) and not (read.get("logprobs") or {}).get("content"):
-            reason: str | None = "the endpoint returned no token log-probs; set `reads: text` with a parser of texts"
+            preferences: Sequence[float | None] = [None] * len(real)
+            reason = "the endpoint returned no token log-probs; set `reads: text` with a parser of texts"
         else:
             preferences, reason = self._parser.read(read, len(real))
         grounds = explanations_in(completion.text, self._explanations, len(real))
@@ -140,30 +150,41 @@ class LLMJudge:
 
 
 def explanations_in(text: str, keys: Sequence[str], count: int) -> list[str]:
-    """For each of `count` pairs what a JSON answer has under the keys; empty where it is no JSON or has none."""
+    """For each of `count` pairs the texts of a JSON answer under the keys; empty where it is no JSON or has none."""
     try:
-        loaded = encodable(unfenced_json(text))
+        answer = encodable(unfenced_json(text))
     except (ValueError, RecursionError):
         return [""] * count
-    rows = loaded if isinstance(loaded, list) and len(loaded) == count else [loaded] * count
-    return ["\n".join(str(row[k]) for k in keys if row.get(k)) if isinstance(row, dict) else "" for row in rows]
+    rows = answer if isinstance(answer, list) and len(answer) == count else [answer] * count
+    return [_explanation(row, keys) for row in rows]
+
+
+def _explanation(row: Any, keys: Sequence[str]) -> str:
+    if not isinstance(row, dict):
+        return ""
+    return "\n".join(str(row[key]) for key in keys if row.get(key))
 
 
 def _with_content(choice: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The choice with its log-probs as a chat endpoint tells them, where a legacy one told `tokens` and their like."""
-    told = choice.get("logprobs")
-    if not isinstance(told, Mapping):
+    """The choice with its log-probs in the chat endpoint's form, also where a legacy endpoint returned its own."""
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, Mapping):
         return {**choice, "logprobs": None}
-    if told.get("content") or not told.get("top_logprobs"):
+    if logprobs.get("content") or not logprobs.get("top_logprobs"):
         return choice
+    return {**choice, "logprobs": {**logprobs, "content": _chat_content(logprobs)}}
+
+
+def _chat_content(logprobs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A legacy endpoint's tokens in the chat endpoint's form; empty where they have neither form."""
+    content: list[dict[str, Any]] = []
     try:
-        content = [
-            {"token": token, "top_logprobs": [{"token": t, "logprob": p} for t, p in (top or {}).items()]}
-            for token, top in zip(told.get("tokens") or (), told["top_logprobs"], strict=False)
-        ]
-    except (AttributeError, TypeError):  # other shapes than a legacy endpoint's tell nothing
-        content = []
-    return {**choice, "logprobs": {**told, "content": content}}
+        for token, top in zip(logprobs.get("tokens") or (), logprobs["top_logprobs"], strict=False):
+            entries = [{"token": text, "logprob": value} for text, value in (top or {}).items()]
+            content.append({"token": token, "top_logprobs": entries})
+    except (AttributeError, TypeError):
+        return []
+    return content
 
 
 def _row(pair: Pair) -> dict[str, str]:
@@ -172,7 +193,7 @@ def _row(pair: Pair) -> dict[str, str]:
 
 
 def _shares(cost: Usage, real: Sequence[bool]) -> Iterator[Usage]:
-    """The cost of one call over its real pairs, all tokens to the first of them; nothing to padding."""
+    """The cost of one call split over its real pairs, all tokens to the first of them; nothing for padding."""
     price, seconds = cost.price / sum(real), cost.seconds / sum(real)
     tokens = cost.prompt_tokens, cost.completion_tokens
     for is_real in real:

@@ -1,4 +1,4 @@
-"""One annotator of a pool: a judge, and how it is asked."""
+"""One annotator of a pool: a judge and its settings."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Member:
     seeded: bool = True
     """whether the request's seed can change a verdict"""
     estimate: Callable[[Sequence[Pair]], Usage] | None = None
-    """about what judging would cost; None: nothing"""
+    """estimated cost of judging; None: it costs nothing"""
     least: Callable[[Sequence[Pair]], Usage] | None = None
-    """at least what it would cost; None: as `estimate`"""
+    """least cost of judging; None: as `estimate`"""
 
     @property
     def info(self) -> AnnotatorInfo:
-        """What is told of it over HTTP."""
+        """Its entry of GET /v1/annotators."""
         return AnnotatorInfo(
             name=self.name,
             kind=self.kind,

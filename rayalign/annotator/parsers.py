@@ -1,4 +1,4 @@
-"""From what a judge wrote to preferences: alpaca_eval's completion parsers, by their names and with their arguments.
+"""From a judge's answer to preferences: alpaca_eval's completion parsers, by their names and with their arguments.
 
 The parsers agree with alpaca_eval 0.6.6, and evaluate nothing but literals. A pair is left without a verdict where
 alpaca_eval would stop the whole run (a value outside [1, 2], a boolean), never end (a pattern that matches the empty
@@ -33,12 +33,12 @@ _UNREADABLE = (
     TypeError,
     ValueError,
 )
-"""what reading text of a model may raise"""
+"""errors that parsing a model's text may raise"""
 Values = Callable[[Any], list[Any]]
 """a completion, or a part of one, to its parsed values"""
 _ROUNDING = 1e-9
 _MOST_VERDICTS = 256
-"""in one answer; the time to find them grows with the square of their number"""
+"""in one answer; the time to match them grows with the square of their number"""
 
 
 class Parser:
@@ -50,7 +50,7 @@ class Parser:
         self._parse = _bound(name, arguments or {})
         chain = (arguments or {}).get("parsers_to_kwargs", [name])
         self.reads_logprobs = next(iter(chain)) == "logprob_parser"
-        """whether it is to be given the whole choice instead of the text"""
+        """whether it parses the whole choice instead of the text"""
 
     def read(self, completion: Completed, count: int) -> tuple[list[float | None], str | None]:
         """The preferences of exactly `count` pairs, and the reason where any is absent.
@@ -61,31 +61,32 @@ class Parser:
         try:
             if completion == "":
                 raise ValueError("it is empty")
-            found = [_preference(value) for value in self._parse(completion)]
+            preferences = [_preference(value) for value in self._parse(completion)]
         except _UNREADABLE as error:
             return void, f"{self.name} cannot read the answer ({type(error).__name__}: {error}): {_start(completion)}"
-        if len(found) != count:
-            return void, f"{self.name} finds {len(found)} verdicts in place of {count}: {_start(completion)}"
-        if None in found:
-            return found, f"{self.name} finds no preference between 1 and 2: {_start(completion)}"
-        return found, None
+        if len(preferences) != count:
+            return void, f"{self.name} finds {len(preferences)} verdicts in place of {count}: {_start(completion)}"
+        if None in preferences:
+            return preferences, f"{self.name} finds no preference between 1 and 2: {_start(completion)}"
+        return preferences, None
 
 
 def regex_parser(
     completion: str, outputs_to_match: Annotated[dict[Any, re.Pattern[str]], Field(min_length=1)]
 ) -> list[Any]:
     """The keys of the patterns in the order in which they match; of matches at one place the first pattern's."""
-    found: list[Any] = []
+    keys: list[Any] = []
     while True:
-        matches = [(m, key) for key, pattern in outputs_to_match.items() if (m := pattern.search(completion))]
-        if not matches:
-            return found
-        match, key = min(matches, key=lambda pair: pair[0].start())
+        matches = [(pattern.search(completion), key) for key, pattern in outputs_to_match.items()]
+        present = [(match, key) for match, key in matches if match is not None]
+        if not present:
+            return keys
+        match, key = min(present, key=lambda pair: pair[0].start())
         if not match.end():
             raise ValueError(f"the pattern of {key} matches the empty text")
-        if len(found) == _MOST_VERDICTS:
+        if len(keys) == _MOST_VERDICTS:
             raise ValueError(f"it has more than {_MOST_VERDICTS} verdicts")
-        found.append(key)
+        keys.append(key)
         completion = completion[match.end() :]
 
 
@@ -98,14 +99,17 @@ def lmsys_parser(completion: str) -> list[Any]:
         return [math.nan]
     if len(scores) != 2 or any(map(math.isnan, scores)):
         return [math.nan]
-    return [0 if scores[0] == scores[1] else 1 if scores[0] > scores[1] else 2]
+    if scores[0] == scores[1]:
+        return [0]
+    return [1 if scores[0] > scores[1] else 2]
 
 
 def ranking_parser(completion: str | Sequence[Mapping[str, Any]], model_1_name: str = "model_1") -> list[Any]:
     """The rank, 1 or 2, that a list of dicts with `model` and `rank` gives the first answer's model."""
     try:
         ranks = ast.literal_eval(completion) if isinstance(completion, str) else completion
-        rank = [r for r in ranks if r["model"] == model_1_name][0]["rank"]
+        own = [entry for entry in ranks if entry["model"] == model_1_name]
+        rank = own[0]["rank"]
     except _UNREADABLE:
         return [math.nan]
     return [rank if rank in (1, 2) else math.nan]
@@ -127,12 +131,13 @@ def eval_parser(completion: str) -> list[Any]:
 def replace_parser(
     completion: Any, replacer: Annotated[dict[Any, Any], Field(min_length=1)], default_replacer: Any = "auto"
 ) -> list[Any]:
-    """What `replacer` has for the completion; else the default, with "auto" the completion itself.
+    """The value of `replacer` for the completion; else the default, with "auto" the completion itself.
 
     A key may stand as JSON writes it, `"true"` for true: settings that went through `serve deploy` have no other.
     """
     key = completion if completion in replacer or isinstance(completion, str) else json.dumps(completion)
-    return [replacer.get(key, completion if default_replacer == "auto" else default_replacer)]
+    default = completion if default_replacer == "auto" else default_replacer
+    return [replacer.get(key, default)]
 
 
 def logprob_parser(
@@ -151,10 +156,10 @@ def logprob_parser(
     chosen = tokens if log_prob_index == "batch" else [tokens[log_prob_index]]
     if not chosen:
         raise ValueError("it has no token")
-    known = {*denominator_tokens, numerator_token}
+    names = {*denominator_tokens, numerator_token}
     values = []
     for token in chosen:
-        logprobs = {t["token"]: t["logprob"] for t in token["top_logprobs"] if t["token"] in known}
+        logprobs = {top["token"]: top["logprob"] for top in token["top_logprobs"] if top["token"] in names}
         values.append(_weighed(logprobs, numerator_token, denominator_tokens, is_binarize))
     return values
 
@@ -168,7 +173,7 @@ def pipeline_meta_parser(
     parsers_to_kwargs: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1), AfterValidator(_chained)],
     is_squeeze: bool = True,
 ) -> list[Any]:
-    """Parsers in a row, bound to their arguments: each reads every value that the one before it gave."""
+    """Parsers in a row, bound to their arguments: each parses every value of the one before it."""
     return _piped(completion, cast(list[Values], parsers_to_kwargs), is_squeeze)
 
 
@@ -189,8 +194,8 @@ def _piped(completion: Any, chain: list[Values], squeeze: bool) -> list[Any]:
     values = parse(completion)
     if not rest:
         return values
-    found = [_piped(value, rest, squeeze) for value in values]
-    return [inner[0] if squeeze and len(inner) == 1 else inner for inner in found]
+    nested = [_piped(value, rest, squeeze) for value in values]
+    return [inner[0] if squeeze and len(inner) == 1 else inner for inner in nested]
 
 
 def _weighed(logprobs: Mapping[str, float], numerator: str, denominators: Sequence[str], binarize: bool) -> float:
@@ -199,12 +204,13 @@ def _weighed(logprobs: Mapping[str, float], numerator: str, denominators: Sequen
     least = -math.inf
     first = logprobs.get(numerator, least)
     if binarize:
-        return 1 if all(first > logprobs.get(t, least) for t in denominators if t != numerator) else 2
-    others = [logprobs.get(t, least) for t in denominators]
-    top = max(others)
+        rivals = [logprobs.get(token, least) for token in denominators if token != numerator]
+        return 1 if all(first > rival for rival in rivals) else 2
+    candidates = [logprobs.get(token, least) for token in denominators]
+    top = max(candidates)
     if top == least:
         return math.nan
-    return 2 - math.exp(first - top) / sum(math.exp(other - top) for other in others)
+    return 2 - math.exp(first - top) / sum(math.exp(candidate - top) for candidate in candidates)
 
 
 PARSERS: Mapping[str, Callable[..., list[Any]]] = {
@@ -220,7 +226,7 @@ PARSERS: Mapping[str, Callable[..., list[Any]]] = {
 
 
 def _preference(value: Any) -> float | None:
-    """A parsed value as a preference: 0 was once a tie, and what is no number between 1 and 2 is no verdict."""
+    """A parsed value as a preference: 0 was once a tie; a value that is no number from 1 to 2 is no verdict."""
     if isinstance(value, bool):
         return None
     try:
@@ -239,13 +245,16 @@ def _start(completion: Completed) -> str:
 
 
 def _bound(name: str, arguments: Mapping[str, Any]) -> Values:
-    """The parser with its arguments, which are held against its signature."""
+    """The parser with its arguments, which are checked against its signature."""
     if name not in PARSERS:
         raise InputError(f"parser: {name!r} is not known; {nearest(name, list(PARSERS))}")
     parser = PARSERS[name]
     hints = get_type_hints(parser, include_extras=True)
-    taken = {p.name: p for p in inspect.signature(parser).parameters.values() if p.name != "completion"}
-    fields = {key: (hints[key], ... if p.default is p.empty else p.default) for key, p in taken.items()}
+    fields: dict[str, tuple[Any, Any]] = {}
+    for key, parameter in inspect.signature(parser).parameters.items():
+        if key != "completion":
+            required = parameter.default is parameter.empty
+            fields[key] = (hints[key], ... if required else parameter.default)
     model: type[Section] = create_model(name, __base__=Section, **fields)  # type: ignore[call-overload]
     try:
         return partial(parser, **dict(model.model_validate(dict(arguments))))

@@ -1,4 +1,4 @@
-"""Prompts of judges: templates in alpaca_eval's format, filled so that no text can leave its slot.
+"""Prompts of judges: templates in alpaca_eval's format, filled so that no text leaves its slot.
 
 A template holds {instruction} {input} {output_1} {output_2}, each once for every pair of a batch; ChatML marks make it
 a dialogue. The turns are read from the template before any text is put in, and all slots are filled in one pass, so
@@ -109,7 +109,7 @@ def load_template(name_or_path: str) -> str:
 
 
 def instruction_of(prompt: Prompt) -> str:
-    """What judges read as the instruction: the one turn, or all turns with their roles."""
+    """The instruction as judges read it: the one turn, or all turns with their roles."""
     if len(prompt.messages) == 1:
         return prompt.messages[0].content
     return "\n\n".join(f"{m.role}: {m.content}" for m in prompt.messages)
@@ -125,8 +125,8 @@ def _check_slots(text: str, batch_size: int) -> None:
         if name not in SLOTS:
             raise InputError(f"template: {{{name}}} is no placeholder; {nearest(name, SLOTS)}")
     for name in SLOTS:
-        wanted = (batch_size,) if name.startswith("output") else (0, batch_size)
-        if counts[name] not in wanted:
+        allowed = (batch_size,) if name.startswith("output") else (0, batch_size)
+        if counts[name] not in allowed:
             raise InputError(
                 f"template: {{{name}}} stands {counts[name]} times; each placeholder must stand once for every "
                 f"pair of a batch (batch_size {batch_size})"
@@ -156,12 +156,12 @@ def _turns(text: str) -> tuple[_Turn, ...]:
 
 
 def _delimiters(text: str) -> list[tuple[re.Pattern[str], str]]:
-    """What may not stand in a slot of this template, each with the form it is given there."""
-    found = [(_TAG, rf"\1{JOINT}")]
+    """The texts that may not stand in a slot of this template, each with its replacement."""
+    delimiters = [(_TAG, rf"\1{JOINT}")]
     for fence in _FENCES:
         if re.search(rf"{fence}\s*{_SLOT.pattern}|{_SLOT.pattern}\s*{fence}", text):
             two = fence[:2]
-            found.append((re.compile(f"{two}(?={fence[0]})"), two + JOINT))
+            delimiters.append((re.compile(f"{two}(?={fence[0]})"), two + JOINT))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     marks = set()
     for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
@@ -169,7 +169,7 @@ def _delimiters(text: str) -> list[tuple[re.Pattern[str], str]]:
             marks |= {mark for mark in (before, after) if re.search(r"[^\W\d_]", mark) and not _SLOT.search(mark)}
     if marks:
         options = "|".join(re.escape(mark) for mark in sorted(marks))
-        found.append(
+        delimiters.append(
             (re.compile(rf"^([ \t]*)(?=(?:{options})[ \t\r]*$)(.)", re.MULTILINE | re.IGNORECASE), rf"\1\2{JOINT}")
         )
-    return found
+    return delimiters

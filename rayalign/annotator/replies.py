@@ -1,4 +1,4 @@
-"""Reading what an OpenAI-compatible endpoint says."""
+"""Parsing the replies of OpenAI-compatible endpoints."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Any
 
 
 def text_of(choice: Mapping[str, Any]) -> str:
-    """What was said, of a chat or a legacy choice; where a tool was called, that call's arguments.
+    """The text of a chat or a legacy choice; of a tool call its arguments.
 
     Raises:
-        TypeError, KeyError, IndexError, AttributeError: it is no choice, or says no text.
+        TypeError, KeyError, IndexError, AttributeError: it is no choice, or its content is no text.
     """
-    said = choice["text"] if "text" in choice else choice["message"].get("content")
-    if not said and (calls := (choice.get("message") or {}).get("tool_calls")):
-        said = calls[0]["function"]["arguments"]
-    if said is not None and not isinstance(said, str):
+    text = choice["text"] if "text" in choice else choice["message"].get("content")
+    if not text and (calls := (choice.get("message") or {}).get("tool_calls")):
+        text = calls[0]["function"]["arguments"]
+    if text is not None and not isinstance(text, str):
         raise TypeError("the answer is no text")
-    return said or ""
+    return text or ""
 
 
 def counted(usage: Any, name: str, most: int) -> int:
-    """How many tokens a reply says that it took; the most that it can have, where what it says is no such number."""
-    told = usage.get(name) if isinstance(usage, Mapping) else None
-    return told if type(told) is int and 0 <= told < 2**31 else most
+    """The number of tokens in a reply's `usage`; the most that it can be, where that is no such number."""
+    count = usage.get(name) if isinstance(usage, Mapping) else None
+    return count if type(count) is int and 0 <= count < 2**31 else most
 
 
 def encodable(value: Any, depth: int = 64) -> Any:
     """A value of JSON with `?` for each half of a surrogate pair, which UTF-8 cannot hold: an emoji cut in two.
 
     Raises:
-        RecursionError: nested more deeply than anything that is read, and than can be told on.
+        RecursionError: nested more deeply than any reply that is parsed.
     """
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
@@ -55,5 +55,5 @@ def retry_after(header: str | None, now: float) -> float:
 
 
 def plain(text: str, key: str) -> str:
-    """The start of a message of others, on one line, without the key."""
+    """The start of an endpoint's message, on one line, without the key."""
     return str(encodable(" ".join(text.replace(key, "***").split())[:300]))

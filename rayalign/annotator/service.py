@@ -2,8 +2,8 @@
 
     proxy (Serve's, or HAProxy) -> Front (FastAPI, pool, cache; N replicas) -> one deployment for each judge's own model
 
-The front counts rows itself and refuses with 429 long before Serve's own limit, whose 503 says nothing of when to
-come again.
+The front counts rows itself and refuses with 429 long before Serve's own limit, whose 503 carries no time for the next
+attempt.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import gc
 import logging
 import os
 import socket
-import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -27,34 +26,31 @@ from ray.serve.handle import DeploymentHandle
 
 from rayalign.annotator import label_figures
 from rayalign.annotator.build import build_pool
-from rayalign.annotator.completer import Completion, UpstreamError, bound
+from rayalign.annotator.hosted_models import RemoteModel, RemoteScoring
 from rayalign.annotator.labels import LabelStore
-from rayalign.annotator.verdicts import Paying, Usage
 from rayalign.annotator.web.access import LOOPBACK, Access, known_tokens, refuse_open
 from rayalign.annotator.web.app import create_app
-from rayalign.annotator.web.hosted import HostedChat, HostedModel, rollout_config
-from rayalign.annotator.web.hosted import Prompt as Asked
 from rayalign.cluster.ray_2_60 import bind_replica_to_node
-from rayalign.config import HostedJudgeConfig, RewardJudgeConfig, ServiceConfig
+from rayalign.config import HostedJudgeConfig, RewardJudgeConfig, RolloutConfig, ServiceConfig
 from rayalign.errors import ActorError, InputError, RayalignError
-from rayalign.rollout.vllm_stream import Piece
+from rayalign.rollout.vllm_chat import Answer, ChatPrompt, VllmChat
 from rayalign.types import Prompt, Score
 
 APPLICATION = "annotator"
 _HEADROOM = 1024
 """requests above the queue's rows that Serve lets through, so that the front can refuse them itself"""
 _DRAIN = 30.0
-"""seconds in which a replica that is to stop may finish what it has"""
+"""seconds that a stopping replica has to finish its requests"""
 _QUIET: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
 """a line for each request costs a tenth of the requests; /metrics counts them"""
 _CHECK = 2.0
-"""seconds between two looks at whether a replica lives; a dead one takes no requests for longer than that"""
+"""seconds between two health checks of a replica; a dead one takes no requests for longer than that"""
 _TARGET = 16
-"""requests in progress at which another replica is started"""
+"""requests in progress at which another replica starts"""
 
 
 class RewardReplica:
-    """One reward model; what several requests ask at the same time is read together."""
+    """One reward model; it reads the answers of simultaneous requests together."""
 
     def __init__(self, section: RewardJudgeConfig) -> None:
         from rayalign.models.classifier import Classifier
@@ -63,87 +59,34 @@ class RewardReplica:
         self._model = Classifier(section.model, context=section.context)
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.002)
-    async def scores(self, asked: list[Sequence[tuple[Prompt, str]]]) -> list[list[Score]]:
+    async def scores(self, requests: list[Sequence[tuple[Prompt, str]]]) -> list[list[Score]]:
         """One list of scores for each list of answers."""
-        found = iter(await asyncio.to_thread(self._model.scores, [item for items in asked for item in items]))
-        return [[next(found) for _ in items] for items in asked]
+        answers: list[tuple[Prompt, str]] = []
+        for request in requests:
+            answers.extend(request)
+        scores = await asyncio.to_thread(self._model.scores, answers)
+        replies: list[list[Score]] = []
+        start = 0
+        for request in requests:
+            replies.append(scores[start : start + len(request)])
+            start += len(request)
+        return replies
 
 
-class ModelReplica(HostedModel):
-    """One vLLM engine behind a deployment's handle."""
+class ModelReplica:
+    """One language model on vLLM, which a judge prompts."""
 
     def __init__(self, section: HostedJudgeConfig, timeout: float) -> None:
         bind_replica_to_node()
-        super().__init__(section, timeout)
+        self._chat = VllmChat(section.model, _rollout_config(section), timeout)
 
-
-class RemoteScoring:
-    """A reward model behind its deployment's handle."""
-
-    def __init__(self, handle: DeploymentHandle, revision: str, timeout: float) -> None:
-        self._handle = handle
-        self._timeout = timeout
-        self.revision = revision
-        self.batch = 64
-
-    async def scores(self, items: Sequence[tuple[Prompt, str]]) -> list[Score]:
-        """As `Scoring.scores`; absent with the reason where the model does not answer."""
-        try:
-            found: list[Score] = await asyncio.wait_for(self._handle.scores.remote(list(items)), self._timeout)
-        except (RayError, TimeoutError) as error:
-            found = [Score(None, f"the reward model did not answer: {type(error).__name__}")] * len(items)
-        return found
-
-
-class RemoteModel:
-    """The model behind its deployment's handle, as a judge asks it."""
-
-    def __init__(self, handle: DeploymentHandle, model: str, timeout: float) -> None:
-        self._handle = handle.options(stream=True)
-        self._timeout = timeout
-        state = _state_of(Path(model))
-        self.origin = {"model": f"{model}/{state}" if state else model}
-
-    async def stream(self, prompt: Asked, arguments: Mapping[str, Any]) -> AsyncGenerator[Piece, None]:
-        """As `HostedModel.stream`.
-
-        Raises:
-            InputError: the prompt or an argument cannot be honoured.
-            ActorError: the model's process failed.
-        """
-        try:
-            async for piece in self._handle.stream.remote(prompt, dict(arguments)):
-                yield piece
-        except RayTaskError as error:
-            if isinstance(error.cause, RayalignError):
-                raise error.cause from None
-            raise ActorError(f"the hosted model failed: {type(error.cause).__name__}: {error.cause}") from error
-        except RayError as error:
-            raise ActorError(f"the hosted model's process failed: {type(error).__name__}; ask again") from error
-
-    async def complete(self, prompt: Asked, arguments: Mapping[str, Any], paying: Paying) -> Completion:
-        """As `Completer.complete`."""
-        start = time.perf_counter()
-        given = dict(arguments)
-        if given.pop("logprobs", None):
-            given["logprobs"] = given.get("top_logprobs", 0)
-        try:
-            async with paying(Usage(*bound(prompt, arguments)), self._timeout, self._timeout) as bill:
-                pieces = [piece async for piece in self.stream(prompt, given)]
-                written = sum(piece.completion_tokens for piece in pieces)
-                bill.cost = Usage(pieces[-1].prompt_tokens, written, 0.0, time.perf_counter() - start)
-        except RayalignError as error:
-            raise UpstreamError(str(error)) from error
-        text, last = "".join(piece.text for piece in pieces), pieces[-1]
-        message = {"role": "assistant", "content": text}
-        choice: dict[str, Any] = {"message": message, "finish_reason": last.finish_reason}
-        if "logprobs" in given:
-            choice["logprobs"] = {"content": [_schema(position) for piece in pieces for position in piece.logprobs]}
-        return Completion(text, choice, bill.cost)
+    async def complete(self, prompt: ChatPrompt, settings: Mapping[str, Any]) -> Answer:
+        """As `VllmChat.complete`."""
+        return await self._chat.complete(prompt, settings)
 
 
 class Handles:
-    """The judges' models behind handles, as `build_pool` wants them."""
+    """The judges' models behind handles; implements `build.Models`."""
 
     def __init__(self, handles: Mapping[str, DeploymentHandle], timeout: float) -> None:
         self._handles = handles
@@ -151,12 +94,11 @@ class Handles:
 
     def scoring(self, name: str, section: RewardJudgeConfig) -> RemoteScoring:
         """The reward model of the annotator of that name."""
-        revision = f"{section.model}/{section.context}/{_state_of(Path(section.model))}"
-        return RemoteScoring(self._handles[name], revision, self._timeout)
+        return RemoteScoring(partial(_called, self._handles[name].scores), section, self._timeout)
 
     def completer(self, name: str, section: HostedJudgeConfig) -> RemoteModel:
         """The language model of the annotator of that name."""
-        return RemoteModel(self._handles[name], section.model, self._timeout)
+        return RemoteModel(partial(_called, self._handles[name].complete), section, self._timeout)
 
 
 class Front:
@@ -171,19 +113,12 @@ class Front:
         self._models = Handles(handles, self._config.request_timeout)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """What Serve puts behind the proxy, made in the replica."""
+        """The application that Serve puts behind its proxy; Serve calls this in the replica."""
         config = self._config
-        judges = {name: annotator.judge for name, annotator in config.annotators.items()}
-        hosted = {  # under the model's own name, since the annotator's stands for its verdicts
-            Path(judge.model).name: HostedChat(self._models.completer(name, judge))
-            for name, judge in judges.items()
-            if isinstance(judge, HostedJudgeConfig)
-        }
         app = create_app(
             build_pool(config, self._models),
             config,
             Access(config.access, self._tokens, host=config.host),
-            hosted,
             LabelStore(config.cache),
             label_figures,
         )
@@ -192,7 +127,7 @@ class Front:
 
 
 def application(config: ServiceConfig) -> Application:
-    """Everything bound together, for `serve.run` or for the file that `serve deploy` reads."""
+    """All deployments bound together, for `serve.run` or for the file that `serve deploy` reads."""
     handles = {
         name: _model(name, annotator.judge, config.request_timeout)
         for name, annotator in config.annotators.items()
@@ -217,29 +152,31 @@ def application(config: ServiceConfig) -> Application:
 
 
 def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = False) -> str:
-    """Start the application in the Ray session of this process; its URL, once it answers.
+    """Start the application in the Ray session of this process; returns its URL once it answers.
 
     Args:
         name: of the application.
-        replace: whether one of that name that is there was left by an interrupted run, and is ended first.
+        replace: whether to end an application of that name first, which an interrupted run left.
 
     Raises:
-        InputError: other machines could ask without a token, the port is taken, Serve runs already, a wrong judge.
+        InputError: other machines could connect without a token, the port is taken, Serve runs already, a wrong judge.
         ActorError: a deployment does not start for another reason.
     """
-    if config.haproxy or config.host not in LOOPBACK:  # behind HAProxy Serve's replicas listen on every address
-        refuse_open(config.access, os.environ, "haproxy: true" if config.haproxy else f"host {config.host}")
+    if config.haproxy:  # behind HAProxy Serve's replicas listen on every address
+        refuse_open(config.access, os.environ, "haproxy: true")
+    elif config.host not in LOOPBACK:
+        refuse_open(config.access, os.environ, f"host {config.host}")
     _refuse_a_taken_port(config.host, config.port)
-    found = serve.status()
-    if replace and set(found.applications) == {name}:
+    status = serve.status()
+    if replace and set(status.applications) == {name}:
         serve.shutdown()
-    elif found.proxies or found.applications:
+    elif status.proxies or status.applications:
         raise InputError(
-            f"Ray Serve runs on this cluster already (applications: {', '.join(found.applications) or 'none'}); a job "
+            f"Ray Serve runs on this cluster already (applications: {', '.join(status.applications) or 'none'}); a job "
             "takes a service that is there as `annotator.url`, and `serve shutdown` ends them all"
         )
     http = {"host": config.host, "port": config.port, "request_timeout_s": config.request_timeout + _DRAIN}
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # what it does is said by who asked for it
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the caller logs what happens
     with ExitStack() as undo:
         undo.callback(serve.shutdown)
         serve.start(http_options=http, logging_config=_QUIET)
@@ -251,19 +188,64 @@ def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = Fal
     return f"http://{config.host}:{config.port}"
 
 
+def stop() -> None:
+    """End what `start` started, application and Serve; requests in progress are finished first."""
+    serve.shutdown()
+
+
+def build(arguments: Mapping[str, Any]) -> Application:
+    """The application that an `import_path` of `serve deploy` or of a RayService names.
+
+    Args:
+        arguments: the settings of a service file.
+
+    Raises:
+        InputError: there is no token, nor `access: {open: true}`; Serve's addresses are not known here.
+    """
+    config = ServiceConfig.model_validate(arguments)
+    refuse_open(config.access, os.environ, "`serve deploy`")
+    return application(config)
+
+
+async def _called(method: DeploymentHandle, *arguments: Any) -> Any:
+    """The reply of a deployment; its own errors of ours as they are, any other failure as ActorError."""
+    try:
+        return await method.remote(*arguments)
+    except RayTaskError as error:
+        if isinstance(error.cause, RayalignError):
+            raise error.cause from None
+        raise ActorError(f"the hosted model failed: {type(error.cause).__name__}: {error.cause}") from error
+    except RayError as error:
+        raise ActorError(f"the hosted model's process failed: {type(error).__name__}; send it again") from error
+
+
+def _model(name: str, section: RewardJudgeConfig | HostedJudgeConfig, timeout: float) -> Application:
+    """The deployment of a judge's own model."""
+    actor: dict[str, Any] = {"num_cpus": section.cpus, "num_gpus": section.gpus}
+    common: dict[str, Any] = {"name": name, "num_replicas": section.replicas, "ray_actor_options": actor}
+    if isinstance(section, RewardJudgeConfig):
+        return serve.deployment(RewardReplica, max_ongoing_requests=64, **common).bind(section)
+    from rayalign.rollout.vllm import environment
+
+    actor["runtime_env"] = {"env_vars": environment(_rollout_config(section))}
+    return serve.deployment(ModelReplica, max_ongoing_requests=256, **common).bind(section, timeout)
+
+
+def _rollout_config(section: HostedJudgeConfig) -> RolloutConfig:
+    """The engine's settings for a judge's language model."""
+    return RolloutConfig(context=section.context, dtype=section.dtype, max_sequences=64, gpus=section.gpus)
+
+
 def _failure(name: str, error: RuntimeError) -> RayalignError:
-    """Why an application did not start: the end of the traceback that its failed deployments tell."""
-    found = serve.status().applications.get(name)
-    failed = [d.message.strip() for d in found.deployments.values() if d.status == "DEPLOY_FAILED"] if found else []
-    told = "\n".join(failed) or str(error)
-    _, ours, reason = told.rpartition(f"{InputError.__module__}.{InputError.__name__}: ")
-    return InputError(reason) if ours else ActorError(f"the annotator did not start: {told.rpartition(chr(10))[2]}")
-
-
-def _state_of(folder: Path) -> str:
-    """What changes when the model of a local folder is written anew; empty where there is no such folder."""
-    files = sorted(folder.glob("*")) if folder.is_dir() else []
-    return ",".join(f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)
+    """Why an application did not start: the last line of its failed deployments' tracebacks."""
+    application_status = serve.status().applications.get(name)
+    deployments = application_status.deployments.values() if application_status else []
+    failures = [deployment.message.strip() for deployment in deployments if deployment.status == "DEPLOY_FAILED"]
+    report = "\n".join(failures) or str(error)
+    _, is_input_error, reason = report.rpartition(f"{InputError.__module__}.{InputError.__name__}: ")
+    if is_input_error:
+        return InputError(reason)
+    return ActorError(f"the annotator did not start: {report.splitlines()[-1]}")
 
 
 def _refuse_a_taken_port(host: str, port: int) -> None:
@@ -273,39 +255,3 @@ def _refuse_a_taken_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise InputError(f"{host}:{port} cannot be served on ({error.strerror}); give another --port") from None
-
-
-def stop() -> None:
-    """End what `start` started, application and Serve; what is in progress is finished first."""
-    serve.shutdown()
-
-
-def build(arguments: Mapping[str, Any]) -> Application:
-    """What an `import_path` of `serve deploy` or of a RayService names; the arguments are a service file's settings.
-
-    Raises:
-        InputError: there is no token, nor `access: {open: true}`; to which addresses Serve listens is not known here.
-    """
-    config = ServiceConfig.model_validate(arguments)
-    refuse_open(config.access, os.environ, "`serve deploy`")
-    return application(config)
-
-
-def _model(name: str, section: RewardJudgeConfig | HostedJudgeConfig, timeout: float) -> Application:
-    actor: dict[str, Any] = {"num_cpus": section.cpus, "num_gpus": section.gpus}
-    if isinstance(section, RewardJudgeConfig):
-        return serve.deployment(
-            RewardReplica, name=name, num_replicas=section.replicas, ray_actor_options=actor, max_ongoing_requests=64
-        ).bind(section)
-    from rayalign.rollout.vllm import environment
-
-    actor["runtime_env"] = {"env_vars": environment(rollout_config(section))}
-    return serve.deployment(
-        ModelReplica, name=name, num_replicas=section.replicas, ray_actor_options=actor, max_ongoing_requests=256
-    ).bind(section, timeout)
-
-
-def _schema(position: Mapping[str, float]) -> dict[str, Any]:
-    """One token in OpenAI's schema; the token itself comes first."""
-    ranked = [{"token": token, "logprob": value} for token, value in position.items()]
-    return {**ranked[0], "top_logprobs": ranked}

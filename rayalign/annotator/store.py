@@ -1,4 +1,4 @@
-"""Verdicts kept by content, so that no pair is judged, or paid for, twice."""
+"""Verdicts stored by content, so that no pair is judged, or paid for, twice."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from rayalign.annotator.verdicts import Pair, Usage, Verdict
 _BLOCK = 1000
 """keys in one statement"""
 _RECENT = 16_384
-"""verdicts held in memory"""
+"""verdicts in memory"""
 _POLL = (0.005, 0.25)
-"""seconds between two looks at others' work, at first and at most"""
+"""seconds between two queries for the verdicts of others, at first and at most"""
 _KEYS: sa.BindParameter[list[str]] = sa.bindparam("keys", expanding=True)
 
 
 def key(revision: str, pair: Pair, seed: int) -> str:
-    """What a verdict is kept under: SHA-256 (hex) over all that decides it.
+    """The key of a verdict: SHA-256 (hex) of everything that decides it.
 
     Args:
         revision: the judge's, which covers its model, prompt, parser and sampling.
-        pair: prompt (its turns and meta, not its id) and answers in the order that the judge is to see.
+        pair: prompt (its turns and meta, not its id) and answers in the order that the judge sees.
         seed: the request's.
     """
     prompt, first, second = pair
@@ -38,10 +38,10 @@ def key(revision: str, pair: Pair, seed: int) -> str:
 
 
 class VerdictStore:
-    """An append-only table of verdicts and the claims on those under way; the first verdict of a key stays.
+    """An append-only table of verdicts, and the claims on verdicts in progress; the first verdict of a key stays.
 
-    Safe for many threads, processes and (PostgreSQL) machines, and for a kill at any moment. What is no coroutine waits
-    for the database: on an event loop it goes through `Database.aside`.
+    Safe for many threads, processes and (PostgreSQL) machines, and for a kill at any moment. Methods that are no
+    coroutines wait for the database: on an event loop they go through `Database.aside`.
 
     Args:
         clock: unix seconds, alike on all machines to well within a lease.
@@ -56,31 +56,34 @@ class VerdictStore:
         self._recent: dict[str, Verdict] = {}
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Verdict]:
-        """The verdicts that are there, by key."""
-        wanted = list(keys)
-        found = self._held(wanted)
-        if len(found) == len(wanted):
-            return found
+        """The stored verdicts, by key."""
+        requested = list(keys)
+        verdicts = self._in_memory(requested)
+        if len(verdicts) == len(requested):
+            return verdicts
         query = sa.select(VERDICTS.c.key, VERDICTS.c.value).where(VERDICTS.c.key.in_(_KEYS))
         with self.database.reading() as connection:
-            for block in _blocks(key for key in wanted if key not in found):
-                read = {row.key: _decoded(row.value) for row in connection.execute(query, {"keys": block})}
-                self._remember(read)
-                found |= read
-        return found
+            for block in _blocks(key for key in requested if key not in verdicts):
+                rows = connection.execute(query, {"keys": block})
+                loaded = {row.key: _decoded(row.value) for row in rows}
+                self._remember(loaded)
+                verdicts |= loaded
+        return verdicts
 
     async def look_up(self, keys: Collection[str]) -> dict[str, Verdict]:
         """As `get_many`."""
-        held = self._held(keys)  # which is worth no hop to a thread
-        return held if len(held) == len(keys) else await self.database.aside(partial(self.get_many, keys))
+        in_memory = self._in_memory(keys)  # needs no hop to a thread
+        if len(in_memory) == len(keys):
+            return in_memory
+        return await self.database.aside(partial(self.get_many, keys))
 
     def put_many(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Keep verdicts, all or none of them; one whose key has a verdict already is left out.
+        """Store verdicts, all or none of them; a key that has a verdict already keeps it.
 
         Raises:
-            ValueError: a verdict without a preference: failures are never kept.
+            ValueError: a verdict without a preference: failures are never stored.
         """
-        failed = [k for k, v in verdicts.items() if v.preference is None or not 1.0 <= v.preference <= 2.0]
+        failed = [key for key, verdict in verdicts.items() if not _is_valid(verdict)]
         if failed:
             raise ValueError(f"only verdicts with a preference from 1 to 2 are kept; {failed[0]} has none")
         if not verdicts:
@@ -90,84 +93,94 @@ class VerdictStore:
             connection.execute(self.database.insert(VERDICTS).on_conflict_do_nothing(), rows)
 
     def claim(self, keys: Iterable[str], owner: str, lease_seconds: float) -> set[str]:
-        """The keys that are now this owner's to judge: without a verdict, and not under another live claim.
+        """Claim keys for this owner; returns those without a verdict and without another live claim.
 
         Args:
             owner: unique to one caller; two tasks of a process are two owners.
-            lease_seconds: after it anyone may take the claim over; claiming again in time renews it.
+            lease_seconds: until anyone may take the claim over; another claim in time renews it.
         """
         insert = self.database.insert(CLAIMS)
         ours: set[str] = set()
         with self.database.writing() as connection:
-            now = self._clock()  # the lock may have been long in coming, and a lease begins when it is written
-            taken = insert.on_conflict_do_update(
+            now = self._clock()  # after the wait for the lock: a lease begins when it is written
+            claim = insert.on_conflict_do_update(
                 index_elements=[CLAIMS.c.key],
                 set_={"owner": insert.excluded.owner, "until": insert.excluded.until},
                 where=sa.or_(CLAIMS.c.until < now, CLAIMS.c.owner == owner),
             ).returning(CLAIMS.c.key)
             for block in _blocks(keys):
                 rows = [{"key": k, "owner": owner, "until": now + lease_seconds} for k in block]
-                ours.update(connection.execute(taken, rows).scalars())
-            # A verdict is stored before its claim is released, so one made since the caller looked is seen here.
-            done: set[str] = set()
+                ours.update(connection.execute(claim, rows).scalars())
+            # A verdict is stored before its claim is released: one stored since the caller's query is visible here.
+            judged: set[str] = set()
             for block in _blocks(ours):
                 stored = sa.select(VERDICTS.c.key).where(VERDICTS.c.key.in_(_KEYS))
-                done.update(connection.execute(stored, {"keys": block}).scalars())
-            self._drop(connection, done, owner)
-        return ours - done
+                judged.update(connection.execute(stored, {"keys": block}).scalars())
+            self._drop(connection, judged, owner)
+        return ours - judged
 
     def release(self, keys: Iterable[str], owner: str) -> None:
-        """End this owner's claims, after what was found has been put."""
+        """End this owner's claims; its verdicts must be stored before."""
         with self.database.writing() as connection:
             self._drop(connection, keys, owner)
 
     async def wait(self, keys: Collection[str], deadline: float) -> dict[str, Verdict]:
-        """Verdicts that other owners are at work on, once each of them is there, or its claim is gone or ran out.
+        """Verdicts of other owners, once each of them is stored, or its claim is released or expired.
 
         Args:
-            keys: those that `claim` did not give; what is missing from the answer can be claimed again.
-            deadline: seconds from now, after which what is there is returned.
+            keys: those that `claim` did not return; keys missing from the result can be claimed again.
+            deadline: seconds from now, after which the stored ones are returned.
         """
-        end, pause = time.monotonic() + deadline, _POLL[0]
-        found: dict[str, Verdict] = {}
+        end = time.monotonic() + deadline
+        pause = _POLL[0]
+        verdicts: dict[str, Verdict] = {}
         while True:
-            missing = set(keys) - found.keys()
-            claimed, there = await self.database.aside(partial(self._state, missing))
-            found |= there
+            missing = set(keys) - verdicts.keys()
+            claimed, stored = await self.database.aside(partial(self._state, missing))
+            verdicts |= stored
             left = end - time.monotonic()
-            if left <= 0 or claimed <= found.keys():
-                return found
+            if left <= 0 or claimed <= verdicts.keys():
+                return verdicts
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, _POLL[1])
 
-    def _held(self, keys: Iterable[str]) -> dict[str, Verdict]:
+    def _in_memory(self, keys: Iterable[str]) -> dict[str, Verdict]:
         recent = self._recent
         return {key: recent[key] for key in keys if key in recent}
 
     def _remember(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Hold what was read, since it never changes; all is let go when it becomes too much."""
+        """Keep loaded verdicts in memory, since they never change; the memory is emptied when it is full."""
         if len(self._recent) + len(verdicts) > _RECENT:
             self._recent = {}
         self._recent |= verdicts
 
     def _state(self, keys: Collection[str]) -> tuple[set[str], dict[str, Verdict]]:
-        claimed = self._claimed(keys)  # before the verdicts: what is released in between has been put
+        claimed = self._claimed(keys)  # before the verdicts: a claim released in between has its verdict stored
         return claimed, self.get_many(keys)
 
     def _claimed(self, keys: Iterable[str]) -> set[str]:
-        live = sa.select(CLAIMS.c.key).where(CLAIMS.c.key.in_(_KEYS), CLAIMS.c.until >= self._clock())
+        claims = sa.select(CLAIMS.c.key).where(CLAIMS.c.key.in_(_KEYS))
+        live = claims.where(CLAIMS.c.until >= self._clock())
         with self.database.reading() as connection:
-            return {k for block in _blocks(keys) for k in connection.execute(live, {"keys": block}).scalars()}
+            claimed: set[str] = set()
+            for block in _blocks(keys):
+                claimed.update(connection.execute(live, {"keys": block}).scalars())
+        return claimed
 
     def _drop(self, connection: sa.Connection, keys: Iterable[str], owner: str) -> None:
+        own = CLAIMS.delete().where(CLAIMS.c.key.in_(_KEYS), CLAIMS.c.owner == owner)
         for block in _blocks(keys):
-            connection.execute(CLAIMS.delete().where(CLAIMS.c.key.in_(_KEYS), CLAIMS.c.owner == owner), {"keys": block})
+            connection.execute(own, {"keys": block})
 
 
 def _blocks(keys: Iterable[str]) -> Iterator[list[str]]:
-    """In one order everywhere, so that two transactions never hold what the other waits for."""
+    """Keys in one order everywhere, so that no two transactions deadlock."""
     ordered = sorted(set(keys))
     yield from (ordered[i : i + _BLOCK] for i in range(0, len(ordered), _BLOCK))
+
+
+def _is_valid(verdict: Verdict) -> bool:
+    return verdict.preference is not None and 1.0 <= verdict.preference <= 2.0
 
 
 def _encoded(verdict: Verdict) -> str:

@@ -1,4 +1,4 @@
-"""What a judge says, and the contract of the judges in a pool."""
+"""Verdicts and their cost, and the contract of the judges in a pool."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from rayalign.types import Prompt, Score
 
 Pair = tuple[Prompt, str, str]
-"""a prompt and two answers, in the order that the judge is to see"""
+"""a prompt and two answers, in the order that the judge sees"""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a verdict cost."""
+    """The cost of a verdict."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -34,16 +34,16 @@ class Usage:
 
 @dataclass(slots=True)
 class Bill:
-    """What one request to a language model costs; whoever sends it writes that down as it becomes known."""
+    """The cost of one request to a language model; its sender writes it as it becomes known."""
 
     cost: Usage = field(default_factory=Usage)
-    """before it is sent nothing, then the most that it can cost until the reply says more"""
+    """nothing before the request is sent, then the most that it can cost until the reply has its usage"""
 
 
 Paying = Callable[[Usage, float, float], AbstractAsyncContextManager[Bill]]
-"""Entered before a request is sent, with the most that it can cost, the seconds for which others in flight may be
-waited for, and those that it may take; settled by the bill at its end. RayalignError on entry: it must not be sent,
-with BusyError of the budget not yet."""
+"""Entered before a request is sent, with the most that it can cost, the longest wait for requests in flight [s], and
+its own longest time [s]; settled by the bill at its end. RayalignError on entry: the request must not be sent; the
+budget's BusyError: not yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,11 @@ class Verdict:
     reason: str | None = None
     """why there is no verdict"""
     explanation: str = ""
-    """for people: what the judge gave as its ground"""
+    """the judge's ground, for people"""
     completion: str | Mapping[str, Any] | None = None
-    """what a language model wrote: its text, or the whole choice where token log-probs were read"""
+    """a language model's answer: its text, or the whole choice where token log-probs were read"""
     utilities: tuple[float, float] | None = None
-    """where the judge gives each answer a number of its own"""
+    """where the judge scores each answer alone"""
     usage: Usage = field(default_factory=Usage)
 
     @property
@@ -71,7 +71,7 @@ class Verdict:
 
 
 class PairJudge(Protocol):
-    """Compares pairs; pure but for its transport, so that a verdict may be kept and given again."""
+    """Compares pairs; pure but for its transport, so that its verdicts can be cached."""
 
     @property
     def revision(self) -> str:
@@ -79,7 +79,7 @@ class PairJudge(Protocol):
 
     @property
     def batch(self) -> int:
-        """How many pairs it likes to be given at once."""
+        """The best number of pairs for one call."""
 
     async def judge(self, pairs: Sequence[Pair], *, seed: int, paying: Paying) -> list[Verdict]:
         """One verdict for each pair; a failure is a verdict without preference, never an exception.
@@ -90,7 +90,7 @@ class PairJudge(Protocol):
 
 
 class Scoring(Protocol):
-    """A judge that also gives single answers a number."""
+    """A judge that also scores single answers."""
 
     async def scores(self, items: Sequence[tuple[Prompt, str]]) -> list[Score]:
         """One score for each answer; higher is better, absent with a reason."""

@@ -30,7 +30,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Replaces the file's.", show_default=False)] = None,
 ) -> None:
     """Serve annotators over HTTP until Ctrl-C; the page for people is at /."""
-    from rayalign.annotator.files import load_service
+    from rayalign.annotator.service_file import load_service
     from rayalign.pipeline.serving import serve_until_stopped
 
     options = {"port": port, "host": host}

@@ -19,24 +19,24 @@ from rayalign.config import ClusterConfig
 from rayalign.errors import InputError
 
 LOCAL = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the end of a stage is seen at once
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # this machine is not preempted
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # notices the end of a stage at once
 }
-"""settings of a local session, where the environment does not say otherwise"""
+"""settings of a local session, where the environment has no other"""
 
 
 class Session:
-    """Ray, from entering to leaving; a cluster that was there before is left running."""
+    """A Ray session, from entering to leaving; a cluster that it attaches to keeps running."""
 
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
         self._open = ExitStack()
         self.attached = config.address or os.environ.get("RAY_ADDRESS")
-        """address of a cluster that outlives this session, with all that is detached; None: it starts its own"""
+        """address of a cluster that outlives this session, with its detached actors; None: a local session"""
 
     def __enter__(self) -> Session:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(self._config.start_timeout))
-        stop = signal.getsignal(signal.SIGTERM)
+        handler = signal.getsignal(signal.SIGTERM)
         with ExitStack() as undo:
             if self.attached:
                 self._attach(self.attached)
@@ -45,27 +45,27 @@ class Session:
                 self._start()
             undo.callback(ray.shutdown)
             self._open = undo.pop_all()
-        if callable(stop) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, stop)  # Ray took it for itself, and would abort without a word
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's own aborts without a message
         return self
 
     def __exit__(self, *failure: object) -> None:
         self._open.close()
 
     def demand(self, bundles: list[dict[str, float]]) -> None:
-        """Have the cluster, if it grows by itself, grow until these fit at once; with none it may shrink again."""
+        """Request that an autoscaling cluster grows until these fit at once; with none it may shrink again."""
         request_resources(bundles=bundles)
 
     def resources(self) -> dict[str, float]:
-        """What all machines have now, in Ray's names."""
+        """The resources of all machines now, by Ray's names."""
         return dict(ray.cluster_resources())
 
     def processes(self) -> list[int]:
-        """The actors of this driver that run on its machine: on a cluster they are not its children."""
-        me = ray.get_runtime_context()
-        job = ray.JobID.from_hex(me.get_job_id())
+        """Process ids of this driver's actors on its machine: on a cluster they are not its children."""
+        context = ray.get_runtime_context()
+        job = ray.JobID.from_hex(context.get_job_id())
         actors = ray._private.state.actors(job_id=job, actor_state_name="ALIVE").values()
-        return [actor["Pid"] for actor in actors if actor["Address"]["NodeID"] == me.get_node_id()]
+        return [actor["Pid"] for actor in actors if actor["Address"]["NodeID"] == context.get_node_id()]
 
     def _attach(self, address: str) -> None:
         try:
@@ -79,7 +79,7 @@ class Session:
             os.environ.setdefault(name, value)
         with loopback_node():
             ray.init(
-                address="local",  # whatever else runs on this machine
+                address="local",  # never a session that runs on this machine already
                 num_cpus=int(config.cpus or os.cpu_count() or 1),
                 num_gpus=config.gpus,
                 object_store_memory=config.object_store,
@@ -111,7 +111,7 @@ def own_token() -> Iterator[None]:
 
 
 def last_log_lines(pid: int, count: int = 15) -> str:
-    """The end of what the worker with this pid wrote; empty when its machine is another one."""
+    """The last log lines of the worker with this pid; empty where it runs on another machine."""
     logs = Path(ray._private.worker._global_node.get_logs_dir_path()) if ray.is_initialized() else None
     if logs is None:
         return ""

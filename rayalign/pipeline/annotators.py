@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a job's annotator service before it starts."""
+"""Problems of a job's annotator service that `check` can find before it starts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rayalign.annotator.api import POOL
-from rayalign.annotator.files import load_service
+from rayalign.annotator.service_file import load_service
 from rayalign.config import AnnotatorConfig, Job, RewardJudgeConfig, RubricJudgeConfig, nearest
 from rayalign.errors import InputError
 from rayalign.pipeline.kind import AnnotatorRead, Problem
 
 
 def annotator_problems(key: str, job: Job, reads: Sequence[AnnotatorRead]) -> Iterator[Problem]:
-    """The service's file is sound and has the annotators that a stage asks; of a URL nothing is known yet."""
+    """Problems of the service's file and annotators that it lacks; a service behind a URL is not checked."""
     if not reads or job.annotator.url is not None:
         return
     try:

@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rayalign.annotator.client import AnnotatorClient
-from rayalign.annotator.files import load_service
 from rayalign.annotator.service import stop
+from rayalign.annotator.service_file import load_service
 from rayalign.cluster.channel import load_folder
 from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.session import Session

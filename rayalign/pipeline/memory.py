@@ -10,15 +10,15 @@ from contextlib import suppress
 import psutil
 
 EVERY = 10.0
-"""seconds between two looks: the kernel walks every page of every process for them"""
+"""seconds between two measurements: the kernel walks every page of every process for one"""
 
 
 class PeakMemory:
-    """Watches this process, the named others and all that they started; `peak` is the largest sum so far [bytes]."""
+    """Watches this process, the named processes and all their descendants; `peak` is the largest sum so far [bytes]."""
 
-    def __init__(self, others: Callable[[], Iterable[int]]) -> None:
+    def __init__(self, processes: Callable[[], Iterable[int]]) -> None:
         self.peak = 0
-        self._others = others
+        self._processes = processes
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
 
@@ -35,9 +35,10 @@ class PeakMemory:
         while not stopped:
             stopped = self._stop.wait(EVERY)
             running: set[int] = set()
-            for pid in (os.getpid(), *self._others()):
+            for pid in (os.getpid(), *self._processes()):
                 with suppress(psutil.NoSuchProcess):
-                    running |= {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+                    descendants = psutil.Process(pid).children(recursive=True)
+                    running |= {pid, *(child.pid for child in descendants)}
             self.peak = max(self.peak, sum(map(_pss, running)))
 
 

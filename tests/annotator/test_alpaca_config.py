@@ -130,7 +130,7 @@ def test_one_of_several_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "given,words",
     [
-        ({"fn_completions": "anthropic_completions"}, "asks anthropic through"),
+        ({"fn_completions": "anthropic_completions"}, "uses anthropic through"),
         ({"prompt_templates": "x"}, "did you mean prompt_template"),
         ({"prompt_template": None}, "prompt_template is missing"),
         ({"completions_kwargs": {}}, "model_name is None"),
@@ -176,4 +176,4 @@ def test_shipped_folders_load_or_say_why_not() -> None:
     assert "weighted_alpaca_eval_gpt4_turbo/weighted_alpaca_eval_gpt4_turbo" in loaded
     assert "alpaca_eval_gpt4_fn/alpaca_eval_gpt4_fn" in loaded
     assert sum(name.startswith("alpaca_farm/") for name in loaded) == 13
-    assert len(loaded) > 40 and all("only openai_completions is spoken" in why for why in refused.values())
+    assert len(loaded) > 40 and all("only openai_completions is supported" in why for why in refused.values())

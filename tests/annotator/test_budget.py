@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from rayalign.annotator.budget import Account, Budget, BudgetError, BusyError
+from rayalign.annotator.account import Account
+from rayalign.annotator.budget import Budget, BudgetError, BusyError
 from rayalign.annotator.database import Database
 from rayalign.annotator.verdicts import Usage
 from rayalign.config.annotators import BudgetConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.annotator.stub_upstream import Stub, prefers_longer
+from tests.annotator.stub_endpoint import Stub, prefers_longer
 
 PAIRS = 150
 

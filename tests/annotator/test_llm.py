@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rayalign.annotator.completer import Completion, UpstreamError
+from rayalign.annotator.completer import Completion, CompletionError
 from rayalign.annotator.llm import LLMJudge
 from rayalign.annotator.prompts import load_template
 from rayalign.annotator.verdicts import Pair, Paying, Usage, Verdict
@@ -153,7 +153,7 @@ def test_a_batch_of_another_length_is_void_and_still_paid_for(tmp_path) -> None:
 def test_a_failure_is_its_pairs_alone_and_never_an_exception() -> None:
     def answer(text: str) -> Completion:
         if "question 1" in text:
-            raise UpstreamError("no answer within 300 s", Usage(70, 9, 0.5))
+            raise CompletionError("no answer within 300 s", Usage(70, 9, 0.5))
         return Completion("" if "question 2" in text else "Output (a)")
 
     found = judged(llm(), answer, pairs(4))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rayalign.annotator.drawing import is_switched
 from rayalign.annotator.parsers import Parser
+from rayalign.annotator.sampling import is_switched
 from rayalign.errors import InputError
 
 LETTERS = {"outputs_to_match": {1: r"(?:^|\n) ?Output \(a\)", 2: r"(?:^|\n) ?Output \(b\)"}}

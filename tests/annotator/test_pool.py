@@ -22,21 +22,21 @@ from rayalign.annotator.api import (
     ScoreRequest,
 )
 from rayalign.annotator.budget import Budget, BudgetError
-from rayalign.annotator.completer import Completion, UpstreamError
+from rayalign.annotator.completer import Completion, CompletionError
 from rayalign.annotator.connect import LocalAnnotator, announce
 from rayalign.annotator.database import Database
 from rayalign.annotator.estimates import estimate
 from rayalign.annotator.llm import LLMJudge
 from rayalign.annotator.member import Member
+from rayalign.annotator.openai_client import OpenAICompleter
 from rayalign.annotator.pool import Pool
 from rayalign.annotator.ranking import rank, score
 from rayalign.annotator.store import VerdictStore, key
-from rayalign.annotator.upstream import OpenAIUpstream
 from rayalign.annotator.verdicts import Pair, Paying, Usage, Verdict
 from rayalign.config import BudgetConfig, LLMJudgeConfig
 from rayalign.errors import InputError
 from tests.annotator.fakes import FakeJudge
-from tests.annotator.stub_upstream import Stub
+from tests.annotator.stub_endpoint import Stub
 
 
 class Slow(Database):
@@ -266,7 +266,7 @@ class CostlyModel:
                 self.sent += 1
                 return Completion("Output (a)", usage=bill.cost)
         except BudgetError as error:
-            raise UpstreamError(str(error)) from None
+            raise CompletionError(str(error)) from None
 
 
 def test_what_was_paid_beside_a_refused_request_is_kept(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_a_client_whose_budget_is_held_back_keeps_nobody_waiting(
 
     async def both(url: str) -> None:
         config = LLMJudgeConfig(kind="llm", model="m", base_url=url, key_variable="STUB_KEY", concurrency=1)
-        judge = LLMJudge(config, OpenAIUpstream(config))
+        judge = LLMJudge(config, OpenAICompleter(config))
         pool = pool_of(tmp_path, Member("m", "llm", judge, estimate=judge.estimate), budget=limit)
         waiting = asyncio.create_task(ask(pool, "ann", rows(100)[1:]))
         await asyncio.sleep(0.05)

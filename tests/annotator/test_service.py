@@ -11,11 +11,10 @@ import openai
 import pytest
 import ray
 import torch
-from ray.serve.handle import DeploymentHandle
 
 from rayalign.annotator.api import PairItem
 from rayalign.annotator.client import AnnotatorClient
-from rayalign.annotator.service import RemoteModel, application, build, start, stop
+from rayalign.annotator.service import application, build, start, stop
 from rayalign.config import ServiceConfig
 from rayalign.data.paddock import gold, prompts
 from rayalign.errors import InputError
@@ -125,24 +124,9 @@ def test_a_hosted_model_that_cannot_judge_has_no_verdict_and_says_why(service: s
     client.close()
 
 
-def test_the_stock_openai_client_streams_from_the_hosted_model(service: str) -> None:
-    client = openai.OpenAI(base_url=f"{service}/v1", api_key=TOKEN, max_retries=0, timeout=60)
-    asked = [{"role": "user", "content": "what is the color of ada ?"}]
-    whole = client.chat.completions.create(model="language", messages=asked, max_tokens=12, temperature=0.0)  # type: ignore[arg-type]
-    assert whole.usage is not None and whole.usage.completion_tokens <= 12
-    parts = client.chat.completions.create(
-        model="language",
-        messages=asked,
-        max_tokens=12,
-        temperature=0.0,
-        stream=True,  # type: ignore[arg-type]
-    )
-    texts = [chunk.choices[0].delta.content or "" for chunk in parts if chunk.choices]
-    assert "".join(texts) == whole.choices[0].message.content and len(texts) > 2
-    with pytest.raises(openai.BadRequestError, match="context"):
-        client.chat.completions.create(
-            model="language", messages=[{"role": "user", "content": "ada " * 400}], max_tokens=4
-        )
+def test_openais_endpoints_name_the_annotators_and_want_a_token(service: str) -> None:
+    with openai.OpenAI(base_url=f"{service}/v1", api_key=TOKEN, max_retries=0, timeout=60) as client:
+        assert [model.id for model in client.models.list()] == ["pool", "gold", "learned", "written"]
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=f"{service}/v1", api_key="wrong-token", max_retries=0).models.list()
 
@@ -190,17 +174,6 @@ def test_an_unknown_annotator_is_told_by_the_client(service: str) -> None:
     with pytest.raises(InputError, match="did you mean gold"):
         list(client.annotate(rows(1)))
     client.close()
-
-
-def test_a_hosted_judge_is_told_by_the_files_of_its_model(tmp_path: Path) -> None:
-    def origin(model: str) -> str:
-        return RemoteModel(DeploymentHandle("model", "application"), model, 1.0).origin["model"]
-
-    assert origin("org/name") == "org/name"
-    (tmp_path / "weights").write_bytes(b"a")
-    first = origin(str(tmp_path))
-    (tmp_path / "weights").write_bytes(b"ab")
-    assert first != origin(str(tmp_path)) != origin("org/name")
 
 
 def test_a_deployed_application_scales_and_is_open_only_where_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

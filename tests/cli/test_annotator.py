@@ -140,8 +140,8 @@ def test_a_token_and_its_hash_belong_together() -> None:
 
 
 def test_serving_to_other_machines_needs_a_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rayalign.annotator.files import load_service
     from rayalign.annotator.service import build, start
+    from rayalign.annotator.service_file import load_service
     from rayalign.errors import InputError
 
     monkeypatch.delenv("RAYALIGN_TOKENS", raising=False)
@@ -166,8 +166,8 @@ def test_a_job_tells_what_it_will_cost_before_it_begins(folder: Path, monkeypatc
 
 
 def test_a_taken_port_is_refused_in_one_sentence(folder: Path) -> None:
-    from rayalign.annotator.files import load_service
     from rayalign.annotator.service import start
+    from rayalign.annotator.service_file import load_service
     from rayalign.errors import InputError
 
     with socket.create_server(("127.0.0.1", 0)) as taken:

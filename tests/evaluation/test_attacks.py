@@ -8,7 +8,7 @@ import pytest
 from rayalign.annotator.api import Annotation, PairItem
 from rayalign.annotator.client import item_of
 from rayalign.annotator.connect import LocalAnnotator
-from rayalign.annotator.drawing import is_switched
+from rayalign.annotator.sampling import is_switched
 from rayalign.data.paddock import gold, prompts
 from rayalign.errors import InputError
 from rayalign.evaluation.attacks import ATTACKS, AttackRow, games, report

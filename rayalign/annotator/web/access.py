@@ -1,4 +1,4 @@
-"""Who may ask, and how much: bearer tokens, rates, sizes, and room for rows in progress."""
+"""Access to the service: bearer tokens, rates, sizes, and room for rows in progress."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from rayalign.config import AccessConfig
 from rayalign.errors import InputError, RayalignError
 
 ANYONE = "anyone"
-"""the client's name where no token is asked for"""
+"""the client's name where no token is needed"""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-"""names under which this machine alone is asked"""
+"""names of this machine that other machines cannot reach"""
 CLIENT: ContextVar[str] = ContextVar("client", default=ANYONE)
-"""the name that the request's token goes with"""
+"""the client that the request's token names"""
 _MEMORY = 10.0
 """seconds over which the speed of the service is averaged"""
 
 
 class Refused(RayalignError):
-    """A request that is answered with a problem and a status, not with a verdict."""
+    """A request whose reply is a problem with a status."""
 
     def __init__(self, status: int, code: str, message: str, field: str | None = None, retry_after: float = 0) -> None:
         super().__init__(message)
@@ -41,22 +41,22 @@ class Refused(RayalignError):
 
 
 def known_tokens(config: AccessConfig, environment: Mapping[str, str]) -> dict[str, str]:
-    """Hash of each token -> whose it is, of the environment and of the file.
+    """Hash of each token -> its client, from the environment and the file.
 
     Raises:
         InputError: a malformed variable, or a token file that is missing or malformed.
     """
-    found = {digest(token): name for name, token in _pairs(environment.get(config.token_variable, ""))}
+    names = {digest(token): name for name, token in _pairs(environment.get(config.token_variable, ""))}
     if config.token_file is not None:
-        found |= _hashes(Path(config.token_file))
-    for name in found.values():
+        names |= _hashes(Path(config.token_file))
+    for name in names.values():
         if not name.isprintable():  # no database keeps a NUL, or bytes that are no UTF-8
             raise InputError(f"tokens: the name {ascii(name)} holds characters that do not print; give another")
-    return found
+    return names
 
 
 def refuse_open(config: AccessConfig, environment: Mapping[str, str], what: str) -> None:
-    """InputError unless there is a token, or the file lets anyone ask."""
+    """InputError unless there is a token, or the file admits anyone."""
     if not config.open and not known_tokens(config, environment):
         raise InputError(
             f"{what} lets other machines ask, but there is no token; give {config.token_variable} or access.token_file "
@@ -86,11 +86,11 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """True where anyone may ask."""
+        """True where no token is needed."""
         return not self._names
 
     def addressed(self, host: str | None) -> None:
-        """Without tokens a page of any site could ask, under a name of its own that it points here (DNS rebinding).
+        """Check the Host header: without tokens, a page of any site could point a name of its own here (DNS rebinding).
 
         Raises:
             Refused: 403 under any other name than this machine's.
@@ -102,14 +102,14 @@ class Access:
         except ValueError:
             name = None
         if name not in self._hosts:
-            known = ", ".join(sorted(self._hosts))
+            allowed = ", ".join(sorted(self._hosts))
             message = (
-                f"without tokens only these are answered as Host: {known}; give tokens, or `access: {{open: true}}`"
+                f"without tokens only these are answered as Host: {allowed}; give tokens, or `access: {{open: true}}`"
             )
             raise Refused(403, "unknown_host", message)
 
     def client(self, authorization: str | None) -> str:
-        """The name that goes with the header, after one request of its rate has been used.
+        """The client of an Authorization header; counts one request of its rate.
 
         Raises:
             Refused: 401 without a known token, 429 above the rate.
@@ -120,12 +120,13 @@ class Access:
 
     def _known(self, authorization: str) -> str:
         scheme, _, token = authorization.partition(" ")
-        given = digest(token.strip()) if scheme.lower() == "bearer" else ""
-        found = [name for known, name in self._names.items() if hmac.compare_digest(known, given)]  # all, in equal time
-        if not found:
+        sent = digest(token.strip()) if scheme.lower() == "bearer" else ""
+        # Every hash is compared, so that the time shows nothing.
+        names = [name for stored, name in self._names.items() if hmac.compare_digest(stored, sent)]
+        if not names:
             self._use(ANYONE)  # guesses have a rate too
             raise Refused(401, "unauthorized", "a known token is needed; send it as `Authorization: Bearer TOKEN`")
-        return found[0]
+        return names[0]
 
     def _use(self, client: str) -> None:
         if self._rate is None:
@@ -140,7 +141,7 @@ class Access:
 
 
 class Admission:
-    """Room for rows in progress or waiting; what does not fit is refused at once and may come again."""
+    """Room for rows in progress or waiting; a request without room is refused at once and may be retried."""
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
@@ -175,12 +176,12 @@ class Admission:
     def _note(self, rows: int) -> None:
         now = self._clock()
         gap, self._last = now - self._last, now
-        kept = math.exp(-gap / _MEMORY)
-        self._speed = self._speed * kept + rows / _MEMORY
+        decay = math.exp(-gap / _MEMORY)
+        self._speed = self._speed * decay + rows / _MEMORY
 
 
 def refused(error: RayalignError | TimeoutError) -> Refused:
-    """The answer to an error that a request met."""
+    """The refusal that replies to an error."""
     if isinstance(error, TimeoutError) and not isinstance(error, RayalignError):
         message = "not all verdicts came within the service's request_timeout; ask again, what is done is kept"
         return Refused(503, "unavailable", message, retry_after=1)
@@ -196,7 +197,7 @@ def refused(error: RayalignError | TimeoutError) -> Refused:
 
 
 def digest(token: str) -> str:
-    """What is kept of a token."""
+    """The hash that stands for a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -204,20 +205,20 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, colon, token = part.partition(":")
         if not (name and colon and len(token) >= 8 and token.isascii()):  # a header is ASCII
-            told = "each token of 8 characters or more, all of them ASCII"
-            raise InputError(f"tokens: write name:token pairs separated by commas, {told}")
+            rule = "each token of 8 characters or more, all of them ASCII"
+            raise InputError(f"tokens: write name:token pairs separated by commas, {rule}")
         yield name, token
 
 
 def _hashes(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise InputError(f"access.token_file: {path} does not exist; make its lines with `rayalign token NAME`")
-    found = {}
+    names: dict[str, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, _, known = line.strip().rpartition(" ")
-        if not name or not re.fullmatch("[0-9a-fA-F]{64}", known):
+        name, _, stored = line.strip().rpartition(" ")
+        if not name or not re.fullmatch("[0-9a-fA-F]{64}", stored):
             raise InputError(f"{path}:{number}: not a line of `rayalign token NAME` (name, then 64 hex digits)")
-        found[known.lower()] = name
-    return found
+        names[stored.lower()] = name
+    return names

@@ -1,8 +1,8 @@
-"""The routes: preferences, scores, rankings, and what tells how the service is."""
+"""The routes: preferences, scores, rankings, and the state of the service."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ from rayalign.annotator.ranking import rank, score, verdicts
 from rayalign.annotator.web.access import CLIENT, Access, Admission, Refused, refused
 from rayalign.annotator.web.gate import Gate, Stream, refusal
 from rayalign.annotator.web.labelling import Annotate, Figures, labelling_router
-from rayalign.annotator.web.openai_api import Hosted, openai_router
+from rayalign.annotator.web.openai_api import openai_router
 from rayalign.annotator.web.page import page_router
 from rayalign.annotator.web.telemetry import Telemetry, Timed
 from rayalign.config import ServiceConfig, words
@@ -87,18 +87,17 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         503: "unavailable",
     }.items()
 }
-"""what any route may answer"""
+"""errors of any route"""
 
 
 def create_app(
     pool: Pool,
     config: ServiceConfig,
     access: Access,
-    hosted: Mapping[str, Hosted],
     labels: LabelStore,
     figures: Figures,
 ) -> FastAPI:
-    """Everything that the service answers."""
+    """The application with all its routes."""
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -116,21 +115,22 @@ def create_app(
     _add_judging(app, pool, admission, telemetry)
     _add_state(app, pool, telemetry)
     annotate = _annotator(pool, admission, telemetry)
-    app.include_router(openai_router(annotate, hosted, [POOL, *pool.names()], admission.room))
+    app.include_router(openai_router(annotate, [POOL, *pool.names()]))
     app.include_router(labelling_router(labels, annotate, pool.names, figures))
     app.include_router(page_router())
     return app
 
 
 def _annotator(pool: Pool, admission: Admission, telemetry: Telemetry) -> Annotate:
-    """What the other routers ask: pairs and an annotator's name; annotations in order."""
+    """Annotates pairs for the other routers, in their order."""
 
     async def annotate(pairs: Sequence[PairItem], annotator: str) -> list[Annotation]:
         request = PreferenceRequest(annotator=annotator, pairs=tuple(pairs))
         pool.check(request)
         with admission.room(len(pairs)):
-            made = pool.annotate(request, CLIENT.get())
-            return sorted([telemetry.counted(a) async for a in made], key=lambda a: a.index)
+            finished = pool.annotate(request, CLIENT.get())
+            annotations = [telemetry.counted(annotation) async for annotation in finished]
+        return sorted(annotations, key=lambda annotation: annotation.index)
 
     return annotate
 
@@ -149,7 +149,7 @@ def _add_judging(app: FastAPI, pool: Pool, admission: Admission, telemetry: Tele
 
     async def streamed(request: PreferenceRequest, client: str) -> AsyncGenerator[str, None]:
         with admission.room(request.verdicts):
-            yield ""  # the room is held, or refused, before the reply's status is sent
+            yield ""  # the room is reserved, or refused, before the reply's status is sent
             async with aclosing(lines(request, client)) as rest:
                 async for line in rest:
                     yield line
@@ -164,21 +164,22 @@ def _add_judging(app: FastAPI, pool: Pool, admission: Admission, telemetry: Tele
             return Stream(rest, media_type="application/x-ndjson")
         summary = Summary()
         with admission.room(body.verdicts):
-            done = [summary.counted(telemetry.counted(a)) async for a in pool.annotate(body, CLIENT.get())]
-        done.sort(key=lambda a: a.index)
-        reply = PreferenceReply(annotations=tuple(done), summary=summary)
+            finished = pool.annotate(body, CLIENT.get())
+            annotations = [summary.counted(telemetry.counted(annotation)) async for annotation in finished]
+        annotations.sort(key=lambda annotation: annotation.index)
+        reply = PreferenceReply(annotations=tuple(annotations), summary=summary)
         return Response(reply.model_dump_json(), media_type="application/json")
 
     @app.post("/v1/estimate")
     async def estimate(body: PreferenceRequest) -> Estimate:
-        """About what the request would cost, as the cache stands now."""
+        """The estimated cost of the request, as the cache stands now."""
         pool.check(body)
         with admission.room(body.verdicts):
             return await pool.database.aside(partial(estimated, pool, body, CLIENT.get()))
 
     @app.post("/v1/scores")
     async def scores(body: ScoreRequest) -> ScoresReply:
-        """Give each answer a number, by an annotator that can."""
+        """Score each answer, by an annotator that can."""
         with admission.room(len(body.items)):
             return ScoresReply(scores=tuple(await score(pool, body)))
 
@@ -239,6 +240,7 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:
         codes = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-        found = Refused(error.status_code, codes.get(error.status_code, "invalid_request"), str(error.detail))
-        found.headers |= error.headers or {}
-        return refusal(found, request.scope)
+        code = codes.get(error.status_code, "invalid_request")
+        refused_request = Refused(error.status_code, code, str(error.detail))
+        refused_request.headers |= error.headers or {}
+        return refusal(refused_request, request.scope)

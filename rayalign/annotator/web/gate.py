@@ -1,4 +1,4 @@
-"""The ASGI layer before every route: names, tokens and sizes, on the path that the application sees; its replies."""
+"""The ASGI layer before every route: it checks names, tokens and sizes on the path that the application sees."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rayalign.annotator.web.openai_bodies import error_reply
 from rayalign.annotator.web.page import FILES
 
 PUBLIC = frozenset({*FILES, "/favicon.ico", "/openapi.json", "/healthz", "/readyz"})
-"""no verdict, no data of anybody: what may be seen without a token"""
+"""paths that need no token, since they show no verdict and no data"""
 OPENAI = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models"})
-"""where errors have OpenAI's form"""
+"""paths whose errors have OpenAI's form"""
 
 
 class Gate:
-    """Refuses what has a wrong Host, no token or is too large; else notes the client's name."""
+    """Refuses requests with a wrong Host, without a token or too large; notes the client of the others."""
 
     def __init__(self, app: ASGIApp, access: Access, max_body: int) -> None:
         self._app = app
@@ -46,13 +46,13 @@ class Gate:
             await refusal(refused, scope)(scope, receive, send)
 
     def _counted(self, receive: Receive) -> Receive:
-        seen = 0
+        size = 0
 
         async def counted() -> Message:
-            nonlocal seen
+            nonlocal size
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._max_body:  # FastAPI lets no other error of a body through
+            size += len(message.get("body", b""))
+            if size > self._max_body:  # FastAPI passes no other error of a body on
                 raise HTTPException(413, f"the body is longer than {self._max_body} bytes; send fewer rows at once")
             return message
 
@@ -60,7 +60,7 @@ class Gate:
 
 
 class Stream(StreamingResponse):
-    """The rest of a generator that has begun; closed also when the client goes, so that it holds nothing longer."""
+    """The rest of a generator that has begun; closed also when the client goes, so that it frees its room."""
 
     def __init__(self, rest: AsyncGenerator[str, None], media_type: str) -> None:
         super().__init__(rest, media_type=media_type)
@@ -72,7 +72,7 @@ class Stream(StreamingResponse):
 
 
 def refusal(refused: Refused, scope: Scope | None = None) -> JSONResponse:
-    """The reply that a refused request gets; in OpenAI's form where the scope is of their endpoints."""
+    """The reply to a refused request; in OpenAI's form where the scope is one of their endpoints."""
     if scope is not None and _path(scope) in OPENAI:
         status, reply = error_reply(refused)
         return JSONResponse(reply.model_dump(), status, refused.headers)

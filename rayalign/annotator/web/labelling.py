@@ -1,9 +1,9 @@
-"""People's labels over HTTP: queues of pairs, blind and resumable; agreement and leaderboard of what was said."""
+"""People's labels over HTTP: queues of pairs, blind and resumable; agreement and leaderboard of the labels."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Query, Response
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from starlette.concurrency import run_in_threadpool
 
 from rayalign.annotator.api import MAX_ROWS, AgreementReply, Annotation, Model, PairItem, Rank
-from rayalign.annotator.labels import Label, LabelStore
+from rayalign.annotator.labels import Kind, Label, LabelStore
 from rayalign.annotator.web.access import Refused
 from rayalign.errors import InputError
 
@@ -20,7 +20,7 @@ Annotate = Callable[[Sequence[PairItem], str], Awaitable[list[Annotation]]]
 Name = Annotated[str, Field(pattern=r"^[\w.@+-][\w .@+-]{0,63}$")]
 PairId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _ROUND = 64
-"""pairs that one request asks an annotator about"""
+"""pairs that an annotator judges in one request"""
 
 
 def _choice(value: float | None) -> float | None:
@@ -30,14 +30,14 @@ def _choice(value: float | None) -> float | None:
 
 
 class Upload(Model):
-    """Pairs for a queue; `meta.generator_1` and `meta.generator_2` name who wrote the answers."""
+    """Pairs for a queue; `meta.generator_1` and `meta.generator_2` name the models that wrote the answers."""
 
     queue: Name = "default"
     pairs: tuple[PairItem, ...] = Field(min_length=1, max_length=MAX_ROWS)
 
 
 class Uploaded(Model):
-    """How many of the pairs are new to the queue."""
+    """The number of pairs that are new to the queue."""
 
     queue: str
     added: int
@@ -46,7 +46,7 @@ class Uploaded(Model):
 
 
 class Shown(Model):
-    """A pair as one labeller sees it: nothing says where the answers come from."""
+    """A pair as one labeller sees it, without the origin of the answers."""
 
     queue: str
     pair: str
@@ -64,7 +64,7 @@ class Undo(Model):
 
 
 class VerdictRequest(Undo):
-    """What a person says of a pair, in the order that it was shown to them."""
+    """A person's verdict on a pair, in the order that was shown to them."""
 
     pair: PairId
     preference: Annotated[float | None, Field(strict=True), AfterValidator(_choice)]
@@ -79,7 +79,7 @@ class AskAnnotator(Model):
 
 
 class Asked(Model):
-    """What became of it. Ask again with `after = next`, until there is none."""
+    """The result. Repeat with `after = next`, until there is none."""
 
     verdicts: int
     absent: int
@@ -89,7 +89,7 @@ class Asked(Model):
 
 
 class QueueProgress(Model):
-    """One queue, and how many of its pairs each labeller has done."""
+    """One queue, and the number of its pairs that each labeller has labelled."""
 
     queue: str
     pairs: int
@@ -98,7 +98,7 @@ class QueueProgress(Model):
 
 
 class Figures(Protocol):
-    """What is computed of labels; `rayalign.annotator.label_figures` is one."""
+    """Figures of labels; `rayalign.annotator.label_figures` is one."""
 
     def agreement(self, queue: str, labels: Sequence[Label]) -> AgreementReply:
         """Everyone against everyone."""
@@ -114,7 +114,7 @@ class _Labelling:
         self._labels, self._annotate, self._names, self._figures = labels, annotate, names, figures
 
     def upload(self, body: Upload) -> Uploaded:
-        """Append pairs to a queue; what it already holds is left as it is."""
+        """Append pairs to a queue; pairs that it holds already stay."""
         try:
             added = self._labels.add(body.queue, body.pairs)
         except InputError as error:
@@ -125,13 +125,14 @@ class _Labelling:
         """The labeller's next pair, in an order of their own that is the same after a break; 204 when all are done."""
         left = self._labels.unseen(queue, labeller)
         if left:
-            return self._shown(queue, min(left, key=lambda pair: _draw(labeller, pair)), labeller, len(left))
+            pair = min(left, key=lambda pair: _draw(labeller, pair))
+            return self._shown(queue, pair, labeller, len(left))
         if not self._labels.size(queue):
             raise _no_queue(queue)
         return Response(status_code=204)
 
     def verdict(self, body: VerdictRequest) -> QueueProgress:
-        """Append a verdict; a later one on the same pair counts in its place. A skipped pair does not come back."""
+        """Append a verdict; a later one on the same pair replaces it. A skipped pair does not come back."""
         if body.labeller in self._names():
             message = f"{body.labeller} is the name of an annotator; label under another name"
             raise Refused(409, "invalid_request", message, "labeller")
@@ -141,7 +142,7 @@ class _Labelling:
         if preference is not None and _switched(body.labeller, body.pair):
             preference = 3.0 - preference
         self._labels.record(body.queue, "human", body.labeller, [(body.pair, preference)])
-        return next(found for found in self.progress() if found.queue == body.queue)
+        return next(progress for progress in self.progress() if progress.queue == body.queue)
 
     def undo(self, body: Undo) -> Shown | Response:
         """Take back the labeller's latest verdict and show its pair again; 204 when there is none."""
@@ -152,28 +153,27 @@ class _Labelling:
 
     def progress(self) -> list[QueueProgress]:
         """All queues."""
-        return [
-            QueueProgress(
-                queue=queue,
-                pairs=pairs,
-                humans={name: n for (kind, name), n in done.items() if kind == "human"},
-                annotators={name: n for (kind, name), n in done.items() if kind == "annotator"},
-            )
-            for queue, (pairs, done) in sorted(self._labels.progress().items())
-        ]
+        return [_progress(queue, *counts) for queue, counts in sorted(self._labels.progress().items())]
 
     async def ask(self, body: AskAnnotator) -> Asked:
-        """Store an annotator's verdicts beside the people's; what fails is absent and may be asked for again."""
+        """Store an annotator's verdicts beside the people's; a failed one is absent and can be requested again."""
         if body.annotator not in self._names():
             message = f"no annotator {body.annotator!r}; there are {', '.join(self._names())}"
             raise Refused(404, "unknown_annotator", message, "annotator")
         rows = await run_in_threadpool(self._labels.after, body.queue, body.after, _ROUND)
-        found = await self._annotate([item for _, _, item in rows], body.annotator) if rows else []
-        given = [(rows[a.index][1], a.preference) for a in found if a.preference is not None]
-        await run_in_threadpool(self._labels.record, body.queue, "annotator", body.annotator, given)
-        absent = [a.reason for a in found if a.preference is None]
+        items = [item for _, _, item in rows]
+        annotations = await self._annotate(items, body.annotator) if items else []
+        verdicts: list[tuple[str, float | None]] = []
+        reasons: list[str | None] = []
+        for annotation in annotations:
+            if annotation.preference is None:
+                reasons.append(annotation.reason)
+            else:
+                verdicts.append((rows[annotation.index][1], annotation.preference))
+        await run_in_threadpool(self._labels.record, body.queue, "annotator", body.annotator, verdicts)
         following = rows[-1][0] if len(rows) == _ROUND else None
-        return Asked(verdicts=len(given), absent=len(absent), reason=next(iter(absent), None), next=following)
+        reason = reasons[0] if reasons else None
+        return Asked(verdicts=len(verdicts), absent=len(reasons), reason=reason, next=following)
 
     def export(self, queue: Annotated[Name, Query()] = "default") -> list[dict[str, Any]]:
         """The standing verdicts as AlpacaFarm's rows, the answers in the order of the upload; skipped: null."""
@@ -212,23 +212,30 @@ def labelling_router(
     """The routes of queues, labels, agreement and leaderboard.
 
     Args:
-        annotate: asks one annotator, such as through the service's cache.
-        names: the annotators that there are.
+        annotate: has one annotator judge pairs, such as through the service's cache.
+        names: of the annotators.
         figures: computes agreement and leaderboard.
     """
-    made, router = _Labelling(labels, annotate, names, figures), APIRouter(tags=["labels"])
+    routes = _Labelling(labels, annotate, names, figures)
+    router = APIRouter(tags=["labels"])
     empty: dict[int | str, dict[str, Any]] = {204: {"description": "nothing is left"}}
     add = router.add_api_route
-    add("/v1/label/pairs", made.upload, methods=["POST"], response_model=Uploaded)
-    add("/v1/label/next", made.next, response_model=Shown, responses=empty)
-    add("/v1/label/verdicts", made.verdict, methods=["POST"], response_model=QueueProgress)
-    add("/v1/label/undo", made.undo, methods=["POST"], response_model=Shown, responses=empty)
-    add("/v1/label/annotate", made.ask, methods=["POST"], response_model=Asked)
-    add("/v1/label/progress", made.progress, response_model=list[QueueProgress])
-    add("/v1/label/export", made.export, response_model=list[dict[str, Any]])
-    add("/v1/agreement", made.agreement, response_model=AgreementReply)
-    add("/v1/leaderboard", made.leaderboard, response_model=list[Rank])
+    add("/v1/label/pairs", routes.upload, methods=["POST"], response_model=Uploaded)
+    add("/v1/label/next", routes.next, response_model=Shown, responses=empty)
+    add("/v1/label/verdicts", routes.verdict, methods=["POST"], response_model=QueueProgress)
+    add("/v1/label/undo", routes.undo, methods=["POST"], response_model=Shown, responses=empty)
+    add("/v1/label/annotate", routes.ask, methods=["POST"], response_model=Asked)
+    add("/v1/label/progress", routes.progress, response_model=list[QueueProgress])
+    add("/v1/label/export", routes.export, response_model=list[dict[str, Any]])
+    add("/v1/agreement", routes.agreement, response_model=AgreementReply)
+    add("/v1/leaderboard", routes.leaderboard, response_model=list[Rank])
     return router
+
+
+def _progress(queue: str, pairs: int, counts: Mapping[tuple[Kind, str], int]) -> QueueProgress:
+    humans = {name: count for (kind, name), count in counts.items() if kind == "human"}
+    annotators = {name: count for (kind, name), count in counts.items() if kind == "annotator"}
+    return QueueProgress(queue=queue, pairs=pairs, humans=humans, annotators=annotators)
 
 
 def _draw(labeller: str, pair: str) -> bytes:
@@ -241,8 +248,8 @@ def _switched(labeller: str, pair: str) -> bool:
 
 
 def _alpaca(item: PairItem) -> dict[str, Any]:
-    asked = {"instruction": item.text if item.messages else item.instruction, "input": item.input}
-    return {**item.meta, "id": item.id, **asked, "output_1": item.output_1, "output_2": item.output_2}
+    inputs = {"instruction": item.text if item.messages else item.instruction, "input": item.input}
+    return {**item.meta, "id": item.id, **inputs, "output_1": item.output_1, "output_2": item.output_2}
 
 
 def _no_queue(queue: str) -> Refused:

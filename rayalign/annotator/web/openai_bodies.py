@@ -1,7 +1,7 @@
-"""What OpenAI's endpoints take, and the form in which they tell an error.
+"""Request bodies of OpenAI's endpoints, and the form of their errors.
 
-Fields without effect are ignored; a value that would change what an answer means and is not implemented is refused.
-No message of ours may hold "rate ": alpaca_eval takes such an error for a rate limit and asks ten times.
+Fields without effect are ignored. A value that would change the meaning of an answer and is not implemented is refused.
+No message of ours may hold "rate ": alpaca_eval reads such an error as a rate limit and sends the request ten times.
 """
 
 from __future__ import annotations
@@ -15,21 +15,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from rayalign.annotator.api import MAX_ROWS
-from rayalign.annotator.completions import Json
 from rayalign.annotator.web.access import refused
 from rayalign.config import words
 from rayalign.errors import RayalignError
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,), "best_of": (1,), "echo": (False,), "suffix": ("",), "functions": ([],), "function_call": ("none",),
-    "response_format": ({"type": "text"},),
+    "response_format": ({"type": "text"},), "seed": (0,),
 }  # fmt: skip
-"""field -> the values, besides null, that ask for nothing"""
-NEUTRAL_HOSTED: Mapping[str, tuple[Any, ...]] = {
-    **NEUTRAL, "tools": ([],), "tool_choice": ("none", "auto"), "logit_bias": ({},), "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-}  # fmt: skip
-NEUTRAL_ANNOTATOR: Mapping[str, tuple[Any, ...]] = {**NEUTRAL, "seed": (0,)}
+"""field -> the values, besides null, that change nothing"""
 
 
 def _encodable(text: str) -> str:
@@ -60,20 +54,12 @@ class Body(_Loose):
 
     @property
     def alternatives(self) -> int | None:
-        """How many likeliest tokens to tell at each place; None: no log-probs."""
+        """How many of the likeliest tokens the client requests at each place; None: no log-probs."""
         raise NotImplementedError
 
-    @property
-    def arguments(self) -> Json:
-        """What a hosted model is given, by the names of `Hosted.complete`."""
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop
-        given = self.model_dump(include={"max_tokens", "temperature", "top_p", "seed"})
-        given |= {"stop": stop, "logprobs": self.alternatives}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def check(self, neutral: Mapping[str, tuple[Any, ...]]) -> None:
-        """Refuse what is asked for and not implemented."""
-        for name, allowed in neutral.items():
+    def check(self) -> None:
+        """Refuse every field with a value that is not implemented."""
+        for name, allowed in NEUTRAL.items():
             value = getattr(self, name, None)
             if value is not None and value not in allowed:
                 example = json.dumps(allowed[0])
@@ -124,26 +110,16 @@ class ChatRequest(Body):
     @property
     def alternatives(self) -> int | None:
         """As `Body.alternatives`."""
-        return (self.top_logprobs or 0) if self.logprobs else None
-
-    @property
-    def arguments(self) -> Json:
-        """As `Body.arguments`."""
-        longest = self.max_completion_tokens or self.max_tokens
-        return super().arguments | ({"max_tokens": longest} if longest else {})
+        if not self.logprobs:
+            return None
+        return self.top_logprobs or 0
 
     @property
     def tool(self) -> str | None:
-        """The function to call, where there is one alone."""
-        return self.tools[0].function.name if self.tools and len(self.tools) == 1 else None
-
-    @property
-    def dialogue(self) -> list[dict[str, str]]:
-        """What a hosted model is given."""
-        for i, message in enumerate(self.messages):
-            if message.role not in ("system", "user", "assistant"):
-                raise refusal(400, "the role must be system, user or assistant", f"messages.{i}.role")
-        return [{"role": message.role, "content": message.text} for message in self.messages]
+        """The function to call, where the request names exactly one."""
+        if self.tools is None or len(self.tools) != 1:
+            return None
+        return self.tools[0].function.name
 
 
 class LegacyRequest(Body):
@@ -174,7 +150,7 @@ class ErrorReply(BaseModel):
 
 
 def refusal(status: int, message: str, param: str | None = None, code: str | None = None) -> HTTPException:
-    """An error to raise within a route of this router, which tells it in OpenAI's form."""
+    """An error for a route of this router to raise; the router writes it in OpenAI's form."""
     return HTTPException(status, {"message": message, "param": param, "code": code})  # type: ignore[arg-type]
 
 
@@ -189,11 +165,19 @@ def error_reply(error: Exception) -> tuple[int, ErrorReply]:
         status, info = 400, {"message": f"{param or 'body'}: {words(first)}", "param": param}
     elif isinstance(error, HTTPException):
         detail: Any = error.detail
-        status, info = error.status_code, detail if isinstance(detail, dict) else {"message": str(detail)}
+        status = error.status_code
+        info = detail if isinstance(detail, dict) else {"message": str(detail)}
     elif isinstance(error, RayalignError):
-        found = refused(error)
-        status, info = 400 if found.status == 422 else found.status, found.problem.model_dump()
-    kind = {429: "rate_limit_error"}.get(status, "invalid_request_error" if status < 500 else "server_error")
+        refusal_of_error = refused(error)
+        status = 400 if refusal_of_error.status == 422 else refusal_of_error.status
+        info = refusal_of_error.problem.model_dump()
     message = str(info.get("message")).encode(errors="replace").decode()
     param = info.get("param", info.get("field"))
-    return status, ErrorReply(error=ErrorInfo(message=message, type=kind, param=param, code=info.get("code")))
+    return status, ErrorReply(error=ErrorInfo(message=message, type=_kind(status), param=param, code=info.get("code")))
+
+
+def _kind(status: int) -> str:
+    """OpenAI's name for errors of a status."""
+    if status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 500 else "server_error"

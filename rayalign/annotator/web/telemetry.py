@@ -1,4 +1,4 @@
-"""What Prometheus is told: requests, their time, verdicts, and what has been spent."""
+"""Prometheus metrics: requests, their time, verdicts, and spend."""
 
 from __future__ import annotations
 
@@ -43,9 +43,8 @@ class Telemetry:
         self._seconds.labels(route).observe(seconds)
 
     def counted(self, a: Annotation) -> Annotation:
-        """The annotation itself, counted."""
-        outcome = "noise" if a.noise else "absent" if a.preference is None else "cached" if a.cached else "judged"
-        self._verdicts.labels(a.annotator, outcome).inc()
+        """Count an annotation and return it."""
+        self._verdicts.labels(a.annotator, _outcome(a)).inc()
         return a
 
     def text(self) -> bytes:
@@ -54,6 +53,14 @@ class Telemetry:
             self._price.labels(judge).set(usage.price)
             self._tokens.labels(judge).set(usage.prompt_tokens + usage.completion_tokens)
         return generate_latest(self._registry)
+
+
+def _outcome(a: Annotation) -> str:
+    if a.noise:
+        return "noise"
+    if a.preference is None:
+        return "absent"
+    return "cached" if a.cached else "judged"
 
 
 class Timed:

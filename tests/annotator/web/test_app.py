@@ -43,7 +43,7 @@ def client_of(
         {"annotators": {"length": {"judge": {"kind": "rubric"}}}, "queue": queue, "access": section}
     )
     app = create_app(
-        pool, config, Access(section, known_tokens(section, environment or {})), {}, LabelStore(url), label_figures
+        pool, config, Access(section, known_tokens(section, environment or {})), LabelStore(url), label_figures
     )
     return TestClient(app, "http://localhost", raise_server_exceptions=False)
 

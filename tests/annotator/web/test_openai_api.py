@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import json
 import os
@@ -13,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,12 @@ import openai
 import pytest
 import uvicorn
 from fastapi import FastAPI, HTTPException
-from fastapi.testclient import TestClient
 
 import rayalign.annotator
 from rayalign.annotator.api import Annotation, PairItem, Problem
-from rayalign.annotator.completions import Delta, Token
-from rayalign.annotator.verdicts import Usage
-from rayalign.annotator.web.access import Admission
-from rayalign.annotator.web.openai_api import Pieces, openai_router
-from rayalign.errors import DeadlineError, InputError, RayalignError
+from rayalign.annotator.web.openai_api import openai_router
+from rayalign.errors import DeadlineError, RayalignError
 from rayalign.evaluation import win_rate
-from tests.annotator.fakes import status_after_a_drop
 
 FOLDERS = Path(rayalign.annotator.__file__).parent / "evaluators_configs"
 CLIENTS = Path(sys.prefix) / "clients"
@@ -63,40 +57,10 @@ async def annotate(pairs: Sequence[PairItem], annotator: str) -> list[Annotation
     ]
 
 
-class Echo:
-    """A hosted model that says its last text again, word by word, and then the arguments it was given."""
-
-    def __init__(self) -> None:
-        self.closed = threading.Event()
-
-    async def complete(self, messages: list[dict[str, str]] | str, arguments: Mapping[str, Any]) -> Pieces:
-        text = messages if isinstance(messages, str) else messages[-1]["content"]
-        if text == "too long":
-            raise InputError("the prompt has 9000 tokens, the context 2048")
-        words = ["on"] * 1_000_000 if text == "forever" else text.split()[: arguments.get("max_tokens")]
-        try:
-            for word in words:
-                tokens = (Token(word, -0.5, {word: -0.5, "other": -float("inf")}),) if "logprobs" in arguments else ()
-                yield Delta(word + " ", tokens=tokens)
-                await asyncio.sleep(0)
-                if word == "break":
-                    raise DeadlineError("the engine is gone")
-            yield Delta(json.dumps(dict(arguments)), "stop", usage=Usage(len(text), len(words)))
-        finally:
-            self.closed.set()
-
-
 @pytest.fixture(scope="module")
-def echo() -> Echo:
-    return Echo()
-
-
-@pytest.fixture(scope="module")
-def url(echo: Echo) -> Iterator[str]:
+def url() -> Iterator[str]:
     app = FastAPI()
-    app.include_router(
-        openai_router(annotate, {"echo": echo}, ["pool", "late", "busy", "broken", "an-instruct-annotator"])
-    )
+    app.include_router(openai_router(annotate, ["pool", "late", "busy", "broken", "an-instruct-annotator"]))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -113,24 +77,6 @@ def url(echo: Echo) -> Iterator[str]:
 def client(url: str) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(api_key="x", base_url=url, max_retries=0, timeout=60.0) as client:
         yield client
-
-
-def test_the_answers_of_hosted_models_take_room(echo: Echo) -> None:
-    app, admission = FastAPI(), Admission(3)
-    app.include_router(openai_router(annotate, {"echo": echo}, ["pool"], admission.room))
-    ask = {"model": "echo", "prompt": ["one", "two"]}
-    with TestClient(app) as browser:
-        assert browser.post("/v1/completions", json=ask).status_code == 200
-        assert browser.post("/v1/completions", json={**ask, "prompt": ["one"] * 4}).status_code == 413
-        with admission.room(2):
-            for more in ({}, {"stream": True}):
-                refused = browser.post("/v1/completions", json=ask | more)
-                assert refused.status_code == 429 and int(refused.headers["Retry-After"]) >= 1
-                assert "rate limit" in refused.json()["error"]["message"]
-            chat = {"model": "echo", "messages": user("one two"), "stream": True}
-            assert browser.post("/v1/chat/completions", json=chat).text.endswith("[DONE]\n\n")
-    assert asyncio.run(status_after_a_drop(app, "/v1/completions", {**ask, "prompt": ["one"] * 3})) == 200
-    assert admission.rows == 0
 
 
 def prompt(form: str, output_1: str, output_2: str) -> str:
@@ -183,57 +129,28 @@ def test_many_prompts_of_the_legacy_endpoint_keep_their_order(client: openai.Ope
     assert "not clear" in reply.choices[3].text and "unfilled" in reply.choices[4].text
 
 
-def test_hosted_models_whole_and_streamed(client: openai.OpenAI) -> None:
-    sampling: Any = {"temperature": 0.5, "max_tokens": 2, "seed": 7, "stop": "x"}
-    said = 'one two {"max_tokens": 2, "temperature": 0.5, "seed": 7, "stop": ["x"]}'
-    reply = client.chat.completions.create(model="echo", messages=user("one two three"), n=1, user="me", **sampling)
-    assert reply.choices[0].message.content == said
-    assert reply.usage is not None and reply.usage.model_dump(exclude_none=True) == {
-        "prompt_tokens": 13, "completion_tokens": 2, "total_tokens": 15,
-    }  # fmt: skip
+def test_verdicts_are_streamed_as_events(url: str, client: openai.OpenAI) -> None:
+    prompts = [prompt("text", "baseline", output) for output in ("better", "tie")]
     usage: Any = {"stream_options": {"include_usage": True}, "stream": True}
-    chunks = list(client.chat.completions.create(model="echo", messages=user("one two three"), **sampling, **usage))
-    assert "".join(chunk.choices[0].delta.content for chunk in chunks[:-1]) == said
-    assert [chunk.choices[0].delta.role for chunk in chunks[:-1]] == ["assistant", None, None]
-    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None, None, "stop"]
-    assert len({chunk.id for chunk in chunks}) == 1 and chunks[-1].usage.total_tokens == 15
-    pieces = list(client.completions.create(model="echo", prompt=["a b", "c"], stream=True))
-    told = ["".join(p.choices[0].text for p in pieces if p.choices[0].index == i) for i in (0, 1)]
-    assert told == ["a b {}", "c {}"]
+    *chunks, last = client.completions.create(model="pool", prompt=prompts, **usage)
+    assert [(c.choices[0].index, c.choices[0].text) for c in chunks] == [(0, "Output (b)"), (1, "Tie")]
+    assert len({chunk.id for chunk in (*chunks, last)}) == 1 and last.usage is not None and not last.choices
+    (chunk,) = client.chat.completions.create(model="pool", messages=user(prompts[0]), stream=True)
+    assert (chunk.choices[0].delta.role, chunk.choices[0].finish_reason) == ("assistant", "stop")
+    body = {"model": "pool", "prompt": prompts[0], "stream": True}
+    reply = httpx.post(f"{url}/completions", json=body, timeout=60.0)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert [line[:6] for line in reply.text.splitlines() if line] == ["data: "] * 2
+    assert reply.text.endswith("data: [DONE]\n\n")
+    with pytest.raises(openai.BadRequestError, match="rayalign_weighted"):
+        client.completions.create(model="pool", prompt="Which is better?", stream=True)
 
 
-def test_hosted_log_probs(client: openai.OpenAI) -> None:
-    logprobs = client.completions.create(model="echo", prompt="one two", logprobs=2).choices[0].logprobs
+def test_legacy_log_probs(client: openai.OpenAI) -> None:
+    logprobs = client.completions.create(model="pool", prompt=[WEIGHTED], logprobs=2).choices[0].logprobs
     assert logprobs is not None
-    assert (logprobs.tokens, logprobs.token_logprobs, logprobs.text_offset) == (["one", "two"], [-0.5, -0.5], [0, 3])
-    assert logprobs.top_logprobs is not None and logprobs.top_logprobs[1] == {"two": -0.5, "other": -9999.0}
-
-
-def test_a_stream_is_sent_as_events(url: str) -> None:
-    with httpx.stream(
-        "POST", f"{url}/completions", json={"model": "echo", "prompt": "a", "stream": True}, timeout=60.0
-    ) as reply:
-        assert reply.headers["content-type"].startswith("text/event-stream")
-        assert [line[:6] for line in reply.iter_lines() if line] == ["data: "] * 3
-    said = httpx.post(f"{url}/completions", json={"model": "echo", "prompt": "a", "stream": True}, timeout=60.0).text
-    assert said.endswith("data: [DONE]\n\n")
-
-
-def test_a_stream_tells_what_broke_it(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="9000 tokens"):
-        client.chat.completions.create(model="echo", messages=user("too long"), stream=True)
-    seen = []
-    with pytest.raises(openai.APIError, match="engine is gone"):
-        for piece in client.completions.create(model="echo", prompt="a break c", stream=True):
-            seen.append(piece.choices[0].text)
-    assert seen == ["a ", "break "]
-
-
-def test_a_model_stops_when_the_client_goes_away(client: openai.OpenAI, echo: Echo) -> None:
-    with client.completions.create(model="echo", prompt="forever", stream=True) as stream:
-        next(iter(stream))
-        echo.closed.clear()
-    assert echo.closed.wait(60.0)
+    assert (logprobs.tokens, logprobs.token_logprobs, logprobs.text_offset) == (["M"], [0.0], [0])
+    assert logprobs.top_logprobs == [{"m": -9999.0, "M": 0.0}]
 
 
 def test_back_pressure_is_what_the_clients_wait_for(client: openai.OpenAI) -> None:
@@ -245,14 +162,14 @@ def test_back_pressure_is_what_the_clients_wait_for(client: openai.OpenAI) -> No
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [
-        "pool", "late", "busy", "broken", "an-instruct-annotator", "echo",
+        "pool", "late", "busy", "broken", "an-instruct-annotator",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("body", "status", "param", "message"),
     [
-        ({"model": "gpt-4", "messages": user("x")}, 404, "model", "no model named 'gpt-4'"),
+        ({"model": "gpt-4", "messages": user("x")}, 404, "model", "`vllm serve`"),
         ({"model": "\ud800", "messages": user("x")}, 400, "model", "surrogates not allowed"),
         ({"model": "pool", "messages": user("Which is better?")}, 400, None, "rayalign_weighted"),
         ({"model": "pool", "messages": user(TEXT), "n": 2}, 400, "n", "`n` is not supported"),
@@ -262,17 +179,13 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
         ({"model": "pool", "messages": user(prompt("tool", "a", "b"))}, 400, "tools", "function"),
         ({"model": "late", "messages": user(TEXT)}, 503, None, "did not answer"),
         ({"model": "broken", "messages": user(TEXT)}, 503, None, "is gone"),
-        ({"model": "echo", "messages": user("too long")}, 400, None, "9000 tokens"),
-        ({"model": "echo", "messages": user("x"), "tools": [{"type": "function", "function": {"name": "f"}}]}, 400,
-         "tools", "`tools` is not supported"),
-        ({"model": "echo", "messages": user("x"), "response_format": {"type": "json_object"}}, 400, "response_format",
+        ({"model": "pool", "messages": user("x"), "response_format": {"type": "json_object"}}, 400, "response_format",
          "not supported"),
-        ({"model": "echo", "messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role", "role"),
-        ({"model": "echo", "messages": []}, 400, "messages", "at least 1"),
-        ({"model": "echo", "messages": [{"role": "user", "content": None}]}, 400, "messages.0.content", "string"),
-        ({"model": "echo", "messages": user("x"), "temperature": float("nan")}, 400, "temperature", "finite"),
-        ({"model": "echo", "messages": user("x"), "max_tokens": 0}, 400, "max_tokens", "greater"),
-        ({"model": "echo"}, 400, "messages", "required"),
+        ({"model": "pool", "messages": []}, 400, "messages", "at least 1"),
+        ({"model": "pool", "messages": [{"role": "user", "content": None}]}, 400, "messages.0.content", "string"),
+        ({"model": "pool", "messages": user("x"), "temperature": float("nan")}, 400, "temperature", "finite"),
+        ({"model": "pool", "messages": user("x"), "max_tokens": 0}, 400, "max_tokens", "greater"),
+        ({"model": "pool"}, 400, "messages", "required"),
         ([], 400, None, "valid dictionary"),
     ],
 )  # fmt: skip
@@ -298,7 +211,7 @@ def test_the_openai_client_raises_its_own_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.completions.create(model="nobody", prompt="x")
     with pytest.raises(openai.BadRequestError, match="best_of"):
-        client.completions.create(model="echo", prompt="x", best_of=3)
+        client.completions.create(model="pool", prompt="x", best_of=3)
 
 
 VERDICTS = ["better", "better", "worse", "0.75", "0.125", "tie", "none", "better", "worse", "0.5 0.5"]

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from rayalign.annotator.budget import BusyError
-from rayalign.annotator.completer import Completion, UpstreamError, bound
-from rayalign.annotator.upstream import OpenAIUpstream
+from rayalign.annotator.completer import Completion, CompletionError, bound
+from rayalign.annotator.openai_client import OpenAICompleter
 from rayalign.annotator.verdicts import Bill, Usage
 from rayalign.config.annotators import LLMJudgeConfig
 from rayalign.errors import InputError
 from tests.annotator.fakes import Ledger
-from tests.annotator.stub_upstream import Stub
+from tests.annotator.stub_endpoint import Stub
 
 KEY = "sk-very-secret-0123456789"
 PAIR = [
@@ -73,7 +73,7 @@ def ask(
     time, paying = Time(), (ledger or Ledger()).paying
 
     async def run() -> list[Completion | BaseException]:
-        upstream = OpenAIUpstream(config, clock=time.clock, wall=lambda: 1e9, sleep=time.sleep, jitter=lambda: 0.5)
+        upstream = OpenAICompleter(config, clock=time.clock, wall=lambda: 1e9, sleep=time.sleep, jitter=lambda: 0.5)
         calls = (upstream.complete(prompt, arguments or ARGUMENTS, paying) for prompt in prompts)
         try:
             return await asyncio.gather(*calls, return_exceptions=True)
@@ -143,7 +143,7 @@ def test_a_reply_is_made_whole_so_that_it_can_be_told_on() -> None:
         stub.odd = {"choice": {"logprobs": nest}}
         (deep,) = ask(configured(stub, retries=0), [PAIR])[0]
     assert reply.text == reply.choice["message"]["content"] == "half an emoji: ?" and reply.choice["?"] == 1
-    assert isinstance(deep, UpstreamError) and "cannot be read" in str(deep)
+    assert isinstance(deep, CompletionError) and "cannot be read" in str(deep)
 
 
 def test_the_text_of_a_tool_call_is_its_arguments() -> None:
@@ -199,13 +199,13 @@ def test_what_failed_in_the_end_is_paid_for_too() -> None:
         answers, _ = ask(configured(stub), [PAIR], ledger=ledger)
         assert len(stub.keys) == 1
     (error,) = answers
-    assert isinstance(error, UpstreamError) and "finish_reason length" in str(error)
+    assert isinstance(error, CompletionError) and "finish_reason length" in str(error)
     assert tokens(ledger) == [(14, 10)] and error.usage == ledger.cost
     ledger = Ledger()
     with Stub(script=["empty"] * 3) as stub:
         answers, _ = ask(configured(stub, retries=2), [PAIR], ledger=ledger)
     (error,) = answers
-    assert isinstance(error, UpstreamError) and "an empty answer" in str(error)
+    assert isinstance(error, CompletionError) and "an empty answer" in str(error)
     assert tokens(ledger) == [(14, 0)] * 3 and error.usage == ledger.cost
     assert pickle.loads(pickle.dumps(error)).usage == error.usage
 
@@ -216,7 +216,7 @@ def test_an_attempt_without_budget_is_not_made() -> None:
         answers, _ = ask(configured(stub), [PAIR], ledger=ledger)
         assert len(stub.keys) == 2
     (error,) = answers
-    assert isinstance(error, UpstreamError) and str(error) == "the budget is spent"
+    assert isinstance(error, CompletionError) and str(error) == "the budget is spent"
     assert (error.usage.prompt_tokens, error.usage.completion_tokens) == (28, 0)
 
 
@@ -225,7 +225,7 @@ def test_an_endpoint_that_is_not_there_costs_nothing() -> None:
     config = configured(stub, retries=1)
     stub.close()
     answers, _ = ask(config, [PAIR], ledger=ledger)
-    assert isinstance(answers[0], UpstreamError) and "the connection failed" in str(answers[0])
+    assert isinstance(answers[0], CompletionError) and "the connection failed" in str(answers[0])
     assert tokens(ledger) == [NONE, NONE]
 
 
@@ -242,7 +242,7 @@ def test_an_endpoint_that_lets_nobody_connect_costs_nothing() -> None:
             kind="llm", model="judge", base_url=url, key_variable="STUB_KEY", timeout=0.4, retries=1
         )
         answers, _ = ask(config, [PAIR], ledger=ledger)
-    assert isinstance(answers[0], UpstreamError) and "no reply" in str(answers[0])
+    assert isinstance(answers[0], CompletionError) and "no reply" in str(answers[0])
     assert NONE in tokens(ledger), "a stall in which all of an attempt's time is over hides what became of it"
 
 
@@ -266,7 +266,7 @@ def test_waiting_for_the_budget_is_no_attempt_and_ends_with_the_deadline() -> No
         assert good(ask(configured(stub, retries=0), [PAIR], ledger=Short(3))[0])
         answers, time = ask(configured(stub, deadline=20.0), [PAIR], ledger=Short(1 << 30))
         assert len(stub.keys) == 1
-    assert isinstance(answers[0], UpstreamError) and str(answers[0]) == "requests in flight hold it back"
+    assert isinstance(answers[0], CompletionError) and str(answers[0]) == "requests in flight hold it back"
     assert 15.0 < time.now < 20.0 and max(time.slept) == 0.5
 
 
@@ -291,7 +291,7 @@ def test_retry_after_is_honoured(header: str, pause: float) -> None:
 def test_retries_and_the_deadline_bound_a_call() -> None:
     with Stub(script=["500"] * 3) as stub:
         answers, _ = ask(configured(stub, retries=2), [PAIR])
-        assert isinstance(answers[0], UpstreamError)
+        assert isinstance(answers[0], CompletionError)
         assert "no answer in 3 attempts" in str(answers[0])
         assert "status 500" in str(answers[0])
     with Stub(script=["429"], retry_after="600") as stub:
@@ -306,7 +306,7 @@ def test_retries_and_the_deadline_bound_a_call() -> None:
 def test_other_refusals_fail_at_once_without_the_key(status: str, says: str) -> None:
     with Stub(script=[status]) as stub:
         answers, _ = ask(configured(stub), [PAIR])
-    assert isinstance(answers[0], UpstreamError)
+    assert isinstance(answers[0], CompletionError)
     assert f"status {status}" in str(answers[0])
     assert says in str(answers[0])
     assert KEY not in repr(answers[0])
@@ -342,7 +342,7 @@ def test_an_outage_is_sat_out_behind_the_breaker() -> None:
 def test_while_the_breaker_is_open_calls_wait_up_to_their_deadline() -> None:
     with Stub(shares={"503": 1.0}) as stub:
         answers, time = ask(configured(stub, concurrency=20, deadline=20.0), [f"prompt {i}" for i in range(12)])
-    assert all(isinstance(a, UpstreamError) for a in answers)
+    assert all(isinstance(a, CompletionError) for a in answers)
     assert any("the endpoint is down" in str(a) for a in answers)
     assert len(stub.keys) < 12 + 8
     assert time.now >= 15.0
@@ -358,9 +358,9 @@ def test_the_most_that_a_request_can_cost_counts_bytes_and_further_arguments() -
 def test_the_address_is_that_of_the_environment_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     config = LLMJudgeConfig(kind="llm", model="judge", key_variable="STUB_KEY")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    assert OpenAIUpstream(config).origin == {"base_url": "https://api.openai.com/v1"}
+    assert OpenAICompleter(config).origin == {"base_url": "https://api.openai.com/v1"}
     monkeypatch.setenv("OPENAI_BASE_URL", "http://here/v1")
-    assert OpenAIUpstream(config).origin == {"base_url": "http://here/v1"}
+    assert OpenAICompleter(config).origin == {"base_url": "http://here/v1"}
 
 
 def test_an_argument_that_is_none_is_not_sent() -> None:
@@ -375,7 +375,7 @@ def test_a_missing_key_or_a_wrong_address_is_told_at_once(monkeypatch: pytest.Mo
     monkeypatch.setenv("STUB_KEY", " ")
     config = LLMJudgeConfig(kind="llm", model="judge", base_url="localhost:80", key_variable="STUB_KEY")
     with pytest.raises(InputError, match="variable STUB_KEY holds no key"):
-        OpenAIUpstream(config)
+        OpenAICompleter(config)
     monkeypatch.setenv("STUB_KEY", KEY)
     with pytest.raises(InputError, match="base_url 'localhost:80' is no address"):
-        OpenAIUpstream(config)
+        OpenAICompleter(config)

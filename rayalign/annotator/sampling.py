@@ -1,6 +1,6 @@
-"""AlpacaFarm's seeded draws, as alpaca_eval 0.6.6 makes them: the same seed and texts give the same draw.
+"""AlpacaFarm's seeded draws, equal to those of alpaca_eval 0.6.6: the same seed and texts give the same draw.
 
-Texts seed Python's generator: what is drawn does not depend on order, batch or process.
+Texts seed Python's generator, so that a draw does not depend on order, batch or process.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def annotator_for(names: Sequence[str], inputs: str, seed: int) -> str:
 
 
 def is_switched(instruction: str, seed: int) -> bool:
-    """Whether the judge is shown the second answer first; of the instruction alone, so that it holds for all models."""
+    """Whether the judge sees the second answer first; from the instruction alone, so that it holds for all models."""
     return random.Random(f"is_switched_outputs{instruction}{seed}").choices((False, True))[0]
 
 
 def noisy_label(inputs: str, seed: int, flip: float) -> float | None:
-    """1 or 2, each with probability `flip`, else None: then the judge is to be asked.
+    """1 or 2, each with probability `flip`; else None, and the judge decides.
 
     Half of the labels drawn differ from any given verdict, so `flip` is the share of labels turned round.
     """
@@ -46,7 +46,7 @@ def noisy_label(inputs: str, seed: int, flip: float) -> float | None:
 
 
 def batches(n: int, size: int, seed: int) -> list[list[int | None]]:
-    """Which of n rows share a prompt: the rows padded to whole batches, then shuffled with their padding (None)."""
+    """The rows of each prompt: n rows padded to whole batches, then shuffled with their padding (None)."""
     rows: list[int | None] = [*range(n), *[None] * (-n % size)]
     shuffled = [rows[i] for i in np.random.RandomState(seed).permutation(len(rows))]
     return [shuffled[i : i + size] for i in range(0, len(rows), size)]

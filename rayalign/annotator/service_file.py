@@ -1,4 +1,4 @@
-"""The file of a pool, as `rayalign serve` reads it."""
+"""The file of a service, as `rayalign serve` reads it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """An OpenAI-compatible endpoint with faults on demand, that counts what it was asked and what it billed.
 
 In a thread: `with Stub(latency=0.1, shares={"429": 0.05}) as stub: ... stub.url, stub.report()`. As a process:
-`python -m tests.annotator.stub_upstream '{"latency": 0.1}'`, which writes its URL and serves `GET /report`.
+`python -m tests.annotator.stub_endpoint '{"latency": 0.1}'`, which writes its URL and serves `GET /report`.
 
 Faults: `429` and any other status by its number; `hang` (does the work and never answers), `broken` (does the work,
 and the reply is no whole JSON), `empty` (an answer without text, not billed), `reset` (the connection is reset), `cut`

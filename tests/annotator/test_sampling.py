@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rayalign.annotator.drawing import annotator_for, batches, is_switched, noisy_label
+from rayalign.annotator.sampling import annotator_for, batches, is_switched, noisy_label
 from rayalign.errors import InputError
 
 TEXTS = ("2+2", "2+3", "What is the capital of France?", "Héllo", "", "Write a haiku about rain.", "Name three primes.")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import rayalign.annotator
+from rayalign.annotator.alpaca_prompts import Form, compose, is_pair, read_pair
 from rayalign.annotator.api import PairItem
-from rayalign.annotator.stock import Form, compose, is_pair, read_pair
 from rayalign.errors import InputError
 
 FOLDER = Path(rayalign.annotator.__file__).parent / "evaluators_configs"
