@@ -126,11 +126,22 @@ class Trajectory:
 
 
 @dataclass(frozen=True, slots=True)
+class ScorePart:
+    """One of several scores of a candidate, by its name; absent with a reason, never zero for a failure."""
+
+    name: str
+    value: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """What a scorer says of one candidate: a number, or absent with a reason."""
 
     value: float | None
     reason: str | None = None
+    parts: tuple[ScorePart, ...] = ()
+    """of a reward from several sources; only those that count for this prompt"""
 
 
 @dataclass(frozen=True, slots=True)

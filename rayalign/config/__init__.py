@@ -7,5 +7,6 @@ from rayalign.config.explain import words as words
 from rayalign.config.job import LoadedJob as LoadedJob
 from rayalign.config.job import load_job as load_job
 from rayalign.config.references import *  # noqa: F403
+from rayalign.config.rewards import *  # noqa: F403
 from rayalign.config.sections import *  # noqa: F403
 from rayalign.config.stages import *  # noqa: F403

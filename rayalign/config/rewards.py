@@ -1,0 +1,210 @@
+"""Where the scores of candidates come from: one source, or several that are combined."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    Tag,
+    model_validator,
+)
+
+from rayalign.config.references import ANNOTATOR, Reference
+from rayalign.config.sections import Section
+
+RULES = "rules:"
+CombineKind = Literal["mean", "weighted", "min", "chebyshev"]
+SourceForm = Literal["model", "annotator", "rules", "code"]
+RESERVED_NAMES = frozenset({"mean", "std", "zero_variance"})
+"""names of other metrics under `reward/`"""
+_CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_SERVICE = (ANNOTATOR, "http://", "https://")
+
+
+class RuleSection(Section):
+    """What the sections of all rules share."""
+
+    kind: str
+    reference: str = "reference"
+    """key of the prompt's meta that holds the reference answer"""
+
+
+class ExactRule(RuleSection):
+    """1 where the answer is the reference, else 0."""
+
+    kind: Literal["exact"] = "exact"
+    ignore_case: bool = True
+    ignore_punctuation: bool = False
+
+
+class NumericRule(RuleSection):
+    """1 where the answer's final number is that of the reference, else 0."""
+
+    kind: Literal["numeric"] = "numeric"
+    tolerance: NonNegativeFloat = 0.0
+    """largest absolute difference that counts as equal"""
+    marked: bool = False
+    """only a number after `####` counts, not the last number of an answer without that mark"""
+
+
+class RegexRule(RuleSection):
+    """1 where the answer contains the pattern, else 0."""
+
+    kind: Literal["regex"] = "regex"
+    pattern: str
+    whole: bool = False
+    """the whole answer has to match"""
+
+    @model_validator(mode="after")
+    def _compiles(self) -> RegexRule:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"pattern {self.pattern!r} is not a regular expression: {error}") from error
+        return self
+
+
+class LengthRule(RuleSection):
+    """1 where the answer's length is within the band, falling to 0 over `margin` on either side."""
+
+    kind: Literal["length"] = "length"
+    low: NonNegativeInt = 1
+    high: NonNegativeInt = 100
+    margin: NonNegativeInt = 0
+    unit: Literal["words", "characters"] = "words"
+
+    @model_validator(mode="after")
+    def _band(self) -> LengthRule:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+class FormatRule(RuleSection):
+    """1 where the answer has the form, else 0."""
+
+    kind: Literal["format"] = "format"
+    form: Literal["gsm8k", "think", "json"] = "gsm8k"
+    """`#### NUMBER` as the last line; `<think>...</think>` and then an answer; one JSON value"""
+
+
+RuleConfig = Annotated[
+    ExactRule | NumericRule | RegexRule | LengthRule | FormatRule,
+    Field(discriminator="kind"),
+]
+_RULES: dict[str, type[RuleSection]] = {
+    get_args(section.model_fields["kind"].annotation)[0]: section
+    for section in (ExactRule, NumericRule, RegexRule, LengthRule, FormatRule)
+}
+
+
+def _form_of(source: str) -> SourceForm:
+    if source.startswith(RULES):
+        return "rules"
+    if source.startswith(_SERVICE):
+        return "annotator"
+    is_reference = Reference.parse(source) is not None
+    return "code" if not is_reference and _CODE.fullmatch(source) else "model"
+
+
+def _rule_of(source: str) -> RuleSection:
+    """The rule that `rules:KIND` names, with its defaults."""
+    kind = source.removeprefix(RULES)
+    if kind not in _RULES:
+        raise ValueError(f"there is no rule {kind!r}; expected one of {', '.join(_RULES)}")
+    if any(field.is_required() for field in _RULES[kind].model_fields.values()):
+        raise ValueError(f"the rule {kind} has settings; write a list with rules: {{kind: {kind}, ...}}")
+    return _RULES[kind].model_validate({"kind": kind})
+
+
+class RewardSource(Section):
+    """One part of a reward."""
+
+    source: str = ""
+    """a reward model, `annotator:NAME`, `rules:KIND`, or code as `package.module:function_or_class`"""
+    rules: RuleConfig | None = None
+    """a rule with settings, in the place of `source`"""
+    settings: dict[str, Any] = {}
+    """keyword arguments of code"""
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")
+    """of its metric `reward/NAME`; by default the last part of its source"""
+    weight: FiniteFloat = 1.0
+    ideal: FiniteFloat = 0.0
+    """the best score that it can reach; for `combine: chebyshev`"""
+    normalise: bool = False
+    """by the running mean and deviation of its scores"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, values: Any) -> Any:
+        return {"source": values} if isinstance(values, str) else values
+
+    @model_validator(mode="after")
+    def _is_one_source(self) -> RewardSource:
+        if bool(self.source) == (self.rules is not None):
+            raise ValueError("a part of a reward has either source or rules")
+        if self.form == "rules":
+            _ = self.rule
+        if self.settings and self.form != "code":
+            raise ValueError("settings are the arguments of code; leave them out")
+        if self.label in RESERVED_NAMES:
+            raise ValueError(f"reward/{self.label} is another metric; give this part another name")
+        return self
+
+    @property
+    def form(self) -> SourceForm:
+        """What the source is."""
+        return "rules" if self.rules is not None else _form_of(self.source)
+
+    @property
+    def rule(self) -> RuleSection:
+        """The rule of a source of that form."""
+        return self.rules if self.rules is not None else _rule_of(self.source)
+
+    @property
+    def label(self) -> str:
+        """The name of this part."""
+        if self.name:
+            return self.name
+        if self.form == "rules":
+            return self.rule.kind
+        return PurePath(self.source.rpartition(":")[2]).name
+
+
+def _valid_source(source: str) -> str:
+    if _form_of(source) == "rules":
+        _rule_of(source)
+    return source
+
+
+def _distinct_names(sources: tuple[RewardSource, ...]) -> tuple[RewardSource, ...]:
+    for label, count in Counter(source.label for source in sources).items():
+        if count > 1:
+            raise ValueError(f"{count} parts are named {label}; give each a name of its own")
+    return sources
+
+
+def _tag(value: Any) -> str:
+    return "sources" if isinstance(value, list | tuple) else "source"
+
+
+_Source = Annotated[str, AfterValidator(_valid_source)]
+_Sources = Annotated[tuple[RewardSource, ...], Field(min_length=1), AfterValidator(_distinct_names)]
+Reward = Annotated[Annotated[_Source, Tag("source")] | Annotated[_Sources, Tag("sources")], Discriminator(_tag)]
+"""one source whose score is the reward, or a list of named parts"""
+
+
+def reward_sources(reward: str | tuple[RewardSource, ...] | None) -> tuple[RewardSource, ...]:
+    """The sources of a reward; none where there is no reward."""
+    if reward is None:
+        return ()
+    return (RewardSource(source=reward),) if isinstance(reward, str) else reward

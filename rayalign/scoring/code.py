@@ -1,0 +1,100 @@
+"""A user's own code as a scorer: `package.module:function` or `package.module:Class`."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rayalign.errors import InputError
+from rayalign.scoring.base import Scorer
+from rayalign.types import Group, Score
+
+
+class CodeScorer:
+    """Calls user code; its exceptions are absent scores with the reason, and so is a value that is no finite number.
+
+    A function is called as `function(prompt, answer, **settings)` and returns a number, a `Score`, or None for no
+    score. A class is made with `settings`: it is a `Scorer`, or its objects are called as `scorer(prompt, answer)`.
+    """
+
+    def __init__(self, path: str, settings: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            InputError: the code cannot be imported, or the class cannot be made with these settings.
+        """
+        self._path = path
+        self._function, self._scorer = _prepare(path, import_code(path), settings)
+
+    def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        """As `Scorer.score`."""
+        if self._scorer is not None:
+            return self._guarded(self._scorer, groups)
+        scores: list[tuple[Score, ...]] = []
+        for group in groups:
+            scores.append(tuple(self._call(group, trajectory.text) for trajectory in group.trajectories))
+        return scores
+
+    def _call(self, group: Group, answer: str) -> Score:
+        assert self._function is not None
+        try:
+            return self._checked(self._function(group.prompt, answer))
+        except Exception as error:  # user code may raise anything, and one answer must not end the run
+            return self._failure(error)
+
+    def _guarded(self, scorer: Scorer, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        try:
+            answers = scorer.score(groups)
+            scores: list[tuple[Score, ...]] = []
+            for group, answer in zip(groups, answers, strict=True):
+                pairs = zip(group.trajectories, answer, strict=True)
+                scores.append(tuple(self._checked(score) for _, score in pairs))
+        except Exception as error:
+            return [(self._failure(error),) * len(group.trajectories) for group in groups]
+        return scores
+
+    def _checked(self, value: Any) -> Score:
+        if isinstance(value, Score):
+            return value
+        if not isinstance(value, int | float):
+            return Score(None, f"{self._path} returned {type(value).__name__}, not a number")
+        if not math.isfinite(value):
+            return Score(None, f"{self._path} returned {value}")
+        return Score(float(value))
+
+    def _failure(self, error: Exception) -> Score:
+        return Score(None, f"{self._path} raised {type(error).__name__}: {error}")
+
+
+def import_code(path: str) -> Callable[..., Any]:
+    """What a dotted path names.
+
+    Raises:
+        InputError: it cannot be imported, or cannot be called.
+    """
+    module_name, _, name = path.partition(":")
+    remedy = "write it as package.module:name"
+    try:
+        code = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{path} cannot be imported ({error}); {remedy}") from error
+    if not callable(code):
+        raise InputError(f"{path} is neither a function nor a class; {remedy}")
+    called: Callable[..., Any] = code
+    return called
+
+
+def _prepare(
+    path: str, code: Callable[..., Any], settings: Mapping[str, Any]
+) -> tuple[Callable[..., Any] | None, Scorer | None]:
+    """The function to call for each answer, or the scorer of whole groups."""
+    if not isinstance(code, type):
+        return (lambda prompt, answer: code(prompt, answer, **settings)), None
+    try:
+        made = code(**settings)
+    except TypeError as error:
+        raise InputError(f"{path} cannot be made with settings {dict(settings)} ({error}); correct them") from error
+    if hasattr(made, "score"):
+        return None, made
+    return made, None
