@@ -132,7 +132,8 @@ def load_tokenizer(model: str, *, dialogue: bool = True) -> PreTrainedTokenizerB
     """The tokenizer of a model folder or hub name, with a padding token.
 
     Raises:
-        InputError: it is not there, or (asked for `dialogue`) has no chat template that training can rely on.
+        InputError: it is not there, has tokens without a row in the embedding of the model beside it, or (asked for
+            `dialogue`) has no chat template that training can rely on.
     """
     from transformers import AutoTokenizer
 
@@ -140,11 +141,37 @@ def load_tokenizer(model: str, *, dialogue: bool = True) -> PreTrainedTokenizerB
         tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise InputError(f"{model}: no tokenizer can be loaded from there ({str(error).splitlines()[0]})") from error
+    check_ids(tokenizer, vocabulary_of(model), model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, never from token ids
     if dialogue:
         check_template(tokenizer)
     return tokenizer
+
+
+def vocabulary_of(model: str) -> int | None:
+    """How many tokens the model of a folder or hub name has embeddings for; None where only a tokenizer is there."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    except (OSError, ValueError):
+        return None
+    vocabulary: int | None = config.get_text_config().to_dict().get("vocab_size")
+    return vocabulary
+
+
+def check_ids(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None, name: str) -> None:
+    """InputError, which names the first one, where tokens have no row in an embedding of so many."""
+    if vocabulary is None:
+        return
+    outside = {token_id: token for token, token_id in tokenizer.get_vocab().items() if token_id >= vocabulary}
+    if outside:
+        first = min(outside)
+        raise InputError(
+            f"{name}: its tokenizer has {outside[first]!r} with id {first}, but the model has embeddings for "
+            f"{vocabulary} tokens only; resize the model's embeddings, or remove the token from the tokenizer"
+        )
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

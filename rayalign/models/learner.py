@@ -25,7 +25,7 @@ from rayalign.errors import InputError
 from rayalign.models.batching import micro_batches, micro_rows, minibatches, shard
 from rayalign.models.deepspeed_0_19 import skip_shared_memory_operator
 from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
-from rayalign.models.load import Initial, load_head
+from rayalign.models.load import Initial, load_head, verify_saved
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS
 from rayalign.types import Batch, Metric, Metrics, Outputs, Role, merged
 
@@ -205,6 +205,8 @@ class Learner:
             self._head.model.save_pretrained(folder, state_dict=state)
             tokenizer.save_pretrained(folder)
         dist.barrier()
+        if self._rank == 0:
+            verify_saved(folder)
 
     def save_state(self, folder: str | Path) -> None:
         """Write weights, optimizer, schedule and RNG; `load_state` goes on bit by bit."""

@@ -14,6 +14,7 @@ from rayalign.errors import InputError
 from rayalign.models.catalogue import PRESETS
 from rayalign.models.heads import Head, TokenLogprobs, TokenValues, evaluate
 from rayalign.types import Batch, Outputs
+from rayalign.weights.files import shapes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -163,6 +164,38 @@ def _model_config(path: str) -> PretrainedConfig:
         if "drop" in key and isinstance(value, float):
             setattr(config, key, 0.0)
     return config
+
+
+def verify_saved(folder: str | Path) -> None:
+    """Open a model folder that was just written: its configuration, names and shapes of its weights, its tokenizer.
+
+    No number is read: the model is built without memory for its weights, so this is quick for models of any size.
+
+    Raises:
+        InputError: a reader could not open the folder.
+    """
+    import transformers
+
+    path = Path(folder)
+    try:
+        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
+        kind = getattr(transformers, config.architectures[0])
+        with torch.device("meta"):
+            model = kind(config)
+        transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, AssertionError) as error:
+        raise InputError(f"{path} was written but cannot be opened again ({_first_line(error)}); {_UNSAVED}") from error
+    model.tie_weights()
+    stored = shapes(path)
+    for name, parameter in model.named_parameters():
+        if stored.get(name) != tuple(parameter.shape):
+            raise InputError(
+                f"{path} was written but cannot be opened again: {name} is {stored.get(name, 'missing')}, not "
+                f"{tuple(parameter.shape)}; {_UNSAVED}"
+            )
+
+
+_UNSAVED = "its configuration and tokenizer come from the model that was trained, so correct them there"
 
 
 def refuse_missing(path: str, loading_info: Mapping[str, Any]) -> None:

@@ -182,3 +182,17 @@ def test_a_piece_across_the_boundary_leaves_the_prompt_as_it_is(spaced: Any) -> 
     head, tail = encode_continuation(spaced, "cat ]", ".")
     assert head == spaced.encode("cat ]", add_special_tokens=False)
     assert spaced.convert_ids_to_tokens(tail) == ["."]
+
+
+def test_a_token_without_an_embedding_is_named(tokenizer: Any, tmp_path: Path) -> None:
+    """A padding token that was added without resizing the model; a folder without a model holds nothing against it."""
+    from transformers import LlamaConfig
+
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(str(tmp_path)).pad_token == "[PAD]"
+    LlamaConfig(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
+    load_tokenizer(str(tmp_path))
+    LlamaConfig(vocab_size=len(tokenizer) - 1).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=rf"'\[PAD\]' with id {len(tokenizer) - 1}, but the model has embeddings for"):
+        load_tokenizer(str(tmp_path))

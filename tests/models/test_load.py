@@ -15,7 +15,7 @@ from transformers import (
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.classifier import Classifier
-from rayalign.models.load import load_causal, load_head, load_scalar, make_preset
+from rayalign.models.load import load_causal, load_head, load_scalar, make_preset, verify_saved
 
 CONFIG = LearnerConfig()
 
@@ -113,3 +113,29 @@ def test_a_kernel_for_gpus_alone_is_set_after_the_proof_on_the_cpu(folder: str) 
     ids_BT = torch.tensor([[4, 5, 6]])
     with pytest.raises(RuntimeError, match="does not run on cpu"):
         head(ids_BT, torch.ones_like(ids_BT), torch.ones_like(ids_BT))
+
+
+def test_a_written_folder_is_opened_again(folder: str, tmp_path: Path) -> None:
+    verify_saved(folder)
+    scalar, tied = tmp_path / "scalar", tmp_path / "tied"
+    load_scalar(folder, CONFIG, 5).save_pretrained(scalar)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(scalar)
+    verify_saved(scalar)
+    model = AutoModelForCausalLM.from_pretrained(folder, tie_word_embeddings=True)
+    model.save_pretrained(tied)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tied)
+    verify_saved(tied)
+
+
+def test_a_written_folder_that_nobody_can_open_is_refused(folder: str, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    model.config.pad_token_id = model.config.vocab_size
+    model.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="cannot be opened again .*[Pp]adding_idx"):
+        verify_saved(tmp_path)
+    model.config.pad_token_id = None
+    model.config.num_hidden_layers = 3
+    model.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"layers\.2\..* is missing, not \("):
+        verify_saved(tmp_path)
