@@ -48,7 +48,8 @@ def _with_bootstrap(rewards_BT: Tensor, mask_BT: Tensor, bootstrap_B: Tensor) ->
 
 def _has_gaps(mask_BT: Tensor) -> bool:
     """Whether the valid tokens of any row are more than one run."""
-    ends_B = (mask_BT[:, :-1] > mask_BT[:, 1:]).sum(1) + mask_BT[:, -1:].sum(1)
+    inner_ends_B = (mask_BT[:, :-1] > mask_BT[:, 1:]).sum(1)
+    ends_B = inner_ends_B + mask_BT[:, -1:].sum(1)
     return bool((ends_B > 1).any())
 
 

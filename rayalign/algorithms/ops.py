@@ -203,7 +203,8 @@ class RunningMoments:
         x = x.detach().double()[~x.isnan()]
         if x.numel():
             mean = x.mean()
-            self.merge(RunningMoments(float(x.numel()), mean.item(), (x - mean).square().sum().item()))
+            squares = (x - mean).square().sum()
+            self.merge(RunningMoments(float(x.numel()), mean.item(), squares.item()))
 
     def merge(self, other: RunningMoments) -> RunningMoments:
         """Take another stream in; gives itself back."""
