@@ -19,7 +19,8 @@ Unit = Literal["sequence", "pair", "group"]
 Author = Literal["policy", "environment", "template", "dataset"]
 TRAINED: frozenset[Author] = frozenset({"policy", "dataset"})
 """authors whose tokens are trained on"""
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "turns"]
+"""the answer ended by itself, was cut by a limit of tokens, or its dialogue by the limit of turns"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ class Prompt:
     """further facts of the data set, such as the family or the split; never shown to a model"""
 
 
+def with_turns(prompt: Prompt, turns: tuple[Message, ...]) -> Prompt:
+    """The prompt of the last answer in a dialogue that had these turns since the first."""
+    return replace(prompt, messages=(*prompt.messages, *turns)) if turns else prompt
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One answer to a prompt."""
@@ -49,6 +55,8 @@ class Candidate:
     source: str = "dataset"
     score: float | None = None
     """higher is better; None when absent, never zero for a failure"""
+    turns: tuple[Message, ...] = ()
+    """of a dialogue of several turns: those between the prompt and `text`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,11 @@ class Trajectory:
     """behaviour log-probabilities, one for each policy token and none for others, of what was sampled from"""
     finish_reason: FinishReason
     text: str = ""
-    """the answer, decoded without special tokens"""
+    """the answer, of several turns the last one, decoded without special tokens"""
+    turns: tuple[Message, ...] = ()
+    """the policy's and the environment's between the prompt and `text`"""
+    reward: float | None = None
+    """the sum of the environment's; None where it gave none"""
 
     @property
     def policy_mask(self) -> list[bool]:
@@ -145,6 +157,14 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Absence:
+    """A candidate that could not be written."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """The candidates of one prompt, consumed together by one iteration."""
 
@@ -154,6 +174,8 @@ class Group:
     trajectories: tuple[Trajectory, ...]
     scores: tuple[Score, ...] = ()
     """one for each trajectory once scored"""
+    absent: tuple[Absence, ...] = ()
+    """candidates that are missing among the trajectories"""
 
     @property
     def version(self) -> int:

@@ -2,15 +2,15 @@
 
     submit --> least loaded engine --> its step loop --> collect (one long poll on each engine) --> finished
 
-Candidates of one prompt share an engine, whose prefix cache then holds the prompt once. An engine that dies is
-discarded, and the candidates that it was writing are written again by the others; without any left the run fails.
+Candidates of one prompt share an engine, whose prefix cache then holds the prompt once, and a candidate's next turn goes
+to the engine of the turn before. An engine that dies is discarded, and the candidates that it was writing are written again by the others; without any left the run fails.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack
 
 import ray
@@ -25,6 +25,8 @@ from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.vllm import environment
 from rayalign.storage.events import EventLog
 
+HOMES = 4096
+"""finished candidates whose engine is remembered for a next turn"""
 POLL = 10.0
 """seconds that one collect call waits for a finished candidate"""
 
@@ -39,6 +41,8 @@ class GeneratorPool:
         self._placement = placement
         self._timeout = timeout
         self._open: dict[Actor, dict[str, Request]] = {actor: {} for actor in group.actors}
+        self._homes: dict[str, Actor] = {}
+        """key -> the engine that wrote it, of the candidates that finished last"""
         # a poll under way outlives the stream that began it: what it brings home must not be lost
         self._polls: dict[Actor, ray.ObjectRef] = {}
 
@@ -51,7 +55,7 @@ class GeneratorPool:
         """Spread candidates over the engines; an engine that is found dead is discarded."""
         shares: dict[Actor, list[Request]] = {}
         for piece in self._pieces(requests):
-            actor = min(self._open, key=lambda a: len(self._open[a]))
+            actor = self._home(piece[0]) or min(self._open, key=lambda a: len(self._open[a]))
             self._open[actor].update((request.key, request) for request in piece)
             shares.setdefault(actor, []).extend(piece)
         for actor, share in shares.items():
@@ -60,7 +64,7 @@ class GeneratorPool:
             except ActorError as error:
                 await self.discard(actor, error)
 
-    async def finished(self) -> AsyncIterator[Finished]:
+    async def finished(self) -> AsyncGenerator[Finished, None]:
         """Candidates as they finish, from whichever engine, without end; close it to stop."""
         polls = {self._poll(actor): actor for actor in self._open}
         try:
@@ -114,7 +118,16 @@ class GeneratorPool:
             await self.discard(actor, error)
             return []
         open_requests = self._open.get(actor, {})
-        return [item for item in items if open_requests.pop(item.key, None) is not None]
+        candidates = [item for item in items if open_requests.pop(item.key, None) is not None]
+        self._homes.update((candidate.key, actor) for candidate in candidates)
+        for key in list(self._homes)[: max(0, len(self._homes) - HOMES)]:
+            del self._homes[key]
+        return candidates
+
+    def _home(self, request: Request) -> Actor | None:
+        """The engine that wrote the turn before, whose cache holds the prefix; None where there is none."""
+        actor = self._homes.pop(request.key, None)
+        return actor if actor in self._open else None
 
 
 async def start_pool(

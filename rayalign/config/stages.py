@@ -101,6 +101,10 @@ class TrainStage(StageSection):
     """offline: exactly so many optimizer steps, in the place of `epochs`"""
     candidates: tuple[CandidateSource, ...] = ()
     sampling: SamplingConfig = SamplingConfig()
+    environment: str | None = None
+    """online: replies to the policy's turns; `paddock_two_turn`, or `package.module:Class`. None: one turn each"""
+    max_turns: PositiveInt = 8
+    """of the policy in one candidate; with an environment"""
     prompts: PositiveInt = 32
     """prompts per iteration (the rollout batch)"""
     iterations: PositiveInt = 40
@@ -139,6 +143,9 @@ class GenerateStage(StageSection):
     data: DataConfig = DataConfig()
     count: PositiveInt = 4
     sampling: SamplingConfig = SamplingConfig()
+    environment: str | None = None
+    """as of a train stage"""
+    max_turns: PositiveInt = 8
 
 
 class AnnotateStage(StageSection):
@@ -175,6 +182,9 @@ class EvaluateStage(StageSection):
     roles: dict[Role, RoleConfig] = {}
     """of `reward`, and of `reference`, which measures the perplexity"""
     sampling: SamplingConfig = SamplingConfig()
+    environment: str | None = None
+    """as of a train stage"""
+    max_turns: PositiveInt = 8
 
 
 class MergeStage(StageSection):

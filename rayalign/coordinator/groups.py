@@ -1,19 +1,37 @@
 """Candidates to groups: the one place above the pool where the candidates of a prompt come together.
 
-order -> one request for each candidate -> pool -> finished candidates -> group, once the last one has ended
+    order -> one request for each candidate -> pool -> finished turn -> environment -> candidate complete
+                                                ^                            |                 |
+                                                +---- next turn, same key ---+                 v
+                                                                    group, once its last candidate has ended
+
+`run` waits for the pool and hands each finished group to `settle`; an environment's steps run beside it, in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
 
 from rayalign.cluster.pool import GeneratorPool
+from rayalign.coordinator.dialogues import Dialogue, Limits
+from rayalign.coordinator.failures import raise_first
 from rayalign.coordinator.rendering import Renderer
-from rayalign.errors import DeadlineError
-from rayalign.rollout.base import Finished, Request
-from rayalign.types import Candidate, Group, Prompt, Segment, Trajectory
+from rayalign.coordinator.stepping import in_thread
+from rayalign.errors import DeadlineError, InputError
+from rayalign.rollout.base import Request
+from rayalign.rollout.environment import EnvironmentKind, Reply
+from rayalign.types import Absence, Candidate, Group, Prompt, Trajectory
+
+logger = logging.getLogger(__name__)
+STEP_SHARE = 4
+"""steps of an environment that must fit into the deadline of a whole group"""
+FEWEST = 2
+"""candidates that a group must have, where so many are written: methods compare within a group"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +55,51 @@ class GroupResult:
     failure: str | None = None
 
 
+Settle = Callable[[GroupResult], Awaitable[None]]
+
+
 @dataclass(slots=True)
 class _OpenGroup:
-    """A group whose candidates are on the engines."""
+    """A group with candidates that have not ended."""
 
     order: GroupOrder
-    requests: dict[str, Request]
-    """key -> request, in the order of the seeds"""
-    candidates: dict[str, Finished] = field(default_factory=dict)
+    trajectories: dict[int, Trajectory] = field(default_factory=dict)
+    """index -> complete candidate"""
+    absent: dict[int, str] = field(default_factory=dict)
+    """index -> why there is none"""
+
+    @property
+    def complete(self) -> bool:
+        return len(self.trajectories) + len(self.absent) == len(self.order.seeds)
 
 
 class GroupAssembler:
     """Orders in, groups out, over the engines of one pool."""
 
-    def __init__(self, pool: GeneratorPool, renderer: Renderer, *, timeout: float) -> None:
-        """`timeout`: seconds within which `generate` must see a next group finish."""
+    def __init__(
+        self,
+        pool: GeneratorPool,
+        renderer: Renderer,
+        *,
+        timeout: float,
+        environment: EnvironmentKind | None = None,
+        max_turns: int = 1,
+    ) -> None:
+        """
+        Args:
+            timeout: seconds within which `generate` must see a next group finish; an environment's step has a quarter.
+            environment: made for each candidate; None: every candidate is complete with its first turn.
+            max_turns: of the policy in one candidate.
+        """
         self._pool = pool
         self._renderer = renderer
         self._timeout = timeout
+        self._environment = environment
+        self._limits = Limits(renderer.context, max_turns)
         self._open: dict[str, _OpenGroup] = {}
-        self._groups: dict[str, str] = {}
-        """key of a candidate in flight -> its group"""
+        self._dialogues: dict[str, Dialogue] = {}
+        """key of a candidate that has not ended -> what there is of it"""
+        self._next_turns: list[Request] = []
 
     @property
     def pending(self) -> int:
@@ -65,21 +107,29 @@ class GroupAssembler:
         return len(self._open)
 
     async def submit(self, orders: Sequence[GroupOrder]) -> None:
-        """Send all candidates of all orders to the pool."""
+        """Send the first turns of all candidates of all orders to the pool."""
         requests: list[Request] = []
         for order in orders:
+            self._open[order.group_id] = _OpenGroup(order)
             own = self._renderer.requests(order.group_id, order.prompt, order.seeds)
-            self._open[order.group_id] = _OpenGroup(order, {request.key: request for request in own})
-            self._groups.update((request.key, order.group_id) for request in own)
+            for index, request in enumerate(own):
+                self._dialogues[request.key] = Dialogue.begin(order.group_id, index, order.prompt, request)
             requests += own
         await self._pool.submit(requests)
 
-    async def finished(self) -> AsyncIterator[GroupResult]:
-        """Groups as they finish, without end; close it to stop."""
-        async for candidate in self._pool.finished():
-            result = self._take(candidate)
-            if result is not None:
-                yield result
+    async def run(self, settle: Settle) -> None:
+        """Hand groups to `settle` as they finish, until cancelled."""
+        async with asyncio.TaskGroup() as steps, aclosing(self._pool.finished()) as stream:
+            async for turn in stream:
+                dialogue = self._dialogues[turn.key]
+                if turn.failure is not None:
+                    await self._drop(dialogue, turn.failure, settle)
+                    continue
+                dialogue.write(turn, self._renderer.decode(turn.tokens))
+                if self._environment is None:
+                    await self._complete(dialogue, settle)
+                else:
+                    steps.create_task(self._go_on(dialogue, settle))
 
     async def generate(self, orders: Sequence[GroupOrder]) -> list[GroupResult]:
         """Make all groups and return them in the order of `orders`.
@@ -87,56 +137,92 @@ class GroupAssembler:
         Raises:
             DeadlineError: no group finished within the deadline of a call.
         """
-        results: dict[str, GroupResult] = {}
+        results: asyncio.Queue[GroupResult] = asyncio.Queue()
+        by_id: dict[str, GroupResult] = {}
         await self.submit(orders)
-        stream = self.finished()
+        running = asyncio.ensure_future(self.run(results.put))
         try:
-            while len(results) < len(orders):
-                result = await asyncio.wait_for(anext(stream), self._timeout)
-                results[result.group_id] = result
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"{self.pending} groups are on the engines, and none finished within {self._timeout:.0f} s; "
-                "an engine is stuck or too slow: see its log, or raise cluster.call_timeout"
-            ) from error
+            while len(by_id) < len(orders):
+                result = await self._next(results, running)
+                by_id[result.group_id] = result
         finally:
-            await stream.aclose()  # type: ignore[attr-defined]
-        return [results[order.group_id] for order in orders]
+            running.cancel()
+            await asyncio.wait([running])
+        return [by_id[order.group_id] for order in orders]
 
-    def _take(self, candidate: Finished) -> GroupResult | None:
-        """The result of the candidate's group where it was the last one."""
-        group_id = self._groups.pop(candidate.key)
-        group = self._open[group_id]
-        group.candidates[candidate.key] = candidate
-        if len(group.candidates) < len(group.requests):
-            return None
-        del self._open[group_id]
-        return self._assemble(group)
+    async def _next(self, results: asyncio.Queue[GroupResult], running: asyncio.Future[None]) -> GroupResult:
+        arrival = asyncio.ensure_future(results.get())
+        waits: list[asyncio.Future[Any]] = [arrival, running]
+        await asyncio.wait(waits, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+        if arrival.done():
+            return arrival.result()
+        arrival.cancel()
+        if running.done():
+            raise_first([running.exception()])
+        raise DeadlineError(
+            f"{self.pending} groups are on the engines, and none finished within {self._timeout:.0f} s; "
+            "an engine is stuck or too slow: see its log, or raise cluster.call_timeout"
+        )
+
+    async def _go_on(self, dialogue: Dialogue, settle: Settle) -> None:
+        """The environment's step, and what follows from it."""
+        (outcome,) = await asyncio.gather(
+            in_thread(lambda: self._step(dialogue), self._timeout / STEP_SHARE), return_exceptions=True
+        )
+        if isinstance(outcome, Exception):
+            reason = f"the environment failed with {type(outcome).__name__}: {outcome}"
+            await self._drop(dialogue, reason, settle)
+            return
+        if isinstance(outcome, BaseException):
+            raise outcome
+        request = dialogue.reply(outcome, self._limits)
+        if request is None:
+            await self._complete(dialogue, settle)
+        else:
+            await self._submit_turn(request)
+
+    def _step(self, dialogue: Dialogue) -> Reply:
+        if dialogue.environment is None:
+            assert self._environment is not None
+            dialogue.environment = self._environment(dialogue.prompt, self._renderer.turns)
+        reply = dialogue.environment.step(dialogue.trajectory)
+        if not isinstance(reply, Reply):
+            raise InputError(f"step returned a {type(reply).__name__}; return a rayalign.rollout.environment.Reply")
+        return reply
+
+    async def _submit_turn(self, request: Request) -> None:
+        """Submit a next turn, in one call with all others that are ready now."""
+        self._next_turns.append(request)
+        await asyncio.sleep(0)
+        requests, self._next_turns = self._next_turns, []
+        if requests:
+            await self._pool.submit(requests)
+
+    async def _complete(self, dialogue: Dialogue, settle: Settle) -> None:
+        trajectory = dialogue.trajectory
+        group = self._open[trajectory.group_id]
+        group.trajectories[trajectory.index] = trajectory
+        await self._end(dialogue, group, settle)
+
+    async def _drop(self, dialogue: Dialogue, reason: str, settle: Settle) -> None:
+        logger.warning("candidate %s is absent: %s", dialogue.request.key, reason)
+        group = self._open[dialogue.trajectory.group_id]
+        group.absent[dialogue.trajectory.index] = reason
+        await self._end(dialogue, group, settle)
+
+    async def _end(self, dialogue: Dialogue, group: _OpenGroup, settle: Settle) -> None:
+        del self._dialogues[dialogue.request.key]
+        if group.complete:
+            del self._open[group.order.group_id]
+            await settle(self._assemble(group))
 
     def _assemble(self, group: _OpenGroup) -> GroupResult:
         order = group.order
-        trajectories: list[Trajectory] = []
-        for index, (key, request) in enumerate(group.requests.items()):
-            candidate = group.candidates[key]
-            if candidate.failure is not None:
-                return GroupResult(order.group_id, None, candidate.failure)
-            written = trajectory(order.group_id, index, request, candidate)
-            trajectories.append(replace(written, text=self._renderer.decode(written)))
+        if len(group.trajectories) < min(FEWEST, len(order.seeds)):
+            return GroupResult(order.group_id, None, next(iter(group.absent.values())))
+        trajectories = [group.trajectories[index] for index in sorted(group.trajectories)]
         for index, answer in enumerate(order.dataset, start=len(order.seeds)):
-            trajectories.append(self._renderer.dataset_trajectory(order.group_id, index, order.prompt, answer.text))
-        return GroupResult(order.group_id, Group(order.group_id, order.prompt, order.iteration, tuple(trajectories)))
-
-
-def trajectory(group_id: str, index: int, request: Request, candidate: Finished) -> Trajectory:
-    """A written candidate as a record, without its text."""
-    assert candidate.reason is not None, "a failed candidate has no trajectory"
-    start = len(request.prompt_ids)
-    written = (Segment(start + first, "policy", version) for first, version in candidate.version_runs)
-    return Trajectory(
-        group_id=group_id,
-        index=index,
-        token_ids=(*request.prompt_ids, *candidate.tokens),
-        segments=(Segment(0, "template"), *written),
-        logprobs=candidate.logprobs,
-        finish_reason=candidate.reason,
-    )
+            trajectories.append(self._renderer.dataset_trajectory(order.group_id, index, order.prompt, answer))
+        absent = tuple(Absence(index, group.absent[index]) for index in sorted(group.absent))
+        whole = Group(order.group_id, order.prompt, order.iteration, tuple(trajectories), absent=absent)
+        return GroupResult(order.group_id, whole)

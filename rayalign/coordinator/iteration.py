@@ -17,7 +17,7 @@ METRICS = frozenset(
     [
         *(f"phase/{name}" for name in (*PHASES, "unattributed", "total")),
         *(f"publish/{name}" for name in ("seconds", "bytes", "probe_gap")),
-        *(f"rollout/{name}" for name in ("tokens", "tokens_per_second", "staleness", "rejected")),
+        *(f"rollout/{name}" for name in ("tokens", "tokens_per_second", "staleness", "rejected", "absent")),
     ]
 )
 """names that guards can watch whatever the algorithm"""
@@ -58,7 +58,10 @@ def publish_metrics(seconds: float, size: int, gap: float) -> dict[str, float]:
 
 
 def rollout_metrics(iteration: int, groups: Sequence[Group], seconds: float) -> dict[str, float]:
-    """Tokens that the policy wrote, and how many versions the oldest of them lag; `seconds` is the iteration's time."""
+    """Tokens that the policy wrote, how many versions the oldest of them lag, and how many candidates are absent.
+
+    `seconds` is the iteration's time.
+    """
     tokens = 0
     for group in groups:
         tokens += sum(len(trajectory.logprobs) for trajectory in group.trajectories)
@@ -66,4 +69,5 @@ def rollout_metrics(iteration: int, groups: Sequence[Group], seconds: float) -> 
         "rollout/tokens": tokens,
         "rollout/tokens_per_second": tokens / seconds,
         "rollout/staleness": max(iteration - group.version for group in groups),
+        "rollout/absent": sum(len(group.absent) for group in groups),
     }

@@ -23,6 +23,7 @@ from rayalign.cluster.group import ActorGroup, together
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.roles import Roles
 from rayalign.config import TrackingConfig, TrainStage
+from rayalign.coordinator.failures import raise_first
 from rayalign.coordinator.guards import Guards
 from rayalign.coordinator.iteration import PhaseClock, publish_metrics, rollout_metrics
 from rayalign.coordinator.recovery import Resumption
@@ -77,7 +78,7 @@ class OnlineTrainer:
             rollout.cancel()
             training.cancel()
             outcomes = await asyncio.gather(training, rollout, return_exceptions=True)
-        _raise_first(outcomes)
+        raise_first(outcomes)
         Accounting.of(parts.journal.replay(effective=True)).check(ended=True)
 
     async def _iterate(self, first: int) -> None:
@@ -172,12 +173,3 @@ class OnlineTrainer:
         self._parts.samples.write(iteration, groups[: self._tracking.samples])
         self._parts.sink.write(iteration, metrics)
         self._guards.watch(iteration, metrics)
-
-
-def _raise_first(outcomes: Sequence[object]) -> None:
-    """Raise the first failure, out of any exception group; cancelled tasks are not failures."""
-    for outcome in outcomes:
-        while isinstance(outcome, BaseExceptionGroup):
-            outcome = outcome.exceptions[0]
-        if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
-            raise outcome

@@ -25,9 +25,9 @@ from typing import Any
 
 from rayalign.algorithms.base import Algorithm
 from rayalign.config import TrainStage
-from rayalign.coordinator.groups import GroupAssembler, GroupOrder
+from rayalign.coordinator.groups import GroupAssembler, GroupOrder, GroupResult
 from rayalign.coordinator.order import PromptOrder, Ticket
-from rayalign.coordinator.scoring import ScoredGroup, ScoringLoop
+from rayalign.coordinator.scoring import ScoredGroup, Scoring
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import candidate_seed
 from rayalign.storage.events import EventLog
@@ -49,7 +49,7 @@ class RolloutLoop:
     algorithm: Algorithm[Any]
     order: PromptOrder
     assembler: GroupAssembler
-    scoring: ScoringLoop | None
+    scoring: Scoring | None
     """None: groups are taken without scores"""
     journal: Journal
     events: EventLog
@@ -77,7 +77,7 @@ class RolloutLoop:
         """Admit, gather and score until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._admit())
-            tasks.create_task(self._gather())
+            tasks.create_task(self.assembler.run(self._gather))
             if self.scoring is not None:
                 tasks.create_task(self.scoring.run(self._settle))
 
@@ -148,17 +148,16 @@ class RolloutLoop:
         seeds = tuple(candidate_seed(self.seed, ticket.iteration, ticket.slot, prompt.id, index) for index in indices)
         return GroupOrder(group_id, prompt, seeds, ticket.iteration, tuple(dataset))
 
-    async def _gather(self) -> None:
-        async for result in self.assembler.finished():
-            self.events.write("generation_finished", group=result.group_id, failure=result.failure)
-            if result.group is None:
-                await self._replace(result.group_id, result.failure or "no reason")
-                continue
-            self.journal.append({"kind": "finished", "group": encode(result.group)})
-            if self.scoring is None:
-                await self._fill(result.group)
-            else:
-                self.scoring.put(result.group)
+    async def _gather(self, result: GroupResult) -> None:
+        self.events.write("generation_finished", group=result.group_id, failure=result.failure)
+        if result.group is None:
+            await self._replace(result.group_id, result.failure or "no reason")
+            return
+        self.journal.append({"kind": "finished", "group": encode(result.group)})
+        if self.scoring is None:
+            await self._fill(result.group)
+        else:
+            self.scoring.put(result.group)
 
     async def _settle(self, scored: ScoredGroup) -> None:
         group = scored.group

@@ -1,4 +1,4 @@
-"""Groups to scored groups: one task for each reward actor over one queue.
+"""Groups to scored groups: by reward actors, one task for each over one queue, or by what environments gave.
 
 put -> queue -> score (whatever waits, in one call) -> every score present ----------> settle(group)
          ^                                               | absent, and asked too often -> settle(failure)
@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from rayalign.cluster.group import Actor, ActorGroup
 from rayalign.storage.events import EventLog
@@ -28,8 +29,48 @@ class ScoredGroup:
 Settle = Callable[[ScoredGroup], Awaitable[None]]
 
 
+class Scoring(Protocol):
+    """What the rollout loop hands its groups to."""
+
+    @property
+    def waiting(self) -> int:
+        """Groups whose scoring has not begun."""
+
+    def put(self, group: Group) -> None:
+        """Have a group scored."""
+
+    async def run(self, settle: Settle) -> None:
+        """Score until cancelled."""
+
+
+class EnvironmentScoring:
+    """The scores are the rewards of the environment; one that it did not give is absent."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Group] = asyncio.Queue()
+
+    @property
+    def waiting(self) -> int:
+        """As `Scoring.waiting`."""
+        return self._queue.qsize()
+
+    def put(self, group: Group) -> None:
+        """As `Scoring.put`."""
+        self._queue.put_nowait(group)
+
+    async def run(self, settle: Settle) -> None:
+        """As `Scoring.run`."""
+        while True:
+            group = await self._queue.get()
+            rewards = [trajectory.reward for trajectory in group.trajectories]
+            if None in rewards:
+                await settle(ScoredGroup(group, "no score: the environment gave no reward"))
+            else:
+                await settle(ScoredGroup(replace(group, scores=tuple(Score(reward) for reward in rewards))))
+
+
 class ScoringLoop:
-    """Keeps the reward actors busy, and has failed scores computed again."""
+    """Keeps the reward actors busy, and has failed scores computed again; the environment's rewards are added."""
 
     def __init__(self, reward: ActorGroup, *, redo: int, alone: bool, events: EventLog) -> None:
         """
@@ -80,7 +121,7 @@ class ScoringLoop:
         absent = [score.reason or "no reason" for score in scores if score.value is None]
         if not absent:
             self._attempts.pop(group.id, None)
-            return ScoredGroup(replace(group, scores=scores))
+            return ScoredGroup(replace(group, scores=_with_rewards(group, scores)))
         if self._attempts[group.id] >= self._redo:
             self._attempts.pop(group.id, None)
             return ScoredGroup(group, f"no score: {absent[0]}")
@@ -88,3 +129,12 @@ class ScoringLoop:
         self._partial[group.id] = scores
         self._queue.put_nowait(group)
         return None
+
+
+def _with_rewards(group: Group, scores: Sequence[Score]) -> tuple[Score, ...]:
+    """Scores that are all present, each with what the environment gave."""
+    totals: list[Score] = []
+    for trajectory, score in zip(group.trajectories, scores, strict=True):
+        assert score.value is not None
+        totals.append(Score(score.value + (trajectory.reward or 0.0), score.reason))
+    return tuple(totals)

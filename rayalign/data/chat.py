@@ -111,11 +111,7 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
     """
     if tokenizer.chat_template is None:
         raise InputError(f"{tokenizer.name_or_path or 'tokenizer'}: has no chat template; {_REMEDY}")
-    roles: list[Literal["user", "assistant"]] = ["user", "assistant", "user", "assistant", "user"]
-    dialogue = [
-        Message(role, f"{text} it is, {role}.")
-        for role, text in zip(roles, ["one", "two", "red", "blue", "ten"], strict=True)
-    ]
+    dialogue = _probe()
     for index in (1, 3):
         ids, _ = encode_example(tokenizer, Prompt("probe", tuple(dialogue[:index])), dialogue[index].content)
         together = _encode(tokenizer, _render(tokenizer, dialogue[: index + 1], False))
@@ -126,6 +122,45 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
         later = _encode(tokenizer, _render(tokenizer, dialogue[: index + 2], True))
         if tuple(later[: len(ids)]) != ids:
             raise InputError(f"chat template: earlier turns change once a turn follows them; {_REMEDY}")
+
+
+def encode_turn(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[int, ...]:
+    """Token ids of messages that follow a closed answer, up to where the next answer begins.
+
+    They are what the template appends to a dialogue, whatever was said in it: `check_turns` proves that.
+    """
+    closed = (Message("user", "a"), Message("assistant", "b"))
+    closing = str(tokenizer.convert_ids_to_tokens(stop_ids(tokenizer)[0]))
+    before, whole = _render(tokenizer, closed, False), _render(tokenizer, (*closed, *messages), True)
+    end = before.rfind(closing) + len(closing)
+    head, ids = _encode(tokenizer, before[:end]), _encode(tokenizer, whole)
+    if ids[: len(head)] != head:
+        raise InputError(f"chat template: earlier turns change once a turn follows them; {_REMEDY}")
+    return tuple(ids[len(head) :])
+
+
+def check_turns(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Prove that a dialogue written turn by turn has the tokens that the template gives the whole of it.
+
+    Raises:
+        InputError: it has not, so that no environment can reply; with the remedy.
+    """
+    dialogue = _probe()
+    ids = _prompt_ids(tokenizer, Prompt("probe", tuple(dialogue[:1])))
+    for index in (1, 3):
+        prompt = Prompt("probe", tuple(dialogue[:index]))
+        answer, mask = encode_example(tokenizer, prompt, dialogue[index].content)
+        written = answer[len(mask) - sum(mask) :]
+        ids = (*ids, *written, *encode_turn(tokenizer, [dialogue[index + 1]]))
+        if ids != _prompt_ids(tokenizer, Prompt("probe", tuple(dialogue[: index + 2]))):
+            raise InputError(f"chat template: does not only append when a turn follows another; {_REMEDY}")
+
+
+def _probe() -> list[Message]:
+    """A dialogue of five turns."""
+    roles: list[Literal["user", "assistant"]] = ["user", "assistant", "user", "assistant", "user"]
+    words = ["one", "two", "red", "blue", "ten"]
+    return [Message(role, f"{word} it is, {role}.") for role, word in zip(roles, words, strict=True)]
 
 
 def load_tokenizer(model: str, *, dialogue: bool = True) -> PreTrainedTokenizerBase:

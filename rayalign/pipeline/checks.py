@@ -15,6 +15,7 @@ from rayalign.pipeline.annotators import annotator_problems
 from rayalign.pipeline.kind import ADAPTER, AS_SOURCE, Problem, Read, StageKind, kinds_of
 from rayalign.pipeline.machine import Machine, planned_machine
 from rayalign.pipeline.plan import Plan, StagePlan, plan
+from rayalign.rollout.environment import load_environment
 
 REHEARSE = "set cluster.gpus for a rehearsal on logical devices"
 _ROUND = re.compile(r"@\d+")
@@ -49,7 +50,7 @@ def refuse(loaded: LoadedJob, problems: Iterable[Problem]) -> None:
 
 
 def _stage_problems(prefix: str, job: Job, kind: StageKind[Any]) -> Iterator[Problem]:
-    for key, text in (*kind.problems(), *_models(kind), *_sampling(job, kind), *_data(kind)):
+    for key, text in (*kind.problems(), *_models(kind), *_sampling(job, kind), *_data(kind), *_environment(kind)):
         yield f"{prefix}.{key}", text
     yield from annotator_problems(prefix, job, kind.annotators())
 
@@ -134,6 +135,15 @@ def _sampling(job: Job, kind: StageKind[Any]) -> Iterator[Problem]:
     if kind.sampling is not None and kind.sampling.max_tokens >= context:
         longest = kind.sampling.max_tokens
         yield "sampling.max_tokens", f"{longest} tokens leave no room for a prompt in rollout.context {context}"
+
+
+def _environment(kind: StageKind[Any]) -> Iterator[Problem]:
+    if kind.environment is None:
+        return
+    try:
+        load_environment(kind.environment)
+    except InputError as error:
+        yield "environment", str(error)
 
 
 def _data(kind: StageKind[Any]) -> Iterator[Problem]:

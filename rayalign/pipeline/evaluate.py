@@ -27,14 +27,14 @@ from rayalign.pipeline.kind import (
 from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
 from rayalign.statistics.winrate import win_rate
 from rayalign.storage.records import write_jsonl
-from rayalign.types import Group, Prompt, Role
+from rayalign.types import Candidate, Group, Prompt, Role
 
 if TYPE_CHECKING:
     from rayalign.cluster.group import ActorGroup
     from rayalign.data.readers import Use
     from rayalign.pipeline.context import RunContext
 
-Answers = dict[str, dict[str, str]]
+Answers = dict[str, dict[str, Candidate]]
 """name -> prompt id -> answer"""
 Values = dict[str, dict[str, float]]
 
@@ -68,6 +68,10 @@ class EvaluateKind(StageKind[EvaluateStage]):
     @property
     def sampling(self) -> SamplingConfig:
         return self.stage.sampling
+
+    @property
+    def environment(self) -> str | None:
+        return self.stage.environment
 
     def annotators(self) -> Sequence[AnnotatorRead]:
         return [AnnotatorRead("annotator", self.stage.annotator)] if self.stage.annotator else []
@@ -114,10 +118,13 @@ async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict
 
 def _records(prompts: Mapping[str, Prompt], answers: Answers, values: Values) -> Iterator[dict[str, Any]]:
     """Every answer with its value."""
-    for model, texts in answers.items():
-        for prompt_id, text in texts.items():
+    for model, candidates in answers.items():
+        for prompt_id, answer in candidates.items():
             prompt, value = prompts[prompt_id].messages[-1].content, values[model].get(prompt_id)
-            yield {"model": model, "prompt_id": prompt_id, "prompt": prompt, "answer": text, "value": value}
+            row = {"model": model, "prompt_id": prompt_id, "prompt": prompt, "answer": answer.text, "value": value}
+            if answer.turns:
+                row["turns"] = [turn.content for turn in answer.turns]
+            yield row
 
 
 def compare(stage: EvaluateStage, values: Values, *, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -168,7 +175,7 @@ def _annotated(
     rows, seed = [], context.job.seed
     with closing(context.annotator(stage.annotator)) as service:
         for name, rival, common in _meetings(stage, answers):
-            pairs = [(prompts[p], answers[rival][p], answers[name][p]) for p in common]
+            pairs = [(prompts[p], answers[rival][p].text, answers[name][p].text) for p in common]
             metric = f"win_rate_by_{stage.annotator}_against_{rival}"
             rows.append(_wins(name, metric, service.compare(pairs, seed=seed), seed))
     return rows
@@ -179,11 +186,11 @@ async def _answers(
 ) -> Answers:
     answers: Answers = {}
     for name, model in stage.models.items():
-        drawn = await draw(context, stage_name, model, stage.sampling, 1)
-        answers[name] = {e.prompt.id: e.candidates[0].text for e in drawn}
+        drawn = await draw(context, stage_name, model, stage, 1)
+        answers[name] = {example.prompt.id: example.candidates[0] for example in drawn}
     for baseline in stage.baselines:
-        answer = ANSWERS[baseline]
-        answers[baseline] = {prompt_id: answer(prompt) for prompt_id, prompt in prompts.items()}
+        write = ANSWERS[baseline]
+        answers[baseline] = {p: Candidate(write(prompt), baseline) for p, prompt in prompts.items()}
     return answers
 
 
@@ -195,8 +202,8 @@ async def _values(context: RunContext, stage: EvaluateStage, prompts: Mapping[st
         return {name: await _rewards(reward, _groups(renderer, prompts, texts)) for name, texts in answers.items()}
 
 
-def _gold_utilities(prompts: Mapping[str, Prompt], texts: Mapping[str, str]) -> dict[str, float]:
-    return {prompt_id: gold_utility(prompts[prompt_id], text) for prompt_id, text in texts.items()}
+def _gold_utilities(prompts: Mapping[str, Prompt], answers: Mapping[str, Candidate]) -> dict[str, float]:
+    return {prompt_id: gold_utility(prompts[prompt_id], answer.text) for prompt_id, answer in answers.items()}
 
 
 async def _rewards(reward: ActorGroup, groups: Sequence[Group]) -> dict[str, float]:
@@ -215,8 +222,8 @@ async def _perplexities(
     rows = []
     async with _frozen(context, stage, "reference", stage.perplexity) as (reference, renderer):
         for name in stage.models:
-            texts = {prompt_id: text for prompt_id, text in answers[name].items() if text}
-            losses = await _losses(reference, _groups(renderer, prompts, texts), renderer.pad_id)
+            written = {prompt_id: answer for prompt_id, answer in answers[name].items() if answer.text}
+            losses = await _losses(reference, _groups(renderer, prompts, written), renderer.pad_id)
             interval = mean_interval(losses, seed=context.job.seed)
             mean, low, high = (math.exp(x) for x in interval[:3])
             rows.append({"name": name, "metric": "perplexity", "mean": mean, "low": low, "high": high, "n": interval.n})
@@ -229,11 +236,11 @@ async def _losses(reference: ActorGroup, groups: Sequence[Group], pad_id: int) -
     return [-mean for mean in means]
 
 
-def _groups(renderer: Renderer, prompts: Mapping[str, Prompt], texts: Mapping[str, str]) -> list[Group]:
+def _groups(renderer: Renderer, prompts: Mapping[str, Prompt], answers: Mapping[str, Candidate]) -> list[Group]:
     """Answers as groups of one, in the tokens of the model that is to read them."""
     groups = []
-    for prompt_id, text in texts.items():
-        trajectory = renderer.dataset_trajectory(prompt_id, 0, prompts[prompt_id], text)
+    for prompt_id, answer in answers.items():
+        trajectory = renderer.dataset_trajectory(prompt_id, 0, prompts[prompt_id], answer)
         groups.append(Group(prompt_id, prompts[prompt_id], 0, (trajectory,)))
     return groups
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rayalign.config import DataConfig, GenerateStage, Job, SamplingConfig
+from rayalign.config import DataConfig, EvaluateStage, GenerateStage, Job, SamplingConfig
 from rayalign.pipeline.kind import CANDIDATES, LANGUAGE_MODEL, Output, Read, RoleNeed, StageKind, generator
 from rayalign.storage.records import encode, write_jsonl
 from rayalign.types import Candidate, Example, Group
@@ -40,6 +40,10 @@ class GenerateKind(StageKind[GenerateStage]):
     def sampling(self) -> SamplingConfig:
         return self.stage.sampling
 
+    @property
+    def environment(self) -> str | None:
+        return self.stage.environment
+
     def roles(self, job: Job) -> Sequence[RoleNeed]:
         return [generator(job, self.stage.model)]
 
@@ -51,33 +55,42 @@ class GenerateKind(StageKind[GenerateStage]):
 
     def run(self, context: RunContext, name: str) -> dict[str, Any]:
         stage = self.stage
-        examples = asyncio.run(draw(context, name, stage.model, stage.sampling, stage.count))
+        examples = asyncio.run(draw(context, name, stage.model, stage, stage.count))
         write_jsonl(context.stage_folder(name) / self.outputs()[""].path, [encode(example) for example in examples])
         return {"rows": len(examples)}
 
 
-async def draw(context: RunContext, stage: str, reference: str, sampling: SamplingConfig, count: int) -> list[Example]:
+async def draw(
+    context: RunContext, name: str, reference: str, stage: GenerateStage | EvaluateStage, count: int
+) -> list[Example]:
     """`count` answers of a model to each prompt of a stage; a prompt whose generation failed is left out."""
     from rayalign.coordinator.groups import GroupAssembler, GroupOrder
     from rayalign.coordinator.rendering import Renderer
     from rayalign.rollout.base import candidate_seed
+    from rayalign.rollout.environment import load_environment
 
     job = context.job
     model = context.model(reference)
-    renderer = Renderer(model, job.rollout.context, sampling)
-    prompts = context.inputs.fitting(stage, reference)
+    renderer = Renderer(model, job.rollout.context, stage.sampling)
+    prompts = context.inputs.fitting(name, reference)
     pool = await context.pool(model)
     orders = []
     for slot, example in enumerate(prompts):
         seeds = tuple(candidate_seed(job.seed, 0, slot, example.prompt.id, index) for index in range(count))
         orders.append(GroupOrder(str(slot), example.prompt, seeds))
-    assembler = GroupAssembler(pool, renderer, timeout=job.cluster.call_timeout)
+    assembler = GroupAssembler(
+        pool,
+        renderer,
+        timeout=job.cluster.call_timeout,
+        environment=load_environment(stage.environment) if stage.environment else None,
+        max_turns=stage.max_turns,
+    )
     groups = [result.group for result in await assembler.generate(orders)]
     return [_answers(group, reference) for group in groups if group is not None]
 
 
 def _answers(group: Group, source: str) -> Example:
-    return Example(group.prompt, tuple(Candidate(t.text, source) for t in group.trajectories))
+    return Example(group.prompt, tuple(Candidate(t.text, source, turns=t.turns) for t in group.trajectories))
 
 
 KIND = GenerateKind

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayalign.config import DataConfig, LoadedJob, Reference
 from rayalign.data import readers
-from rayalign.data.chat import encode_prompt, load_tokenizer
+from rayalign.data.chat import check_turns, encode_prompt, encode_turn, load_tokenizer
 from rayalign.errors import InputError
 from rayalign.pipeline.hashing import stage_hashes, stage_states
 from rayalign.pipeline.kind import StageKind, kinds_of
+from rayalign.rollout.environment import Turns, load_environment
 from rayalign.types import Example
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class Inputs:
                     self.tokenizer(model)
             with self._blaming(f"stages.{name}.data"):
                 self._check_rows(name, kind)
+            with self._blaming(f"stages.{name}.environment"):
+                self._check_environment(name, kind)
 
     def prompts(self, name: str) -> list[Example]:
         """The prompts of a stage as its data give them, each once."""
@@ -123,6 +127,18 @@ class Inputs:
         corpus_is_read = use == "corpus" and (name in self._corpora or self.cached(name).exists())
         if not corpus_is_read:
             readers.check(self._data(name), use=use, whole=True)
+
+    def _check_environment(self, name: str, kind: StageKind[Any]) -> None:
+        """The environment can be made for the stage's prompts, and reply in the tokens of its models."""
+        if kind.environment is None:
+            return
+        environment = load_environment(kind.environment)
+        for model in kind.prompt_models():
+            tokenizer = self.tokenizer(model)
+            check_turns(tokenizer)
+            turns = Turns(partial(encode_turn, tokenizer))
+            for example in self.fitting(name, model)[:1]:
+                environment(example.prompt, turns)
 
     def _data(self, name: str) -> DataConfig:
         data = self._kinds[name].data

@@ -128,6 +128,11 @@ class StageKind(ABC, Generic[S]):
         """How the stage draws answers; None where it draws none."""
         return None
 
+    @property
+    def environment(self) -> str | None:
+        """The environment that the stage's candidates are driven through; None: each is one answer."""
+        return None
+
     def annotators(self) -> Sequence[AnnotatorRead]:
         """The annotators of the service that the stage asks."""
         return ()

@@ -15,7 +15,8 @@ from rayalign.actors.learner import LearnerSpec
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel
 from rayalign.cluster.group import ActorGroup
-from rayalign.cluster.roles import start_preparer, start_roles
+from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.roles import Roles, start_preparer, start_roles
 from rayalign.config import TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
@@ -23,9 +24,10 @@ from rayalign.coordinator.order import PromptOrder
 from rayalign.coordinator.recovery import recover
 from rayalign.coordinator.rendering import Renderer
 from rayalign.coordinator.rollouts import RolloutLoop
-from rayalign.coordinator.scoring import ScoringLoop
+from rayalign.coordinator.scoring import EnvironmentScoring, ScoringLoop
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.train import TrainKind
+from rayalign.rollout.environment import load_environment
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.metrics import ConsoleSink, SampleTable, open_sinks
@@ -43,7 +45,7 @@ async def train_online(context: RunContext, name: str, stage: TrainStage) -> dic
         resumption = recover(
             parts.journal,
             parts.checkpoints,
-            scored="reward" in parts.roles,
+            scored=parts.rollouts.scoring is not None,
             max_staleness=stage.max_staleness,
             deterministic=stage.deterministic,
         )
@@ -51,7 +53,11 @@ async def train_online(context: RunContext, name: str, stage: TrainStage) -> dic
         await trainer.train(resumption)
         await save_roles(context, name, stage, parts, renderer)
         account = Accounting.of(parts.journal.replay(effective=True))
-    return {"groups_consumed": len(account.consumed), "groups_dropped": dict(account.drops)}
+    return {
+        "groups_consumed": len(account.consumed),
+        "groups_dropped": dict(account.drops),
+        "candidates_absent": dict(account.absent),
+    }
 
 
 @asynccontextmanager
@@ -76,17 +82,13 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
         console = ConsoleSink(name, stage.iterations)
         sink = open_sinks(job.tracking, folder, name, job.model_dump(mode="json"), console)
         closing.callback(sink.close)
-        scoring = None
-        if "reward" in roles:
-            events, alone = context.events, stage.deterministic
-            scoring = ScoringLoop(roles["reward"], redo=stage.redo, alone=alone, events=events)
         rollouts = RolloutLoop(
             stage,
             seed=job.seed,
             algorithm=algorithm,
             order=PromptOrder(context.inputs.fitting(name, stage.model), job.seed),
-            assembler=GroupAssembler(pool, renderer, timeout=job.cluster.call_timeout),
-            scoring=scoring,
+            assembler=_assembler(context, stage, pool, renderer),
+            scoring=_scoring(context, stage, algorithm, roles),
             journal=journal,
             events=context.events,
             timeout=job.cluster.call_timeout,
@@ -105,6 +107,25 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
             events=context.events,
         )
         yield parts, renderer
+
+
+def _assembler(context: RunContext, stage: TrainStage, pool: GeneratorPool, renderer: Renderer) -> GroupAssembler:
+    return GroupAssembler(
+        pool,
+        renderer,
+        timeout=context.job.cluster.call_timeout,
+        environment=load_environment(stage.environment) if stage.environment else None,
+        max_turns=stage.max_turns,
+    )
+
+
+def _scoring(
+    context: RunContext, stage: TrainStage, algorithm: Algorithm[Any], roles: Roles
+) -> ScoringLoop | EnvironmentScoring | None:
+    """By the reward, else by the environment; None where nothing needs scores."""
+    if "reward" in roles:
+        return ScoringLoop(roles["reward"], redo=stage.redo, alone=stage.deterministic, events=context.events)
+    return EnvironmentScoring() if "scores" in algorithm.needs else None
 
 
 def _specs(

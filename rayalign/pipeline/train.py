@@ -107,6 +107,8 @@ class TrainKind(StageKind[TrainStage]):
         running = set(algorithm.roles)
         if stage.online and stage.reward:
             running.add("reward")
+        elif stage.online and stage.environment:
+            running.discard("reward")  # the environment gives the scores
         models: dict[str, str | None] = {role: sources[role] for role in _ORDER if role in running}
         return {**models, GENERATOR: stage.model} if stage.online else models
 
@@ -145,6 +147,10 @@ class TrainKind(StageKind[TrainStage]):
     @property
     def sampling(self) -> SamplingConfig | None:
         return self.stage.sampling if self.stage.online else None
+
+    @property
+    def environment(self) -> str | None:
+        return self.stage.environment if self.stage.online else None
 
     def annotators(self) -> Sequence[AnnotatorRead]:
         reward = self.stage.reward or ""

@@ -45,8 +45,10 @@ def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str
     name = stage.algorithm["name"]
     if stage.online and stage.examples:
         yield "examples", "an online stage takes its prompts from data; leave examples or the candidates out"
-    if stage.online and "scores" in algorithm.needs and "reward" not in models:
+    if stage.online and "scores" in algorithm.needs and not ("reward" in models or stage.environment):
         yield "reward", f"{name} needs scores of what the policy writes; name a reward model"
+    if stage.environment and not stage.online:
+        yield "environment", "only what the live policy writes has an environment; add candidates or leave it out"
     if not stage.online and algorithm.needs & {"behaviour_logprobs", "values"}:
         yield "candidates", f"{name} trains on what the policy writes; add [{{source: live, count: 1}}]"
     elif not stage.online and "reference_logprobs" in algorithm.needs:

@@ -10,7 +10,7 @@ from rayalign.config import LearnerConfig
 from rayalign.data.chat import encode_example, load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.models.load import Frozen
-from rayalign.types import Batch, Group, Score, Trajectory
+from rayalign.types import Batch, Group, Score, Trajectory, with_turns
 
 
 class RewardModelScorer:
@@ -37,7 +37,8 @@ class RewardModelScorer:
     def _row(self, group: Group, trajectory: Trajectory) -> EncodedRow:
         if self._same_tokens:
             return EncodedRow(trajectory.token_ids, trajectory.loss_mask, group=0)
-        token_ids, mask = encode_example(self._tokenizer, group.prompt, trajectory.text)
+        prompt = with_turns(group.prompt, trajectory.turns)
+        token_ids, mask = encode_example(self._tokenizer, prompt, trajectory.text)
         return EncodedRow(tuple(token_ids), mask, group=0)
 
 

@@ -86,6 +86,8 @@ class Accounting:
     """group -> number of times, which must be 1"""
     dropped: dict[str, str] = field(default_factory=dict)
     """group -> reason"""
+    absent: Counter[str] = field(default_factory=Counter)
+    """reason -> candidates that finished groups lack"""
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Accounting:
@@ -103,6 +105,7 @@ class Accounting:
                 self.submitted.add(group)
             case "finished":
                 self.finished.add(group)
+                self.absent.update(absence["reason"] for absence in entry["group"].get("absent", ()))
             case "dropped":
                 self.dropped[group] = entry["reason"]
             case "consumed":

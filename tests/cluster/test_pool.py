@@ -52,7 +52,7 @@ def generate(pool: GeneratorPool, wanted: list[Request]) -> list[Finished]:
 async def collect(pool: GeneratorPool, wanted: list[Request]) -> list[Finished]:
     candidates: dict[str, Finished] = {}
     await pool.submit(wanted)
-    async with aclosing(pool.finished()) as stream:  # type: ignore[type-var]
+    async with aclosing(pool.finished()) as stream:
         while len(candidates) < len(wanted):
             candidate = await asyncio.wait_for(anext(stream), CLUSTER.call_timeout)
             assert candidate.key not in candidates, "a candidate came twice"

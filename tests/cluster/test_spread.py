@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_only_the_candidates_that_were_lost_are_submitted_again() -> None:
         second = await anext(stream)
         other.finish("p0/0")
         third = await anext(stream)
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         assert engines.actors == [other]
         assert pool.pending == 3
         return [first.key, second.key, third.key], other.keys
@@ -109,6 +110,23 @@ def test_only_the_candidates_that_were_lost_are_submitted_again() -> None:
     finished, submitted = asyncio.run(run())
     assert finished == ["p0/1", "p1/0", "p0/0"]
     assert submitted == ["p1/0", "p1/1", "p1/2", "p0/0", "p0/2"]
+
+
+def test_a_next_turn_goes_to_the_engine_of_the_turn_before() -> None:
+    async def run() -> list[list[str]]:
+        engines = Engines(2)
+        pool = make_pool(engines)
+        await pool.submit([*candidates(0, 1), *candidates(1, 1)])
+        stream = pool.finished()
+        engines.actors[1].finish("p1/0")
+        await anext(stream)
+        # by load alone it would go to the other engine
+        await pool.submit(candidates(2, 2))
+        await pool.submit([replace(candidates(1, 1)[0], prompt_ids=(1, 9, 9))])
+        await stream.aclose()
+        return [engine.keys for engine in engines.actors]
+
+    assert asyncio.run(run()) == [["p0/0"], ["p1/0", "p2/0", "p2/1", "p1/0"]]
 
 
 def test_the_last_engine_ends_the_run() -> None:

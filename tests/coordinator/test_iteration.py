@@ -48,7 +48,12 @@ def test_rollout_and_publish_metrics_by_hand() -> None:
     prompt = Prompt("p", ())
     groups = [Group("a", prompt, 5, (answer(3, 5), answer(4, 5))), Group("b", prompt, 5, (answer(1, 4),))]
     rollout = rollout_metrics(5, groups, seconds=2.0)
-    assert rollout == {"rollout/tokens": 8, "rollout/tokens_per_second": 4.0, "rollout/staleness": 1}
+    assert rollout == {
+        "rollout/tokens": 8,
+        "rollout/tokens_per_second": 4.0,
+        "rollout/staleness": 1,
+        "rollout/absent": 0,
+    }
     publish = publish_metrics(0.5, 100, 1e-6)
     assert publish == {"publish/seconds": 0.5, "publish/bytes": 100, "publish/probe_gap": 1e-6}
     phases = {name for name in METRICS if name.startswith("phase/")}

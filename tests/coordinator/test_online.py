@@ -1,28 +1,293 @@
+"""The online trainer with every part in this process: which calls it makes, in which order, and what it keeps."""
+
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from rayalign.config import TrackingConfig, TrainStage
-from rayalign.coordinator.online import OnlineTrainer, Parts, _raise_first
-from rayalign.errors import ActorError, DeadlineError
+from rayalign.cluster.channel import Transfer
+from rayalign.config import CandidateSource, GuardConfig, TrackingConfig, TrainStage
+from rayalign.coordinator.online import OnlineTrainer, Parts
+from rayalign.coordinator.recovery import Resumption
+from rayalign.errors import ActorError, GuardError, RayalignError
+from rayalign.storage.checkpoints import CheckpointStore
+from rayalign.storage.events import EventLog
+from rayalign.storage.journal import Accounting, Journal
+from rayalign.types import Absence, Group, Message, Metric, Prompt, Score, Segment, Trajectory
+
+PROMPT = Prompt("p", (Message("user", "q"),))
+Log = list[tuple[str, Any]]
 
 
-def test_what_failed_first_is_raised_out_of_its_groups() -> None:
-    inner = ActorError("the engine died")
-    group = ExceptionGroup("tasks", [ExceptionGroup("more tasks", [inner])])
-    with pytest.raises(ActorError) as caught:
-        _raise_first([asyncio.CancelledError(), group, DeadlineError("later")])
-    assert caught.value is inner
+def group(iteration: int, version: int, absent: tuple[Absence, ...] = ()) -> Group:
+    """Two candidates: one that the policy wrote in three tokens, one of the data set."""
+    own = (Segment(0, "template"), Segment(1, "policy", version))
+    name = f"{iteration:05d}-0000.0"
+    written = Trajectory(name, 0, (1, 2, 3, 4), own, (-1.0, -1.0, -1.0), "stop", "text")
+    given = Trajectory(name, 1, (1, 2, 3), (Segment(0, "template"), Segment(1, "dataset")), (), "stop", "text")
+    return Group(name, PROMPT, iteration, (written, given), (Score(1.0), Score(0.0)), absent)
 
 
-def test_cancelled_tasks_and_results_are_not_failures() -> None:
-    _raise_first([None, asyncio.CancelledError()])
+class Role:
+    """A role's actor group of one rank, which logs its calls and answers from a table."""
+
+    def __init__(self, name: str, log: Log, answers: Mapping[str, Any]) -> None:
+        self._name, self._log, self._answers = name, log, answers
+
+    def __getattr__(self, method: str) -> Any:
+        def remote(*arguments: Any) -> Any:
+            self._log.append((f"{self._name}.{method}", arguments))
+            answer = self._answers.get(method)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return SimpleNamespace(remote=remote)
+
+    async def all(self, call: Callable[[Any], Any]) -> list[Any]:
+        await asyncio.sleep(0)
+        return [call(self)]
+
+    async def first(self, call: Callable[[Any], Any]) -> Any:
+        return (await self.all(call))[0]
+
+
+class Rollouts:
+    """The rollout loop's interface: every iteration is there at once."""
+
+    def __init__(self, log: Log, journal: Journal, groups: Callable[[int], Group]) -> None:
+        self._log, self._journal, self._groups = log, journal, groups
+        self.failure: Exception | None = None
+        self.rejected = Counter[int]()
+
+    def resume(self, iteration: int, groups: Sequence[Group], serials: Mapping[tuple[int, int], int]) -> None:
+        self._log.append(("resume", iteration))
+
+    async def run(self) -> None:
+        if self.failure is not None:
+            raise ExceptionGroup("tasks", [self.failure])
+        await asyncio.Event().wait()
+
+    async def published(self, version: int) -> None:
+        self._log.append(("published", version))
+
+    async def take(self, iteration: int) -> list[Group]:
+        self._log.append(("take", iteration))
+        await asyncio.sleep(0.01)
+        taken = self._groups(iteration)
+        self._journal.append({"kind": "submitted", "group": taken.id, "iteration": iteration, "prompt": "p"})
+        return [taken]
+
+
+class Channel:
+    """The weight channel's interface."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    async def transfer(self, policy: Role, pool: object, version: int) -> Transfer:
+        self._log.append(("transfer", version))
+        return Transfer(version, 0.5, 100, 1e-6)
+
+
+class Sink:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Mapping[str, float]] = {}
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.rows[step] = dict(metrics)
+
+    def close(self) -> None:
+        pass
+
+
+class Bench:
+    """A trainer of two iterations with everything around it."""
+
+    def __init__(self, folder: Path, closing: ExitStack, **settings: Any) -> None:
+        self.log: Log = []
+        self.journal = Journal(folder / "journal.jsonl")
+        closing.callback(self.journal.close)
+        events = EventLog(folder / "events.jsonl")
+        closing.callback(events.close)
+        self.checkpoints = CheckpointStore(folder / "checkpoints", keep=2)
+        self.sink = Sink()
+        self.answers: dict[str, dict[str, Any]] = {
+            "preparer": {"collate": "rollouts", "prepare": ("batch", {"beta": 0.5}, {"reward/mean": Metric(2.0)})},
+            "policy": {"evaluate": "logprobs", "update": [{"loss/policy": Metric(1.0)}, {"loss/policy": Metric(3.0)}]},
+            "critic": {"evaluate": "values", "update": [{"loss/critic": Metric(4.0)}]},
+        }
+        roles = {name: Role(name, self.log, answers) for name, answers in self.answers.items()}
+        values = {"prompts": 1, "iterations": 2, "candidates": (CandidateSource(source="live", count=1),)} | settings
+        self.settings = TrainStage(kind="train", algorithm={"name": "ppo"}, model="m", **values)
+        self.rollouts = Rollouts(self.log, self.journal, lambda iteration: group(iteration, version=iteration))
+        algorithm = SimpleNamespace(needs=frozenset({"logprobs", "values", "scores"}), trains=("policy", "critic"))
+        parts: Any = Parts(
+            algorithm=algorithm,  # type: ignore[arg-type]
+            roles=roles,  # type: ignore[arg-type]
+            preparer=roles["preparer"],  # type: ignore[arg-type]
+            pool=None,  # type: ignore[arg-type]
+            channel=Channel(self.log),  # type: ignore[arg-type]
+            rollouts=self.rollouts,  # type: ignore[arg-type]
+            journal=self.journal,
+            checkpoints=self.checkpoints,
+            sink=self.sink,
+            samples=SimpleNamespace(write=lambda iteration, groups: None),  # type: ignore[arg-type]
+            events=events,
+        )
+        self.trainer = OnlineTrainer(self.settings, TrackingConfig(), parts, seed=7, pad_id=0)
+
+    def train(self, resumption: Resumption | None = None) -> None:
+        asyncio.run(self.trainer.train(resumption or Resumption()))
+
+    @property
+    def calls(self) -> list[str]:
+        return [name for name, _ in self.log]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    with ExitStack() as closing:
+        yield lambda **settings: Bench(tmp_path, closing, **settings)
+
+
+ITERATION = [
+    "take",
+    "preparer.collate",
+    "policy.evaluate",
+    "critic.evaluate",
+    "preparer.prepare",
+    "policy.update",
+    "critic.update",
+    "transfer",
+    "published",
+]
+
+
+def test_an_iteration_is_taken_evaluated_prepared_trained_on_and_published_in_this_order(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make(checkpoint_every=2)
+    bench.train()
+    saves = ["policy.save_state", "critic.save_state"]
+    assert bench.calls == ["resume", "transfer", "published", *ITERATION, *ITERATION, *saves]
+    assert [version for name, version in bench.log if name == "published"] == [0, 1, 2]
+    updates = [arguments for name, arguments in bench.log if name.endswith(".update")]
+    assert updates == [("batch", 7), ("batch", 7), ("batch", 8), ("batch", 8)]
+
+
+def test_outputs_are_handed_to_prepare_by_name_and_its_state_to_the_next(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.train()
+    prepared = [arguments for name, arguments in bench.log if name == "preparer.prepare"]
+    outputs = {"logprobs_BT": ["logprobs"], "values_BT": ["values"]}
+    assert prepared == [("rollouts", outputs, {}), ("rollouts", outputs, {"beta": 0.5})]
+
+
+def test_every_group_is_consumed_once(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.train()
+    account = Accounting.of(bench.journal.replay(effective=True))
+    assert dict(account.consumed) == {"00000-0000.0": 1, "00001-0000.0": 1}
+
+
+def test_a_checkpoint_holds_what_the_next_iteration_depends_on(make: Callable[..., Bench]) -> None:
+    bench = make(checkpoint_every=1)
+    bench.train()
+    latest = bench.checkpoints.latest()
+    assert latest is not None
+    path, manifest = latest
+    assert path.name == "iteration-000002"
+    assert (manifest["iteration"], manifest["state"], manifest["score"]) == (2, {"beta": 0.5}, 2.0)
+    assert manifest["journal"] == bench.journal.position
+
+
+def test_a_resumed_training_loads_its_state_and_goes_on(make: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = make()
+    bench.train(Resumption(1, {"beta": 0.25}, tmp_path / "c"))
+    loads = [(name, arguments) for name, arguments in bench.log if name.endswith("load_state")]
+    assert loads == [(f"{role}.load_state", (str(tmp_path / "c" / role),)) for role in ("policy", "critic")]
+    assert [argument for name, argument in bench.log if name == "take"] == [1]
+    (prepared,) = [arguments for name, arguments in bench.log if name == "preparer.prepare"]
+    assert prepared[2] == {"beta": 0.25}
+    assert [version for name, version in bench.log if name == "published"] == [1, 2]
+
+
+def test_metrics_of_all_parts_are_reported(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.train()
+    row = bench.sink.rows[1]
+    assert row["reward/mean"] == 2.0
+    assert row["loss/policy"] == 2.0
+    assert row["loss/critic"] == 4.0
+    assert row["publish/probe_gap"] == 1e-6
+    assert row["rollout/staleness"] == 0
+    phases = [value for name, value in row.items() if name.startswith("phase/") and name != "phase/total"]
+    assert sum(phases) == pytest.approx(row["phase/total"])
+
+
+def test_tokens_are_those_that_the_policy_wrote(make: Callable[..., Bench]) -> None:
+    """The data set's answer in each group has no part in tokens/s."""
+    bench = make()
+    bench.train()
+    row = bench.sink.rows[0]
+    assert row["rollout/tokens"] == 3
+    assert row["rollout/tokens_per_second"] == pytest.approx(3 / row["phase/total"])
+
+
+def test_absent_candidates_are_counted(make: Callable[..., Bench]) -> None:
+    bench = make()
+    absent = (Absence(2, "stumbled"), Absence(3, "stumbled"))
+    bench.rollouts._groups = lambda iteration: group(iteration, iteration, absent)
+    bench.train()
+    assert bench.sink.rows[1]["rollout/absent"] == 2
+
+
+def test_staleness_is_that_of_the_oldest_group(make: Callable[..., Bench]) -> None:
+    bench = make(max_staleness=1)
+    bench.rollouts._groups = lambda iteration: group(iteration, version=max(0, iteration - 1))
+    bench.train()
+    assert [bench.sink.rows[i]["rollout/staleness"] for i in (0, 1)] == [0, 1]
+
+
+def test_a_guard_stops_the_run_after_its_iteration_was_reported(make: Callable[..., Bench]) -> None:
+    bench = make(guards=(GuardConfig(metric="reward/mean", above=1.0, action="stop"),))
+    with pytest.raises(GuardError, match="reward/mean is 2"):
+        bench.train()
+    assert list(bench.sink.rows) == [0]
+
+
+def test_a_role_that_fails_ends_the_training_with_its_error(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.answers["critic"]["update"] = ActorError("critic died")
+    with pytest.raises(ActorError, match="critic died"):
+        bench.train()
+    # the policy's update, on the same batch, has ended too
+    assert bench.calls[-2:] == ["policy.update", "critic.update"]
+
+
+def test_a_rollout_loop_that_fails_ends_the_training_with_its_error(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.rollouts.failure = ActorError("no generator is left")
+    with pytest.raises(ActorError, match="no generator is left"):
+        bench.train()
+
+
+def test_a_group_that_nobody_consumed_is_an_error_at_the_end(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.journal.append({"kind": "submitted", "group": "00000-0001.0", "iteration": 0, "prompt": "p"})
+    with pytest.raises(RayalignError, match="neither consumed nor dropped: 00000-0001.0"):
+        bench.train()
 
 
 class WaitingStore:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,7 +47,7 @@ class Pool:
             self.requests.append(request)
             self.engine.submit(request)
 
-    async def finished(self) -> AsyncIterator[Finished]:
+    async def finished(self) -> AsyncGenerator[Finished, None]:
         while True:
             await asyncio.sleep(0)
             for item in [] if self._stuck else self.engine.step():
@@ -75,16 +75,18 @@ class Reward:
 class Renderer:
     """Token ids of its own, without a tokenizer."""
 
+    context, turns = 128, None
+
     def requests(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> list[Request]:
         sampling = SamplingConfig(max_tokens=24)
         return [Request(f"{group_id}/{i}", (1, 2), seed, sampling, (0,)) for i, seed in enumerate(seeds)]
 
-    def decode(self, trajectory: Trajectory) -> str:
-        return " ".join(map(str, trajectory.token_ids[2:]))
+    def decode(self, tokens: Sequence[int]) -> str:
+        return " ".join(map(str, tokens))
 
-    def dataset_trajectory(self, group_id: str, index: int, prompt: Prompt, text: str) -> Trajectory:
+    def dataset_trajectory(self, group_id: str, index: int, prompt: Prompt, answer: Candidate) -> Trajectory:
         segments = (Segment(0, "template"), Segment(2, "dataset"))
-        return Trajectory(group_id, index, (1, 2, 3, 4), segments, (), "stop", text)
+        return Trajectory(group_id, index, (1, 2, 3, 4), segments, (), "stop", answer.text)
 
 
 def lengths(group: Group) -> tuple[Score, ...]:
@@ -207,7 +209,7 @@ def test_an_iteration_is_whole_scored_and_in_the_order_of_its_places(make: Calla
     order = PromptOrder(EXAMPLES, 5)
     assert [g.prompt.id for groups in taken for g in groups] == [order[i].prompt.id for i in range(12)]
     for group in (g for groups in taken for g in groups):
-        assert [t.text for t in group.trajectories] == [Renderer().decode(t) for t in group.trajectories]
+        assert [t.text for t in group.trajectories] == [Renderer().decode(t.token_ids[2:]) for t in group.trajectories]
         assert group.scores == lengths(group)
 
 
@@ -343,7 +345,7 @@ def test_groups_kept_over_an_interruption_are_not_made_again(make: Callable[...,
         "00002-0001.0",
         EXAMPLES[0].prompt,
         2,
-        (Renderer().dataset_trajectory("00002-0001.0", 0, EXAMPLES[0].prompt, "x"),),
+        (Renderer().dataset_trajectory("00002-0001.0", 0, EXAMPLES[0].prompt, Candidate("x")),),
     )
     bench = make()
     bench.loop.resume(2, (kept,), {(2, 1): 1, (2, 0): 3})
@@ -357,7 +359,7 @@ def test_an_iteration_that_was_kept_whole_is_not_made_again(make: Callable[..., 
     """It is taken at once, maybe before the loop looks at what is missing."""
     ids = [f"00002-{slot:04d}.0" for slot in range(3)]
     prompt = EXAMPLES[0].prompt
-    kept = [Group(name, prompt, 2, (Renderer().dataset_trajectory(name, 0, prompt, "x"),)) for name in ids]
+    kept = [Group(name, prompt, 2, (Renderer().dataset_trajectory(name, 0, prompt, Candidate("x")),)) for name in ids]
     bench = make()
     bench.loop.resume(2, kept, {(2, slot): 1 for slot in range(3)})
     assert bench.run(first=2)[0] == kept

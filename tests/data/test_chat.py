@@ -11,11 +11,13 @@ import pytest
 from rayalign.data.chat import (
     DEFAULT_TEMPLATE,
     check_template,
+    check_turns,
     cut_to_fit,
     decode_answer,
     encode_continuation,
     encode_example,
     encode_prompt,
+    encode_turn,
     load_tokenizer,
     stop_ids,
     train_tokenizer,
@@ -196,3 +198,23 @@ def test_a_token_without_an_embedding_is_named(tokenizer: Any, tmp_path: Path) -
     LlamaConfig(vocab_size=len(tokenizer) - 1).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=rf"'\[PAD\]' with id {len(tokenizer) - 1}, but the model has embeddings for"):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_turn_is_what_the_template_appends_to_any_closed_answer(tokenizer: Any) -> None:
+    check_turns(tokenizer)
+    prompt = Prompt("p", (Message("user", "the cat"),))
+    written, _ = encode_example(tokenizer, prompt, "sat, naïve, on the mat")
+    turn = encode_turn(tokenizer, [Message("user", "two by two")])
+    assert tokenizer.decode(turn) == "\n<|user|>\ntwo by two\n<|assistant|>\n"
+    dialogue = (*prompt.messages, Message("assistant", "sat, naïve, on the mat"), Message("user", "two by two"))
+    assert (*written, *turn) == encode_prompt(tokenizer, Prompt("p", dialogue), context=1000, reserve=0)
+
+
+NUMBERED = DEFAULT_TEMPLATE.replace("{{ message.content + '\n' }}", "{{ loop.index ~ message.content + '\n' }}")
+
+
+def test_a_template_whose_turns_depend_on_the_dialogue_is_refused_for_several_turns(tokenizer: Any) -> None:
+    tokenizer.chat_template = NUMBERED
+    check_template(tokenizer)
+    with pytest.raises(InputError, match=r"does not only append when a turn follows another; put a chat_template"):
+        check_turns(tokenizer)

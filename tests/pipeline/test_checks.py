@@ -273,3 +273,17 @@ def test_a_group_stays_whole(study: Study) -> None:
         "64 is not a multiple of 1 ranks x 6 samples that stay together = 6; take 60 or 66" in refusal(study, *rrhf)[0]
     )
     check(study(*rrhf, "stages.rl.learner.minibatch=48"))
+
+
+def test_an_environment_that_is_none_is_refused(study: Study) -> None:
+    check(study("stages.rl.environment=paddock_two_turn"))
+    for stage in ("rl", "draws", "test"):
+        (line,) = refusal(study, f"stages.{stage}.environment=paddock_two_turns")
+        assert f"stages.{stage}.environment: environment 'paddock_two_turns' is not known" in line
+    (line,) = refusal(study, "stages.sft.environment=paddock_two_turn")
+    assert "stages.sft.environment: only what the live policy writes has an environment" in line
+
+
+def test_an_environment_may_give_the_scores(study: Study) -> None:
+    check(study("stages.rl.environment=paddock_two_turn", "stages.rl.reward=null"))
+    assert any("stages.rl.reward" in line for line in refusal(study, "stages.rl.reward=null"))

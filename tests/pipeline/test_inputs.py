@@ -118,3 +118,12 @@ def test_rows_are_read_once_and_a_corpus_is_handed_over(real: Study, tmp_path: P
     corpus = inputs.corpus("base")
     assert len(corpus) == 3
     assert inputs.corpus("base") is not corpus
+
+
+def test_an_environment_is_made_for_a_prompt_before_a_run(study: Study) -> None:
+    two_turn = ("stages.rl.environment=paddock_two_turn", "stages.rl.data.limit=20")
+    Inputs(study(*two_turn, "stages.rl.data.split=two_turn")).check()
+    with pytest.raises(
+        InputError, match=r"stages\.rl\.environment: prompt .* has no `subject`; take the split two_turn"
+    ):
+        Inputs(study(*two_turn)).check()

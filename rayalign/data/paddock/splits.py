@@ -7,6 +7,7 @@ import random
 
 from rayalign.data.paddock import world
 from rayalign.data.paddock.tasks import LONG, QUICK, Dialogue, Task, draw
+from rayalign.data.paddock.two_turn import TWO_TURN, asked_alike, opening, split_of_opening
 from rayalign.errors import InputError
 from rayalign.types import Prompt
 
@@ -14,8 +15,10 @@ SIZES = {
     "sft": 2000, "preference": 1500, "train": 2000, "validation": 200, "test": 600,
     "entities": 300, "compositions": 300, "hard": 300, "long": 600,
 }  # fmt: skip
-"""split -> default number of prompts"""
+"""split of whole prompts -> prompts where no count is given"""
 _BUCKETS = {"sft": range(0, 30), "preference": range(30, 50), "train": range(50, 80), "validation": range(80, 85)}
+_SHARES = {"long": LONG, "two_turn": {"clarify": 1}, "two_turn_test": {"clarify": 1}}
+"""split -> share of each family, where they are not the usual ones"""
 LONGEST = 24
 """tokens of a prompt as the chat template renders it"""
 _PATIENCE = 3000
@@ -46,28 +49,37 @@ def split_of(task: Task, dialogue: Dialogue) -> str:
 def _draw(rng: random.Random, split: str) -> tuple[Task, Dialogue]:
     entities = world.UNSEEN_ENTITIES if split == "entities" else world.SEEN_ENTITIES
     low, high = {"hard": (3, 4), "compositions": (2, 2), "long": (1, 1)}.get(split, (1, 2))
-    return draw(rng, LONG if split == "long" else QUICK, entities, rng.randint(low, high))
+    task, dialogue = draw(rng, _SHARES.get(split, QUICK), entities, rng.randint(low, high))
+    return task, asked_alike(dialogue) if split in TWO_TURN else dialogue
+
+
+def _belongs(task: Task, dialogue: Dialogue, split: str) -> bool:
+    if split in TWO_TURN:
+        return split_of_opening(dialogue) == split
+    return split_of(task, dialogue) == split
 
 
 def prompts(seed: int, split: str, count: int | None = None) -> list[Prompt]:
     """`count` distinct prompts of a split; a longer list starts with the shorter one of the same seed.
 
-    `meta` has `family`, `tier`, `difficulty` and `task`, from which the truth is computed.
+    `meta` has `family`, `tier`, `difficulty` and `task`, from which the truth is computed. The splits `two_turn` and
+    `two_turn_test` are dialogues that are still to be held: see `rayalign.data.paddock.two_turn`.
     """
-    if split not in SIZES:
-        raise InputError(f"paddock has no split {split!r}; choose one of {', '.join(SIZES)}")
+    sizes = SIZES | TWO_TURN
+    if split not in sizes:
+        raise InputError(f"paddock has no split {split!r}; choose one of {', '.join(sizes)}")
     rng, tasks = random.Random(f"{seed}/{split}"), dict[Dialogue, Task]()
-    size, misses = SIZES[split] if count is None else count, 0
+    size, misses = sizes[split] if count is None else count, 0
     while len(tasks) < size and misses < _PATIENCE:
         task, dialogue = _draw(rng, split)
-        fits = split_of(task, dialogue) == split and _length(dialogue) <= LONGEST
-        if fits and dialogue not in tasks:
-            tasks[dialogue], misses = task, 0
-        else:
-            misses += 1
+        new = _belongs(task, dialogue, split) and _length(dialogue) <= LONGEST and dialogue not in tasks
+        misses = 0 if new else misses + 1
+        if new:
+            tasks[dialogue] = task
     if len(tasks) < size:
         raise InputError(f"paddock split {split!r} has fewer than {size} prompts; ask for at most {len(tasks)}")
-    return [_prompt(task, dialogue) for dialogue, task in tasks.items()]
+    drawn = [_prompt(task, dialogue) for dialogue, task in tasks.items()]
+    return [opening(prompt) for prompt in drawn] if split in TWO_TURN else drawn
 
 
 def _length(dialogue: Dialogue) -> int:
