@@ -2,8 +2,9 @@
 
     submit --> least loaded engine --> its step loop --> collect (one long poll on each engine) --> finished
 
-Candidates of one prompt share an engine, whose prefix cache then holds the prompt once, and a candidate's next turn goes
-to the engine of the turn before. An engine that dies is discarded, and the candidates that it was writing are written again by the others; without any left the run fails.
+Candidates of one prompt share an engine, whose prefix cache then holds the prompt once, and a candidate's next turn
+goes to the engine of the turn before. An engine that dies is discarded, and the candidates that it was writing are
+written again by the others; without any left the run fails.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class GeneratorPool:
         self._placement = placement
         self._timeout = timeout
         self._open: dict[Actor, dict[str, Request]] = {actor: {} for actor in group.actors}
-        self._homes: dict[str, Actor] = {}
-        """key -> the engine that wrote it, of the candidates that finished last"""
+        self._homes: dict[str, tuple[Actor, tuple[int, ...]]] = {}
+        """key -> engine and prompt, of the candidates that finished last"""
         # a poll under way outlives the stream that began it: what it brings home must not be lost
         self._polls: dict[Actor, ray.ObjectRef] = {}
 
@@ -118,16 +119,21 @@ class GeneratorPool:
             await self.discard(actor, error)
             return []
         open_requests = self._open.get(actor, {})
-        candidates = [item for item in items if open_requests.pop(item.key, None) is not None]
-        self._homes.update((candidate.key, actor) for candidate in candidates)
+        candidates: list[Finished] = []
+        for item in items:
+            request = open_requests.pop(item.key, None)
+            if request is not None:
+                self._homes[item.key] = actor, request.prompt_ids
+                candidates.append(item)
         for key in list(self._homes)[: max(0, len(self._homes) - HOMES)]:
             del self._homes[key]
         return candidates
 
     def _home(self, request: Request) -> Actor | None:
         """The engine that wrote the turn before, whose cache holds the prefix; None where there is none."""
-        actor = self._homes.pop(request.key, None)
-        return actor if actor in self._open else None
+        actor, before = self._homes.pop(request.key, (None, ()))
+        goes_on = len(before) < len(request.prompt_ids) and request.prompt_ids[: len(before)] == before
+        return actor if actor in self._open and goes_on else None
 
 
 async def start_pool(

@@ -121,7 +121,8 @@ def _records(prompts: Mapping[str, Prompt], answers: Answers, values: Values) ->
     for model, candidates in answers.items():
         for prompt_id, answer in candidates.items():
             prompt, value = prompts[prompt_id].messages[-1].content, values[model].get(prompt_id)
-            row = {"model": model, "prompt_id": prompt_id, "prompt": prompt, "answer": answer.text, "value": value}
+            row: dict[str, Any] = {"model": model, "prompt_id": prompt_id, "prompt": prompt}
+            row |= {"answer": answer.text, "value": value}
             if answer.turns:
                 row["turns"] = [turn.content for turn in answer.turns]
             yield row

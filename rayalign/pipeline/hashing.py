@@ -15,6 +15,9 @@ from rayalign.storage.summary import read_done
 _INPUT = "input."
 
 
+_ENVIRONMENT = ("environment", "max_turns")
+
+
 def stage_fields(job: Job) -> dict[str, dict[str, Any]]:
     """What each stage's output depends on, by dotted key; `input.NAME` is the hash of a stage that it reads.
 
@@ -77,6 +80,9 @@ def _readable(key: str) -> str:
 def _fields(job: Job, stage: StageSection, hashes: Mapping[str, str]) -> dict[str, Any]:
     kind = kind_of(stage)
     fields = dict(_flat(stage.model_dump(mode="json"), stage.placement))
+    if kind.environment is None:
+        # such a stage has the hash that it had before there were environments
+        fields = {key: value for key, value in fields.items() if key not in _ENVIRONMENT}
     fields["seed"] = job.seed
     fields.update(_flat(kind.settings(), stage.placement))
     if kind.data is not None:
