@@ -19,6 +19,7 @@ from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig, RolloutCon
 from rayalign.data.chat import load_tokenizer
 from rayalign.storage.events import EventLog
 from rayalign.weights import probe
+from rayalign.weights.paths.base import PathConfig
 
 REPEATS = 9
 CLUSTER = ClusterConfig(object_store=4 << 30)
@@ -30,7 +31,10 @@ async def measure(model: str, events: EventLog) -> list[dict[str, float]]:
     spec = LearnerSpec(model, LearnerConfig(), {"name": "sft"}, 1.0, 1, 0, 600.0)
     roles = await start_roles({"policy": spec}, {"policy": RoleConfig(threads=2)}, CLUSTER, events)
     channel = WeightChannel(
-        probe.tokens_of(load_tokenizer(model)), bound=probe.Bound("fp32"), timeout=120.0, events=events
+        probe.tokens_of(load_tokenizer(model)),
+        bound=probe.Bound("fp32"),
+        path=PathConfig(name="store", timeout=120.0),
+        events=events,
     )
     rows = []
     for version in range(REPEATS):

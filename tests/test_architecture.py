@@ -34,7 +34,7 @@ SAME_ROW = {
 """(importer, imported) pairs allowed beside each other"""
 RAY = ("cluster", "actors", "coordinator.offline", "annotator.service")
 VENDORS = {
-    "vllm": ("rollout.vllm", "rollout.vllm_chat"),
+    "vllm": ("rollout.vllm", "rollout.vllm_chat", "rollout.vllm_transfer", "weights.paths.device"),
     "deepspeed": ("models.learner", "models.deepspeed_0_19"),
     "wandb": ("storage.metrics",),
     "tensorboard": ("storage.metrics",),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
-
-import ray
+from typing import Any
 
 from rayalign.actors.hosted import HostedActor
+from rayalign.actors.store import path_end
 from rayalign.config import RolloutConfig
 from rayalign.rollout import EngineName, build
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.loop import EngineLoop
-from rayalign.weights.buckets import Bucket, unpack, verify
 from rayalign.weights.files import read_folder
+from rayalign.weights.paths.base import Header, PathConfig, WeightPath
+from rayalign.weights.paths.inbox import Inbox
+from rayalign.weights.sets import WeightSet
 
 
 class GeneratorActor(HostedActor):
@@ -23,6 +24,7 @@ class GeneratorActor(HostedActor):
     def __init__(self, engine: EngineName, model: str, config: RolloutConfig, timeout: float) -> None:
         self._timeout = timeout
         self._source = (engine, model, config)
+        self._path: WeightPath | None = None
 
     def setup(self) -> None:
         """Make the engine in its loop's thread."""
@@ -37,18 +39,33 @@ class GeneratorActor(HostedActor):
         """Candidates that have finished; waits for the first one, at most `timeout` seconds."""
         return self._loop.collect(timeout)
 
-    def load(self, refs: Sequence[ray.ObjectRef], version: int) -> int:
-        """Replace the weights by buckets from the object store, each verified first; the bytes loaded."""
-        buckets: list[Bucket] = ray.get(list(refs), timeout=self._timeout)
-        for bucket in buckets:
-            verify(bucket)
-        named = itertools.chain.from_iterable(unpack(bucket) for bucket in buckets)
-        self._loop.call(lambda engine: engine.load(named, version), timeout=self._timeout)
-        return sum(bucket.bytes for bucket in buckets)
+    def open_path(self, config: PathConfig) -> None:
+        """Prepare the engine's end of a weight path, in the place of the one before."""
+        if self._path is not None:
+            self._path.close()
+        self._inbox = Inbox(config.timeout)
+        self._path = path_end(config)
+        self._path.open()
+
+    def accept(self, number: int, parcel: Sequence[Any]) -> bool:
+        """One message of the trainer; returns when it is used up, False where it will not be."""
+        return self._inbox.accept(number, parcel[0])
+
+    def receive(self, header: Header) -> None:
+        """Load what comes over the path; a failure ends the engine, whose weights may then be mixed."""
+        assert self._path is not None, "open_path comes first"
+        inbox = self._inbox
+        weights = self._path.receive(header, inbox.messages())
+        try:
+            self._loop.call(lambda engine: engine.load(weights), timeout=self._timeout)
+        finally:
+            inbox.close()
+            self._inbox = Inbox(inbox.timeout)
 
     def load_folder(self, folder: str, version: int) -> None:
         """Replace the weights by those of a model folder."""
-        self._loop.call(lambda engine: engine.load(read_folder(Path(folder)), version), timeout=self._timeout)
+        weights = WeightSet("full", version, read_folder(Path(folder)))
+        self._loop.call(lambda engine: engine.load(weights), timeout=self._timeout)
 
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probs of fixed tokens as the engine computes them, at temperature 1."""

@@ -20,6 +20,8 @@ class Place:
     address: str
     port: int
     """a free one, held for rank 0 until it listens there"""
+    devices: tuple[str, ...] = ()
+    """CUDA devices that it uses, by their index on the machine"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,18 @@ class HostedActor:
         self._held = socket.socket()
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the ranks' store, which takes it over
         self._held.bind(("", 0))
-        return Place(os.getpid(), ray.util.get_node_ip_address(), self._held.getsockname()[1])
+        devices = tuple(map(str, ray.get_gpu_ids())) if torch.cuda.is_available() else ()
+        return Place(os.getpid(), ray.util.get_node_ip_address(), self._held.getsockname()[1], devices)
 
     @staticmethod
     def use_threads() -> None:
         """Let torch have the threads that the placement gave, whatever the libraries found by themselves."""
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import ray
-
-from rayalign.actors.hosted import HostedActor, Rendezvous
-from rayalign.actors.store import Handle, fetch, keep, rank_rows
+from rayalign.actors.hosted import HostedActor, Rendezvous, free_port
+from rayalign.actors.line import line_to
+from rayalign.actors.store import Handle, fetch, keep, path_end, rank_rows
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.config import LearnerConfig
 from rayalign.types import Batch, Metrics, Role
-from rayalign.weights.buckets import pack
+from rayalign.weights.paths.base import Header, PathConfig, WeightPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class LearnerActor(HostedActor):
 
     def __init__(self, spec: LearnerSpec) -> None:
         self._spec = spec
-        self._exported: list[ray.ObjectRef] = []
+        self._path: WeightPath | None = None
 
     def setup(self, meeting: Rendezvous) -> None:
         """Meet the other ranks and load the model."""
@@ -90,15 +89,25 @@ class LearnerActor(HostedActor):
         """Go on from `save_state`."""
         self._learner.load_state(Path(folder))
 
-    def export(self) -> list[ray.ObjectRef]:
-        """The weights as checksummed buckets in the object store, from rank 0; every rank takes part."""
-        buckets = pack(self._learner.named_weights())
-        if self._meeting.rank:
-            for _ in buckets:  # the gathers are collective, so every rank goes through them
-                pass
-            return []
-        self._exported = [ray.put(bucket) for bucket in buckets]
-        return self._exported
+    def open_path(self, config: PathConfig) -> None:
+        """Prepare the trainer's end of a weight path, in the place of the one before."""
+        self.close_path()
+        self._timeout = config.timeout
+        self._path = path_end(replace(config, address=self._meeting.address, port=free_port()))
+        self._path.open()
+
+    def close_path(self) -> None:
+        """Release the trainer's end of the weight path."""
+        if self._path is not None:
+            self._path.close()
+        self._path = None
+
+    def send(self, header: Header, generators: Sequence[Any]) -> int:
+        """Send the weights to the generators and return the bytes; other ranks than 0 take part in the gathers."""
+        assert self._path is not None, "open_path comes first"
+        weights = self._learner.weights(header.version)
+        line = None if self._meeting.rank else line_to(generators, self._timeout)
+        return self._path.send(weights, line)
 
     def probe(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probs of fixed tokens as the trainer computes them, at temperature 1."""

@@ -13,6 +13,9 @@ import torch
 
 from rayalign.algorithms.ops import token_tensors
 from rayalign.types import Batch, Rollouts
+from rayalign.weights.buckets import Bucket
+from rayalign.weights.paths.base import PathConfig, WeightPath
+from rayalign.weights.paths.make import make_path
 
 Handle = list[ray.ObjectRef]
 
@@ -31,3 +34,13 @@ def rank_rows(rollouts: Rollouts, rank: int, world: int) -> Batch:
     """The rank's share of the rows, with what a forward pass reads; shares follow each other in the batch's order."""
     rows_B = torch.arange(len(rollouts.group_B))
     return Batch(token_tensors(rollouts), rows_B).rows(rows_B.tensor_split(world)[rank])
+
+
+def path_end(config: PathConfig) -> WeightPath:
+    """One end of a weight path, with the object store of this session for those that use it."""
+
+    def get(ref: ray.ObjectRef) -> Bucket:
+        bucket: Bucket = ray.get(ref, timeout=config.timeout)
+        return bucket
+
+    return make_path(config, ray.put, get)

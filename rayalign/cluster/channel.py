@@ -1,24 +1,28 @@
-"""The weight channel through the object store: one operation with a deadline, proven at every version.
+"""The weight channel: one operation with a deadline, proven at every version, over whichever path the sites allow.
 
-    policy ranks -- checksummed buckets --> object store --> every engine verifies and loads
-    policy rank 0 -- log-probs of a fixed probe --> compared with each engine's own
+    policy ranks -- send --> path -- messages --> every engine receives, verifies and loads
+    policy ranks -- log-probs of a fixed probe --> compared with each engine's own
 
-An engine that fails midway is discarded by the pool.
+An engine that fails midway is discarded by the pool, and the path is opened anew for those that are left.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from rayalign.cluster.group import Actor, ActorGroup, Call, together
+from rayalign.cluster.group import Actor, ActorGroup, Call
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.errors import ActorError, DeadlineError, WeightError
 from rayalign.storage.events import EventLog
+from rayalign.weights.paths.base import Header, PathConfig
+from rayalign.weights.paths.choice import Site
 from rayalign.weights.probe import Bound, Probe, check
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +39,22 @@ class Transfer:
 class WeightChannel:
     """Carries a policy's weights to a pool's engines."""
 
-    def __init__(self, tokens: Sequence[Sequence[int]], *, bound: Bound, timeout: float, events: EventLog) -> None:
+    def __init__(self, tokens: Sequence[Sequence[int]], *, bound: Bound, path: PathConfig, events: EventLog) -> None:
+        """The deadline of a transfer is the path's timeout."""
         self._tokens = tuple(tuple(row) for row in tokens)
         self._bound = bound
-        self._timeout = timeout
+        self._path = path
+        self._timeout = path.timeout
         self._events = events
+        self._ends: list[Any] = []
+        """the engines for which the path is open"""
 
     async def transfer(self, policy: ActorGroup, pool: GeneratorPool, version: int) -> Transfer:
         """Load the policy's weights into every engine as `version`, and prove it.
 
         Raises:
-            WeightError: a bucket was corrupt, or an engine computes something else with the weights.
+            WeightError: an engine computes something else with the weights.
+            ActorError: no engine is left, or the policy died.
             DeadlineError: it took longer than the channel's deadline.
         """
         start = time.perf_counter()
@@ -57,24 +66,43 @@ class WeightChannel:
                 f"the weights of version {version} were not proven within {self._timeout:.0f} s; "
                 "see the generators' logs, or raise cluster.transfer_timeout"
             ) from error
-        done = Transfer(version, time.perf_counter() - start, size, gap)
-        self._events.write("published", version=version, seconds=done.seconds, size=size, probe_gap=gap)
-        return done
+        seconds = time.perf_counter() - start
+        self._events.write(
+            "published", version=version, seconds=seconds, size=size, probe_gap=gap, path=self._path.name
+        )
+        return Transfer(version, seconds, size, gap)
 
     async def _carry(self, policy: ActorGroup, pool: GeneratorPool, version: int) -> tuple[int, float]:
         """Bytes carried, and the probe's gap."""
-        shares = await policy.all(lambda actor: actor.export.remote(), timeout=self._timeout)
-        # Both are waited for: a policy that dies takes the weights in the object store with it, so that both fail.
-        answers, sizes = await together(
-            # All ranks take part: under ZeRO-3 a forward pass of one rank alone would wait for the others.
-            policy.all(lambda actor: actor.probe.remote(self._tokens), timeout=self._timeout),
-            _every_engine(pool, lambda actor: actor.load.remote(shares[0], version), self._timeout),
+        await self._open(policy, pool)
+        header = Header("full", version)
+        generators = list(pool.group.actors)
+        rows, size = await _while_receiving(
+            self._send(policy, header, generators),
+            _every_engine(pool, lambda actor: actor.receive.remote(header), self._timeout),
         )
-        logprobs = tuple(tuple(row) for row in answers[0])
-        probe = Probe(version, self._tokens, logprobs, self._bound.value)
-        gap = await prove(pool, probe, self._timeout)
+        logprobs = tuple(tuple(row) for row in rows)
+        gap = await prove(pool, Probe(version, self._tokens, logprobs, self._bound.value), self._timeout)
         self._bound.observe(gap)
-        return max(size for _, size in sizes), gap
+        return size, gap
+
+    async def _send(
+        self, policy: ActorGroup, header: Header, generators: list[Actor]
+    ) -> tuple[Sequence[Sequence[float]], int]:
+        """The probe's log-probs and the bytes sent; all ranks take part in both, one after the other."""
+        sizes, rows = await asyncio.gather(
+            policy.all(lambda actor: actor.send.remote(header, generators), timeout=self._timeout),
+            policy.all(lambda actor: actor.probe.remote(self._tokens), timeout=self._timeout),
+        )
+        return rows[0], sizes[0]
+
+    async def _open(self, policy: ActorGroup, pool: GeneratorPool) -> None:
+        """Open both ends of the path, unless they are open for these engines."""
+        if self._ends == pool.group.actors:
+            return
+        await policy.all(lambda actor: actor.open_path.remote(self._path), timeout=self._timeout)
+        await _every_engine(pool, lambda actor: actor.open_path.remote(self._path), self._timeout)
+        self._ends = list(pool.group.actors)
 
 
 async def prove(pool: GeneratorPool, probe: Probe, timeout: float) -> float:
@@ -105,12 +133,29 @@ async def load_folder(pool: GeneratorPool, folder: str, probe: Probe | None, tim
         await prove(pool, probe, timeout)
 
 
+def sites(group: ActorGroup) -> list[Site]:
+    """Where the actors of a group stand."""
+    return [Site(place.address, place.devices) for place in group.places.values()]
+
+
+async def _while_receiving(sending: Coroutine[Any, Any, T], receiving: Coroutine[Any, Any, Any]) -> T:
+    """What sending returned; where it fails nothing more comes, so that nobody waits for the engines."""
+    receiver = asyncio.ensure_future(receiving)
+    try:
+        sent = await sending
+        await receiver
+    finally:
+        receiver.cancel()
+    return sent
+
+
 async def _every_engine(pool: GeneratorPool, call: Call, timeout: float) -> list[tuple[Actor, Any]]:
     """Each engine and its answer; engines that failed are discarded, an ActorError where none is left."""
     actors = list(pool.group.actors)
     waits = (pool.group.one(actor, call, timeout=timeout) for actor in actors)
+    outcomes = await asyncio.gather(*waits, return_exceptions=True)
     answers: list[tuple[Actor, Any]] = []
-    for actor, outcome in zip(actors, await asyncio.gather(*waits, return_exceptions=True), strict=True):
+    for actor, outcome in zip(actors, outcomes, strict=True):
         if isinstance(outcome, ActorError | WeightError):
             await pool.discard(actor, outcome)
         elif isinstance(outcome, BaseException):

@@ -44,7 +44,7 @@ class ActorGroup:
     def __init__(self, role: str, actors: Sequence[Actor], *, events: EventLog, timeout: float) -> None:
         self.role = role
         self.actors = list(actors)
-        self.pids: dict[Actor, int] = {}
+        self.places: dict[Actor, Place] = {}
         self._events = events
         self._timeout = timeout
 
@@ -77,7 +77,7 @@ class ActorGroup:
             value = await asyncio.wait_for(asyncio.wrap_future(ref.future()), limit)
         except (TimeoutError, GetTimeoutError) as error:
             raise DeadlineError(
-                f"{self.role} (pid {self.pids.get(actor, 0)}) did not answer within {limit:.0f} s; "
+                f"{self.role} (pid {self.pid(actor)}) did not answer within {limit:.0f} s; "
                 f"it may be stuck or starved: see its log, or raise the timeout in `cluster` that is {limit:.0f} s"
             ) from error
         except (RayTaskError, RayActorError) as error:
@@ -87,11 +87,15 @@ class ActorGroup:
         self._events.write("received", role=self.role, bytes=size, tensor=bool(arrays))
         return value
 
+    def pid(self, actor: Actor) -> int:
+        """The process of one actor, 0 where it has not been located."""
+        return self.places[actor].pid if actor in self.places else 0
+
     async def locate(self, timeout: float) -> list[Place]:
         """Note where each rank runs, and tell it."""
         places: list[Place] = await self.all(lambda actor: actor.where.remote(), timeout=timeout)
         for rank, (actor, place) in enumerate(zip(self.actors, places, strict=True)):
-            self.pids[actor] = place.pid
+            self.places[actor] = place
             self._events.write("actor_started", role=self.role, rank=rank, actor_pid=place.pid, address=place.address)
         return places
 
@@ -111,12 +115,12 @@ class ActorGroup:
             return error.cause
         cause = error.cause if isinstance(error, RayTaskError) else error
         what = "failed" if isinstance(error, RayTaskError) else "died"
-        log = last_log_lines(self.pids.get(actor, 0))
+        log = last_log_lines(self.pid(actor))
         tail = f"\nlast log lines:\n{log}" if log else ""
         lines = [line.strip() for line in str(cause).splitlines() if line.strip(" ^")]
         summary = lines[:1] + lines[1:][-1:]  # between them Ray puts a remote traceback
         return ActorError(
-            f"{self.role} (pid {self.pids.get(actor, 0)}) {what}: {type(cause).__name__}: {' '.join(summary)}{tail}"
+            f"{self.role} (pid {self.pid(actor)}) {what}: {type(cause).__name__}: {' '.join(summary)}{tail}"
         )
 
 

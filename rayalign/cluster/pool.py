@@ -35,8 +35,9 @@ POLL = 10.0
 class GeneratorPool:
     """Engines as actors; made by `start_pool`."""
 
-    def __init__(self, group: ActorGroup, placement: Placement, model: str, timeout: float) -> None:
+    def __init__(self, group: ActorGroup, placement: Placement, engine: EngineName, model: str, timeout: float) -> None:
         self.group = group
+        self.engine = engine
         self.model = model
         """folder that the engines were built from: their architecture and tokenizer"""
         self._placement = placement
@@ -147,7 +148,7 @@ async def start_pool(
     actors = []
     for _ in range(config.engines):
         options = placement.options(claim, {**process_environment(claim), **environment(config)})
-        actors.append(remote.options(max_concurrency=4, **options).remote(engine, model, config, cluster.call_timeout))
+        actors.append(remote.options(max_concurrency=8, **options).remote(engine, model, config, cluster.call_timeout))
     group = ActorGroup("generator", actors, events=events, timeout=cluster.call_timeout)
     with ExitStack() as undo:
         undo.callback(placement.remove)
@@ -155,4 +156,4 @@ async def start_pool(
         await group.locate(cluster.start_timeout)
         await group.all(lambda actor: actor.setup.remote(), timeout=cluster.start_timeout)
         undo.pop_all()
-    return GeneratorPool(group, placement, model, cluster.call_timeout)
+    return GeneratorPool(group, placement, engine, model, cluster.call_timeout)

@@ -111,6 +111,8 @@ class RolloutConfig(Section):
     cache_bytes: PositiveInt = 128 << 20
     """KV cache of one engine"""
     tensor_parallel: PositiveInt = 1
+    weights: Literal["auto", "store", "files", "nccl", "ipc"] = "auto"
+    """the path of new weights; auto: nccl or ipc from device to device, else the object store"""
     cpus: PositiveFloat | None = None
     gpus: NonNegativeFloat = 0.0
     """of one engine: on devices, as many as `tensor_parallel`"""

@@ -28,6 +28,8 @@ from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placehold
 from rayalign.models.load import Initial, load_head, verify_saved
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS
 from rayalign.types import Batch, Metric, Metrics, Outputs, Role, merged
+from rayalign.weights.buckets import TensorSpec
+from rayalign.weights.sets import WeightSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -171,8 +173,16 @@ class Learner:
         dist.all_reduce(highest, op=dist.ReduceOp.MAX)
         return int(highest)
 
+    def weights(self, version: int) -> WeightSet:
+        """The model for the engines; every rank reads the tensors to the end, only rank 0 gets them whole."""
+        specs = tuple(_spec(name, parameter) for name, parameter in self._head.model.named_parameters())
+        return WeightSet("full", version, self.named_weights(), specs)
+
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Weights by their Hugging Face names, in one order on all ranks; under ZeRO-3 one is whole at a time."""
+        """Weights by their Hugging Face names, in one order on all ranks; under ZeRO-3 one is whole at a time.
+
+        Other ranks than 0 take part in the gathers and get what they hold themselves.
+        """
         import deepspeed
 
         for name, parameter in self._head.model.named_parameters():
@@ -180,7 +190,8 @@ class Learner:
                 yield name, parameter.detach()
                 continue
             with deepspeed.zero.GatheredParameters([parameter]):
-                whole = parameter.detach().clone()
+                tensor = parameter.detach()
+                whole = tensor.clone() if self._rank == 0 else tensor
             yield name, whole
 
     @torch.no_grad()
@@ -272,6 +283,12 @@ def schedule(config: LearnerConfig, total_steps: int) -> Callable[[int], float]:
         return {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[config.schedule]
 
     return factor
+
+
+def _spec(name: str, parameter: Tensor) -> TensorSpec:
+    """What a parameter is when it is whole, without a gather."""
+    shape = getattr(parameter, "ds_shape", parameter.shape)
+    return TensorSpec(name, str(parameter.dtype).removeprefix("torch."), tuple(shape))
 
 
 def _engine_config(config: LearnerConfig, stage: int, parameters: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
@@ -13,7 +14,7 @@ from typing import Any
 from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.learner import LearnerSpec
 from rayalign.algorithms.base import Algorithm, load
-from rayalign.cluster.channel import WeightChannel
+from rayalign.cluster.channel import WeightChannel, sites
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.roles import Roles, start_preparer, start_roles
@@ -33,6 +34,10 @@ from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.metrics import ConsoleSink, SampleTable, open_sinks
 from rayalign.types import Role
 from rayalign.weights import probe
+from rayalign.weights.paths.base import PathConfig
+from rayalign.weights.paths.choice import choose_path
+
+logger = logging.getLogger(__name__)
 
 PROBE_PROMPTS = 16
 """prompts of the data among which the probe's sequences are looked for"""
@@ -98,7 +103,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
             roles=roles,
             preparer=preparer,
             pool=pool,
-            channel=_channel(context, name, stage, renderer),
+            channel=_channel(context, name, stage, renderer, roles, pool),
             rollouts=rollouts,
             journal=journal,
             checkpoints=CheckpointStore(folder / "checkpoints", stage.keep),
@@ -155,14 +160,25 @@ def _specs(
     return specs
 
 
-def _channel(context: RunContext, name: str, stage: TrainStage, renderer: Renderer) -> WeightChannel:
+def _channel(
+    context: RunContext, name: str, stage: TrainStage, renderer: Renderer, roles: Roles, pool: GeneratorPool
+) -> WeightChannel:
+    rollout = context.job.rollout
     examples = context.inputs.fitting(name, stage.model)[:PROBE_PROMPTS]
     encoded = [renderer.prompt_ids(example.prompt) for example in examples]
     tokens = probe.data_tokens(encoded) or probe.tokens_of(renderer.tokenizer)
+    trainer, engines = sites(roles["policy"]), sites(pool.group)
+    path, reason = choose_path(rollout.weights, trainer, engines, vllm=pool.engine == "vllm")
+    logger.info("weights travel by %s (%s)", path, reason)
     return WeightChannel(
         tokens,
-        bound=probe.Bound(stage.learner.precision, context.job.rollout.dtype),
-        timeout=context.job.cluster.transfer_timeout,
+        bound=probe.Bound(stage.learner.precision, rollout.dtype),
+        path=PathConfig(
+            name=path,
+            timeout=context.job.cluster.transfer_timeout,
+            folder=str(context.folder / "weights"),
+            tensor_parallel=rollout.tensor_parallel,
+        ),
         events=context.events,
     )
 

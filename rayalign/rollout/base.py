@@ -11,15 +11,13 @@ One request is one candidate, or its next turn with a longer prefix; groups are 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rayalign.config import SamplingConfig
 from rayalign.types import FinishReason
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from rayalign.weights.sets import WeightSet
 
 VersionRuns = tuple[tuple[int, int], ...]
 """(first token, weight version) of each run of tokens that one version wrote; tokens count from the answer's first"""
@@ -72,8 +70,8 @@ class Engine(Protocol):
     def abort(self, keys: Collection[str]) -> None:
         """Forget candidates; they do not come out."""
 
-    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Replace all weights (Hugging Face names); candidates in flight go on with the new ones."""
+    def load(self, weights: WeightSet) -> None:
+        """Replace the weights by those of the set; candidates in flight go on with the new ones."""
 
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probs at temperature 1 of each token after the first, computed with the loaded weights."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from rayalign.config import RolloutConfig, SamplingConfig
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.drafts import Draft, Drafts
 from rayalign.weights.files import exactly
+from rayalign.weights.sets import WeightSet
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -66,12 +67,12 @@ class LocalEngine:
         self._retain([row for row, d in enumerate(self._wave) if d[0].request.key not in keys])
 
     @torch.no_grad()
-    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def load(self, weights: WeightSet) -> None:
         parameters = dict(self._model.named_parameters())
-        for name, tensor in exactly(weights, parameters):
+        for name, tensor in exactly(weights.tensors, parameters):
             parameters[name].copy_(tensor)
         self._cache = None
-        self.version = version
+        self.version = weights.version
 
     @torch.inference_mode()
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.drafts import Draft, Drafts
 from rayalign.weights.files import exactly
+from rayalign.weights.sets import WeightSet
 
 WEIGHT = "bigram.weight"
 Script = Callable[[Request], Sequence[int]]
@@ -63,10 +64,10 @@ class ScriptedEngine:
         self._drafts.abort(keys)
         self._writing = [d for d in self._writing if d[0].request.key not in keys]
 
-    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        for _, table_VV in exactly(weights, [WEIGHT]):
+    def load(self, weights: WeightSet) -> None:
+        for _, table_VV in exactly(weights.tensors, [WEIGHT]):
             self._logits_VV = table_VV.clone()
-        self.version = version
+        self.version = weights.version
 
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         logprobs_VV = self._logits_VV.log_softmax(-1)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from rayalign.config import RolloutConfig
 from rayalign.errors import InputError
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.drafts import Draft, Drafts
+from rayalign.rollout.vllm_transfer import WorkerTransfer
 from rayalign.weights.files import exactly, shapes
+from rayalign.weights.sets import DeviceSet, WeightSet
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput
@@ -113,6 +114,7 @@ class VllmEngine:
         self._scores: dict[str, list[float] | None] = {}
         self._engine = self._llm.llm_engine
         self._engine.set_weight_version("0")
+        self._transfer = WorkerTransfer(self._llm)
 
     @property
     def pending(self) -> int:
@@ -148,14 +150,15 @@ class VllmEngine:
             del self._writing[key]
         self._drafts.abort(keys)
 
-    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        named = exactly(weights, self._names)
-        workers = self._engine.vllm_config.parallel_config.world_size
-        self._llm.collective_rpc(_reload, args=(named if workers == 1 else list(named),))
+    def load(self, weights: WeightSet) -> None:
+        if isinstance(weights, DeviceSet):
+            self._transfer.replay(weights)
+        else:
+            self._transfer.load(exactly(weights.tensors, self._names))
         # What is in flight is put back in line, and its cache is computed again with the new weights.
         self._engine.reset_prefix_cache(reset_running_requests=True)
-        self._engine.set_weight_version(str(version))
-        self.version = version
+        self._engine.set_weight_version(str(weights.version))
+        self.version = weights.version
 
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         keys = [f"score {row}" for row in range(len(token_ids))]
@@ -214,19 +217,3 @@ def _first_of_each(flat: Any) -> list[float]:
         flat.logprobs[start] if end > start else 0.0
         for start, end in zip(flat.start_indices, flat.end_indices, strict=True)
     ]
-
-
-def _reload(worker: Any, named: Iterable[tuple[str, Tensor]]) -> None:
-    """Runs in each worker: vLLM's layerwise reload, and what it leaves out on a CPU."""
-    from vllm.config import set_current_vllm_config
-    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
-    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-
-    runner = worker.model_runner
-    with set_current_vllm_config(worker.vllm_config), torch.no_grad():
-        initialize_layerwise_reload(runner.model)
-        runner.model.load_weights(named)
-        finalize_layerwise_reload(runner.model, runner.model_config)
-        if runner.device.type == "cpu" and runner.model_config.hf_text_config.tie_word_embeddings:
-            # The output head works on a packed copy of the embeddings, which the reload does not renew.
-            dispatch_cpu_unquantized_gemm(runner.model.lm_head, remove_weight=False)

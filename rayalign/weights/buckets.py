@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,11 @@ class TensorSpec:
     """without `torch.`"""
     shape: tuple[int, ...]
 
+    @property
+    def bytes(self) -> int:
+        """How many bytes the tensor has."""
+        return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -43,7 +49,7 @@ class Bucket:
 
     @property
     def bytes(self) -> int:
-        """What it weighs."""
+        """How many bytes the tensors have."""
         return sum(part.nbytes for part in self.data)
 
 
@@ -66,10 +72,15 @@ def pack(named: Iterable[tuple[str, Tensor]], bucket_bytes: int = BUCKET_BYTES) 
             yield _seal(index, specs, data)
             index, used, specs, data = index + 1, 0, [], []
         specs.append(TensorSpec(name, dtype, tuple(tensor.shape)))
-        data.append(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        data.append(as_bytes(tensor))
         used += size
     if specs:
         yield _seal(index, specs, data)
+
+
+def as_bytes(tensor: Tensor) -> Bytes:
+    """The tensor's bytes; they share its memory where it is contiguous on the CPU."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
 
 
 def unpack(bucket: Bucket) -> Iterator[tuple[str, Tensor]]:
@@ -80,11 +91,11 @@ def unpack(bucket: Bucket) -> Iterator[tuple[str, Tensor]]:
 
 def verify(bucket: Bucket) -> None:
     """Check that a bucket arrived as it was sent; WeightError where it did not."""
-    found = _digest(bucket.specs, bucket.data)
-    if found != bucket.digest:
+    digest = _digest(bucket.specs, bucket.data)
+    if digest != bucket.digest:
         names = f"{bucket.specs[0].name} .. {bucket.specs[-1].name}"
         raise WeightError(
-            f"weight bucket {bucket.index} ({names}, {bucket.bytes} bytes) arrived with checksum {found:016x}, "
+            f"weight bucket {bucket.index} ({names}, {bucket.bytes} bytes) arrived with checksum {digest:016x}, "
             f"sent with {bucket.digest:016x}; send the weights again"
         )
 

@@ -72,7 +72,7 @@ def test_answers_come_in_the_order_of_ranks_and_are_logged(
     assert asyncio.run(clerks.first(lambda actor: actor.tell.remote())) == 0
     started = logged("actor_started")[-2:]
     assert [(row["role"], row["rank"], row["actor_pid"]) for row in started] == [
-        ("clerk", rank, clerks.pids[actor]) for rank, actor in enumerate(clerks.actors)
+        ("clerk", rank, clerks.pid(actor)) for rank, actor in enumerate(clerks.actors)
     ]
     received = logged("received")[-1]
     assert (received["role"], received["tensor"]) == ("clerk", False)
@@ -83,7 +83,7 @@ def test_a_failure_names_role_process_cause_and_last_log_lines(clerks: ActorGrou
     with pytest.raises(ActorError) as caught:
         asyncio.run(clerks.first(lambda actor: actor.fail.remote()))
     head, tail = str(caught.value).split("\nlast log lines:\n")
-    assert head == f"clerk (pid {clerks.pids[clerks.actors[0]]}) failed: KeyError: 'no such drawer'"
+    assert head == f"clerk (pid {clerks.pid(clerks.actors[0])}) failed: KeyError: 'no such drawer'"
     assert "the ink is dry" in tail.splitlines()
 
 
@@ -95,7 +95,7 @@ def test_an_error_of_our_own_comes_through_as_it_is(clerks: ActorGroup) -> None:
 
 @pytest.mark.ray
 def test_a_killed_process_is_named(clerks: ActorGroup) -> None:
-    pid = clerks.pids[clerks.actors[1]]
+    pid = clerks.pid(clerks.actors[1])
 
     async def kill_it_at_work() -> None:
         work = asyncio.ensure_future(clerks.all(lambda actor: actor.sleep.remote(30)))

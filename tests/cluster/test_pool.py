@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,10 @@ from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.errors import ActorError, WeightError
 from rayalign.rollout.base import Finished, Request
 from rayalign.storage.events import EventLog
-from rayalign.weights.buckets import Bucket, pack, unpack
+from rayalign.weights.buckets import Bucket, pack
+from rayalign.weights.files import read_folder
+from rayalign.weights.paths.base import Header, PathConfig
+from rayalign.weights.paths.inbox import END
 from rayalign.weights.probe import Bound, Probe, probe_tokens, tolerance
 
 pytestmark = pytest.mark.ray
@@ -66,7 +70,7 @@ def texts(candidates: list[Finished]) -> list[tuple[int, ...]]:
 
 @pytest.fixture(scope="module")
 def pool(ray_session: None, model: str, events: EventLog) -> Iterator[GeneratorPool]:
-    config = RolloutConfig(engine="local", engines=3, context=64, max_sequences=8, cpus=0.5)
+    config = RolloutConfig(engine="local", engines=4, context=64, max_sequences=8, cpus=0.4)
     made = asyncio.run(start_pool("local", model, config, CLUSTER, events))
     yield made
     made.stop()
@@ -90,7 +94,8 @@ def policy(ray_session: None, model: str, events: EventLog) -> Iterator[ActorGro
 
 @pytest.fixture
 def channel(events: EventLog) -> WeightChannel:
-    return WeightChannel(TOKENS, bound=Bound("fp32"), timeout=60.0, events=events)
+    path = PathConfig(name="store", timeout=60.0, bucket_bytes=1 << 18)
+    return WeightChannel(TOKENS, bound=Bound("fp32"), path=path, events=events)
 
 
 def update(policy: ActorGroup) -> None:
@@ -105,14 +110,20 @@ def probe_of(policy: ActorGroup, version: int) -> Probe:
     return Probe(version, TOKENS, tuple(map(tuple, rows)), tolerance("fp32"))
 
 
-def buckets_of(policy: ActorGroup) -> list[Bucket]:
-    shares = asyncio.run(policy.all(lambda actor: actor.export.remote()))
-    return [replace(bucket, data=tuple(part.copy() for part in bucket.data)) for bucket in ray.get(shares[0])]
+def tensors_of(policy: ActorGroup, model: str, folder: Path) -> dict[str, torch.Tensor]:
+    asyncio.run(policy.all(lambda actor: actor.save.remote(str(folder), model)))
+    return dict(read_folder(folder))
 
 
-def send(pool: GeneratorPool, buckets: list[Any], version: int) -> None:
-    refs = [ray.put(bucket) for bucket in buckets]
-    asyncio.run(pool.group.all(lambda actor: actor.load.remote(refs, version)))
+def send(pool: GeneratorPool, buckets: list[Bucket], version: int) -> None:
+    """Hand buckets to every engine as the trainer's rank 0 does."""
+    messages = [*map(ray.put, buckets), END]
+    waits = []
+    for actor in pool.group.actors:
+        waits.append(actor.receive.remote(Header("full", version)))
+        for number, message in enumerate(messages):
+            actor.accept.remote(number, [message])
+    ray.get(waits)
 
 
 def test_every_candidate_comes_again_and_again(pool: GeneratorPool) -> None:
@@ -187,28 +198,27 @@ def test_a_policy_in_shards_is_proven_too(
         roles.stop()
 
 
-def test_a_corrupted_bucket_is_refused_and_the_old_weights_stay(
-    pool: GeneratorPool, policy: ActorGroup, channel: WeightChannel
+def test_weights_of_two_versions_do_not_pass_the_probe(
+    pool: GeneratorPool, policy: ActorGroup, model: str, tmp_path: Path
 ) -> None:
-    asyncio.run(channel.transfer(policy, pool, 6))
-    before = probe_of(policy, 6)
+    old = tensors_of(policy, model, tmp_path / "old")
     update(policy)
-    buckets = buckets_of(policy)
-    buckets[0].data[0][12345] ^= 1
-    with pytest.raises(WeightError, match=r"weight bucket 0 .*arrived with checksum .*send the weights again"):
-        send(pool, buckets, 7)
-    assert asyncio.run(prove(pool, before, 60.0)) < 1e-4
-
-
-def test_weights_of_two_versions_do_not_pass_the_probe(pool: GeneratorPool, policy: ActorGroup) -> None:
-    old = {name: torch.clone(x) for bucket in buckets_of(policy) for name, x in unpack(bucket)}
-    update(policy)
-    mixed = {name: x for bucket in buckets_of(policy) for name, x in unpack(bucket)}
+    mixed = tensors_of(policy, model, tmp_path / "new")
     stale = "model.layers.1.mlp.down_proj.weight"
     mixed[stale] = old[stale]
     send(pool, list(pack(mixed.items())), 8)
     with pytest.raises(WeightError, match="stale, mixed or cast"):
         asyncio.run(prove(pool, probe_of(policy, 8), 60.0))
+
+
+def test_files_carry_the_same_weights(
+    pool: GeneratorPool, policy: ActorGroup, events: EventLog, tmp_path: Path
+) -> None:
+    path = PathConfig(name="files", timeout=60.0, folder=str(tmp_path), bucket_bytes=1 << 18)
+    channel = WeightChannel(TOKENS, bound=Bound("fp32"), path=path, events=events)
+    update(policy)
+    assert asyncio.run(channel.transfer(policy, pool, 9)).gap < 1e-4
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_folder_takes_the_place_of_the_weights(pool: GeneratorPool, model: str) -> None:
@@ -225,10 +235,29 @@ def test_a_model_folder_takes_the_place_of_the_weights(pool: GeneratorPool, mode
 
 
 def kill(pool: GeneratorPool) -> None:
-    os.kill(pool.group.pids[pool.group.actors[0]], signal.SIGKILL)
+    os.kill(pool.group.pid(pool.group.actors[0]), signal.SIGKILL)
 
 
-# From here on the pool loses its three engines, one after another.
+# From here on the pool loses its four engines, one after another.
+
+
+def test_an_engine_that_refuses_a_bucket_is_discarded_and_the_others_get_the_weights(
+    pool: GeneratorPool, policy: ActorGroup, channel: WeightChannel, model: str, tmp_path: Path
+) -> None:
+    update(policy)
+    asyncio.run(channel.transfer(policy, pool, 10))
+    (bucket,) = pack(tensors_of(policy, model, tmp_path).items(), 1 << 30)
+    data = tuple(part.copy() for part in bucket.data)
+    data[0][12345] ^= 1
+    victim = pool.group.actors[0]
+    refusal = victim.receive.remote(Header("full", 11))
+    victim.accept.remote(0, [ray.put(replace(bucket, data=data))])
+    with pytest.raises(WeightError, match=r"weight bucket 0 .*arrived with checksum .*send the weights again"):
+        asyncio.run(pool.group.one(victim, lambda _: refusal))
+    asyncio.run(channel.transfer(policy, pool, 11))
+    assert victim not in pool.group.actors
+    assert len(pool.group) == 3
+    assert {t.version for item in asyncio.run(pool.generate(requests(3))) for t in item.trajectories} == {11}
 
 
 def test_what_a_killed_engine_was_writing_is_written_by_the_others(pool: GeneratorPool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from rayalign.rollout import build
 from rayalign.rollout.base import Engine
 from rayalign.rollout.scripted import ScriptedEngine, random_table
 from rayalign.rollout.vllm import environment
+from rayalign.weights.sets import WeightSet
 
 VOCAB = 128
 CONFIG = RolloutConfig(context=64, max_sequences=16, cache_bytes=8 << 20)
@@ -38,6 +39,10 @@ class Pair:
     """what `fresh` was built with"""
     score: Callable[[Weights, Sequence[int]], list[float]]
     """log-probs by a plain forward pass, of each token after the first"""
+
+
+def weights(tensors: Weights, version: int) -> WeightSet:
+    return WeightSet("full", version, tensors.items())
 
 
 @contextmanager
@@ -110,9 +115,9 @@ class _Remote:
             return self._pool.submit(_read, self._index, name).result(300)
         return lambda *args: self._pool.submit(_do, self._index, name, args).result(300)
 
-    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        named = [(name, tensor.numpy()) for name, tensor in weights]
-        self._pool.submit(_load, self._index, named, version).result(300)
+    def load(self, weights: WeightSet) -> None:
+        arrays = {name: tensor.numpy() for name, tensor in weights.tensors}
+        self._pool.submit(_load, self._index, arrays, weights.version).result(300)
 
 
 _engines: list[Engine] = []
@@ -131,5 +136,5 @@ def _do(index: int, name: str, args: tuple[Any, ...]) -> Any:
     return getattr(_engines[index], name)(*args)
 
 
-def _load(index: int, named: list[tuple[str, Any]], version: int) -> None:
-    _engines[index].load(((name, torch.from_numpy(array)) for name, array in named), version)
+def _load(index: int, arrays: dict[str, Any], version: int) -> None:
+    _engines[index].load(weights({name: torch.from_numpy(array) for name, array in arrays.items()}, version))

@@ -11,7 +11,7 @@ import pytest
 from rayalign.config.sections import SamplingConfig
 from rayalign.errors import WeightError
 from rayalign.rollout.base import Engine, Finished, Request
-from tests.rollout.engines import CONFIG, Pair, model_pair, scripted_pair
+from tests.rollout.engines import CONFIG, Pair, model_pair, scripted_pair, weights
 
 VLLM = [pytest.mark.vllm, pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm")]
 
@@ -30,7 +30,7 @@ def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def pair(engines: Pair) -> Pair:
-    engines.engine.load(engines.first.items(), 1)
+    engines.engine.load(weights(engines.first, 1))
     return engines
 
 
@@ -175,7 +175,7 @@ def test_after_a_load_it_is_the_same_as_a_fresh_engine(pair: Pair) -> None:
     sequences = [[5, 6, 7, 8, 9], [1, 2, 3]]
     requests = [_request(f"c{i}") for i in range(4)]
     before = pair.engine.score(sequences)
-    pair.engine.load(pair.second.items(), 0)
+    pair.engine.load(weights(pair.second, 0))
     assert pair.engine.score(sequences) == pair.fresh.score(sequences) != before
     assert _run(pair.engine, requests) == _run(pair.fresh, requests)
 
@@ -185,7 +185,7 @@ def test_a_load_in_flight_splits_the_answer_into_runs(pair: Pair) -> None:
     pair.engine.submit(request)
     for _ in range(4):
         pair.engine.step()
-    pair.engine.load(pair.second.items(), 8)
+    pair.engine.load(weights(pair.second, 8))
     assert pair.engine.version == 8
     (candidate,) = _finish(pair.engine)
     assert candidate.version_runs == ((0, 1), (4, 8))
@@ -198,14 +198,14 @@ def test_a_load_in_flight_splits_the_answer_into_runs(pair: Pair) -> None:
 
 def test_an_incomplete_load_is_refused(pair: Pair) -> None:
     with pytest.raises(WeightError, match="did not come"):
-        pair.engine.load(list(pair.second.items())[:-1], 9)
+        pair.engine.load(weights(dict(list(pair.second.items())[:-1]), 9))
     with pytest.raises(WeightError, match="not part of the loaded model"):
-        pair.engine.load([("nothing.weight", next(iter(pair.first.values())))], 9)
+        pair.engine.load(weights({"nothing.weight": next(iter(pair.first.values()))}, 9))
 
 
 def test_it_works_again_after_sleep(pair: Pair) -> None:
     expected = _run(pair.engine, [_request("c1")])
     pair.engine.sleep()
     pair.engine.wake()
-    pair.engine.load(pair.first.items(), 1)
+    pair.engine.load(weights(pair.first, 1))
     assert _run(pair.engine, [_request("c1")]) == expected

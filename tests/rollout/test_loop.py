@@ -10,6 +10,7 @@ from rayalign.errors import ActorError, DeadlineError, WeightError
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.loop import EngineLoop
 from rayalign.rollout.scripted import ScriptedEngine, random_table
+from rayalign.weights.sets import WeightSet
 
 WAIT = 20.0
 
@@ -85,7 +86,7 @@ def test_the_engine_is_made_and_stepped_by_one_thread_and_rests_when_idle() -> N
 def test_calls_are_served_while_candidates_are_written() -> None:
     loop = EngineLoop(lambda: ScriptedEngine(random_table(16), context=1 << 20))
     loop.submit([_request("endless", 1 << 19)])
-    loop.call(lambda engine: engine.load([("bigram.weight", random_table(16, 1))], 5), WAIT)
+    loop.call(lambda engine: engine.load(WeightSet("full", 5, [("bigram.weight", random_table(16, 1))])), WAIT)
     assert loop.call(lambda engine: (engine.version, engine.pending), WAIT) == (5, 1)
     loop.call(lambda engine: engine.abort(["endless"]), WAIT)
     assert loop.call(lambda engine: engine.pending, WAIT) == 0
@@ -127,7 +128,7 @@ def test_a_failing_factory_is_told_at_the_first_call() -> None:
 def test_a_failing_load_is_raised_as_it_is_and_ends_the_loop() -> None:
     loop = EngineLoop(_engine)
     with pytest.raises(WeightError, match="did not come"):
-        loop.call(lambda engine: engine.load([], 1), WAIT)
+        loop.call(lambda engine: engine.load(WeightSet("full", 1, [])), WAIT)
     with pytest.raises(WeightError, match="did not come"):
         loop.submit([_request("a")])
 
