@@ -8,7 +8,7 @@ from typing import Any
 
 from rayalign.actors.hosted import HostedActor
 from rayalign.actors.store import path_end
-from rayalign.config import RolloutConfig
+from rayalign.config import LoraConfig, RolloutConfig
 from rayalign.rollout import EngineName, build
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.loop import EngineLoop
@@ -21,9 +21,11 @@ from rayalign.weights.sets import WeightSet
 class GeneratorActor(HostedActor):
     """One engine of the pool. Ray calls it from several threads; only the loop's thread touches the engine."""
 
-    def __init__(self, engine: EngineName, model: str, config: RolloutConfig, timeout: float) -> None:
+    def __init__(
+        self, engine: EngineName, model: str, config: RolloutConfig, timeout: float, adapter: LoraConfig | None = None
+    ) -> None:
         self._timeout = timeout
-        self._source = (engine, model, config)
+        self._source = (engine, model, config, adapter)
         self._path: WeightPath | None = None
 
     def setup(self) -> None:
@@ -54,13 +56,12 @@ class GeneratorActor(HostedActor):
     def receive(self, header: Header) -> None:
         """Load what comes over the path; a failure ends the engine, whose weights may then be mixed."""
         assert self._path is not None, "open_path comes first"
-        inbox = self._inbox
-        weights = self._path.receive(header, inbox.messages())
+        weights = self._path.receive(header, self._inbox.messages())
         try:
             self._loop.call(lambda engine: engine.load(weights), timeout=self._timeout)
         finally:
-            inbox.close()
-            self._inbox = Inbox(inbox.timeout)
+            self._inbox.close()
+        self._inbox = Inbox(self._inbox.timeout)
 
     def load_folder(self, folder: str, version: int) -> None:
         """Replace the weights by those of a model folder."""

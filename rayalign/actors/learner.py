@@ -67,6 +67,11 @@ class LearnerActor(HostedActor):
         rows = rank_rows(fetch(rollouts, self._spec.timeout), self._meeting.rank, self._meeting.world)
         return keep(self._learner.evaluate(rows))
 
+    def evaluate_reference(self, rollouts: Handle) -> Handle:
+        """As `evaluate`, of the model without its adapter: the reference of a policy that trains one."""
+        rows = rank_rows(fetch(rollouts, self._spec.timeout), self._meeting.rank, self._meeting.world)
+        return keep(self._learner.evaluate(rows, adapter=False))
+
     def update(self, handle: Handle, seed: int) -> list[Metrics]:
         """All passes over the batch; the metrics of each optimizer step."""
         batch: Batch = fetch(handle, self._spec.timeout)
@@ -105,7 +110,7 @@ class LearnerActor(HostedActor):
     def send(self, header: Header, generators: Sequence[Any]) -> int:
         """Send the weights to the generators and return the bytes; other ranks than 0 take part in the gathers."""
         assert self._path is not None, "open_path comes first"
-        weights = self._learner.weights(header.version)
+        weights = self._learner.weights(header.version, header.form)
         line = None if self._meeting.rank else line_to(generators, self._timeout)
         return self._path.send(weights, line)
 

@@ -41,6 +41,6 @@ class PreparerActor(HostedActor):
 
 
 def _per_token(outputs: Outputs) -> torch.Tensor:
-    found = outputs.values_BT if outputs.logprobs_BT is None else outputs.logprobs_BT
-    assert found is not None
-    return found
+    tokens_BT = outputs.values_BT if outputs.logprobs_BT is None else outputs.logprobs_BT
+    assert tokens_BT is not None
+    return tokens_BT

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from rayalign.cluster.group import Actor, ActorGroup, Call
 from rayalign.cluster.pool import GeneratorPool
+from rayalign.config import LoraConfig
 from rayalign.errors import ActorError, DeadlineError, WeightError
 from rayalign.storage.events import EventLog
 from rayalign.weights.paths.base import Header, PathConfig
@@ -39,13 +40,26 @@ class Transfer:
 class WeightChannel:
     """Carries a policy's weights to a pool's engines."""
 
-    def __init__(self, tokens: Sequence[Sequence[int]], *, bound: Bound, path: PathConfig, events: EventLog) -> None:
-        """The deadline of a transfer is the path's timeout."""
+    def __init__(
+        self,
+        tokens: Sequence[Sequence[int]],
+        *,
+        bound: Bound,
+        path: PathConfig,
+        events: EventLog,
+        adapter: LoraConfig | None = None,
+    ) -> None:
+        """The deadline of a transfer is the path's timeout.
+
+        Args:
+            adapter: the policy's, where engines get the base once and then the adapter alone; None: whole models.
+        """
         self._tokens = tuple(tuple(row) for row in tokens)
         self._bound = bound
         self._path = path
         self._timeout = path.timeout
         self._events = events
+        self._adapter = adapter
         self._ends: list[Any] = []
         """the engines for which the path is open"""
 
@@ -74,35 +88,48 @@ class WeightChannel:
 
     async def _carry(self, policy: ActorGroup, pool: GeneratorPool, version: int) -> tuple[int, float]:
         """Bytes carried, and the probe's gap."""
-        await self._open(policy, pool)
-        header = Header("full", version)
-        generators = list(pool.group.actors)
-        rows, size = await _while_receiving(
-            self._send(policy, header, generators),
-            _every_engine(pool, lambda actor: actor.receive.remote(header), self._timeout),
-        )
+        size = 0
+        opened = await self._open(policy, pool)
+        if self._adapter is None:
+            headers = [Header("full", version)]
+        else:
+            base = [Header("full", version, "base")] if opened else []
+            headers = [*base, Header("adapter", version, "adapter", self._adapter)]
+        for header in headers:
+            rows, sent = await self._transmit(policy, pool, header)
+            size += sent
         logprobs = tuple(tuple(row) for row in rows)
         gap = await prove(pool, Probe(version, self._tokens, logprobs, self._bound.value), self._timeout)
         self._bound.observe(gap)
         return size, gap
 
+    async def _transmit(
+        self, policy: ActorGroup, pool: GeneratorPool, header: Header
+    ) -> tuple[Sequence[Sequence[float]], int]:
+        """Send and receive one set at once; the probe's log-probs and the bytes sent."""
+        generators = list(pool.group.actors)
+        return await _while_receiving(
+            self._send(policy, header, generators),
+            _every_engine(pool, lambda actor: actor.receive.remote(header), self._timeout),
+        )
+
     async def _send(
         self, policy: ActorGroup, header: Header, generators: list[Actor]
     ) -> tuple[Sequence[Sequence[float]], int]:
         """The probe's log-probs and the bytes sent; all ranks take part in both, one after the other."""
-        sizes, rows = await asyncio.gather(
-            policy.all(lambda actor: actor.send.remote(header, generators), timeout=self._timeout),
-            policy.all(lambda actor: actor.probe.remote(self._tokens), timeout=self._timeout),
-        )
+        sending = policy.all(lambda actor: actor.send.remote(header, generators), timeout=self._timeout)
+        probing = policy.all(lambda actor: actor.probe.remote(self._tokens), timeout=self._timeout)
+        sizes, rows = await asyncio.gather(sending, probing)
         return rows[0], sizes[0]
 
-    async def _open(self, policy: ActorGroup, pool: GeneratorPool) -> None:
-        """Open both ends of the path, unless they are open for these engines."""
+    async def _open(self, policy: ActorGroup, pool: GeneratorPool) -> bool:
+        """Open both ends of the path, unless they are open for these engines; whether it did."""
         if self._ends == pool.group.actors:
-            return
+            return False
         await policy.all(lambda actor: actor.open_path.remote(self._path), timeout=self._timeout)
         await _every_engine(pool, lambda actor: actor.open_path.remote(self._path), self._timeout)
         self._ends = list(pool.group.actors)
+        return True
 
 
 async def prove(pool: GeneratorPool, probe: Probe, timeout: float) -> float:

@@ -19,7 +19,7 @@ import ray
 from rayalign.actors.generator import GeneratorActor
 from rayalign.cluster.group import Actor, ActorGroup
 from rayalign.cluster.placement import Placement, claims, free_cpus, process_environment
-from rayalign.config import ClusterConfig, RoleConfig, RolloutConfig
+from rayalign.config import ClusterConfig, LoraConfig, RoleConfig, RolloutConfig
 from rayalign.errors import ActorError
 from rayalign.rollout import EngineName
 from rayalign.rollout.base import Finished, Request
@@ -35,9 +35,19 @@ POLL = 10.0
 class GeneratorPool:
     """Engines as actors; made by `start_pool`."""
 
-    def __init__(self, group: ActorGroup, placement: Placement, engine: EngineName, model: str, timeout: float) -> None:
+    def __init__(
+        self,
+        group: ActorGroup,
+        placement: Placement,
+        engine: EngineName,
+        model: str,
+        timeout: float,
+        adapter: LoraConfig | None = None,
+    ) -> None:
         self.group = group
         self.engine = engine
+        self.adapter = adapter
+        """the largest that the engines take beside their base; None: they get adapters merged"""
         self.model = model
         """folder that the engines were built from: their architecture and tokenizer"""
         self._placement = placement
@@ -138,9 +148,14 @@ class GeneratorPool:
 
 
 async def start_pool(
-    engine: EngineName, model: str, config: RolloutConfig, cluster: ClusterConfig, events: EventLog
+    engine: EngineName,
+    model: str,
+    config: RolloutConfig,
+    cluster: ClusterConfig,
+    events: EventLog,
+    adapter: LoraConfig | None = None,
 ) -> GeneratorPool:
-    """Place and start the engines, all at once."""
+    """Place and start the engines, all at once; `adapter` is the largest that they must take beside their base."""
     hosting = RoleConfig(actors=config.engines, cpus=config.cpus, gpus=config.gpus, threads=config.threads)
     shares = claims({"generator": hosting}, free_cpus=free_cpus() / 2)  # half of the machine for the pool
     claim, placement = shares["generator"], Placement({"generator": hosting}, shares, timeout=cluster.start_timeout)
@@ -148,7 +163,8 @@ async def start_pool(
     actors = []
     for _ in range(config.engines):
         options = placement.options(claim, {**process_environment(claim), **environment(config)})
-        actors.append(remote.options(max_concurrency=8, **options).remote(engine, model, config, cluster.call_timeout))
+        actor = remote.options(max_concurrency=8, **options)
+        actors.append(actor.remote(engine, model, config, cluster.call_timeout, adapter))
     group = ActorGroup("generator", actors, events=events, timeout=cluster.call_timeout)
     with ExitStack() as undo:
         undo.callback(placement.remove)
@@ -156,4 +172,4 @@ async def start_pool(
         await group.locate(cluster.start_timeout)
         await group.all(lambda actor: actor.setup.remote(), timeout=cluster.start_timeout)
         undo.pop_all()
-    return GeneratorPool(group, placement, engine, model, cluster.call_timeout)
+    return GeneratorPool(group, placement, engine, model, cluster.call_timeout, adapter)

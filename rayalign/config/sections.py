@@ -59,6 +59,18 @@ class SamplingConfig(Section):
     """longest answer [tokens]"""
 
 
+class LoraConfig(Section):
+    """A low-rank adapter beside frozen weights (Hu et al. 2021, arXiv:2106.09685), in peft's terms."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32.0
+    """the adapter's output is scaled by alpha / rank"""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """last parts of the names of the linear layers that get an adapter"""
+    dropout: Literal[0] = 0
+    """none: the ratios of policy gradients need one distribution"""
+
+
 class LearnerConfig(Section):
     """One trained (or only evaluated) model: optimizer, precision, batches."""
 
@@ -84,6 +96,8 @@ class LearnerConfig(Section):
     """ZeRO stage 3: parameters that a rank keeps whole between two uses; None: DeepSpeed's default"""
     gradient_checkpointing: bool = False
     attention: Literal["auto", "flash", "sdpa"] = "auto"
+    lora: LoraConfig | None = None
+    """train an adapter (and a scalar head) alone; None: all weights"""
 
 
 class RoleConfig(Section):
@@ -113,6 +127,8 @@ class RolloutConfig(Section):
     tensor_parallel: PositiveInt = 1
     weights: Literal["auto", "store", "files", "nccl", "ipc"] = "auto"
     """the path of new weights; auto: nccl or ipc from device to device, else the object store"""
+    adapter: Literal["auto", "separate", "merged"] = "auto"
+    """how an adapter reaches the engines: beside its base, or added to it"""
     cpus: PositiveFloat | None = None
     gpus: NonNegativeFloat = 0.0
     """of one engine: on devices, as many as `tensor_parallel`"""

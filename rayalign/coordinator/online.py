@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,9 +118,16 @@ class OnlineTrainer:
             "values": ("values_BT", "critic"),
         }
         passes = [sources[need] for need in sorted(self._parts.algorithm.needs) if need in sources]
-        calls = [self._parts.roles[role].all(lambda a: a.evaluate.remote(rollouts)) for _, role in passes]
+        calls = [self._forward(role, rollouts) for _, role in passes]
         answers = await together(*calls)
         return {name: shares for (name, _), shares in zip(passes, answers, strict=True)}
+
+    def _forward(self, role: Role, rollouts: Handle) -> Coroutine[Any, Any, list[Handle]]:
+        """The outputs of one role, a share of each rank; a policy with an adapter is its own reference."""
+        roles = self._parts.roles
+        if role == "reference" and role not in roles:
+            return roles["policy"].all(lambda actor: actor.evaluate_reference.remote(rollouts))
+        return roles[role].all(lambda actor: actor.evaluate.remote(rollouts))
 
     async def _prepare(self, rollouts: Handle, outputs: Mapping[str, list[Handle]]) -> tuple[Handle, dict[str, float]]:
         batch, self._state, metrics = await self._parts.preparer.first(

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,14 +23,17 @@ from torch.optim.lr_scheduler import LambdaLR
 from rayalign.algorithms.base import Algorithm
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
+from rayalign.models.adapter_output import FOLDER, save_adapter
 from rayalign.models.batching import micro_batches, micro_rows, minibatches, shard
 from rayalign.models.deepspeed_0_19 import skip_shared_memory_operator
 from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
 from rayalign.models.load import Initial, load_head, verify_saved
+from rayalign.models.lora import adapter_off, add_adapter
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS
+from rayalign.models.schedule import schedule
+from rayalign.models.whole import WholeTensors
 from rayalign.types import Batch, Metric, Metrics, Outputs, Role, merged
-from rayalign.weights.buckets import TensorSpec
-from rayalign.weights.sets import WeightSet
+from rayalign.weights.sets import Form, WeightSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,18 +58,22 @@ class Learner:
         self.role: Role = role
         self._device = meet()
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
+        self._path, self._kind = path, head
         self._head = load_head(path, head, config, temperature=temperature, seed=seed, initial=initial)
+        if config.lora is not None:
+            add_adapter(self._head.model, config.lora, seed)
         if config.gradient_checkpointing:
             self._head.model.gradient_checkpointing_enable({"use_reentrant": False})
         # Stage 0 has no fp32 master weights; stage 1 has, with the same mathematics.
         self._stage = max(config.zero_stage, int(config.precision == "bf16"))
+        self._tensors = WholeTensors(self._head.model, config.lora, stage=self._stage, rank=self._rank)
         self._engine = self._start(total_steps)
 
     def _start(self, total_steps: int) -> Any:
         import deepspeed
 
         config = self.config
-        parameters = list(self._head.parameters())
+        parameters = [parameter for parameter in self._head.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
             parameters,
             lr=config.learning_rate,
@@ -88,13 +96,14 @@ class Learner:
         return engine
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch) -> Outputs:
-        """Outputs for this rank's own rows, in their order, on the CPU."""
+    def evaluate(self, batch: Batch, *, adapter: bool = True) -> Outputs:
+        """Outputs for this rank's own rows, in their order, on the CPU; without its adapter as the model was before."""
         self._engine.eval()
         rounds = 0
         if self._stage == 3:
             rounds = self._most(len(micro_rows(batch, self.config.micro_tokens)))
-        return evaluate(self._head, self._engine, batch, self.config.micro_tokens, rounds)
+        with nullcontext() if adapter else adapter_off(self._head.model):
+            return evaluate(self._head, self._engine, batch, self.config.micro_tokens, rounds)
 
     def update(
         self, batch: Batch, algorithm: Algorithm[Any], *, pass_index: int, seed: int, limit: int | None = None
@@ -173,26 +182,9 @@ class Learner:
         dist.all_reduce(highest, op=dist.ReduceOp.MAX)
         return int(highest)
 
-    def weights(self, version: int) -> WeightSet:
+    def weights(self, version: int, form: Form = "merged") -> WeightSet:
         """The model for the engines; every rank reads the tensors to the end, only rank 0 gets them whole."""
-        specs = tuple(_spec(name, parameter) for name, parameter in self._head.model.named_parameters())
-        return WeightSet("full", version, self.named_weights(), specs)
-
-    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Weights by their Hugging Face names, in one order on all ranks; under ZeRO-3 one is whole at a time.
-
-        Other ranks than 0 take part in the gathers and get what they hold themselves.
-        """
-        import deepspeed
-
-        for name, parameter in self._head.model.named_parameters():
-            if self._stage < 3:
-                yield name, parameter.detach()
-                continue
-            with deepspeed.zero.GatheredParameters([parameter]):
-                tensor = parameter.detach()
-                whole = tensor.clone() if self._rank == 0 else tensor
-            yield name, whole
+        return self._tensors.weights(version, form)
 
     @torch.no_grad()
     def score_probe(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -206,22 +198,36 @@ class Learner:
         return rows
 
     def save(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Write a plain Hugging Face folder from rank 0."""
-        state: dict[str, Tensor] = {}
-        for name, tensor in self.named_weights():
-            if self._rank == 0:
-                state[name] = tensor.cpu()
+        """Write a plain Hugging Face folder from rank 0; an adapter is merged, and lies in the folder by itself too."""
+        state = self._collect(self._tensors.full())
+        adapter = self._collect(self._tensors.adapter()) if self.config.lora else {}
         if self._rank == 0:
             self._head.model.config.pad_token_id = tokenizer.pad_token_id
             self._head.model.save_pretrained(folder, state_dict=state)
             tokenizer.save_pretrained(folder)
+        if self._rank == 0 and self.config.lora:
+            save_adapter(Path(folder) / FOLDER, adapter, self.config.lora, base=self._path, head=self._kind)
         dist.barrier()
         if self._rank == 0:
             verify_saved(folder)
 
+    def _collect(self, named: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors on the CPU; empty on other ranks than 0, which take part."""
+        state: dict[str, Tensor] = {}
+        for name, tensor in named:
+            if self._rank == 0:
+                state[name] = tensor.cpu()
+        return state
+
     def save_state(self, folder: str | Path) -> None:
         """Write weights, optimizer, schedule and RNG; `load_state` goes on bit by bit."""
-        self._engine.save_checkpoint(str(folder), tag="state", client_state={"rng": torch.get_rng_state()})
+        # What an adapter leaves frozen is in the model's own folder.
+        self._engine.save_checkpoint(
+            str(folder),
+            tag="state",
+            client_state={"rng": torch.get_rng_state()},
+            exclude_frozen_parameters=self.config.lora is not None,
+        )
         if self._rank == 0:
             (Path(folder) / "layout").write_text(self._layout, encoding="utf-8")
         dist.barrier()
@@ -236,7 +242,8 @@ class Learner:
         found = layout.read_text(encoding="utf-8") if layout.is_file() else "nothing"
         if found != self._layout:
             raise InputError(f"checkpoint {folder}: wanted {self._layout}, found {found}; resume as it was saved")
-        _, state = self._engine.load_checkpoint(str(folder), tag="state")
+        strict = self.config.lora is None
+        _, state = self._engine.load_checkpoint(str(folder), tag="state", load_module_strict=strict)
         torch.set_rng_state(state["rng"])
 
     @property
@@ -245,7 +252,7 @@ class Learner:
         return f"{self._world} ranks at ZeRO stage {self._stage} in {self.config.precision}"
 
     def close(self) -> None:
-        """Let go of the engine; the process group stays for other learners of this process."""
+        """Release the engine; the process group stays for other learners of this process."""
         self._engine.destroy()
 
 
@@ -270,25 +277,6 @@ def meet() -> torch.device:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
-
-
-def schedule(config: LearnerConfig, total_steps: int) -> Callable[[int], float]:
-    """The factor on the learning rate at each optimizer step; linear and cosine end at 0 after `total_steps`."""
-
-    def factor(step: int) -> float:
-        if step < config.warmup_steps:
-            return (step + 1) / (config.warmup_steps + 1)
-        left = 1.0 - (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
-        left = min(1.0, max(0.0, left))
-        return {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[config.schedule]
-
-    return factor
-
-
-def _spec(name: str, parameter: Tensor) -> TensorSpec:
-    """What a parameter is when it is whole, without a gather."""
-    shape = getattr(parameter, "ds_shape", parameter.shape)
-    return TensorSpec(name, str(parameter.dtype).removeprefix("torch."), tuple(shape))
 
 
 def _engine_config(config: LearnerConfig, stage: int, parameters: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from rayalign.cluster.session import Session
 from rayalign.config import ANNOTATOR, ClusterConfig, LoadedJob, Reference
 from rayalign.errors import WeightError
 from rayalign.models.catalogue import model_path
+from rayalign.pipeline.adapters import adapter_room
 from rayalign.pipeline.checks import devices, refuse
 from rayalign.pipeline.hashing import stage_states
 from rayalign.pipeline.inputs import Inputs
@@ -170,8 +171,9 @@ class RunContext:
             return self._pool
         self._stop_pool()
         name, reason = choose(self.job.rollout, vllm_runs_on())
+        adapter = adapter_room(self.job, name)
         with self.starting(f"{self.job.rollout.engines} {name} engines ({reason})"):
-            self._pool = await start_pool(name, model, self.job.rollout, self.job.cluster, self.events)
+            self._pool = await start_pool(name, model, self.job.rollout, self.job.cluster, self.events, adapter)
         self._open.callback(self._stop_pool)
         self._loaded = model
         return self._pool

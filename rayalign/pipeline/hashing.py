@@ -99,11 +99,15 @@ def _fields(job: Job, stage: StageSection, hashes: Mapping[str, str]) -> dict[st
     return fields
 
 
+_OPTIONAL = frozenset({"lora"})
+"""keys that count only where they are set: stages that finished before they existed stay finished"""
+
+
 def _flat(values: Mapping[str, Any], placement: Set[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted key and value of all but the placement."""
     for key, value in values.items():
         full = f"{prefix}{key}"
-        if full in placement:
+        if full in placement or (value is None and key in _OPTIONAL):
             continue
         if isinstance(value, dict):
             yield from _flat(value, placement, f"{full}.")

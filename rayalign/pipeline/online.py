@@ -169,6 +169,9 @@ def _channel(
     tokens = probe.data_tokens(encoded) or probe.tokens_of(renderer.tokenizer)
     trainer, engines = sites(roles["policy"]), sites(pool.group)
     path, reason = choose_path(rollout.weights, trainer, engines, vllm=pool.engine == "vllm")
+    adapter = stage.learner.lora if pool.adapter is not None else None
+    if adapter is not None and path in ("nccl", "ipc"):
+        path, reason = "store", "an adapter is small, and vLLM's own transfer carries whole models only"
     logger.info("weights travel by %s (%s)", path, reason)
     return WeightChannel(
         tokens,
@@ -180,6 +183,7 @@ def _channel(
             tensor_parallel=rollout.tensor_parallel,
         ),
         events=context.events,
+        adapter=adapter,
     )
 
 

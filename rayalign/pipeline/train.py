@@ -11,6 +11,7 @@ from rayalign.config import ANNOTATOR, DataConfig, Job, LearnerConfig, RoleConfi
 from rayalign.errors import InputError
 from rayalign.pipeline import train_checks
 from rayalign.pipeline.kind import (
+    ADAPTER,
     CANDIDATES,
     COMPARISONS,
     CRITIC,
@@ -81,6 +82,8 @@ class TrainKind(StageKind[TrainStage]):
         outputs = {"": Output(_MADE[trained[0]], MAIN)}
         for role in trained:
             outputs[role] = Output(_MADE[role], MAIN if role == trained[0] else role)
+        if self.learner(trained[0]).lora is not None:
+            outputs["adapter"] = Output(ADAPTER, f"{MAIN}/adapter")
         return outputs
 
     @property
@@ -91,7 +94,7 @@ class TrainKind(StageKind[TrainStage]):
         return self._algorithm.trains if self.stage.online else self._algorithm.trains[:1]
 
     def source(self, role: str) -> str | None:
-        return self.models()[role] if role else self.stage.model
+        return self.models()[role] if role not in ("", "adapter") else self.stage.model
 
     def models(self) -> dict[str, str | None]:
         """Which model each role starts from; None where the job names none though one is needed."""
@@ -109,6 +112,8 @@ class TrainKind(StageKind[TrainStage]):
             running.add("reward")
         elif stage.online and stage.environment:
             running.discard("reward")  # the environment gives the scores
+        if self._reference_is_policy:
+            running.discard("reference")
         models: dict[str, str | None] = {role: sources[role] for role in _ORDER if role in running}
         return {**models, GENERATOR: stage.model} if stage.online else models
 
@@ -201,6 +206,12 @@ class TrainKind(StageKind[TrainStage]):
         from rayalign.pipeline.offline import train_offline
 
         return train_offline(context, name, self.stage)
+
+    @property
+    def _reference_is_policy(self) -> bool:
+        """A policy that trains an adapter is its own reference, with the adapter off."""
+        stage = self.stage
+        return stage.online and stage.learner.lora is not None and stage.reference is None
 
     @property
     def _trains_reward(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from rayalign.errors import InputError
 
 if TYPE_CHECKING:
-    from rayalign.config import RolloutConfig
+    from rayalign.config import LoraConfig, RolloutConfig
     from rayalign.rollout.base import Engine
 
 EngineName = Literal["vllm", "local"]
@@ -45,8 +45,33 @@ def choose(config: RolloutConfig, vllm: Literal["cpu", "gpu"] | None) -> tuple[E
     return "local", lack
 
 
-def build(name: EngineName, model_path: str, config: RolloutConfig) -> Engine:
-    """The engine, with the weights of a model folder, or of a hub name's snapshot, as version 0."""
+def choose_adapter(config: RolloutConfig, engine: EngineName) -> tuple[Literal["separate", "merged"], str]:
+    """Whether engines hold a policy's adapter beside its base or get it merged, and why.
+
+    Raises:
+        InputError: the job names separate, which the engine cannot do.
+    """
+    if config.adapter == "merged":
+        return "merged", "named by the job"
+    if engine == "local":
+        if config.adapter == "separate":
+            raise InputError(
+                "rollout.adapter is separate, but the local engine takes no adapters; write auto or merged"
+            )
+        return "merged", "the local engine takes no adapters"
+    if config.adapter == "separate":
+        return "separate", "named by the job"
+    if not config.gpus:
+        return "merged", "vLLM on a CPU writes less than half as fast with an adapter of its own"
+    return "separate", "vLLM takes adapters"
+
+
+def build(name: EngineName, model_path: str, config: RolloutConfig, adapter: LoraConfig | None = None) -> Engine:
+    """The engine, with the weights of a model folder, or of a hub name's snapshot, as version 0.
+
+    Args:
+        adapter: the largest that the engine must take beside its base; None: none.
+    """
     from rayalign.weights.files import model_folder
 
     # vLLM and its list of weights want the folder itself.
@@ -54,7 +79,7 @@ def build(name: EngineName, model_path: str, config: RolloutConfig) -> Engine:
     if name == "vllm":
         from rayalign.rollout.vllm import VllmEngine
 
-        return VllmEngine(model_path, config)
+        return VllmEngine(model_path, config, adapter)
     from rayalign.rollout.local import LocalEngine
 
     return LocalEngine(model_path, config)

@@ -68,6 +68,7 @@ class LocalEngine:
 
     @torch.no_grad()
     def load(self, weights: WeightSet) -> None:
+        assert weights.kind == "full", "choose_adapter has this engine's adapters merged"
         parameters = dict(self._model.named_parameters())
         for name, tensor in exactly(weights.tensors, parameters):
             parameters[name].copy_(tensor)

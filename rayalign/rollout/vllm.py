@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rayalign.config import RolloutConfig
+from rayalign.config import LoraConfig, RolloutConfig
 from rayalign.errors import InputError
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.drafts import Draft, Drafts
-from rayalign.rollout.vllm_transfer import WorkerTransfer
+from rayalign.rollout.vllm_transfer import WorkerTransfer, adapter_settings
 from rayalign.weights.files import exactly, shapes
 from rayalign.weights.sets import DeviceSet, WeightSet
 
@@ -104,8 +104,10 @@ class VllmEngine:
     `score` takes sequences shorter than the context, since vLLM keeps room for one more token.
     """
 
-    def __init__(self, model_path: str, config: RolloutConfig) -> None:
-        self._llm = open_llm(model_path, config, skip_tokenizer_init=True, logprobs_mode="processed_logprobs")
+    def __init__(self, model_path: str, config: RolloutConfig, adapter: LoraConfig | None = None) -> None:
+        """`adapter`: the largest that the engine must take beside its base; None: none."""
+        settings = {"skip_tokenizer_init": True, "logprobs_mode": "processed_logprobs", **adapter_settings(adapter)}
+        self._llm = open_llm(model_path, config, **settings)
         self.version = 0
         self._gpu = config.gpus > 0
         self._names = frozenset(shapes(Path(model_path)))
@@ -151,7 +153,9 @@ class VllmEngine:
         self._drafts.abort(keys)
 
     def load(self, weights: WeightSet) -> None:
-        if isinstance(weights, DeviceSet):
+        if weights.kind == "adapter":
+            self._transfer.load_adapter(weights)
+        elif isinstance(weights, DeviceSet):
             self._transfer.replay(weights)
         else:
             self._transfer.load(exactly(weights.tensors, self._names))
@@ -190,7 +194,8 @@ class VllmEngine:
         params = SamplingParams(
             **settings, ignore_eos=True, detokenize=False, flat_logprobs=True, output_kind=RequestOutputKind.FINAL_ONLY
         )
-        self._engine.add_request(key, {"prompt_token_ids": list(ids)}, params, priority=priority)
+        prompt = {"prompt_token_ids": list(ids)}
+        self._engine.add_request(key, prompt, params, priority=priority, lora_request=self._transfer.adapter)
 
     def _advance(self) -> None:
         for output in self._engine.step():

@@ -11,17 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rayalign.weights.sets import DeviceSet
+from rayalign.config import LoraConfig
+from rayalign.errors import InputError, WeightError
+from rayalign.models.adapter_output import save_adapter
+from rayalign.weights.sets import DeviceSet, WeightSet
 
 if TYPE_CHECKING:
     from vllm import LLM
+    from vllm.lora.request import LoRARequest
 
 BACKEND = "rayalign"
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""room for an adapter that vLLM can be started with"""
 
 
 @dataclass
@@ -47,9 +55,13 @@ class WorkerTransfer:
         self._llm = llm
         self._workers = llm.llm_engine.vllm_config.parallel_config.world_size
         llm.collective_rpc(_attach)
+        self.adapter: LoRARequest | None = None
+        """what requests name, once an adapter is loaded"""
+        self._folder = TemporaryDirectory(prefix="rayalign-adapter-")
 
     def load(self, named: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace all weights by tensors of the host."""
+        """Replace all weights by tensors of the host; vLLM drops the adapter with them."""
+        self.adapter = None
         self._llm.collective_rpc("start_weight_update")
         if self._workers == 1:
             self._update(named)
@@ -61,6 +73,7 @@ class WorkerTransfer:
 
     def replay(self, weights: DeviceSet) -> None:
         """Make the trainer's calls in their order; the tensors come from device to device meanwhile."""
+        self.adapter = None
         for method, arguments in weights.calls:
             if method == "init_weight_transfer_engine":
                 opening = {"backend": weights.backend, "settings": arguments["init_info"]}
@@ -68,8 +81,44 @@ class WorkerTransfer:
             else:
                 self._llm.collective_rpc(method, kwargs=dict(arguments))
 
+    def load_adapter(self, weights: WeightSet) -> None:
+        """Put an adapter beside the base, in the place of the one before.
+
+        It goes through a folder, so that vLLM gets tensors of its own (it scales them in place) and can read them
+        again for a request that began before the base was replaced.
+        """
+        from vllm.lora.request import LoRARequest
+
+        assert weights.adapter is not None, "an adapter comes with its settings"
+        folder = Path(self._folder.name)
+        save_adapter(folder, dict(weights.tensors), weights.adapter, base="", head="causal")
+        request = LoRARequest("policy", 1, str(folder), load_inplace=True)
+        try:
+            self._llm.llm_engine.add_lora(request)
+        except ValueError as error:
+            raise WeightError(f"vLLM does not take the adapter: {error}; write rollout.adapter: merged") from error
+        self.adapter = LoRARequest("policy", 1, str(folder))
+
     def _update(self, named: Iterable[tuple[str, Tensor]]) -> None:
         self._llm.collective_rpc("update_weights", kwargs={"update_info": {"named": named}})
+
+
+def adapter_settings(adapter: LoraConfig | None) -> dict[str, Any]:
+    """What vLLM must be started with to take adapters up to this one's size.
+
+    Raises:
+        InputError: vLLM takes none of that rank.
+    """
+    if adapter is None:
+        return {}
+    rooms = [rank for rank in _RANKS if rank >= adapter.rank]
+    if not rooms:
+        raise InputError(
+            f"learner.lora.rank is {adapter.rank}, and vLLM takes at most {_RANKS[-1]}; write rollout.adapter: merged"
+        )
+    # The head is never a target: log-probs of a prompt, which the probe needs, fail in vLLM where it is one.
+    targets = list(adapter.targets)
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rooms[0], "lora_target_modules": targets}
 
 
 def _attach(worker: Any) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rayalign.errors import WeightError
 
-BUCKET_BYTES = 256 << 20
+BUCKET_BYTES = 64 << 20
 """size of a bucket, unless one tensor alone is larger [bytes]"""
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 

@@ -8,9 +8,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from rayalign.config import LoraConfig
 from rayalign.weights.buckets import TensorSpec
 
 Kind = Literal["full", "adapter"]
+Form = Literal["merged", "base", "adapter"]
+"""what a trainer sends: its weights with the adapter added, those without it, or the adapter alone"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class WeightSet:
     """by their Hugging Face names; may be read once"""
     specs: tuple[TensorSpec, ...] = ()
     """what `tensors` will yield, where the sender knows it before it gathers"""
+    adapter: LoraConfig | None = None
+    """rank, scale and targets where the set is an adapter, whose tensors have peft's names"""
 
 
 @dataclass(frozen=True, slots=True)

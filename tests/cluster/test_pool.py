@@ -257,7 +257,7 @@ def test_an_engine_that_refuses_a_bucket_is_discarded_and_the_others_get_the_wei
     asyncio.run(channel.transfer(policy, pool, 11))
     assert victim not in pool.group.actors
     assert len(pool.group) == 3
-    assert {t.version for item in asyncio.run(pool.generate(requests(3))) for t in item.trajectories} == {11}
+    assert {candidate.version_runs for candidate in generate(pool, requests(3))} == {((0, 11),)}
 
 
 def test_what_a_killed_engine_was_writing_is_written_by_the_others(pool: GeneratorPool) -> None:

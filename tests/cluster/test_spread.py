@@ -55,7 +55,7 @@ class Engines:
 
 
 def make_pool(engines: Engines) -> GeneratorPool:
-    return GeneratorPool(engines, None, "model", 20.0)  # type: ignore[arg-type]
+    return GeneratorPool(engines, None, "local", "model", 20.0)  # type: ignore[arg-type]
 
 
 def candidates(prompt: int, count: int) -> list[Request]:

@@ -60,7 +60,13 @@ stages:
 JOB = _JOB.replace(
     "WRITTEN",
     "kind: train, model: stage:sft, candidates: [{source: live, count: 2}], prompts: 8, "
-    "sampling: {max_tokens: 24}, learner: {learning_rate: 1e-3, minibatch: 8}",
+    "sampling: {max_tokens: 24}, learner: {learning_rate: 1e-3, minibatch: 8ADAPTER}",
+)
+ADAPTED = "late"
+"""the stage that trains adapters: of its policy and its critic"""
+JOB = "\n".join(
+    line.replace("ADAPTER", ", lora: {rank: 4, alpha: 8}" if line.startswith(f"  {ADAPTED}:") else "")
+    for line in JOB.splitlines()
 )
 STAGES = ("base", "sft", "answers", "labels", "rm", "ppo", "late", "rrhf", "final")
 PROMPTS = 8

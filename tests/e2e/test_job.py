@@ -18,7 +18,7 @@ from rayalign.models import metrics as learner
 from rayalign.storage.metrics import read_metrics
 from rayalign.storage.records import read_jsonl
 from rayalign.weights import probe
-from tests.e2e.runs import ITERATIONS, PROMPTS, STAGES, Run, accounts
+from tests.e2e.runs import ADAPTED, ITERATIONS, PROMPTS, STAGES, Run, accounts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(1800)]
 INTERVAL = {"low", "high", "n"}
@@ -228,3 +228,14 @@ def test_a_second_run_does_nothing(finished: Run) -> None:
 
 def _outputs(folder: Path) -> list[Path]:
     return [*(p for p in (folder / "stages").rglob("*") if p.is_file()), folder / "events.jsonl"]
+
+
+def test_a_stage_with_adapters_keeps_the_merged_model_and_the_adapter(finished: Run) -> None:
+    """The reference is the policy without its adapter; the model is an ordinary folder, which later stages read."""
+    rows = read_metrics(finished.folder / "stages" / ADAPTED / "metrics.jsonl")
+    assert any(row["kl/mean"] > 0 for row in rows if "kl/mean" in row)
+    folder = finished.folder / "stages" / ADAPTED / "model"
+    config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["r"]) == ("LORA", 4)
+    assert config["base_model_name_or_path"] == str(finished.folder / "stages" / "sft" / "model")
+    assert AutoModelForCausalLM.from_pretrained(folder)

@@ -112,4 +112,4 @@ def train(learner: Learner, passes: int = 1) -> list[Metrics]:
 
 
 def weights(learner: Learner) -> dict[str, torch.Tensor]:
-    return {name: x.clone() for name, x in learner.named_weights()}
+    return {name: x.clone() for name, x in learner.weights(0).tensors}

@@ -17,6 +17,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "stage3": {"zero_stage": 3},
     # With DeepSpeed's thresholds models of this size are never gathered, and one chunk holds all their logits.
     "gathered": {"zero_stage": 3, "zero_live_parameters": 0, "chunk_logits": 3 * VOCABULARY},
+    "lora": {"zero_stage": 3, "zero_live_parameters": 0, "lora": {"rank": 4, "alpha": 8}},
+    "lora2": {"zero_stage": 2, "lora": {"rank": 4, "alpha": 8}},
 }
 
 
@@ -31,6 +33,8 @@ def main(folder: str, out: Path) -> None:
         probe = learner.score_probe([[4, 5, 6, 7]])
         metrics = train(learner, passes=2)
         results[name] = {"weights": weights(learner), "metrics": metrics, "logprobs": before, "probe": probe}
+        if changes.get("lora"):
+            results[name]["reference"] = learner.evaluate(mine, adapter=False).logprobs_BT
         learner.save(out / f"model-{name}", AutoTokenizer.from_pretrained(folder))
         learner.save_state(out / f"state-{name}")
         after = weights(learner)

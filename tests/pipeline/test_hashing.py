@@ -55,6 +55,7 @@ def changed(study: Study, *overrides: str) -> list[str]:
         ("cluster.call_timeout=1", []),
         ("tracking.tensorboard=true", []),
         ("stages.rl={keep: 5, checkpoint_every: 1}", []),
+        ("stages.rm.learner.lora={rank: 4}", ["rm", "rl", "test"]),
         ("name=other", []),
     ],
 )

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from rayalign.weights.sets import Kind, WeightSet
+from rayalign.config import LoraConfig
+from rayalign.weights.buckets import BUCKET_BYTES
+from rayalign.weights.sets import Form, Kind, WeightSet
 
 PathName = Literal["store", "files", "nccl", "ipc"]
 AHEAD = 2
 """buckets under way at a time"""
-BUCKET_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,10 @@ class Header:
 
     kind: Kind
     version: int
+    form: Form = "merged"
+    """what of its weights the trainer sends"""
+    adapter: LoraConfig | None = None
+    """of a set that is an adapter"""
 
 
 class Line(Protocol):

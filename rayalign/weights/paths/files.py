@@ -58,7 +58,7 @@ class FilesPath:
         return size
 
     def receive(self, header: Header, messages: Iterator[Any]) -> WeightSet:
-        return WeightSet(header.kind, header.version, _tensors(messages))
+        return WeightSet(header.kind, header.version, _tensors(messages), adapter=header.adapter)
 
     def close(self) -> None:
         """Remove what an interrupted transfer left."""

@@ -36,7 +36,7 @@ class StorePath:
         return size
 
     def receive(self, header: Header, messages: Iterator[Any]) -> WeightSet:
-        return WeightSet(header.kind, header.version, self._tensors(messages))
+        return WeightSet(header.kind, header.version, self._tensors(messages), adapter=header.adapter)
 
     def close(self) -> None:
         pass
