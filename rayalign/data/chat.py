@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from rayalign.errors import InputError
 from rayalign.types import Message, Prompt
@@ -170,10 +172,8 @@ def load_tokenizer(model: str, *, dialogue: bool = True) -> PreTrainedTokenizerB
         InputError: it is not there, has tokens without a row in the embedding of the model beside it, or (asked for
             `dialogue`) has no chat template that training can rely on.
     """
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = _tokenizer_class(model).from_pretrained(model)
     except (OSError, ValueError) as error:
         raise InputError(f"{model}: no tokenizer can be loaded from there ({str(error).splitlines()[0]})") from error
     check_ids(tokenizer, vocabulary_of(model), model)
@@ -186,6 +186,11 @@ def load_tokenizer(model: str, *, dialogue: bool = True) -> PreTrainedTokenizerB
 
 def vocabulary_of(model: str) -> int | None:
     """How many tokens the model of a folder or hub name has embeddings for; None where only a tokenizer is there."""
+    settings = Path(model) / "config.json"
+    if settings.is_file():
+        sizes = json.loads(settings.read_text(encoding="utf-8"))
+        own_size: int | None = sizes.get("text_config", sizes).get("vocab_size")
+        return own_size
     from transformers import AutoConfig
 
     try:
@@ -207,6 +212,23 @@ def check_ids(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None, name: 
             f"{name}: its tokenizer has {outside[first]!r} with id {first}, but the model has embeddings for "
             f"{vocabulary} tokens only; resize the model's embeddings, or remove the token from the tokenizer"
         )
+
+
+def _tokenizer_class(model: str) -> Any:
+    """What reads the tokenizer: the plain class where the folder names it, since the automatic one costs seconds.
+
+    transformers' automatic classes import the code of all models, 1.5 s of CPU in each process.
+    """
+    settings = Path(model) / "tokenizer_config.json"
+    if settings.is_file() and (Path(model) / "tokenizer.json").is_file():
+        named_class = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class")
+        if named_class in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

@@ -11,12 +11,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rayalign.annotator.client import AnnotatorClient
-from rayalign.annotator.service import stop
 from rayalign.annotator.service_file import load_service
 from rayalign.cluster.channel import load_folder
 from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.session import Session
-from rayalign.config import ANNOTATOR, ClusterConfig, LoadedJob, Reference
+from rayalign.config import ANNOTATOR, LoadedJob, Reference
 from rayalign.errors import WeightError
 from rayalign.models.catalogue import model_path
 from rayalign.pipeline.adapters import adapter_room
@@ -25,9 +24,8 @@ from rayalign.pipeline.hashing import stage_states
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import kind_of, kinds_of
 from rayalign.pipeline.machine import Machine
-from rayalign.pipeline.object_store import object_store_bytes
+from rayalign.pipeline.object_store import session_config
 from rayalign.pipeline.plan import plan
-from rayalign.pipeline.serving import serve_for_run
 from rayalign.rollout import choose, vllm_runs_on
 from rayalign.storage.events import EventLog
 from rayalign.storage.records import atomic_write
@@ -41,7 +39,8 @@ GROW = "add machines (with cluster.scale_timeout a run waits for those that the 
 class RunContext:
     """A run while it is going; leaving it stops everything that it started."""
 
-    def __init__(self, loaded: LoadedJob, inputs: Inputs) -> None:
+    def __init__(self, loaded: LoadedJob, inputs: Inputs, local: Session | None = None) -> None:
+        """`local`: a session of this machine that runs already and outlives the context."""
         self.job = loaded.job
         self.inputs = inputs
         self._source = loaded
@@ -52,6 +51,7 @@ class RunContext:
         self.events = EventLog(self.events_path)
         self._open = ExitStack()
         os.environ["DS_ACCELERATOR"] = "cpu"  # of this process, which never trains; actors are told their own
+        self._local = local
         self._session: Session | None = None
         self._service: Future[str] | None = None
         self._pool: GeneratorPool | None = None
@@ -101,18 +101,16 @@ class RunContext:
     def session(self) -> Session:
         """The Ray session of this run."""
         if self._session is None:
-            with self.starting("Ray"):
-                session = self._open.enter_context(Session(self._cluster()))
-                if session.attached:
-                    self._compare(session)
-            self._session = session
+            self._session = self._local or self._open_session()
             self._begin_service()
         return self._session
 
-    def _cluster(self) -> ClusterConfig:
-        """The cluster section with the object store's size filled in."""
-        size = object_store_bytes(self.job, plan(self.job))
-        return self.job.cluster.model_copy(update={"object_store": size})
+    def _open_session(self) -> Session:
+        with self.starting("Ray"):
+            session = self._open.enter_context(Session(session_config(self.job)))
+            if session.attached:
+                self._compare(session)
+        return session
 
     def processes(self) -> list[int]:
         """Processes of this run on this machine that need not be children of this one."""
@@ -154,6 +152,9 @@ class RunContext:
         if needed and self.job.annotator.url is None:
             file = self.job.annotator.file
             config = load_service(Path(file) if file else None)
+            # Ray Serve costs a second to import, which a job without an annotator need not pay.
+            from rayalign.pipeline.serving import serve_for_run
+
             starter = ThreadPoolExecutor(1, thread_name_prefix="service")
             self._service = starter.submit(serve_for_run, config, self.folder / "annotator")
             if self._session is not None and self._session.attached:  # a session of its own ends with all in it
@@ -162,6 +163,8 @@ class RunContext:
     def _end_service(self, service: Future[str]) -> None:
         wait([service], timeout=self.job.cluster.start_timeout)
         if not service.done() or service.exception() is None:
+            from rayalign.annotator.service import stop
+
             stop()
 
     async def engines(self, model: str) -> GeneratorPool:

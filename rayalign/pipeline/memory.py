@@ -10,7 +10,7 @@ from contextlib import suppress
 import psutil
 
 EVERY = 10.0
-"""seconds between two measurements: the kernel walks every page of every process for one"""
+"""seconds between two looks; to measure, the kernel walks every page of every process"""
 
 
 class PeakMemory:
@@ -18,6 +18,8 @@ class PeakMemory:
 
     def __init__(self, processes: Callable[[], Iterable[int]]) -> None:
         self.peak = 0
+        self._resident = 0
+        """sum of the resident sets when the peak was measured [bytes]"""
         self._processes = processes
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
@@ -34,12 +36,31 @@ class PeakMemory:
         stopped = False
         while not stopped:
             stopped = self._stop.wait(EVERY)
-            running: set[int] = set()
-            for pid in (os.getpid(), *self._processes()):
-                with suppress(psutil.NoSuchProcess):
-                    descendants = psutil.Process(pid).children(recursive=True)
-                    running |= {pid, *(child.pid for child in descendants)}
-            self.peak = max(self.peak, sum(map(_pss, running)))
+            self._look()
+
+    def _look(self) -> None:
+        """Measure where the resident sets, which cost nothing to read, are larger than at any measurement before."""
+        running = self._running()
+        resident = sum(map(_rss, running))
+        if resident <= self._resident:
+            return
+        self._resident = resident
+        self.peak = max(self.peak, sum(map(_pss, running)))
+
+    def _running(self) -> set[int]:
+        running: set[int] = set()
+        for pid in (os.getpid(), *self._processes()):
+            with suppress(psutil.NoSuchProcess):
+                children = psutil.Process(pid).children(recursive=True)
+                running |= {pid, *(child.pid for child in children)}
+        return running
+
+
+def _rss(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:  # it ended meanwhile, or is another user's
+        return 0
 
 
 def _pss(pid: int) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rayalign.config import Job
+from rayalign.config import ClusterConfig, Job
 from rayalign.pipeline.kind import GENERATOR, shape_in
-from rayalign.pipeline.plan import Plan, StagePlan
+from rayalign.pipeline.plan import Plan, StagePlan, plan
 from rayalign.weights.buckets import BUCKET_BYTES
 
 BASE_BYTES = 512 << 20
@@ -28,6 +28,12 @@ def object_store_bytes(job: Job, planned: Plan) -> int:
         return needed
     # A store that is larger than the shared memory would lie on disk as a whole.
     return max(BASE_BYTES, min(needed, int(0.9 * planned.machine.shared_memory)))
+
+
+def session_config(job: Job) -> ClusterConfig:
+    """The job's cluster section with the size of the object store filled in."""
+    size = object_store_bytes(job, plan(job))
+    return job.cluster.model_copy(update={"object_store": size})
 
 
 def _transfer_bytes(job: Job, stage: StagePlan) -> int:

@@ -6,17 +6,24 @@ import json
 import logging
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rayalign.config import LoadedJob, StageSection
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.hashing import fields_hash, stage_fields, stage_states
 from rayalign.pipeline.inputs import Inputs
-from rayalign.pipeline.kind import kind_of
+from rayalign.pipeline.kind import kind_of, kinds_of
+from rayalign.pipeline.machine import planned_machine
 from rayalign.pipeline.memory import PeakMemory
+from rayalign.pipeline.object_store import session_config
 from rayalign.storage.report import write_report
 from rayalign.storage.summary import read_done, write_done, write_summary
+
+if TYPE_CHECKING:
+    from rayalign.cluster.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +38,10 @@ def run(loaded: LoadedJob) -> Path:
     fields, states = stage_fields(job), stage_states(job)
     start = time.perf_counter()
     inputs = Inputs(loaded)
-    inputs.check()
-    with RunContext(loaded, inputs) as context, PeakMemory(context.processes) as memory:
+    with ExitStack() as running:
+        local = _prove(loaded, inputs, running)
+        context = running.enter_context(RunContext(loaded, inputs, local))
+        memory = running.enter_context(PeakMemory(context.processes))
         context.fixed_seconds = time.perf_counter() - start
         for name, stage in job.stages.items():
             if states[name] == "finished":
@@ -45,6 +54,26 @@ def run(loaded: LoadedJob) -> Path:
         _summarise(context, memory, fields)
     write_report(context.folder)
     return context.folder
+
+
+def _prove(loaded: LoadedJob, inputs: Inputs, running: ExitStack) -> Session | None:
+    """Prove the inputs while a local Ray session starts, which mostly waits; None where the job needs none.
+
+    Ray must start in the main thread, so the proof runs in another one. A cluster is joined later, as a whole.
+    """
+    states = stage_states(loaded.job)
+    open_kinds = [kind for name, kind in kinds_of(loaded.job).items() if states[name] != "finished"]
+    needs_ray = any(kind.roles(loaded.job) or kind.annotators() for kind in open_kinds)
+    if not needs_ray or planned_machine(loaded.job.cluster) is None:
+        inputs.check()
+        return None
+    with ThreadPoolExecutor(1, thread_name_prefix="inputs") as prover:
+        proof = prover.submit(inputs.check)
+        from rayalign.cluster.session import Session
+
+        session = running.enter_context(Session(session_config(loaded.job)))
+        proof.result()
+    return session
 
 
 def _run_stage(context: RunContext, name: str, stage: StageSection, fields: dict[str, Any], start: float) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from rayalign.data.chat import (
     DEFAULT_TEMPLATE,
@@ -218,3 +219,15 @@ def test_a_template_whose_turns_depend_on_the_dialogue_is_refused_for_several_tu
     check_template(tokenizer)
     with pytest.raises(InputError, match=r"does not only append when a turn follows another; put a chat_template"):
         check_turns(tokenizer)
+
+
+def test_a_folder_that_names_the_plain_class_needs_no_automatic_one(tmp_path: Path) -> None:
+    """The automatic classes import the code of all models."""
+    train_tokenizer(["a b c"], 300).save_pretrained(tmp_path)
+    code = (
+        "import sys; from rayalign.data.chat import load_tokenizer; "
+        f"tokenizer = load_tokenizer({str(tmp_path)!r}); "
+        "print(len(tokenizer), 'transformers.models.auto.tokenization_auto' in sys.modules)"
+    )
+    lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert lines.split() == [str(len(AutoTokenizer.from_pretrained(tmp_path))), "False"]

@@ -29,3 +29,17 @@ def test_a_process_has_memory_until_it_ends() -> None:
     other.communicate()
     assert _pss(other.pid) == 0
     assert _pss(os.getpid()) > 1 << 20
+
+
+def test_pages_are_walked_only_where_more_is_resident_than_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    resident = iter([100, 90, 100, 101])
+    proportional = iter([50, 60])
+    monkeypatch.setattr("rayalign.pipeline.memory._rss", lambda pid: next(resident))
+    monkeypatch.setattr("rayalign.pipeline.memory._pss", lambda pid: next(proportional))
+    monkeypatch.setattr(PeakMemory, "_running", lambda self: {1})
+    memory = PeakMemory(tuple)
+    peaks = []
+    for _ in range(4):
+        memory._look()
+        peaks.append(memory.peak)
+    assert peaks == [50, 50, 50, 60]
