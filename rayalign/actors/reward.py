@@ -1,30 +1,44 @@
-"""The reward: a frozen scalar-head model, or an annotator over HTTP, that scores groups as they finish."""
+"""The reward: reward models, annotators over HTTP, rules or code, which score groups as they finish."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from rayalign.actors.hosted import FrozenSpec, HostedActor, Rendezvous
-from rayalign.scoring.annotator import AnnotatorScorer
-from rayalign.scoring.base import Scorer
-from rayalign.scoring.reward_model import RewardModelScorer
+from rayalign.actors.hosted import HostedActor, Rendezvous
+from rayalign.config import LearnerConfig, RewardSource
+from rayalign.scoring.sources import make_scorer
 from rayalign.types import Group, Score
 
 
-class RewardActor(HostedActor):
-    """One replica of the reward model."""
+@dataclass(frozen=True, slots=True)
+class RewardSpec:
+    """What a reward is made from."""
 
-    def __init__(self, spec: FrozenSpec) -> None:
+    sources: tuple[RewardSource, ...]
+    """models as folders or hub names, annotators as URLs"""
+    config: LearnerConfig
+    policy: str
+    """the model whose tokens it reads"""
+    timeout: float
+    """seconds until an annotator must have scored all groups of a call"""
+    named: bool = False
+    """scores have named parts"""
+
+
+class RewardActor(HostedActor):
+    """One replica of the reward."""
+
+    def __init__(self, spec: RewardSpec) -> None:
         self._spec = spec
 
     def setup(self, meeting: Rendezvous) -> None:
-        """Load the model, or find the service; replicas share nothing."""
+        """Load the models; replicas share nothing."""
         self.use_threads()
-        self._scorer: Scorer
-        if self._spec.model.startswith(("http://", "https://")):
-            self._scorer = AnnotatorScorer(self._spec.model, self._spec.timeout)
-        else:
-            self._scorer = RewardModelScorer(self._spec.model, self._spec.config, self._spec.policy)
+        spec = self._spec
+        self._scorer = make_scorer(
+            spec.sources, named=spec.named, config=spec.config, policy=spec.policy, timeout=spec.timeout
+        )
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """One score for each candidate of each group."""

@@ -14,7 +14,7 @@ from rayalign.actors.hosted import FrozenSpec, Rendezvous
 from rayalign.actors.learner import CriticActor, LearnerSpec, PolicyActor
 from rayalign.actors.preparer import PreparerActor
 from rayalign.actors.reference import ReferenceActor
-from rayalign.actors.reward import RewardActor
+from rayalign.actors.reward import RewardActor, RewardSpec
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.placement import Claim, Placement, claims, free_cpus, process_environment
 from rayalign.config import ClusterConfig, RoleConfig
@@ -46,7 +46,7 @@ class Roles:
 
 
 async def start_roles(
-    specs: Mapping[Role, LearnerSpec | FrozenSpec],
+    specs: Mapping[Role, LearnerSpec | FrozenSpec | RewardSpec],
     hosting: Mapping[Role, RoleConfig],
     cluster: ClusterConfig,
     events: EventLog,

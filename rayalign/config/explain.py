@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 Location = tuple[int | str, ...]
 
@@ -144,11 +144,17 @@ def _plain(kind: Any) -> Any:
 
 
 def _tags(kind: Any) -> list[tuple[str, Any]]:
-    """The members of a union told apart by `kind`, each with its tag."""
+    """The members of a union told apart by `kind`, or by a `Tag` of their own, each with its tag."""
     kind = _plain(kind)
     if get_origin(kind) not in (Union, UnionType):
         return []
-    return [(get_args(m.model_fields["kind"].annotation)[0], m) for m in get_args(kind) if _is_model(m)]
+    tags: list[tuple[str, Any]] = []
+    for member in get_args(kind):
+        if _is_model(member):
+            tags.append((get_args(member.model_fields["kind"].annotation)[0], member))
+        elif get_origin(member) is Annotated:
+            tags += [(mark.tag, member) for mark in get_args(member) if isinstance(mark, Tag)]
+    return tags
 
 
 def _is_model(kind: Any) -> bool:

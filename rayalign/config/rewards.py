@@ -24,8 +24,6 @@ from rayalign.config.sections import Section
 RULES = "rules:"
 CombineKind = Literal["mean", "weighted", "min", "chebyshev"]
 SourceForm = Literal["model", "annotator", "rules", "code"]
-RESERVED_NAMES = frozenset({"mean", "std", "zero_variance"})
-"""names of other metrics under `reward/`"""
 _CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SERVICE = (ANNOTATOR, "http://", "https://")
 
@@ -156,8 +154,6 @@ class RewardSource(Section):
             _ = self.rule
         if self.settings and self.form != "code":
             raise ValueError("settings are the arguments of code; leave them out")
-        if self.label in RESERVED_NAMES:
-            raise ValueError(f"reward/{self.label} is another metric; give this part another name")
         return self
 
     @property
@@ -187,6 +183,8 @@ def _valid_source(source: str) -> str:
 
 
 def _distinct_names(sources: tuple[RewardSource, ...]) -> tuple[RewardSource, ...]:
+    if not sources:
+        raise ValueError("the reward has no parts; name one, or leave the key out")
     for label, count in Counter(source.label for source in sources).items():
         if count > 1:
             raise ValueError(f"{count} parts are named {label}; give each a name of its own")
@@ -197,9 +195,10 @@ def _tag(value: Any) -> str:
     return "sources" if isinstance(value, list | tuple) else "source"
 
 
-_Source = Annotated[str, AfterValidator(_valid_source)]
-_Sources = Annotated[tuple[RewardSource, ...], Field(min_length=1), AfterValidator(_distinct_names)]
-Reward = Annotated[Annotated[_Source, Tag("source")] | Annotated[_Sources, Tag("sources")], Discriminator(_tag)]
+RewardText = Annotated[str, AfterValidator(_valid_source)]
+"""one source as a text"""
+_Sources = Annotated[tuple[RewardSource, ...], AfterValidator(_distinct_names)]
+Reward = Annotated[Annotated[RewardText, Tag("source")] | Annotated[_Sources, Tag("sources")], Discriminator(_tag)]
 """one source whose score is the reward, or a list of named parts"""
 
 

@@ -14,7 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from rayalign.config.annotators import JudgeConfig
-from rayalign.config.references import ANNOTATOR, Reference, references_in
+from rayalign.config.references import Reference, references_in
+from rayalign.config.rewards import CombineKind, Reward, RewardSource, RewardText, reward_sources
 from rayalign.config.sections import (
     AnnotatorUse,
     CandidateSource,
@@ -80,10 +81,12 @@ class TrainStage(StageSection):
     """what the first trained role starts from"""
     reference: str | None = None
     """None: as `model`"""
-    reward: str | None = None
-    """a model, or `annotator:NAME` of the annotator service"""
+    reward: Reward | None = None
+    """a model, `annotator:NAME`, `rules:KIND` or code, or a list of such sources with names and weights"""
+    combine: CombineKind | None = None
+    """how the parts of a `reward` that is a list become one score; None: weighted"""
     critic: str | None = None
-    """None: as `reward` where that is a model (warm start), else as `model`"""
+    """None: as the first model of `reward` (warm start), else as `model`"""
     data: DataConfig = DataConfig()
     examples: str | None = None
     """`stage:NAME` of a generate or annotate stage, in the place of `data`"""
@@ -130,9 +133,18 @@ class TrainStage(StageSection):
         return sum(c.count for c in self.candidates)
 
     @property
-    def scored_over_http(self) -> bool:
-        """True where the scores come from the annotator service, not from a model of the job."""
-        return (self.reward or "").startswith((ANNOTATOR, "http://", "https://"))
+    def rewards(self) -> tuple[RewardSource, ...]:
+        """The sources of the reward; none where there is no reward."""
+        return reward_sources(self.reward)
+
+    @property
+    def has_parts(self) -> bool:
+        """True where scores have named parts."""
+        return isinstance(self.reward, tuple)
+
+    def reward_key(self, index: int) -> str:
+        """Dotted key of a source of the reward."""
+        return f"reward.{index}.source" if self.has_parts else "reward"
 
 
 class GenerateStage(StageSection):
@@ -170,8 +182,8 @@ class EvaluateStage(StageSection):
     """name in the table -> model"""
     baselines: tuple[Literal["constant", "empty", "copy", "longest", "oracle"], ...] = ()
     metric: Literal["gold_utility", "reward"] = "gold_utility"
-    reward: str | None = None
-    """the reward model, for the metric of that name"""
+    reward: RewardText | None = None
+    """for the metric of that name: a reward model, `rules:KIND`, or code as `package.module:function`"""
     annotator: str | None = None
     """compares each model with those of `against`, over the annotator service; one more win rate"""
     perplexity: str | None = None

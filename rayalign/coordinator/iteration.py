@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from statistics import mean
 
 from rayalign.storage.events import EventLog
 from rayalign.types import Group
@@ -55,6 +56,17 @@ class PhaseClock:
 def publish_metrics(seconds: float, size: int, gap: float) -> dict[str, float]:
     """Of one weight transfer: its time, its bytes and the largest gap of an engine to the probe [nats]."""
     return {"publish/seconds": seconds, "publish/bytes": size, "publish/probe_gap": gap}
+
+
+def part_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """`reward/<name>`: the mean of each part of the scores, over the samples for which it counts."""
+    values: dict[str, list[float]] = {}
+    for group in groups:
+        for score in group.scores:
+            for part in score.parts:
+                if part.value is not None:
+                    values.setdefault(f"reward/{part.name}", []).append(part.value)
+    return {name: mean(numbers) for name, numbers in values.items()}
 
 
 def rollout_metrics(iteration: int, groups: Sequence[Group], seconds: float) -> dict[str, float]:

@@ -25,7 +25,7 @@ from rayalign.cluster.roles import Roles
 from rayalign.config import TrackingConfig, TrainStage
 from rayalign.coordinator.failures import raise_first
 from rayalign.coordinator.guards import Guards
-from rayalign.coordinator.iteration import PhaseClock, publish_metrics, rollout_metrics
+from rayalign.coordinator.iteration import PhaseClock, part_metrics, publish_metrics, rollout_metrics
 from rayalign.coordinator.recovery import Resumption
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
@@ -175,7 +175,7 @@ class OnlineTrainer:
             await self._parts.roles[role].all(lambda a, role=role: a.load_state.remote(str(checkpoint / role)))  # type: ignore[misc]
 
     def _report(self, iteration: int, groups: Sequence[Group], metrics: dict[str, float]) -> None:
-        metrics |= rollout_metrics(iteration, groups, metrics["phase/total"])
+        metrics |= rollout_metrics(iteration, groups, metrics["phase/total"]) | part_metrics(groups)
         metrics["rollout/rejected"] = self._parts.rollouts.rejected[iteration]
         self._parts.samples.write(iteration, groups[: self._tracking.samples])
         self._parts.sink.write(iteration, metrics)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.journal import Accounting, Entry, Journal
 from rayalign.storage.records import decode
@@ -50,6 +51,23 @@ def recover(
     return Resumption(iteration, manifest["state"], path, tuple(valid), serials)
 
 
+def restore_moments(rewards: RewardCombiner, journal: Journal) -> None:
+    """Count the scores of all consumed iterations in the moments again, in the same order."""
+    groups: dict[str, Group] = {}
+    for entry in journal.replay(effective=True):
+        if entry["kind"] == "finished":
+            group = decode(Group, entry["group"])
+            groups[group.id] = group
+        elif entry["kind"] == "scored":
+            groups[entry["group"]] = _with_scores(groups[entry["group"]], entry)
+        elif entry["kind"] == "consumed":
+            rewards.observe([groups.pop(group_id) for group_id in entry["groups"]])
+
+
+def _with_scores(group: Group, entry: Entry) -> Group:
+    return replace(group, scores=tuple(decode(Score, row) for row in entry["scores"]))
+
+
 def _is_valid(group: Group, iteration: int, max_staleness: int) -> bool:
     """Whether an iteration still to come may consume it, and no weights wrote it that are gone."""
     newest = -1
@@ -63,8 +81,7 @@ def _whole(entries: list[Entry], *, scored: bool) -> list[Group]:
     groups = {e["group"]["id"]: decode(Group, e["group"]) for e in entries if e["kind"] == "finished"}
     for entry in entries:
         if entry["kind"] == "scored":
-            scores = tuple(decode(Score, row) for row in entry["scores"])
-            groups[entry["group"]] = replace(groups[entry["group"]], scores=scores)
+            groups[entry["group"]] = _with_scores(groups[entry["group"]], entry)
     dropped = {e["group"] for e in entries if e["kind"] == "dropped"}
     return [g for g in groups.values() if g.id not in dropped and (g.scores or not scored)]
 

@@ -30,6 +30,7 @@ from rayalign.coordinator.order import PromptOrder, Ticket
 from rayalign.coordinator.scoring import ScoredGroup, Scoring
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import candidate_seed
+from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Journal
 from rayalign.storage.records import encode
@@ -54,6 +55,8 @@ class RolloutLoop:
     journal: Journal
     events: EventLog
     timeout: float
+    rewards: RewardCombiner | None = None
+    """of scores with parts; None: scores have their values already"""
     rejected: Counter[int] = field(default_factory=Counter, init=False)
     """groups that the algorithm rejected, by iteration"""
     _version: int = field(default=-1, init=False)
@@ -104,7 +107,8 @@ class RolloutLoop:
                 "an engine or the reward is stuck or too slow: see the event log, or raise cluster.call_timeout"
             ) from error
         groups = self._ready.pop(iteration)
-        return [groups[slot] for slot in range(self.settings.prompts)]
+        ordered = [groups[slot] for slot in range(self.settings.prompts)]
+        return ordered if self.rewards is None else self.rewards.take(ordered)
 
     async def _admit(self) -> None:
         for iteration in range(self._first, self.settings.iterations):
@@ -164,6 +168,8 @@ class RolloutLoop:
         if scored.failure is not None:
             await self._replace(group.id, scored.failure)
             return
+        if self.rewards is not None:
+            group = self.rewards.total(group)
         self.journal.append({"kind": "scored", "group": group.id, "scores": [encode(score) for score in group.scores]})
         reason = self._rejection(group)
         if reason is None:

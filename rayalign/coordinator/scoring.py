@@ -1,6 +1,6 @@
 """Groups to scored groups: by reward actors, one task for each over one queue, or by what environments gave.
 
-put -> queue -> score (whatever waits, in one call) -> every score present ----------> settle(group)
+put -> queue -> score (an even share of the queue) -> every score present ------------> settle(group)
          ^                                               | absent, and asked too often -> settle(failure)
          +-------- at most `redo` times, absent ---------+
 """
@@ -14,8 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from rayalign.cluster.group import Actor, ActorGroup
+from rayalign.scoring.parts import is_absent, merge_scores
 from rayalign.storage.events import EventLog
 from rayalign.types import Group, Score
+
+GROUPS_PER_CALL = 32
+"""most groups that one call scores: what a long queue has left goes to whichever actor is free next"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class ScoringLoop:
         self._queue: asyncio.Queue[Group] = asyncio.Queue()
         self._attempts: Counter[str] = Counter()
         self._partial: dict[str, tuple[Score, ...]] = {}
-        """scores already present of groups that are scored again"""
+        """scores and parts already present of groups that are scored again"""
 
     @property
     def waiting(self) -> int:
@@ -105,7 +109,7 @@ class ScoringLoop:
     async def _serve(self, actor: Actor, settle: Settle) -> None:
         while True:
             groups = [await self._queue.get()]
-            while not self._alone and not self._queue.empty():
+            for _ in range(self._share() - 1):
                 groups.append(self._queue.get_nowait())
             self._events.write("score_started", groups=[group.id for group in groups])
             answers = await self._reward.one(actor, lambda a, groups=groups: a.score.remote(groups))  # type: ignore[misc]
@@ -114,11 +118,18 @@ class ScoringLoop:
                 if scored is not None:
                     await settle(scored)
 
+    def _share(self) -> int:
+        """How many groups one call takes: an even share of what waits, with the one already taken."""
+        if self._alone:
+            return 1
+        even_share = -(-(self._queue.qsize() + 1) // len(self._reward.actors))
+        return min(even_share, GROUPS_PER_CALL)
+
     def _merge(self, group: Group, answer: Sequence[Score]) -> ScoredGroup | None:
         """The outcome; None where absent scores are requested again."""
         before = self._partial.pop(group.id, tuple(answer))
-        scores = tuple(new if old.value is None else old for old, new in zip(before, answer, strict=True))
-        absent = [score.reason or "no reason" for score in scores if score.value is None]
+        scores = tuple(merge_scores(old, new) for old, new in zip(before, answer, strict=True))
+        absent = [score.reason or "no reason" for score in scores if is_absent(score)]
         if not absent:
             self._attempts.pop(group.id, None)
             return ScoredGroup(replace(group, scores=_with_rewards(group, scores)))
@@ -132,9 +143,10 @@ class ScoringLoop:
 
 
 def _with_rewards(group: Group, scores: Sequence[Score]) -> tuple[Score, ...]:
-    """Scores that are all present, each with what the environment gave."""
+    """Scores that are all present, each with what the environment gave; of parts the combiner makes the total."""
     totals: list[Score] = []
     for trajectory, score in zip(group.trajectories, scores, strict=True):
-        assert score.value is not None
-        totals.append(Score(score.value + (trajectory.reward or 0.0), score.reason))
+        if score.value is not None:
+            score = replace(score, value=score.value + (trajectory.reward or 0.0))
+        totals.append(score)
     return tuple(totals)

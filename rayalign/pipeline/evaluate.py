@@ -8,7 +8,16 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any
 
-from rayalign.config import DataConfig, EvaluateStage, Job, LearnerConfig, RoleConfig, SamplingConfig, nearest
+from rayalign.config import (
+    DataConfig,
+    EvaluateStage,
+    Job,
+    LearnerConfig,
+    RewardSource,
+    RoleConfig,
+    SamplingConfig,
+    nearest,
+)
 from rayalign.coordinator.rendering import Renderer
 from rayalign.evaluation.baselines import ANSWERS, gold_utility
 from rayalign.pipeline.generate import draw
@@ -24,10 +33,11 @@ from rayalign.pipeline.kind import (
     StageKind,
     generator,
 )
+from rayalign.scoring.sources import make_scorer
 from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
 from rayalign.statistics.winrate import win_rate
 from rayalign.storage.records import write_jsonl
-from rayalign.types import Candidate, Group, Prompt, Role
+from rayalign.types import Candidate, Group, Prompt, Role, Trajectory
 
 if TYPE_CHECKING:
     from rayalign.cluster.group import ActorGroup
@@ -45,8 +55,8 @@ class EvaluateKind(StageKind[EvaluateStage]):
     def reads(self) -> Sequence[Read]:
         stage = self.stage
         reads = [Read(f"models.{name}", model, (LANGUAGE_MODEL,)) for name, model in stage.models.items()]
-        if stage.reward:
-            reads.append(Read("reward", stage.reward, (REWARD_MODEL,)))
+        if self._reward_model:
+            reads.append(Read("reward", self._reward_model, (REWARD_MODEL,)))
         if stage.perplexity:
             reads.append(Read("perplexity", stage.perplexity, (LANGUAGE_MODEL,)))
         return reads
@@ -79,8 +89,8 @@ class EvaluateKind(StageKind[EvaluateStage]):
     def roles(self, job: Job) -> Sequence[RoleNeed]:
         stage = self.stage
         needs = [generator(job, next(iter(stage.models.values())))]
-        if stage.metric == "reward" and stage.reward:
-            needs.append(RoleNeed("reward", stage.reward, stage.roles.get("reward", RoleConfig())))
+        if stage.metric == "reward" and self._reward_model:
+            needs.append(RoleNeed("reward", self._reward_model, stage.roles.get("reward", RoleConfig())))
         if stage.perplexity:
             needs.append(RoleNeed("reference", stage.perplexity, stage.roles.get("reference", RoleConfig())))
         return needs
@@ -98,7 +108,15 @@ class EvaluateKind(StageKind[EvaluateStage]):
             if name not in names:
                 yield "against", f"{name!r} is neither in models nor in baselines; {nearest(name, names)}"
         if stage.metric == "reward" and stage.reward is None:
-            yield "reward", "the metric reward needs a reward model; name a stage or a folder"
+            yield "reward", "the metric reward needs a reward model or rules; name a stage, a folder or rules:KIND"
+        if stage.reward and RewardSource(source=stage.reward).form == "annotator":
+            yield "reward", "an annotator compares answers here; write it as annotator, not as reward"
+
+    @property
+    def _reward_model(self) -> str | None:
+        """The reward where it is a model."""
+        reward = self.stage.reward
+        return reward if reward and RewardSource(source=reward).form == "model" else None
 
     def run(self, context: RunContext, name: str) -> dict[str, Any]:
         return asyncio.run(evaluate(context, name, self.stage))
@@ -199,6 +217,9 @@ async def _values(context: RunContext, stage: EvaluateStage, prompts: Mapping[st
     if stage.metric == "gold_utility":
         return {name: _gold_utilities(prompts, texts) for name, texts in answers.items()}
     assert stage.reward is not None  # `check` refuses the metric without it
+    source = RewardSource(source=stage.reward)
+    if source.form != "model":
+        return verified(source, prompts, answers)
     async with _frozen(context, stage, "reward", stage.reward) as (reward, renderer):
         return {name: await _rewards(reward, _groups(renderer, prompts, texts)) for name, texts in answers.items()}
 
@@ -212,6 +233,20 @@ async def _rewards(reward: ActorGroup, groups: Sequence[Group]) -> dict[str, flo
     scores = await reward.first(lambda actor: actor.score.remote(groups))
     values = {group.id: group_scores[0].value for group, group_scores in zip(groups, scores, strict=True)}
     return {prompt_id: value for prompt_id, value in values.items() if value is not None}
+
+
+def verified(source: RewardSource, prompts: Mapping[str, Prompt], answers: Answers) -> Values:
+    """Scores by rules or code, which need no tokens and no actor."""
+    scorer = make_scorer([source], named=False, config=LearnerConfig(), policy="", timeout=0.0)
+    values: Values = {}
+    for name, candidates in answers.items():
+        groups: list[Group] = []
+        for prompt_id, answer in candidates.items():
+            written = Trajectory(prompt_id, 0, (), (), (), "stop", answer.text, turns=answer.turns)
+            groups.append(Group(prompt_id, prompts[prompt_id], 0, (written,)))
+        scores = {group.id: score[0].value for group, score in zip(groups, scorer.score(groups), strict=True)}
+        values[name] = {p: value for p, value in scores.items() if value is not None}
+    return values
 
 
 async def _perplexities(
@@ -252,11 +287,15 @@ async def _frozen(
 ) -> AsyncIterator[tuple[ActorGroup, Renderer]]:
     """A frozen model in an actor of its own, while this is entered."""
     from rayalign.actors.hosted import FrozenSpec
+    from rayalign.actors.reward import RewardSpec
     from rayalign.cluster.roles import start_roles
 
     context.session()
     model = context.model(reference)
-    spec = FrozenSpec(model, LearnerConfig(), 1.0, model, context.job.cluster.call_timeout)
+    timeout = context.job.cluster.call_timeout
+    spec: FrozenSpec | RewardSpec = FrozenSpec(model, LearnerConfig(), 1.0, model, timeout)
+    if role == "reward":
+        spec = RewardSpec((RewardSource(source=model),), LearnerConfig(), model, timeout)
     with context.starting(f"the {role} of an evaluation"):
         roles = await start_roles({role: spec}, stage.roles, context.job.cluster, context.events)
     try:

@@ -87,6 +87,8 @@ class RoleNeed:
     host: RoleConfig = RoleConfig()
     learner: LearnerConfig = LearnerConfig()
     trained: bool = False
+    further_models: tuple[str, ...] = ()
+    """frozen models that each actor holds beside `model`"""
     memory: int | None = None
     """of one actor, where it does not follow from the model's shape [bytes]"""
 

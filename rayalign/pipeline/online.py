@@ -13,22 +13,24 @@ from typing import Any
 
 from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.learner import LearnerSpec
+from rayalign.actors.reward import RewardSpec
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel, sites
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.roles import Roles, start_preparer, start_roles
-from rayalign.config import TrainStage
+from rayalign.config import RewardSource, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.order import PromptOrder
-from rayalign.coordinator.recovery import recover
+from rayalign.coordinator.recovery import recover, restore_moments
 from rayalign.coordinator.rendering import Renderer
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.coordinator.scoring import EnvironmentScoring, ScoringLoop
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.train import TrainKind
 from rayalign.rollout.environment import load_environment
+from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.metrics import ConsoleSink, SampleTable, open_sinks
@@ -54,6 +56,8 @@ async def train_online(context: RunContext, name: str, stage: TrainStage) -> dic
             max_staleness=stage.max_staleness,
             deterministic=stage.deterministic,
         )
+        if parts.rollouts.rewards is not None:
+            restore_moments(parts.rollouts.rewards, parts.journal)
         trainer = OnlineTrainer(stage, job.tracking, parts, seed=job.seed, pad_id=renderer.pad_id)
         await trainer.train(resumption)
         await save_roles(context, name, stage, parts, renderer)
@@ -94,6 +98,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
             order=PromptOrder(context.inputs.fitting(name, stage.model), job.seed),
             assembler=_assembler(context, stage, pool, renderer),
             scoring=_scoring(context, stage, algorithm, roles),
+            rewards=RewardCombiner(stage.rewards, stage.combine or "weighted") if stage.has_parts else None,
             journal=journal,
             events=context.events,
             timeout=job.cluster.call_timeout,
@@ -135,15 +140,15 @@ def _scoring(
 
 def _specs(
     context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]
-) -> Mapping[Role, LearnerSpec | FrozenSpec]:
+) -> Mapping[Role, LearnerSpec | FrozenSpec | RewardSpec]:
     """What each declared role is made from."""
     timeout = context.job.cluster.call_timeout
     policy = context.model(stage.model)
     temperature = stage.sampling.temperature if "behaviour_logprobs" in algorithm.needs else 1.0
     samples = stage.prompts * stage.candidates_per_prompt
     models = TrainKind(stage).models()
-    specs: dict[Role, LearnerSpec | FrozenSpec] = {}
-    for role in ("policy", "critic", "reference", "reward"):
+    specs: dict[Role, LearnerSpec | FrozenSpec | RewardSpec] = {}
+    for role in ("policy", "critic", "reference"):
         source = models.get(role)
         if source is None:
             continue
@@ -154,10 +159,24 @@ def _specs(
                 context.model(source), config, stage.algorithm, temperature, steps, context.job.seed, timeout
             )
         else:
-            # A service that is away is asked `redo` times more, all within the wait for a whole iteration.
-            wait = timeout / (stage.redo + 2) if role == "reward" else timeout
-            specs[role] = FrozenSpec(context.model(source), stage.learner, temperature, policy, wait)
+            specs[role] = FrozenSpec(context.model(source), stage.learner, temperature, policy, timeout)
+    if "reward" in models:
+        specs["reward"] = _reward_spec(context, stage, policy)
     return specs
+
+
+def _reward_spec(context: RunContext, stage: TrainStage, policy: str) -> RewardSpec:
+    # A service that is away is asked `redo` times more, all within the wait for a whole iteration.
+    wait = context.job.cluster.call_timeout / (stage.redo + 2)
+    sources: list[RewardSource] = []
+    for source in stage.rewards:
+        if source.form in ("model", "annotator"):
+            # the name of a part stays that of the job
+            place = {"source": context.model(source.source), "name": source.label}
+            sources.append(source.model_copy(update=place))
+        else:
+            sources.append(source)
+    return RewardSpec(tuple(sources), stage.learner, policy, wait, named=stage.has_parts)
 
 
 def _channel(

@@ -184,7 +184,9 @@ def _memory(job: Job, need: RoleNeed, shape: ModelShape) -> int:
         return weights // job.rollout.tensor_parallel + job.rollout.cache_bytes
     if need.trained:
         return learner_memory(shape, need.learner, need.host.actors)
-    return shape.parameters * BYTES[need.learner.precision]
+    shapes = [shape, *(shape_in(job, model) for model in need.further_models)]
+    parameters = sum(each.parameters for each in shapes if each is not None)
+    return parameters * BYTES[need.learner.precision]
 
 
 def learner_memory(shape: ModelShape, config: LearnerConfig, ranks: int) -> int:

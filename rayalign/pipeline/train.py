@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rayalign.algorithms.base import Algorithm, load
-from rayalign.config import ANNOTATOR, DataConfig, Job, LearnerConfig, RoleConfig, SamplingConfig, TrainStage
+from rayalign.config import (
+    ANNOTATOR,
+    DataConfig,
+    Job,
+    LearnerConfig,
+    RewardSource,
+    RoleConfig,
+    SamplingConfig,
+    SourceForm,
+    TrainStage,
+)
 from rayalign.errors import InputError
 from rayalign.pipeline import train_checks
 from rayalign.pipeline.kind import (
@@ -68,8 +78,8 @@ class TrainKind(StageKind[TrainStage]):
         reads = [Read("model", stage.model, start)]
         if stage.reference:
             reads.append(Read("reference", stage.reference, language))
-        if stage.reward:
-            reads.append(Read("reward", stage.reward, (REWARD_MODEL,)))
+        for key, source in self._rewards("model"):
+            reads.append(Read(key, source.source, (REWARD_MODEL,)))
         if stage.critic:
             reads.append(Read("critic", stage.critic, (LANGUAGE_MODEL, REWARD_MODEL, CRITIC)))
         if stage.examples:
@@ -99,12 +109,14 @@ class TrainKind(StageKind[TrainStage]):
     def models(self) -> dict[str, str | None]:
         """Which model each role starts from; None where the job names none though one is needed."""
         stage, algorithm = self.stage, self.algorithm
-        warm_start = None if stage.scored_over_http else stage.reward
+        reward_models = [source.source for _, source in self._rewards("model")]
+        warm_start = reward_models[0] if reward_models else None
+        other_rewards = [source.source or f"rules:{source.label}" for source in stage.rewards]
         sources: dict[Role, str | None] = {
             "policy": stage.model,
             "critic": stage.critic or warm_start or stage.model,
             "reference": stage.reference or stage.model,
-            "reward": stage.reward,
+            "reward": next(iter(reward_models + other_rewards), None),
             algorithm.trains[0]: stage.model,
         }
         running = set(algorithm.roles)
@@ -133,7 +145,8 @@ class TrainKind(StageKind[TrainStage]):
                 needs.append(generator(job, self.stage.model))
             elif model:
                 trained = role in self.algorithm.trains
-                needs.append(RoleNeed(role, model, self.host(role), self.learner(role), trained))
+                further = self._further_models(role)
+                needs.append(RoleNeed(role, model, self.host(role), self.learner(role), trained, further))
         return needs
 
     @property
@@ -158,18 +171,18 @@ class TrainKind(StageKind[TrainStage]):
         return self.stage.environment if self.stage.online else None
 
     def annotators(self) -> Sequence[AnnotatorRead]:
-        reward = self.stage.reward or ""
-        if not reward.startswith(ANNOTATOR):
-            return []
-        return [AnnotatorRead("reward", reward.removeprefix(ANNOTATOR), scores=True)]
+        reads = []
+        for key, source in self._rewards("annotator"):
+            if source.source.startswith(ANNOTATOR):
+                reads.append(AnnotatorRead(key, source.source.removeprefix(ANNOTATOR), scores=True))
+        return reads
 
     def prompt_models(self) -> Sequence[str]:
         return [self.stage.model]
 
     def tokenizers(self, name: str) -> Sequence[tuple[str, str]]:
         needed = [("model", self.stage.model)]
-        if self.stage.reward and not self.stage.scored_over_http:
-            needed.append(("reward", self.stage.reward))
+        needed += [(key, source.source) for key, source in self._rewards("model")]
         return needed
 
     def settings(self) -> dict[str, Any]:
@@ -206,6 +219,16 @@ class TrainKind(StageKind[TrainStage]):
         from rayalign.pipeline.offline import train_offline
 
         return train_offline(context, name, self.stage)
+
+    def _rewards(self, form: SourceForm) -> list[tuple[str, RewardSource]]:
+        """Key and source of each part of the reward that has a form."""
+        sources = enumerate(self.stage.rewards)
+        return [(self.stage.reward_key(index), source) for index, source in sources if source.form == form]
+
+    def _further_models(self, role: str) -> tuple[str, ...]:
+        """Reward models beside the first one: all parts of a reward run in the same actor."""
+        models = [source.source for _, source in self._rewards("model")]
+        return tuple(models[1:]) if role == "reward" else ()
 
     @property
     def _reference_is_policy(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from rayalign.algorithms.base import Algorithm
 from rayalign.config import TrainStage, nearest
 from rayalign.coordinator.iteration import METRICS as ITERATION_METRICS
+from rayalign.errors import InputError
 from rayalign.models.metrics import METRICS as LEARNER_METRICS
 from rayalign.pipeline.kind import Problem
 
@@ -20,6 +21,7 @@ def problems(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, 
     """Every problem of a training; `models` are what its roles start from."""
     yield from _roles(stage, algorithm, models)
     yield from _rows(stage, algorithm, models)
+    yield from _reward_parts(stage, algorithm)
     yield from _batch(stage, algorithm)
     yield from _sampling(stage)
     yield from _guards(stage, algorithm)
@@ -53,6 +55,20 @@ def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str
         yield "candidates", f"{name} trains on what the policy writes; add [{{source: live, count: 1}}]"
     elif not stage.online and "reference_logprobs" in algorithm.needs:
         yield "algorithm", f"{name} asks for a reference, which no offline stage runs; set its KL to 0"
+
+
+def _reward_parts(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
+    """Each part's metric is its own, and code can be imported."""
+    from rayalign.scoring.code import import_code
+
+    for index, source in enumerate(stage.rewards):
+        if stage.has_parts and f"reward/{source.label}" in algorithm.metrics:
+            yield f"reward.{index}", f"reward/{source.label} is another metric; give this part another name"
+        if source.form == "code":
+            try:
+                import_code(source.source)
+            except InputError as error:
+                yield stage.reward_key(index), str(error)
 
 
 def _batch(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
@@ -107,7 +123,8 @@ def _sampling(stage: TrainStage) -> Iterator[Problem]:
 
 def _guards(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
     loop_metrics = ITERATION_METRICS if stage.online else OFFLINE_METRICS
-    reported = sorted(algorithm.metrics | LEARNER_METRICS | loop_metrics)
+    parts = {f"reward/{source.label}" for source in stage.rewards} if stage.has_parts else set[str]()
+    reported = sorted(algorithm.metrics | LEARNER_METRICS | loop_metrics | parts)
     for i, guard in enumerate(stage.guards):
         if guard.above is None and guard.below is None:
             yield f"guards.{i}", "a guard needs a limit; give above or below"

@@ -9,7 +9,7 @@ from typing import Any
 
 from rayalign.errors import InputError
 from rayalign.scoring.base import Scorer
-from rayalign.types import Group, Score
+from rayalign.types import Group, Prompt, Score, Trajectory, with_turns
 
 
 class CodeScorer:
@@ -33,13 +33,13 @@ class CodeScorer:
             return self._guarded(self._scorer, groups)
         scores: list[tuple[Score, ...]] = []
         for group in groups:
-            scores.append(tuple(self._call(group, trajectory.text) for trajectory in group.trajectories))
+            scores.append(tuple(self._call(group.prompt, trajectory) for trajectory in group.trajectories))
         return scores
 
-    def _call(self, group: Group, answer: str) -> Score:
+    def _call(self, prompt: Prompt, trajectory: Trajectory) -> Score:
         assert self._function is not None
         try:
-            return self._checked(self._function(group.prompt, answer))
+            return self._checked(self._function(with_turns(prompt, trajectory.turns), trajectory.text))
         except Exception as error:  # user code may raise anything, and one answer must not end the run
             return self._failure(error)
 

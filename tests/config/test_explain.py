@@ -28,6 +28,16 @@ def told(stage: dict[str, Any], **origins: str) -> str:
         ({"candidates": 3}, "stages.rl.candidates is 3; expected a list"),
         ({"candidates": [{"source": "life"}]}, "stages.rl.candidates.0.source is 'life'; did you mean live?"),
         ({"guards": [{"above": 1}]}, "stages.rl.guards.0.metric is missing"),
+        ({"reward": "rules:numerc"}, "stages.rl.reward is 'rules:numerc': there is no rule 'numerc'; "
+         "expected one of exact, numeric, regex, length, format"),
+        ({"reward": ["stage:rm", {"source": "a/b", "weigth": 2}]}, "stages.rl.reward.1.weigth is not known; "
+         "did you mean stages.rl.reward.1.weight?"),
+        ({"reward": [{"rules": {"kind": "numerc"}}]}, "stages.rl.reward.0.rules.kind is 'numerc'; "
+         "did you mean numeric?"),
+        ({"reward": []}, "stages.rl.reward is []: the reward has no parts; name one, or leave the key out"),
+        ({"reward": ["stage:rm", "folder/rm"]}, "stages.rl.reward is ['stage:rm', 'folder/rm']: "
+         "2 parts are named rm; give each a name of its own"),
+        ({"combine": "max"}, "stages.rl.combine is 'max'; expected one of mean, weighted, min, chebyshev"),
         ({"roles": {"polcy": {}}}, "stages.rl.roles.polcy is 'polcy'; did you mean policy?"),
         ({"roles": {"policy": {"gpu": 1}}}, "stages.rl.roles.policy.gpu is not known; "
          "did you mean stages.rl.roles.policy.gpus?"),

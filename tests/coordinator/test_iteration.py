@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.coordinator.iteration import METRICS, PhaseClock, publish_metrics, rollout_metrics
+from rayalign.coordinator.iteration import METRICS, PhaseClock, part_metrics, publish_metrics, rollout_metrics
 from rayalign.storage.events import EventLog
-from rayalign.types import Group, Prompt, Segment, Trajectory
+from rayalign.types import Group, Prompt, Score, ScorePart, Segment, Trajectory
 
 
 def test_phases_and_the_rest_add_up_to_the_total(tmp_path: Path) -> None:
@@ -58,3 +58,10 @@ def test_rollout_and_publish_metrics_by_hand() -> None:
     assert publish == {"publish/seconds": 0.5, "publish/bytes": 100, "publish/probe_gap": 1e-6}
     phases = {name for name in METRICS if name.startswith("phase/")}
     assert rollout.keys() | publish.keys() | phases | {"rollout/rejected"} == METRICS
+
+
+def test_each_part_of_the_scores_is_a_mean_over_the_samples_that_have_it() -> None:
+    both = Score(3.0, None, (ScorePart("rm", 2.0), ScorePart("brief", 1.0)))
+    one = Score(4.0, None, (ScorePart("rm", 4.0),))
+    groups = [Group("a", Prompt("p", ()), 0, (), (both, one)), Group("b", Prompt("q", ()), 0, (), (Score(9.0),))]
+    assert part_metrics(groups) == {"reward/rm": 3.0, "reward/brief": 1.0}

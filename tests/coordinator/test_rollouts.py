@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
+from statistics import mean, stdev
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rayalign.algorithms.base import load
-from rayalign.config import CandidateSource, SamplingConfig, TrainStage
+from rayalign.config import CandidateSource, RewardSource, SamplingConfig, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.order import PromptOrder
+from rayalign.coordinator.recovery import restore_moments
 from rayalign.coordinator.rollouts import RolloutLoop
-from rayalign.coordinator.scoring import ScoringLoop
+from rayalign.coordinator.scoring import ScoredGroup, ScoringLoop
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.scripted import ScriptedEngine, random_table
+from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Accounting, Journal
-from rayalign.types import Candidate, Example, Group, Message, Prompt, Score, Segment, Trajectory
+from rayalign.types import Candidate, Example, Group, Message, Prompt, Score, ScorePart, Segment, Trajectory
 
 EXAMPLES = [Example(Prompt(f"p{i}", (Message("user", str(i)),)), (Candidate("a b"),)) for i in range(50)]
 Log = list[tuple[str, Any]]
@@ -99,6 +102,7 @@ class Bench:
     def __init__(self, folder: Path, reward: Reward | None = None, **settings: Any) -> None:
         fail, stuck, timeout = (settings.pop(k, d) for k, d in (("fail", ()), ("stuck", False), ("timeout", 20.0)))
         algorithm = settings.pop("algorithm", {"name": "ppo"})
+        rewards = settings.pop("rewards", None)
         values = {"prompts": 3, "iterations": 4, "candidates": (CandidateSource(source="live", count=2),)} | settings
         self.settings = TrainStage(kind="train", algorithm=algorithm, model="m", **values)
         self.log: Log = []
@@ -121,6 +125,7 @@ class Bench:
             journal=self.journal,
             events=events,
             timeout=timeout,
+            rewards=rewards,
         )
         self.close = ExitStack()
         self.close.callback(self.journal.close)
@@ -401,3 +406,89 @@ def test_a_stuck_engine_is_named_by_what_is_missing(make: Callable[..., Bench]) 
     bench = make(stuck=True, timeout=0.05)
     with pytest.raises(DeadlineError, match="iteration 0 has 0 of 3 groups after 0 s, 3 on the engines, 0 unscored"):
         bench.run()
+
+
+def long_and_equal(group: Group) -> tuple[Score, ...]:
+    """Two parts, of which the second fails at first; the actor gives no total."""
+    return tuple(
+        Score(None, None, (ScorePart("length", float(len(t.logprobs))), ScorePart("equal", 1.0)))
+        for t in group.trajectories
+    )
+
+
+SOURCES = (
+    RewardSource(source="rules:length", normalise=True),
+    RewardSource(source="rules:exact", name="equal", weight=3.0),
+)
+
+
+def test_parts_are_journaled_and_combined_with_the_moments_of_all_iterations(make: Callable[..., Bench]) -> None:
+    bench = make(Reward(long_and_equal), rewards=RewardCombiner(SOURCES, "weighted"))
+    taken = bench.run()
+    lengths: list[float] = []
+    for groups in taken:
+        own = [float(len(t.logprobs)) for group in groups for t in group.trajectories]
+        lengths += own
+        expected = [((x - mean(lengths)) / stdev(lengths) + 3.0) / 4.0 for x in own]
+        values = [score.value for group in groups for score in group.scores]
+        assert values == pytest.approx(expected)
+    scored = [entry for entry in bench.journal.replay() if entry["kind"] == "scored"]
+    assert [part["name"] for part in scored[0]["scores"][0]["parts"]] == ["length", "equal"]
+    bench.account.check(ended=True)
+
+
+def test_moments_are_restored_from_the_journal_bit_for_bit(make: Callable[..., Bench]) -> None:
+    rewards = RewardCombiner(SOURCES, "weighted")
+    bench = make(Reward(long_and_equal), rewards=rewards)
+    taken = bench.run()
+    restored = RewardCombiner(SOURCES, "weighted")
+    restore_moments(restored, bench.journal)
+    assert restored.total(taken[0][0]) == rewards.total(taken[0][0])
+    assert restored.total(taken[0][0]) != taken[0][0]
+
+
+def test_a_part_that_fails_makes_the_sample_absent_and_the_other_part_is_kept(make: Callable[..., Bench]) -> None:
+    turns: Counter[str] = Counter()
+    victim = PromptOrder(EXAMPLES, 5)[1].prompt.id
+
+    def failing(group: Group) -> tuple[Score, ...]:
+        turns[group.id] += 1
+        absent = ScorePart("equal", None, "away")
+        second = absent if turns[group.id] == 1 or group.prompt.id == victim else ScorePart("equal", 1.0)
+        return (Score(None, None, (ScorePart("length", float(turns[group.id])), second)),) * 2
+
+    bench = make(Reward(failing), redo=1, rewards=RewardCombiner(SOURCES, "mean"), iterations=1)
+    (groups,) = bench.run()
+    assert bench.account.dropped == {"00000-0001.0": "no score: equal: away"}
+    assert {score.parts for group in groups for score in group.scores} == {
+        (ScorePart("length", 1.0), ScorePart("equal", 1.0))
+    }
+
+
+@pytest.mark.parametrize(
+    ("waiting", "actors", "shares"), [(10, 4, [3, 2, 2, 1, 1, 1]), (100, 2, [32, 32, 18, 9, 5, 2, 1, 1])]
+)
+def test_actors_share_the_queue_evenly_and_boundedly(
+    waiting: int, actors: int, shares: list[int], tmp_path: Path
+) -> None:
+    """Each call leaves the others their share of what waits; one that is free again takes its share of the rest."""
+    reward = Reward(lengths, replicas=actors)
+    with closing(EventLog(tmp_path / "events.jsonl")) as events:
+        loop = ScoringLoop(reward, redo=0, alone=False, events=events)  # type: ignore[arg-type]
+        for number in range(waiting):
+            loop.put(Group(str(number), EXAMPLES[0].prompt, 0, ()))
+        settled: list[ScoredGroup] = []
+
+        async def settle(scored: ScoredGroup) -> None:
+            settled.append(scored)
+
+        async def run() -> None:
+            scoring = asyncio.ensure_future(loop.run(settle))
+            while len(settled) < waiting:
+                await asyncio.sleep(0)
+            scoring.cancel()
+            await asyncio.gather(scoring, return_exceptions=True)
+
+        asyncio.run(run())
+    assert [len(groups) for groups in reward.asked] == shares
+    assert sorted(int(scored.group.id) for scored in settled) == list(range(waiting))

@@ -52,6 +52,27 @@ def test_a_sound_study_passes(study: Study) -> None:
             "stages.test.models.rl=stage:rl/critic",
             "stages.test.models.rl: stage:rl/critic makes a critic; expected a stage that makes a language model",
         ),
+        (
+            "stages.rl.reward=[{source: stage:sft}]",
+            "stages.rl.reward.0.source: stage:sft makes a language model; expected a stage that makes a reward model",
+        ),
+        (
+            "stages.rl.reward=[{source: stage:rm}, {source: 'annotator:gould'}]",
+            "stages.rl.reward.1.source: there is no annotator 'gould'; did you mean gold?",
+        ),
+        (
+            "stages.rl.reward=[{source: stage:rm, name: std}]",
+            "stages.rl.reward.0: reward/std is another metric; give this part another name",
+        ),
+        (
+            "stages.rl.reward='json:lods'",
+            "stages.rl.reward: json:lods cannot be imported (module 'json' has no attribute 'lods'); "
+            "write it as package.module:name",
+        ),
+        (
+            "stages.test.reward='annotator:gold'",
+            "stages.test.reward: an annotator compares answers here; write it as annotator, not as reward",
+        ),
         ("stages.rl.reward=null", "stages.rl.reward: ppo needs a reward model; name a stage or a folder"),
         (
             "stages.rl.algorithm.kl_coeficient=1",
@@ -101,7 +122,7 @@ def test_a_sound_study_passes(study: Study) -> None:
         ),
         (
             "stages.test.metric=reward",
-            "stages.test.reward: the metric reward needs a reward model; name a stage or a folder",
+            "stages.test.reward: the metric reward needs a reward model or rules; name a stage, a folder or rules:KIND",
         ),
         (
             "stages.sft.data.format=papdock",
@@ -170,6 +191,13 @@ def test_a_problem_names_where_it_was_written(study: Study) -> None:
 )
 def test_a_guard_watches_what_the_algorithm_or_the_loop_reports(study: Study, algorithm: str, metric: str) -> None:
     check(study(f"stages.rl.algorithm={algorithm}", f"stages.rl.guards=[{{metric: {metric}, above: 1}}]"))
+
+
+def test_a_guard_watches_each_part_of_the_reward(study: Study) -> None:
+    parts = "stages.rl.reward=[stage:rm, {rules: {kind: length, high: 40}, name: brief}]"
+    check(study(parts, "stages.rl.guards=[{metric: reward/brief, below: 0.5}, {metric: reward/rm, above: 9}]"))
+    message = "'reward/long' is not a metric"
+    assert any(message in line for line in refusal(study, parts, "stages.rl.guards=[{metric: reward/long, above: 1}]"))
 
 
 def test_a_guard_on_a_metric_that_nobody_reports_is_refused(study: Study) -> None:

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from rayalign.config import EvaluateStage
-from rayalign.pipeline.evaluate import compare
+from rayalign.config import EvaluateStage, RewardSource
+from rayalign.pipeline.evaluate import compare, verified
+from rayalign.types import Candidate, Prompt
 
 VALUES = {
     "sft": {"p1": 0.2, "p2": 0.5, "p3": 0.8, "p4": 0.5},
@@ -55,3 +56,11 @@ def test_every_model_is_compared_with_every_one_to_beat() -> None:
     assert comparisons["sft", "ppo"]["mean_difference"] == pytest.approx(-0.1)
     assert comparisons["sft", "oracle"]["mean_difference"] == pytest.approx(-0.5)
     assert results["sft", "win_rate_against_oracle"]["mean"] == 0.0
+
+
+def test_rules_measure_answers_without_an_actor() -> None:
+    prompts = {p: Prompt(p, (), {"reference": p}) for p in ("1", "2")} | {"3": Prompt("3", ())}
+    texts = {"sft": {"1": "#### 1", "2": "3", "3": "3"}, "rl": {"1": "1", "2": "2", "3": "3"}}
+    answers = {name: {p: Candidate(text) for p, text in own.items()} for name, own in texts.items()}
+    values = verified(RewardSource(source="rules:numeric"), prompts, answers)
+    assert values == {"sft": {"1": 1.0, "2": 0.0}, "rl": {"1": 1.0, "2": 1.0}}

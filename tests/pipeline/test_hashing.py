@@ -56,6 +56,8 @@ def changed(study: Study, *overrides: str) -> list[str]:
         ("tracking.tensorboard=true", []),
         ("stages.rl={keep: 5, checkpoint_every: 1}", []),
         ("stages.rm.learner.lora={rank: 4}", ["rm", "rl", "test"]),
+        ("stages.rl.combine=min", ["rl", "test"]),
+        ("stages.rl.reward=[{source: stage:rm, weight: 2}]", ["rl", "test"]),
         ("name=other", []),
     ],
 )

@@ -1,0 +1,137 @@
+"""A reward of several sources: each scores by itself, and `RewardCombiner` makes their parts one score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from rayalign.algorithms.ops import RunningMoments
+from rayalign.config import CombineKind, RewardSource
+from rayalign.errors import InputError
+from rayalign.scoring.base import Scorer
+from rayalign.scoring.combine import combine
+from rayalign.types import Group, Prompt, Score, ScorePart
+
+OBJECTIVES = "objectives"
+"""key of a prompt's meta that names the parts which count for it, separated by commas; without it all count"""
+
+
+def active_parts(prompt: Prompt, names: Sequence[str]) -> list[str]:
+    """The names of the parts that count for a prompt.
+
+    Raises:
+        InputError: the prompt names a part that the reward does not have.
+    """
+    if OBJECTIVES not in prompt.meta:
+        return list(names)
+    requested = [name.strip() for name in prompt.meta[OBJECTIVES].split(",")]
+    for name in requested:
+        if name not in names:
+            raise InputError(
+                f"prompt {prompt.id} names the objective {name!r}, but the reward's parts are {', '.join(names)}; "
+                "correct the data or add that part"
+            )
+    return [name for name in names if name in requested]
+
+
+class PartsScorer:
+    """Scores by several sources; the scores hold parts and no value yet."""
+
+    def __init__(self, scorers: Mapping[str, Scorer]) -> None:
+        self._scorers = scorers
+
+    def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        """As `Scorer.score`; each source sees only the groups whose prompt it counts for."""
+        active = [active_parts(group.prompt, list(self._scorers)) for group in groups]
+        parts = [[list[ScorePart]() for _ in group.trajectories] for group in groups]
+        for name, scorer in self._scorers.items():
+            indices = [index for index, names in enumerate(active) if name in names]
+            if not indices:
+                continue
+            answers = scorer.score([groups[index] for index in indices])
+            for index, scores in zip(indices, answers, strict=True):
+                for own, score in zip(parts[index], scores, strict=True):
+                    own.append(ScorePart(name, score.value, score.reason))
+        return [tuple(_score(own) for own in rows) for rows in parts]
+
+
+def _score(parts: Sequence[ScorePart]) -> Score:
+    absent = [f"{part.name}: {part.reason or 'no reason'}" for part in parts if part.value is None]
+    return Score(None, absent[0] if absent else None, tuple(parts))
+
+
+def is_absent(score: Score) -> bool:
+    """Whether a score, or one of its parts, is still to be computed."""
+    if not score.parts:
+        return score.value is None
+    return any(part.value is None for part in score.parts)
+
+
+def merge_scores(before: Score, after: Score) -> Score:
+    """What a second scoring adds: scores and parts that were present stay as they were."""
+    if not after.parts:
+        return after if before.value is None else before
+    present = {part.name: part for part in before.parts if part.value is not None}
+    return _score([present.get(part.name, part) for part in after.parts])
+
+
+class RewardCombiner:
+    """Makes the parts of each score one value, each part normalised by its running moments where its source asks."""
+
+    def __init__(self, sources: Sequence[RewardSource], kind: CombineKind) -> None:
+        self._sources = {source.label: source for source in sources}
+        self._kind = kind
+        self._moments = {source.label: RunningMoments() for source in sources if source.normalise}
+
+    def total(self, group: Group) -> Group:
+        """The group with a value for each of its scores, by the moments so far; an environment's reward is added."""
+        scores: list[Score] = []
+        values = self._combine(group.scores)
+        for trajectory, score, value in zip(group.trajectories, group.scores, values, strict=True):
+            total = None if value is None else value + (trajectory.reward or 0.0)
+            scores.append(replace(score, value=total))
+        return replace(group, scores=tuple(scores))
+
+    def take(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups of one iteration with their final values: their own scores count in the moments."""
+        self.observe(groups)
+        return [self.total(group) for group in groups]
+
+    def observe(self, groups: Sequence[Group]) -> None:
+        """Count the scores of one iteration in the moments."""
+        for name, moments in self._moments.items():
+            moments.update(torch.tensor(part_values(groups, name), dtype=torch.float64))
+
+    def _combine(self, scores: Sequence[Score]) -> list[float | None]:
+        rows: list[list[float]] = []
+        for name in self._sources:
+            values = torch.tensor([_value(score, name) for score in scores], dtype=torch.float64)
+            moments = self._moments.get(name)
+            rows.append((moments.normalize(values) if moments else values).tolist())
+        scores_OB = torch.tensor(rows, dtype=torch.float64)
+        weights_O = torch.tensor([source.weight for source in self._sources.values()])
+        ideal_O = torch.tensor([source.ideal for source in self._sources.values()])
+        combined_B = combine(scores_OB, weights_O, ~scores_OB.isnan(), kind=self._kind, ideal_O=ideal_O)
+        return [value if math.isfinite(value) else None for value in combined_B.tolist()]
+
+
+def part_values(groups: Sequence[Group], name: str) -> list[float]:
+    """All present values of one part, in the order of groups and candidates."""
+    values: list[float] = []
+    for group in groups:
+        for score in group.scores:
+            value = _value(score, name)
+            if not math.isnan(value):
+                values.append(value)
+    return values
+
+
+def _value(score: Score, name: str) -> float:
+    """The value of a part; NaN where it does not count."""
+    for part in score.parts:
+        if part.name == name and part.value is not None:
+            return part.value
+    return math.nan

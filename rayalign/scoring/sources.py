@@ -1,0 +1,44 @@
+"""From a source of a job's reward to its scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rayalign.config import LearnerConfig, RewardSource
+from rayalign.scoring.base import Scorer
+from rayalign.scoring.parts import PartsScorer
+
+
+def make_scorer(
+    sources: Sequence[RewardSource], *, named: bool, config: LearnerConfig, policy: str, timeout: float
+) -> Scorer:
+    """The scorer of all sources.
+
+    Args:
+        sources: models as folders or hub names, annotators as URLs.
+        named: the scores have named parts; else there is one source.
+        config: of reward models.
+        policy: the model whose tokens are scored.
+        timeout: seconds until an annotator must have scored all groups of a call.
+    """
+    scorers = {source.label: _make(source, config, policy, timeout) for source in sources}
+    return PartsScorer(scorers) if named else next(iter(scorers.values()))
+
+
+def _make(source: RewardSource, config: LearnerConfig, policy: str, timeout: float) -> Scorer:
+    # each import is late: a reward of rules alone needs no model libraries
+    if source.form == "rules":
+        from rayalign.scoring.rules import RuleScorer
+
+        return RuleScorer(source.rule)
+    if source.form == "code":
+        from rayalign.scoring.code import CodeScorer
+
+        return CodeScorer(source.source, source.settings)
+    if source.form == "annotator":
+        from rayalign.scoring.annotator import AnnotatorScorer
+
+        return AnnotatorScorer(source.source, timeout)
+    from rayalign.scoring.reward_model import RewardModelScorer
+
+    return RewardModelScorer(source.source, config, policy)

@@ -1,0 +1,104 @@
+"""Scores of several sources: which parts count, what is absent, how they become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from rayalign.config import LearnerConfig, RewardSource
+from rayalign.errors import InputError
+from rayalign.scoring.parts import PartsScorer, RewardCombiner, is_absent, merge_scores
+from rayalign.scoring.sources import make_scorer
+from rayalign.types import Group, Message, Prompt, Score, ScorePart, Segment, Trajectory
+
+
+class Constant:
+    """One score for every candidate, and the groups that it saw."""
+
+    def __init__(self, score: Score) -> None:
+        self.groups: list[str] = []
+        self._score = score
+
+    def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        self.groups += [group.id for group in groups]
+        return [(self._score,) * len(group.trajectories) for group in groups]
+
+
+def group(name: str, *answers: str, **meta: str) -> Group:
+    rows = [
+        Trajectory(name, i, (1,), (Segment(0, "policy", 0),), (0.0,), "stop", text) for i, text in enumerate(answers)
+    ]
+    return Group(name, Prompt(name, (Message("user", "x"),), meta), 0, tuple(rows))
+
+
+def test_each_source_scores_the_prompts_that_name_it() -> None:
+    kind, brief = Constant(Score(1.0)), Constant(Score(None, "away"))
+    scorer = PartsScorer({"kind": kind, "brief": brief})
+    both, one = scorer.score([group("a", "x", "y"), group("b", "z", objectives=" kind ")])
+    assert both == (Score(None, "brief: away", (ScorePart("kind", 1.0), ScorePart("brief", None, "away"))),) * 2
+    assert one == (Score(None, None, (ScorePart("kind", 1.0),)),)
+    assert (kind.groups, brief.groups) == (["a", "b"], ["a"])
+
+
+def test_an_objective_that_no_part_scores_is_refused() -> None:
+    with pytest.raises(InputError, match="names the objective 'polite', but the reward's parts are kind;"):
+        PartsScorer({"kind": Constant(Score(1.0))}).score([group("a", "x", objectives="kind, polite")])
+
+
+def test_a_second_scoring_adds_what_was_absent() -> None:
+    before = Score(None, "b: away", (ScorePart("a", 1.0), ScorePart("b", None, "away")))
+    after = Score(None, "a: away", (ScorePart("a", None, "away"), ScorePart("b", 2.0)))
+    merged = merge_scores(before, after)
+    assert merged == Score(None, None, (ScorePart("a", 1.0), ScorePart("b", 2.0)))
+    assert [is_absent(score) for score in (before, after, merged)] == [True, True, False]
+    assert merge_scores(Score(1.0), Score(None, "away")) == Score(1.0)
+    assert is_absent(Score(None, "away")) and not is_absent(Score(0.0))
+
+
+def test_parts_are_combined_over_those_that_count() -> None:
+    sources = (RewardSource(source="a/first", weight=1.0), RewardSource(source="a/second", weight=3.0))
+    scores = (
+        Score(None, None, (ScorePart("first", 1.0), ScorePart("second", 5.0))),
+        Score(None, None, (ScorePart("first", 1.0),)),
+    )
+    scored = replace(group("g", "x", "y"), scores=scores)
+    for kind, values in {"weighted": [4.0, 1.0], "mean": [3.0, 1.0], "min": [1.0, 1.0]}.items():
+        total = RewardCombiner(sources, kind).total(scored)  # type: ignore[arg-type]
+        assert [score.value for score in total.scores] == values
+        assert [score.parts for score in total.scores] == [score.parts for score in scores]
+
+
+def test_a_normalised_part_counts_by_its_moments_and_its_own_scores_count_in_them() -> None:
+    combiner = RewardCombiner([RewardSource(source="a/rm", normalise=True)], "mean")
+    scores = tuple(Score(None, None, (ScorePart("rm", value),)) for value in (10.0, 20.0, 30.0))
+    (taken,) = combiner.take([replace(group("g", "x", "y", "z"), scores=scores)])
+    assert [score.value for score in taken.scores] == pytest.approx([-1.0, 0.0, 1.0])
+    (taken,) = combiner.take([replace(group("g", "x"), scores=scores[1:2])])
+    assert taken.scores[0].value == pytest.approx(0.0)
+
+
+def test_what_an_environment_gave_is_added_to_the_total() -> None:
+    scored = replace(group("g", "x"), scores=(Score(None, None, (ScorePart("rm", 2.0),)),))
+    rewarded = replace(scored, trajectories=(replace(scored.trajectories[0], reward=0.5),))
+    total = RewardCombiner([RewardSource(source="a/rm")], "mean").total(rewarded)
+    assert total.scores == (Score(2.5, None, (ScorePart("rm", 2.0),)),)
+
+
+def test_rules_and_code_make_one_reward() -> None:
+    sources = (RewardSource(source="rules:numeric", weight=2.0), RewardSource(source=f"{__name__}:brevity"))
+    scorer = make_scorer(sources, named=True, config=LearnerConfig(), policy="", timeout=1.0)
+    scores = scorer.score([group("a", "so 18", "18", reference="#### 18")])
+    total = RewardCombiner(sources, "weighted").total(replace(group("a", "x", "y"), scores=scores[0]))
+    assert [score.value for score in total.scores] == pytest.approx([(2 + 0.2) / 3, (2 + 0.5) / 3])
+
+
+def test_one_source_as_a_text_scores_without_parts() -> None:
+    sources = (RewardSource(source="rules:numeric"),)
+    scorer = make_scorer(sources, named=False, config=LearnerConfig(), policy="", timeout=1.0)
+    assert scorer.score([group("a", "18", reference="18")]) == [(Score(1.0),)]
+
+
+def brevity(prompt: Prompt, answer: str) -> float:
+    return 1.0 / len(answer)
