@@ -34,6 +34,8 @@ def test_a_job_passes_its_check(path: Path, tmp_path: Path, request: pytest.Fixt
     loaded = load(path, tmp_path)
     if loaded.job.data.format == "hh" and loaded.job.data.path is None:
         loaded = load(path, tmp_path, f"data.path={request.getfixturevalue('test_data') / 'hh-rlhf'}")
+    if loaded.job.data.format == "gsm8k":
+        loaded = load(path, tmp_path, f"data.path={request.getfixturevalue('test_data') / 'gsm8k'}")
     check(loaded)
     assert len(plan(loaded.job).stages) == len(loaded.job.stages)
 

@@ -38,9 +38,9 @@ class DataConfig(Section):
     """Where rows come from. A stage's own values override the job's `data`, key by key."""
 
     format: str = "paddock"
-    """a reader's name: paddock, hh, alpaca, prompts, demonstrations, comparisons, rankings"""
+    """a reader's name: paddock, hh, alpaca, prompts, demonstrations, comparisons, rankings, gsm8k, arithmetic"""
     path: str | None = None
-    """file, folder, or the name of a `datasets` data set; the embedded world needs none"""
+    """file, folder, or the name of a `datasets` data set; paddock and arithmetic need none"""
     split: str = "train"
     limit: PositiveInt | None = None
     """rows kept, the first ones after the reader's own order"""

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
 from rayalign.config import DataConfig, nearest
+from rayalign.data import arithmetic
+from rayalign.data.fields import (
+    hh_dialogue,
+    instruction_prompt,
+    make_prompt,
+    messages_field,
+    prompt_id,
+    row_prompt,
+    text_field,
+)
 from rayalign.data.files import Row, is_hub_name, rows
+from rayalign.data.gsm8k import gsm8k
 from rayalign.errors import InputError
 from rayalign.types import Candidate, Example, Message, Prompt
 
@@ -24,7 +32,6 @@ Reader = Callable[[Row, str], "Example | str"]
 
 log = logging.getLogger(__name__)
 
-_TURN = re.compile(r"\n\n(Human|Assistant):")
 _CHECKED_ROWS = 50
 _CORPUS_DOCUMENTS = 20_000
 
@@ -39,6 +46,8 @@ def known_formats() -> dict[str, Reader | None]:
         "demonstrations": demonstrations,
         "comparisons": comparisons,
         "rankings": rankings,
+        "gsm8k": gsm8k,
+        "arithmetic": None,
     }
 
 
@@ -73,21 +82,10 @@ def check(config: DataConfig, *, use: Use, whole: bool = False) -> None:
         load_examples(config.model_copy(update={"limit": few}), seed=0, use=use)
 
 
-def prompt_id(messages: Sequence[Message]) -> str:
-    """An id made from the content alone."""
-    text = json.dumps([[m.role, m.content] for m in messages])
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def make_prompt(messages: Sequence[Message]) -> Prompt:
-    """The dialogue as a prompt, its id made from its content."""
-    return Prompt(prompt_id(messages), tuple(messages))
-
-
 def _examples(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
     reader = _reader(config.format)
     if reader is None:
-        return _paddock(config, seed, use)
+        return _made_here(config, seed, use)
     placed = _rows_in_split(config, reader)
     shaped = chain.from_iterable(_shape(example, use, where) for example, where in placed)
     return _distinct(shaped) if use == "prompts" else shaped
@@ -108,6 +106,17 @@ def _path(config: DataConfig) -> str:
 
 def _name(config: DataConfig) -> str:
     return f"{config.format} {config.path or ''} [{config.split}]"
+
+
+def _made_here(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
+    """The examples of a format without files."""
+    if config.format == "paddock":
+        return _paddock(config, seed, use)
+    if use == "comparisons":
+        raise InputError(f"{config.format} has no comparisons; choose another `data.format`")
+    numbers = arithmetic.rows(seed, config.split, distinct=use == "prompts")
+    read = (gsm8k(row, f"arithmetic:{number}") for number, row in enumerate(numbers, start=1))
+    return (example for example in read if isinstance(example, Example))
 
 
 def _paddock(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
@@ -175,13 +184,13 @@ def _distinct(examples: Iterator[Example]) -> Iterator[Example]:
 
 def hh(row: Row, where: str) -> Example | str:
     """Anthropic HH-RLHF: `chosen` and `rejected` are whole dialogues that share all but the last answer."""
-    before, _, chosen = _text(row, "chosen", where).rpartition("\n\nAssistant:")
-    before_rejected, _, rejected = _text(row, "rejected", where).rpartition("\n\nAssistant:")
+    before, _, chosen = text_field(row, "chosen", where).rpartition("\n\nAssistant:")
+    before_rejected, _, rejected = text_field(row, "rejected", where).rpartition("\n\nAssistant:")
     if before != before_rejected:
         return "the two differ before the last answer"
     if not chosen.strip() or not rejected.strip():
         return "an empty answer"
-    messages = _dialogue(before, where)
+    messages = hh_dialogue(before, where)
     if messages[-1].role != "user":
         return "the last turn is not the user's"
     candidates = (Candidate(chosen.strip(), score=1.0), Candidate(rejected.strip(), score=0.0))
@@ -190,37 +199,37 @@ def hh(row: Row, where: str) -> Example | str:
 
 def alpaca(row: Row, where: str) -> Example | str:
     """Stanford Alpaca: `instruction`, perhaps `input`, perhaps `output`."""
-    prompt = _instruction(row, where)
+    prompt = instruction_prompt(row, where)
     if "output" not in row:
         return Example(prompt, ())
-    answer = _text(row, "output", where).strip()
+    answer = text_field(row, "output", where).strip()
     return Example(prompt, (Candidate(answer),)) if answer else "an empty answer"
 
 
 def prompts(row: Row, where: str) -> Example | str:
     """`prompt` (one user turn) or `messages` (role, content)."""
-    return Example(_prompt(row, where), ())
+    return Example(row_prompt(row, where), ())
 
 
 def demonstrations(row: Row, where: str) -> Example | str:
     """A prompt with `answer` or `response`, or `messages` that end with the answer."""
     if "messages" in row and not {"answer", "response"} & row.keys():
-        messages = _messages(row, where)
+        messages = messages_field(row, where)
         if len(messages) < 2 or messages[-1].role != "assistant":
             raise InputError(f"{where}: `messages` must end with the assistant's turn where there is no `answer`")
         prompt, answer = make_prompt(messages[:-1]), messages[-1].content
     else:
-        prompt, answer = _prompt(row, where), _text(row, "answer" if "answer" in row else "response", where)
+        prompt, answer = row_prompt(row, where), text_field(row, "answer" if "answer" in row else "response", where)
     return Example(prompt, (Candidate(answer),)) if answer.strip() else "an empty answer"
 
 
 def comparisons(row: Row, where: str) -> Example | str:
     """`chosen` and `rejected` answers to a prompt, or AlpacaFarm's `output_1`, `output_2` and `preference`."""
     if "output_1" not in row:
-        chosen, rejected = _text(row, "chosen", where), _text(row, "rejected", where)
+        chosen, rejected = text_field(row, "chosen", where), text_field(row, "rejected", where)
         candidates = (Candidate(chosen, score=1.0), Candidate(rejected, score=0.0))
-        return Example(_prompt(row, where), candidates) if chosen.strip() and rejected.strip() else "an empty answer"
-    first, second = (_text(row, key, where) for key in ("output_1", "output_2"))
+        return Example(row_prompt(row, where), candidates) if chosen.strip() and rejected.strip() else "an empty answer"
+    first, second = (text_field(row, key, where) for key in ("output_1", "output_2"))
     preference = row.get("preference")
     if preference is None:
         return "no verdict"
@@ -231,69 +240,18 @@ def comparisons(row: Row, where: str) -> Example | str:
     if preference in (0, 1.5):
         return "a tie"
     candidates = (Candidate(first, score=2.0 - preference), Candidate(second, score=preference - 1.0))
-    return Example(_instruction(row, where), candidates)
+    return Example(instruction_prompt(row, where), candidates)
 
 
 def rankings(row: Row, where: str) -> Example | str:
     """RRHF: `query` with `responses` and their `scores`; the query may be a dialogue in the notation of HH."""
-    query, responses, scores = _text(row, "query", where), row.get("responses"), row.get("scores")
+    query, responses, scores = text_field(row, "query", where), row.get("responses"), row.get("scores")
     if not isinstance(responses, list) or not isinstance(scores, list) or len(responses) != len(scores):
         raise InputError(f"{where}: `responses` and `scores` must be two lists of the same length")
     if not all(isinstance(r, str) for r in responses) or not all(isinstance(s, int | float) for s in scores):
         raise InputError(f"{where}: `responses` must be texts and `scores` numbers")
     is_dialogue = query.startswith("\n\nHuman:")
-    messages = _dialogue(query.removesuffix("\n\nAssistant:"), where) if is_dialogue else (Message("user", query),)
+    messages = hh_dialogue(query.removesuffix("\n\nAssistant:"), where) if is_dialogue else (Message("user", query),)
     pairs = zip(responses, scores, strict=True)
     candidates = tuple(Candidate(text, score=float(score)) for text, score in pairs if text.strip())
     return Example(make_prompt(messages), candidates) if len(candidates) > 1 else "fewer than two answers"
-
-
-# ---- fields
-
-
-def _text(row: Row, key: str, where: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, str):
-        raise InputError(f"{where}: needs a text {key!r}; the row has {', '.join(map(str, row)) or 'nothing'}")
-    return value
-
-
-def _instruction(row: Row, where: str) -> Prompt:
-    instruction, extra = _text(row, "instruction", where), row.get("input") or ""
-    return make_prompt((Message("user", f"{instruction}\n\n{extra}" if extra else instruction),))
-
-
-def _prompt(row: Row, where: str) -> Prompt:
-    if "messages" not in row:
-        return make_prompt((Message("user", _text(row, "prompt", where)),))
-    messages = _messages(row, where)
-    if messages[-1].role != "user":
-        raise InputError(f"{where}: `messages` of a prompt must end with the user's turn")
-    return make_prompt(messages)
-
-
-def _messages(row: Row, where: str) -> tuple[Message, ...]:
-    turns = row["messages"]
-    if not isinstance(turns, list) or not turns or not all(isinstance(t, dict) for t in turns):
-        raise InputError(f"{where}: `messages` must be a list of objects with role and content")
-    for turn in turns:
-        if turn.get("role") not in ("system", "user", "assistant"):
-            raise InputError(f"{where}: the role of a message is system, user or assistant, not {turn.get('role')!r}")
-    return tuple(Message(turn["role"], _text(turn, "content", where)) for turn in turns)
-
-
-def _dialogue(text: str, where: str) -> tuple[Message, ...]:
-    """A dialogue in the notation of HH; neighbouring turns of one speaker become one turn."""
-    lead, *parts = _TURN.split(text)
-    if lead.strip() or not parts or parts[0] != "Human":
-        raise InputError(
-            f"{where}: a dialogue must open with '\\n\\nHuman:' and have '\\n\\nAssistant:' before each answer"
-        )
-    turns: list[Message] = []
-    for speaker, body in zip(parts[::2], parts[1::2], strict=True):
-        role: Literal["user", "assistant"] = "user" if speaker == "Human" else "assistant"
-        if turns and turns[-1].role == role:
-            turns[-1] = replace(turns[-1], content=f"{turns[-1].content}\n\n{body.strip()}")
-        else:
-            turns.append(Message(role, body.strip()))
-    return tuple(turns)
