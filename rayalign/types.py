@@ -65,6 +65,8 @@ class Example:
 
     prompt: Prompt
     candidates: tuple[Candidate, ...]
+    preference: float | None = None
+    """of two candidates: the probability that the first is better; None: their scores alone order them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,7 @@ def merged(observations: Iterable[Metrics]) -> Metrics:
 
 @dataclass(slots=True)
 class Rollouts:
-    """What `Algorithm.prepare` sees: sequences of one iteration (or of an offline data set), padded on the right."""
+    """What `Algorithm.prepare` sees: sequences of one iteration (or of an offline minibatch), padded on the right."""
 
     input_ids_BT: Tensor
     attention_mask_BT: Tensor
@@ -239,6 +241,8 @@ class Rollouts:
     values_BT: Tensor | None = None
     staleness_B: Tensor | None = None
     """weight versions between writing and consuming; 0 where no policy wrote the row"""
+    preferences_B: Tensor | None = None
+    """of rows that are pairs, the chosen one first: the probability that it is the better one, on both rows"""
     state: Mapping[str, float] = field(default_factory=dict)
     """controllers' state (adaptive KL, running moments) before this batch"""
 

@@ -42,3 +42,14 @@ def ray_session() -> Iterator[None]:
 
     with Session(ClusterConfig(cpus=4, object_store=256 << 20)):
         yield
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The smallest preset with random weights."""
+    from rayalign.data.paddock.tokenizer import build_tokenizer
+    from rayalign.models.load import make_preset
+
+    folder = tmp_path_factory.mktemp("preset")
+    make_preset("nano", build_tokenizer(), 0, folder)
+    return str(folder)

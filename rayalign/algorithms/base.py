@@ -19,7 +19,7 @@ from rayalign.config import Section, explain, nearest
 from rayalign.errors import InputError
 from rayalign.types import Batch, Group, LossSum, Minibatch, Outputs, Role, Rollouts, Unit
 
-Need = Literal["behaviour_logprobs", "logprobs", "reference_logprobs", "values", "scores"]
+Need = Literal["behaviour_logprobs", "logprobs", "reference_logprobs", "values", "scores", "preferences"]
 
 
 class AlgorithmConfig(Section):
@@ -85,9 +85,11 @@ class Algorithm(ABC, Generic[C]):
 
     @abstractmethod
     def prepare(self, rollouts: Rollouts) -> Batch:
-        """Make the batch: every global number (advantages, whitening, group statistics) is made here.
+        """Make the batch: every number that concerns more than one sequence is made here.
 
-        Online it runs once an iteration over the whole rollout batch; offline once over the data set.
+        Online it runs once an iteration over the whole rollout batch, so advantages and whitening are global. Offline
+        it runs on each minibatch as its rows are read, the same on every rank, and on each piece of the held-out rows:
+        numbers over a whole data set do not exist there. Rows come as whole units in their order.
         """
 
     @abstractmethod

@@ -166,6 +166,8 @@ class Rrhf(Algorithm[RrhfConfig]):
             "rrhf/violations": Metric(wrong / max(pairs, 1.0), pairs),
             "rrhf/pair_accuracy": Metric(right / max(pairs, 1.0), pairs),
         }
+        if not losses:  # rows without a score leave none
+            return LossSum(zeroed(outputs.logprobs_BT, minibatch["policy_mask_BT"]).sum(), count, metrics)
         return LossSum(torch.stack([x.total for x in losses]).sum(), count, metrics)
 
     def _group(self, logprobs_BT: Tensor, minibatch: Minibatch, rows: Tensor) -> RRHFLoss:
@@ -185,7 +187,7 @@ class Rrhf(Algorithm[RrhfConfig]):
 
 
 def _mean(values: list[Tensor]) -> float:
-    return torch.stack(values).detach().mean().item()
+    return torch.stack(values).detach().mean().item() if values else 0.0
 
 
 ALGORITHM = Rrhf

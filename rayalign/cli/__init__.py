@@ -209,6 +209,8 @@ def _cells(role: RolePlan) -> tuple[str, ...]:
     if len(set(role.devices)) > 2:
         devices = f"{role.devices[0]}..{role.devices[-1].rpartition(':')[2]}"
     name = f"{role.role}*" if role.trained else role.role
+    if role.within:
+        name = f"{role.role} in {role.within}"
     return (name, role.model, str(role.actors), f"{role.cpus:.2g}", str(role.threads), count, memory, devices)
 
 

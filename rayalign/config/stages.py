@@ -73,7 +73,9 @@ class PretrainStage(StageSection):
 class TrainStage(StageSection):
     """Train by one algorithm: online where candidates come from the live policy, else offline on `data`."""
 
-    placement = StageSection.placement | _LEARNER_SPEED | _CRITIC_SPEED | {"keep", "checkpoint_every"}
+    placement = (
+        StageSection.placement | _LEARNER_SPEED | _CRITIC_SPEED | {"keep", "checkpoint_every", "reference_outputs"}
+    )
     kind: Literal["train"]
     algorithm: dict[str, Any]
     """`name` and the settings of that algorithm's own file"""
@@ -81,6 +83,8 @@ class TrainStage(StageSection):
     """what the first trained role starts from"""
     reference: str | None = None
     """None: as `model`"""
+    reference_outputs: Literal["stored", "live"] = "stored"
+    """offline: computed once before training and kept in the stage's folder, or live, by a model beside the learner"""
     reward: Reward | None = None
     """a model, `annotator:NAME`, `rules:KIND` or code, or a list of such sources with names and weights"""
     combine: CombineKind | None = None

@@ -35,6 +35,7 @@ def recover(
     A group is kept when it is whole and its weights are ones that the checkpoint knows; in deterministic mode none is,
     so that an unfinished iteration is made again in the same way. Groups under way are dropped and counted.
     """
+    checkpoints.tidy()
     fresh: Manifest = {"iteration": 0, "journal": 0, "state": {}}
     path, manifest = checkpoints.latest() or (None, fresh)
     entries = list(journal.replay(effective=True))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,29 +29,33 @@ class EncodedRow:
     """True for each token that is trained on"""
     group: int
     score: float | None = None
+    prompt: str = ""
+    """id of the prompt that it answers: what is held out, is held out by prompt"""
+    preference: float | None = None
+    """of a pair's two rows: the probability that the first one is the better one"""
 
 
 def encode_examples(
     tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], *, context: int
-) -> list[EncodedRow]:
-    """Every candidate of every example in at most `context` tokens, each example a group.
+) -> Iterator[EncodedRow]:
+    """Every candidate of every example in at most `context` tokens, each example a group; one example at a time.
 
     An over-long dialogue loses its oldest turns, the same for all its candidates; an example that still does not fit is
     left out whole, so that no comparison loses its other side. Both are counted in a warning.
     """
-    encoded: list[EncodedRow] = []
     cut = dropped = total = 0
     for group, example in enumerate(examples):
         total += 1
         fitted = _encode_group(tokenizer, example, context)
-        dropped += fitted is None
-        if fitted is not None:
-            cut += fitted[1]
-            scores = (c.score for c in example.candidates)
-            encoded += [EncodedRow(ids, mask, group, s) for (ids, mask), s in zip(fitted[0], scores, strict=True)]
+        if fitted is None:
+            dropped += 1
+            continue
+        answers, lost_turns = fitted
+        cut += lost_turns
+        for (ids, mask), candidate in zip(answers, example.candidates, strict=True):
+            yield EncodedRow(ids, mask, group, candidate.score, example.prompt.id, example.preference)
     if cut or dropped:
         log.warning("%d examples: %d lost early turns, %d left out, to fit %d tokens", total, cut, dropped, context)
-    return encoded
 
 
 _Encoded = list[tuple[tuple[int, ...], tuple[bool, ...]]]
@@ -71,14 +76,32 @@ def _encode_group(tokenizer: PreTrainedTokenizerBase, example: Example, context:
 
 def collate_examples(rows: Sequence[EncodedRow], pad_id: int) -> Rollouts:
     """Rows as tensors; scores are NaN where absent."""
-    lengths_B = torch.tensor([len(row.token_ids) for row in rows])
-    real_BT = torch.arange(int(lengths_B.max())) < lengths_B[:, None]
-    return Rollouts(
-        input_ids_BT=_fill(real_BT, [row.token_ids for row in rows], pad_id),
-        attention_mask_BT=real_BT.long(),
-        policy_mask_BT=_fill(real_BT, [row.mask for row in rows], 0),
+    scores = [float("nan") if row.score is None else row.score for row in rows]
+    return padded(
+        torch.tensor([len(row.token_ids) for row in rows]),
+        _joined(row.token_ids for row in rows),
+        _joined(row.mask for row in rows),
         group_B=torch.tensor([row.group for row in rows]),
-        scores_B=torch.tensor([float("nan") if row.score is None else row.score for row in rows]),
+        scores_B=torch.tensor(scores),
+        pad_id=pad_id,
+    )
+
+
+def padded(
+    lengths_B: Tensor, tokens_N: Tensor, mask_N: Tensor, *, group_B: Tensor, scores_B: Tensor, pad_id: int
+) -> Rollouts:
+    """Sequences of these lengths, which follow each other in `tokens_N` and `mask_N`, padded on the right."""
+    real_BT = torch.arange(int(lengths_B.max())) < lengths_B[:, None]
+    input_ids_BT = torch.full(real_BT.shape, pad_id, dtype=torch.long)
+    policy_mask_BT = torch.zeros(real_BT.shape, dtype=torch.long)
+    input_ids_BT[real_BT] = tokens_N.long()
+    policy_mask_BT[real_BT] = mask_N.long()
+    return Rollouts(
+        input_ids_BT=input_ids_BT,
+        attention_mask_BT=real_BT.long(),
+        policy_mask_BT=policy_mask_BT,
+        group_B=group_B,
+        scores_B=scores_B,
     )
 
 
@@ -111,7 +134,5 @@ def _policy_lengths(trajectory: Trajectory) -> list[int]:
     return [end - start for author, start, end in trajectory.spans if author == "policy"]
 
 
-def _fill(real_BT: Tensor, rows: Sequence[Sequence[int]], padding: int) -> Tensor:
-    filled_BT = torch.full(real_BT.shape, padding, dtype=torch.long)
-    filled_BT[real_BT] = torch.tensor([int(value) for row in rows for value in row])
-    return filled_BT
+def _joined(rows: Iterable[Sequence[int]]) -> Tensor:
+    return torch.tensor(list(chain.from_iterable(rows)))

@@ -62,10 +62,16 @@ def load_examples(config: DataConfig, *, seed: int, use: Use) -> list[Example]:
     Raises:
         InputError: unknown format, nothing to read, a malformed row, or a format that cannot serve this use.
     """
-    examples = list(islice(_examples(config, seed, use), config.limit))
-    if not examples:
+    return list(stream_examples(config, seed=seed, use=use))
+
+
+def stream_examples(config: DataConfig, *, seed: int, use: Use) -> Iterator[Example]:
+    """As `load_examples`, one example at a time; the errors come while it is read."""
+    example = None
+    for example in islice(_examples(config, seed, use), config.limit):
+        yield example
+    if example is None:
         raise InputError(f"data {_name(config)}: not one usable row; see `data.path`, `data.split` and the warnings")
-    return examples
 
 
 def check(config: DataConfig, *, use: Use, whole: bool = False) -> None:
@@ -79,7 +85,8 @@ def check(config: DataConfig, *, use: Use, whole: bool = False) -> None:
     made_here = _reader(config.format) is None
     if made_here or whole or not is_hub_name(_path(config)):
         few = config.limit if whole and not made_here else min(config.limit or _CHECKED_ROWS, _CHECKED_ROWS)
-        load_examples(config.model_copy(update={"limit": few}), seed=0, use=use)
+        for _ in stream_examples(config.model_copy(update={"limit": few}), seed=0, use=use):
+            pass
 
 
 def _examples(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
@@ -240,7 +247,7 @@ def comparisons(row: Row, where: str) -> Example | str:
     if preference in (0, 1.5):
         return "a tie"
     candidates = (Candidate(first, score=2.0 - preference), Candidate(second, score=preference - 1.0))
-    return Example(instruction_prompt(row, where), candidates)
+    return Example(instruction_prompt(row, where), candidates, preference=2.0 - preference)
 
 
 def rankings(row: Row, where: str) -> Example | str:

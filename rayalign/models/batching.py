@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -27,37 +25,45 @@ def shard(batch: Batch, rank: int, world: int) -> Batch:
     return batch.rows(_joined([units[u] for u in sorted(mine)]))
 
 
-def minibatches(batch: Batch, samples: int, generator: torch.Generator, *, window: int = 1) -> list[Tensor]:
+def minibatches(
+    lengths_B: Tensor, unit_B: Tensor, samples: int, generator: torch.Generator, *, window: int = 1
+) -> list[Tensor]:
     """One pass: shuffled units in minibatches of at most `samples` rows, as row numbers; each comes exactly once.
 
     With a window of several rows, rows are sorted by length within each such number of them, which saves padding where
     a minibatch is small, and the minibatches are shuffled once more.
     """
-    units = unit_rows(batch)
-    order = torch.randperm(len(units), generator=generator)
+    _, unit_of_B, sizes_U = torch.unique(unit_B, return_inverse=True, return_counts=True)
+    order_U = torch.randperm(len(sizes_U), generator=generator)
     if window > 1:
-        lengths_B = batch["attention_mask_BT"].sum(dim=1)
-        longest = torch.stack([lengths_B[rows].max() for rows in units])
-        parts = order.split(max(1, window * len(units) // len(batch)))
-        order = torch.cat([part[longest[part].argsort(stable=True)] for part in parts])
-    cut = list(_cut([units[unit] for unit in order.tolist()], samples))
+        longest_U = torch.zeros_like(sizes_U).scatter_reduce(0, unit_of_B, lengths_B, "amax")
+        parts = order_U.split(max(1, window * len(sizes_U) // len(unit_B)))
+        order_U = torch.cat([part[longest_U[part].argsort(stable=True)] for part in parts])
+    place_U = torch.empty_like(order_U)
+    place_U[order_U] = torch.arange(len(order_U))
+    rows_B = torch.argsort(place_U[unit_of_B], stable=True)
+    cut = list(rows_B.split(_counts(sizes_U[order_U].tolist(), samples)))
     if window > 1:
         cut = [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]
     return cut
 
 
-def _cut(units: list[Tensor], samples: int) -> Iterator[Tensor]:
-    """Units in their order, joined to at most `samples` rows; a larger unit goes alone."""
-    taken: list[Tensor] = []
+def pieces(unit_B: Tensor, samples: int) -> list[Tensor]:
+    """All rows in their order, in pieces of whole units, at most `samples` rows; rows of a unit are neighbours."""
+    _, sizes = torch.unique_consecutive(unit_B, return_counts=True)
+    return list(torch.arange(len(unit_B)).split(_counts(sizes.tolist(), samples)))
+
+
+def _counts(sizes: list[int], samples: int) -> list[int]:
+    """Rows of each minibatch: units of these sizes in their order, at most `samples` rows; a larger unit goes alone."""
+    counts: list[int] = []
     count = 0
-    for rows in units:
-        if taken and count + len(rows) > samples:
-            yield _joined(taken)
-            taken, count = [], 0
-        taken.append(rows)
-        count += len(rows)
-    if taken:
-        yield _joined(taken)
+    for size in sizes:
+        if count and count + size > samples:
+            counts.append(count)
+            count = 0
+        count += size
+    return [*counts, count] if count else counts
 
 
 def micro_batches(batch: Batch, token_budget: int) -> list[Batch]:

@@ -105,25 +105,26 @@ class Learner:
         with nullcontext() if adapter else adapter_off(self._head.model):
             return evaluate(self._head, self._engine, batch, self.config.micro_tokens, rounds)
 
-    def update(
-        self, batch: Batch, algorithm: Algorithm[Any], *, pass_index: int, seed: int, limit: int | None = None
-    ) -> list[Metrics]:
-        """One pass over the batch, an optimizer step for each minibatch; metrics of each step over all ranks.
+    def update(self, batch: Batch, algorithm: Algorithm[Any], *, pass_index: int, seed: int) -> list[Metrics]:
+        """One pass over the batch, an optimizer step for each minibatch; metrics of each step over all ranks."""
+        lengths_B = batch["attention_mask_BT"].sum(dim=1)
+        parts = pass_over(lengths_B, batch.unit_B, self.config, seed, pass_index)
+        return self.over_ranks([self.step(batch.rows(rows), algorithm) for rows in parts])
 
-        Args:
-            limit: steps after which the pass ends, None for all of it.
-        """
-        self._engine.train()
-        if isinstance(self._head, TokenLogprobs):
-            self._head.output.entropy_gradient = algorithm.differentiates_entropy
-        parts = pass_over(batch, self.config, seed, pass_index)[:limit]
-        steps = [self._step(batch.rows(rows), algorithm) for rows in parts]
+    def over_ranks(self, steps: list[Metrics]) -> list[Metrics]:
+        """The metrics of steps, which each rank has of its own share, over all ranks."""
         everyone: list[list[Metrics]] = [steps] * self._world
         if self._world > 1:
             dist.all_gather_object(everyone, steps)
         return [merged(ranks) for ranks in zip(*everyone, strict=True)]
 
-    def _step(self, minibatch: Batch, algorithm: Algorithm[Any]) -> Metrics:
+    def step(self, minibatch: Batch, algorithm: Algorithm[Any]) -> Metrics:
+        """One optimizer step on a minibatch that all ranks hold; this rank's metrics. Without rows there is no step."""
+        if not len(minibatch):
+            return {}
+        self._engine.train()
+        if isinstance(self._head, TokenLogprobs):
+            self._head.output.entropy_gradient = algorithm.differentiates_entropy
         normaliser = algorithm.normaliser(self.role, minibatch)
         scale = 1.0 / normaliser if normaliser else 0.0
         micros = micro_batches(shard(minibatch, self._rank, self._world), self.config.micro_tokens)
@@ -256,10 +257,10 @@ class Learner:
         self._engine.destroy()
 
 
-def pass_over(batch: Batch, config: LearnerConfig, seed: int, index: int) -> list[Tensor]:
+def pass_over(lengths_B: Tensor, unit_B: Tensor, config: LearnerConfig, seed: int, index: int) -> list[Tensor]:
     """The rows of each minibatch of one pass; the same for the same arguments on every rank."""
     generator = torch.Generator().manual_seed(seed * 1009 + index)
-    return minibatches(batch, config.minibatch, generator, window=config.length_window)
+    return minibatches(lengths_B, unit_B, config.minibatch, generator, window=config.length_window)
 
 
 def meet() -> torch.device:

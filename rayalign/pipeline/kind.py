@@ -91,6 +91,8 @@ class RoleNeed:
     """frozen models that each actor holds beside `model`"""
     memory: int | None = None
     """of one actor, where it does not follow from the model's shape [bytes]"""
+    within: str | None = None
+    """the role in whose actors it runs, without devices or CPUs of its own"""
 
 
 class StageKind(ABC, Generic[S]):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from rayalign.config import RoleConfig, TrainStage
 from rayalign.coordinator.offline import OfflineSpec, launch
 from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import EncodedRow, encode_examples
-from rayalign.data.readers import load_examples
+from rayalign.data.pairs import pairs_of_comparisons, pairs_of_examples
+from rayalign.data.readers import stream_examples
+from rayalign.data.rows import write_rows
+from rayalign.errors import InputError
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
 from rayalign.pipeline.train import TrainKind
@@ -48,33 +52,62 @@ def heldout_results(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
     return found
 
 
-def read_examples(context: RunContext, stage: TrainStage) -> list[Example]:
-    """The rows of an offline stage: those of an earlier stage where it names one, else those of its data."""
+def read_examples(context: RunContext, stage: TrainStage) -> Iterator[Example]:
+    """The rows of an offline stage: those of an earlier stage where it names one, else those of its data.
+
+    An algorithm of pairs gets pairs, the preferred answer first; any other all answers to a prompt with their scores.
+    """
+    algorithm = load(stage.algorithm)
+    pairwise = algorithm.unit == "pair"
     if stage.examples is None:
         use = TrainKind(stage).data_use
         assert use is not None
-        return load_examples(stage.data, seed=context.job.seed, use=use)
-    rows = list(read_jsonl(context.output(stage.examples)))
-    if rows and "preference" in rows[0]:
-        return ranked(decode(Comparison, row) for row in rows)
-    return [decode(Example, row) for row in rows]
+        examples = stream_examples(stage.data, seed=context.job.seed, use=use)
+        return pairs_of_examples(examples) if pairwise else examples
+    path = context.output(stage.examples)
+    if "first" in next(read_jsonl(path), {}):
+        comparisons = (decode(Comparison, row) for row in read_jsonl(path))
+        return pairs_of_comparisons(comparisons) if pairwise else iter(ranked(comparisons))
+    examples = (decode(Example, row) for row in read_jsonl(path))
+    return pairs_of_examples(examples) if pairwise else examples
 
 
-def fit(context: RunContext, name: str, stage: TrainStage, rows: Sequence[EncodedRow]) -> None:
+def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[EncodedRow]) -> None:
     """Launch the loop, with its progress on the console."""
     context.session()
-    role = load(stage.algorithm).trains[0]
+    algorithm = load(stage.algorithm)
+    role = algorithm.trains[0]
     hosting = stage.roles.get(role, RoleConfig())
     claim: Claim = claims({role: hosting}, free_cpus=free_cpus())[role]
-    folder, job = context.stage_folder(name), context.job
-    model, events = context.model(stage.model), str(context.events_path)
-    spec = OfflineSpec(stage, role, model, job.tracking, job.seed, str(folder), events)
-    start = time.perf_counter()
-    total = stage.steps or stage.epochs * math.ceil(len(rows) * (1 - stage.holdout) / stage.learner.minibatch)
-    with _following(folder, total):
-        computing = launch(
-            spec, rows, ranks=hosting.actors, resources=claim.bundle, environment=process_environment(claim)
+    job = context.job
+    reference = context.model(stage.reference or stage.model) if "reference" in algorithm.roles else None
+    spec = OfflineSpec(
+        stage,
+        role,
+        context.model(stage.model),
+        job.tracking,
+        job.seed,
+        str(context.stage_folder(name)),
+        str(context.events_path),
+        job.cluster.call_timeout,
+        reference,
+    )
+    count = write_rows(spec.rows_folder, rows)
+    if not count:
+        raise InputError(
+            "no rows are left to train on; raise rollout.context if all were too long for it, or give other data"
         )
+    start = time.perf_counter()
+    total = stage.steps or stage.epochs * math.ceil(count * (1 - stage.holdout) / stage.learner.minibatch)
+    with _following(context.stage_folder(name), total):
+        computing = launch(
+            spec,
+            ranks=hosting.actors,
+            resources=claim.bundle,
+            environment=process_environment(claim),
+            start_timeout=job.cluster.start_timeout,
+        )
+    shutil.rmtree(spec.rows_folder)
     context.fixed_seconds += time.perf_counter() - start - computing
 
 

@@ -34,6 +34,8 @@ class RolePlan:
     """estimate for one actor, on each of its devices [bytes]"""
     devices: tuple[str, ...] = ()
     """for each actor `cpu`, `gpu:0`, or several as `gpu:0,1`"""
+    within: str | None = None
+    """the role in whose actors it runs"""
 
     @property
     def bundle(self) -> dict[str, float]:
@@ -77,7 +79,8 @@ class StagePlan:
         """What each actor asks of Ray."""
         bundles = []
         for role in self.roles:
-            bundles += [role.bundle] * role.actors
+            if role.within is None:
+                bundles += [role.bundle] * role.actors
         return bundles
 
     @property
@@ -147,7 +150,7 @@ def _roles(job: Job, needs: Sequence[RoleNeed], cores: float, pool: Sequence[Rol
     uses_pool = any(need.role == GENERATOR for need in needs)
     idle = [] if uses_pool else list(pool)
     free_cores = cores - sum(role.actors * role.cpus for role in idle)
-    share = _share([need.host for need in needs], free_cores)
+    share = _share([need.host for need in needs if need.within is None], free_cores)
     return [_role(job, need, share) for need in needs] + idle
 
 
@@ -157,16 +160,18 @@ def _role(job: Job, need: RoleNeed, share: float) -> RolePlan:
     memory = need.memory
     if memory is None and shape is not None:
         memory = _memory(job, need, shape)
+    own_cpus = host.cpus or share
     return RolePlan(
         role=need.role,
         model=need.model,
         trained=need.trained,
         actors=host.actors,
-        cpus=host.cpus or share,
-        gpus=host.gpus,
+        cpus=0.0 if need.within else own_cpus,
+        gpus=0.0 if need.within else host.gpus,
         threads=host.threads or max(1, int(host.cpus or 1)),
         parameters=shape.parameters if shape else None,
         memory=memory,
+        within=need.within,
     )
 
 
@@ -208,9 +213,11 @@ def learner_memory(shape: ModelShape, config: LearnerConfig, ranks: int) -> int:
 def _place(roles: Sequence[RolePlan]) -> Iterator[RolePlan]:
     """Devices given out in order, fractions packed together."""
     used: dict[int, float] = defaultdict(float)
+    placed: dict[str | None, tuple[str, ...]] = {}
     for role in roles:
-        devices = [_next_device(role.gpus, used) for _ in range(role.actors)]
-        yield replace(role, devices=tuple(devices))
+        if role.within not in placed:
+            placed[role.role] = tuple(_next_device(role.gpus, used) for _ in range(role.actors))
+        yield replace(role, devices=placed[role.within or role.role])
 
 
 def _next_device(gpus: float, used: dict[int, float]) -> str:

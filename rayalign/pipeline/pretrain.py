@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +83,10 @@ class PretrainKind(StageKind[PretrainStage]):
         return {}
 
 
-def encode_corpus(tokenizer: Any, examples: Sequence[Example], context: int) -> list[EncodedRow]:
+def encode_corpus(tokenizer: Any, examples: Iterable[Example], context: int) -> Iterator[EncodedRow]:
     """Plain documents as rows that are trained on whole, dialogues as their template renders them."""
     from rayalign.data.collate import EncodedRow
 
-    rows = []
     for number, example in enumerate(examples):
         text = example.candidates[0].text
         if example.prompt.messages:
@@ -95,8 +94,7 @@ def encode_corpus(tokenizer: Any, examples: Sequence[Example], context: int) -> 
             turns.append({"role": "assistant", "content": text})
             text = tokenizer.apply_chat_template(turns, tokenize=False)
         ids = tuple(tokenizer.encode(text, add_special_tokens=False)[:context])
-        rows.append(EncodedRow(ids, (False, *[True] * (len(ids) - 1)), number))
-    return rows
+        yield EncodedRow(ids, (False, *[True] * (len(ids) - 1)), number, prompt=example.prompt.id)
 
 
 def _train(context: RunContext, name: str, stage: PretrainStage) -> None:

@@ -83,7 +83,7 @@ class TrainKind(StageKind[TrainStage]):
         if stage.critic:
             reads.append(Read("critic", stage.critic, (LANGUAGE_MODEL, REWARD_MODEL, CRITIC)))
         if stage.examples:
-            rows = (COMPARISONS,) if self._needs_scores else (CANDIDATES, COMPARISONS)
+            rows = (COMPARISONS,) if self._needs_verdicts else (CANDIDATES, COMPARISONS)
             reads.append(Read("examples", stage.examples, rows))
         return reads
 
@@ -143,11 +143,19 @@ class TrainKind(StageKind[TrainStage]):
         for role, model in self.models().items():
             if role == GENERATOR:
                 needs.append(generator(job, self.stage.model))
+            elif role == "reference" and model and not self.stage.online:
+                needs.append(self._offline_reference(model))
             elif model:
                 trained = role in self.algorithm.trains
                 further = self._further_models(role)
                 needs.append(RoleNeed(role, model, self.host(role), self.learner(role), trained, further))
         return needs
+
+    def _offline_reference(self, model: str) -> RoleNeed:
+        """The reference in the learner's ranks; its stored outputs are computed before the learner needs the memory."""
+        learner = self.algorithm.trains[0]
+        memory = 0 if self.stage.reference_outputs == "stored" else None
+        return RoleNeed("reference", model, self.host(learner), self.stage.learner, memory=memory, within=learner)
 
     @property
     def data(self) -> DataConfig:
@@ -159,7 +167,7 @@ class TrainKind(StageKind[TrainStage]):
             return None
         if self.stage.online:
             return "prompts"
-        single = self._algorithm.unit == "sequence" and not self._needs_scores
+        single = self._algorithm.unit == "sequence" and not self._needs_verdicts
         return "demonstrations" if single else "comparisons"
 
     @property
@@ -201,7 +209,8 @@ class TrainKind(StageKind[TrainStage]):
         minibatch = stage.learner.minibatch
         if not stage.online:
             length = f"{stage.steps} steps" if stage.steps else f"at most {stage.epochs} epochs"
-            return f"{minibatch} samples a step, {length}"
+            before = "the reference's log-probs of all rows first; " if self._stores_reference else ""
+            return f"{before}{minibatch} samples a step, {length}"
         count, passes = stage.candidates_per_prompt, self.algorithm.passes
         samples = stage.prompts * count
         steps = samples // minibatch
@@ -237,12 +246,16 @@ class TrainKind(StageKind[TrainStage]):
         return stage.online and stage.learner.lora is not None and stage.reference is None
 
     @property
+    def _stores_reference(self) -> bool:
+        return "reference" in self.algorithm.roles and self.stage.reference_outputs == "stored"
+
+    @property
     def _trains_reward(self) -> bool:
         return self.trained[0] == "reward"
 
     @property
-    def _needs_scores(self) -> bool:
-        return self._algorithm is not None and "scores" in self._algorithm.needs
+    def _needs_verdicts(self) -> bool:
+        return self._algorithm is not None and bool(self._algorithm.needs & {"scores", "preferences"})
 
 
 KIND = TrainKind

@@ -40,6 +40,8 @@ def _roles(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, st
     for role in stage.roles:
         if role not in models:
             yield f"roles.{role}", f"{name} runs no {role}; its roles: {', '.join(models)}"
+    if not stage.online and "reference" in stage.roles and "reference" in models:
+        yield "roles.reference", "an offline stage runs its reference in the ranks of its learner; leave this out"
 
 
 def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str | None]) -> Iterator[Problem]:
@@ -51,10 +53,10 @@ def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str
         yield "reward", f"{name} needs scores of what the policy writes; name a reward model"
     if stage.environment and not stage.online:
         yield "environment", "only what the live policy writes has an environment; add candidates or leave it out"
+    if stage.online and "preferences" in algorithm.needs:
+        yield "candidates", f"{name} learns from pairs that were compared before; leave candidates out"
     if not stage.online and algorithm.needs & {"behaviour_logprobs", "values"}:
         yield "candidates", f"{name} trains on what the policy writes; add [{{source: live, count: 1}}]"
-    elif not stage.online and "reference_logprobs" in algorithm.needs:
-        yield "algorithm", f"{name} asks for a reference, which no offline stage runs; set its KL to 0"
 
 
 def _reward_parts(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:

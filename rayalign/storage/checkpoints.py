@@ -3,7 +3,7 @@
     begin    .iteration-000012.tmp/   every role writes its files here
     commit   the same, with manifest.json written last, then renamed to iteration-000012/
 
-A kill before the rename leaves a hidden folder that `latest` removes; after it, the checkpoint is complete.
+A kill before the rename leaves a hidden folder that `tidy` removes; after it, the checkpoint is complete.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ Manifest = dict[str, Any]
 
 
 class CheckpointStore:
-    """The checkpoints of one stage: the last `keep` and the best one. Called from one process."""
+    """The checkpoints of one stage: the last `keep` and the best one.
+
+    One process writes (`tidy`, `begin`, `commit`); any number may read at the same time.
+    """
 
     def __init__(self, folder: Path, keep: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,12 +58,16 @@ class CheckpointStore:
         sync_folder(self._folder)
         self._point("last", target)
         self._prune()
-        self._remove_uncommitted()
+        self.tidy()
         return target
 
+    def tidy(self) -> None:
+        """Remove what an interruption left uncommitted."""
+        for path in self._folder.glob(".iteration-*.tmp"):
+            shutil.rmtree(path)
+
     def latest(self) -> tuple[Path, Manifest] | None:
-        """The newest checkpoint whose files are as they were committed; uncommitted ones are removed."""
-        self._remove_uncommitted()
+        """The newest checkpoint whose files are as they were committed; nothing is removed."""
         for path in reversed(self._committed()):
             content = json.loads((path / "manifest.json").read_text())
             damaged = [name for name, seal in content["files"].items() if _damaged(path / name, seal)]
@@ -84,10 +91,6 @@ class CheckpointStore:
         for path in self._committed()[: -self._keep]:
             if path != best:
                 shutil.rmtree(path)
-
-    def _remove_uncommitted(self) -> None:
-        for path in self._folder.glob(".iteration-*.tmp"):
-            shutil.rmtree(path)
 
     def _point(self, name: str, target: Path) -> None:
         """Have the link `name` lead to a checkpoint, for people; nothing here reads it."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+import xxhash
 from safetensors import safe_open
 from torch import Tensor
 
@@ -80,6 +81,15 @@ def fingerprint(path: Path) -> str:
     kept = {k: v for k, v in config.items() if k not in NOT_ARCHITECTURE}
     text = json.dumps([kept, sorted(shapes(path).items())], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def content_digest(path: Path) -> str:
+    """Of the bytes of all weights of the folder; InputError where it has no safetensors."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in shard_files(path):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, xxhash.xxh3_128).digest())
+    return digest.hexdigest()
 
 
 def exactly(named: Iterable[tuple[str, Tensor]], names: Collection[str]) -> Iterator[tuple[str, Tensor]]:

@@ -143,3 +143,13 @@ def test_loss_sums_over_groups_and_counts_pairs(make_rollouts, make_outputs):
     assert loss.metrics["rrhf/violations"].value == pytest.approx(wrong / 3)
     assert loss.metrics["rrhf/pair_accuracy"].value == pytest.approx(1 - wrong / 3)
     assert loss.metrics["rrhf/violations"].weight == 3
+
+
+def test_a_batch_without_a_scored_candidate_costs_nothing(make_rollouts, make_outputs):
+    rollouts = make_rollouts()
+    rollouts.scores_B[:] = math.nan
+    algorithm = load({"name": "rrhf"})
+    batch = algorithm.prepare(rollouts)
+    assert len(batch) == 0
+    loss = algorithm.loss("policy", make_outputs(batch["policy_mask_BT"]), batch)
+    assert (loss.numerator.item(), loss.normaliser) == (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""A model folder and an event log."""
+"""An event log."""
 
 from __future__ import annotations
 
@@ -10,17 +10,6 @@ from typing import Any
 import pytest
 
 from rayalign.storage.events import EventLog
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The smallest preset with random weights."""
-    from rayalign.data.paddock.tokenizer import build_tokenizer
-    from rayalign.models.load import make_preset
-
-    folder = tmp_path_factory.mktemp("preset")
-    make_preset("nano", build_tokenizer(), 0, folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,26 @@
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 from ray.train import WorkerGroupError
 
-from rayalign.algorithms.base import load
-from rayalign.config import TrackingConfig, TrainStage
-from rayalign.coordinator.offline import OfflineSpec, _batches, _fit, launch
+from rayalign.cluster.placement import Claim, process_environment
+from rayalign.config import LearnerConfig, TrackingConfig, TrainStage
+from rayalign.coordinator.offline import OfflineSpec, _fit, launch
+from rayalign.coordinator.progress import Watch
 from rayalign.data.collate import EncodedRow
-from rayalign.errors import ActorError, InputError
-from rayalign.types import Batch
+from rayalign.data.rows import write_rows
+from rayalign.errors import ActorError, DeadlineError
+from rayalign.storage.records import read_jsonl
 
 SPEC = OfflineSpec(
     stage=TrainStage(kind="train", algorithm={"name": "reward"}, model="m", holdout=0.25),
@@ -21,76 +30,91 @@ SPEC = OfflineSpec(
     seed=0,
     folder="",
     events="",
+    timeout=60.0,
 )
-ALGORITHM = load(SPEC.stage.algorithm)
-# pairs: the first token tells the group
-ROWS = [EncodedRow((10 + g, 5, 6 + k), (False, True, True), g, float(k)) for g in range(8) for k in range(2)]
-
-
-def groups(batch: Batch) -> list[int]:
-    return (batch["input_ids_BT"][:, 0] - 10).tolist()
-
-
-def test_whole_groups_are_held_out() -> None:
-    batch, heldout = _batches(ROWS, ALGORITHM, SPEC)
-    assert heldout is not None
-    assert (len(batch), len(heldout)) == (12, 4)
-    assert sorted(groups(batch) + groups(heldout)) == sorted(2 * list(range(8)))
-    assert not set(groups(batch)) & set(groups(heldout))
-
-
-def test_the_seed_decides_what_is_held_out() -> None:
-    held = [_batches(ROWS, ALGORITHM, replace(SPEC, seed=seed))[1] for seed in (0, 0, 1)]
-    one, same, other = (set(groups(batch)) for batch in held if batch is not None)
-    assert one == same != other
-
-
-def test_without_a_holdout_all_rows_are_trained_on() -> None:
-    whole = replace(SPEC, stage=SPEC.stage.model_copy(update={"holdout": 0.0}))
-    batch, heldout = _batches(ROWS, ALGORITHM, whole)
-    assert heldout is None
-    assert len(batch) == len(ROWS)
-
-
-def test_no_rows_to_train_on_are_refused() -> None:
-    with pytest.raises(InputError, match="no rows are left to train on"):
-        launch(SPEC, [], ranks=1, resources={"CPU": 1.0}, environment={})
+ROWS = [EncodedRow((10 + g, 5, 6 + k), (False, True, True), g, float(k), str(g)) for g in range(8) for k in range(2)]
 
 
 class Trainer:
     """Ray Train as far as it fails."""
 
-    def __init__(self, error: BaseException | None, *signals: signal.Signals) -> None:
+    def __init__(self, error: BaseException | None) -> None:
         self._error = error
-        self._signals = signals
 
     def fit(self) -> None:
-        for number in self._signals:
-            signal.signal(number, lambda *_: None)  # Ray Train leaves a handler of its own behind
-            signal.raise_signal(number)
         if self._error is not None:
             raise self._error
 
 
-@pytest.mark.parametrize("error", [SystemExit(0), ValueError("a defect")])
-def test_ctrl_c_stays_what_it_was(error: BaseException) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt if isinstance(error, SystemExit) else type(error)):
-        _fit(Trainer(error, signal.SIGINT), "reward")
-    assert signal.getsignal(signal.SIGINT) is before
+@pytest.fixture
+def watch(tmp_path: Path) -> Watch:
+    return Watch(tmp_path / "ranks", "reward", 1, start_timeout=60.0, timeout=60.0)
 
 
-def test_a_ctrl_c_that_ray_train_forgets_is_one() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        _fit(Trainer(None, signal.SIGINT), "reward")
-    _fit(Trainer(None, signal.SIGWINCH), "reward")  # any other signal ends nothing
-    _fit(Trainer(None), "reward")
-
-
-def test_a_failure_names_the_role_and_the_cause_first() -> None:
+def test_a_failure_names_the_role_and_the_cause_first(watch: Watch) -> None:
     snippet = "Traceback (most recent call last):\n  File x\nValueError: no such column"
     with pytest.raises(ActorError) as caught:
-        _fit(Trainer(WorkerGroupError(snippet, {})), "reward")
+        _fit(Trainer(WorkerGroupError(snippet, {})), "reward", watch)
     first, *rest = str(caught.value).splitlines()
     assert first == "train:reward failed, and again after a restart: ValueError: no such column"
     assert "  File x" in rest
+
+
+def test_another_failure_of_ray_train_stays_what_it_is(watch: Watch) -> None:
+    with pytest.raises(ZeroDivisionError):
+        _fit(Trainer(ZeroDivisionError()), "reward", watch)
+    _fit(Trainer(None), "reward", watch)
+
+
+@pytest.fixture
+def endless(model: str, tmp_path: Path) -> OfflineSpec:
+    """A loop that never comes to its end."""
+    learner = LearnerConfig(minibatch=8, micro_tokens=256)
+    stage = TrainStage(kind="train", algorithm={"name": "reward"}, model=model, learner=learner, steps=10**6)
+    events = tmp_path / "events.jsonl"
+    return replace(SPEC, stage=stage, model=model, folder=str(tmp_path), events=str(events), timeout=30.0)
+
+
+def start(spec: OfflineSpec) -> None:
+    environment = process_environment(Claim(1.0, 0.0, 1))
+    write_rows(spec.rows_folder, ROWS)
+    launch(spec, ranks=1, resources={"CPU": 1.0}, environment=environment, start_timeout=280.0)
+
+
+@contextmanager
+def once_it_trains(spec: OfflineSpec, number: signal.Signals, *, driver: bool) -> Iterator[list[int]]:
+    """Sends a signal to the rank, or to this process, once the rank has written a checkpoint; the rank's pid."""
+    pids: list[int] = []
+
+    def strike() -> None:
+        while not (Path(spec.folder) / "checkpoints" / "last").exists():
+            time.sleep(0.1)
+        pids.extend(row["actor_pid"] for row in read_jsonl(Path(spec.events)) if row["event"] == "actor_started")
+        os.kill(os.getpid() if driver else pids[0], number)
+
+    # A shell in the background ignores Ctrl-C, and so does everything that it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=strike, daemon=True)
+    thread.start()
+    yield pids
+    thread.join(timeout=30.0)
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_rank_that_is_stopped_ends_the_stage_within_its_deadline(ray_session: None, endless: OfflineSpec) -> None:
+    with (
+        once_it_trains(endless, signal.SIGSTOP, driver=False) as pids,
+        pytest.raises(DeadlineError, match=r"train:reward rank 0 \(pid \d+ on .*\) has not run for \d+ s, in \w+"),
+    ):
+        start(endless)
+    assert not psutil.pid_exists(pids[0])
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_the_ranks_too(ray_session: None, endless: OfflineSpec) -> None:
+    with once_it_trains(endless, signal.SIGINT, driver=True) as pids, pytest.raises(KeyboardInterrupt):
+        start(endless)
+    assert not psutil.pid_exists(pids[0])

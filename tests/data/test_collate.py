@@ -87,7 +87,7 @@ def test_examples_are_cut_alike_or_left_out_whole(caplog: pytest.LogCaptureFixtu
     cut = Example(Prompt("long", turns), (Candidate("x"), Candidate("yyyyyyy")))
     never = Example(PROMPT, (Candidate("x"), Candidate("y" * 50)))
     with caplog.at_level(logging.WARNING):
-        rows = encode_examples(tokenizer, [fits, never, cut], context=20)
+        rows = list(encode_examples(tokenizer, [fits, never, cut], context=20))
     assert [(row.group, row.score) for row in rows] == [(0, 1.0), (0, 0.0), (2, None), (2, None)]
     texts = [tokenizer.decode(row.token_ids) for row in rows[2:]]
     assert texts == [f"<|user|>\nc\n<|assistant|>\n{answer}<|end|>" for answer in ("x", "yyyyyyy")]

@@ -13,6 +13,11 @@ def batch_of(lengths: list[int], units: list[int]) -> Batch:
     return Batch({"attention_mask_BT": mask_BT, "row_B": rows_B}, torch.tensor(units))
 
 
+def rows_of(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Lengths and units."""
+    return batch["attention_mask_BT"].sum(1), batch.unit_B
+
+
 def numbers(tensors: list[Tensor]) -> list[list[int]]:
     return [x.tolist() for x in tensors]
 
@@ -34,7 +39,7 @@ def test_shard_may_leave_a_rank_without_rows() -> None:
 
 def test_minibatches_hold_each_row_once_and_whole_units() -> None:
     batch = batch_of([1] * 10, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
-    parts = numbers(minibatches(batch, 4, torch.Generator().manual_seed(0)))
+    parts = numbers(minibatches(*rows_of(batch), 4, torch.Generator().manual_seed(0)))
     assert [len(p) for p in parts] == [4, 4, 2]
     assert sorted(sum(parts, [])) == list(range(10))
     assert all(p[i] // 2 == p[i + 1] // 2 for p in parts for i in range(0, len(p), 2))
@@ -43,8 +48,8 @@ def test_minibatches_hold_each_row_once_and_whole_units() -> None:
 def test_minibatches_are_shuffled_anew_and_repeat_with_the_seed() -> None:
     batch = batch_of([1] * 20, list(range(20)))
     generator = torch.Generator().manual_seed(1)
-    first, second = (numbers(minibatches(batch, 5, generator)) for _ in range(2))
-    again = numbers(minibatches(batch, 5, torch.Generator().manual_seed(1)))
+    first, second = (numbers(minibatches(*rows_of(batch), 5, generator)) for _ in range(2))
+    again = numbers(minibatches(*rows_of(batch), 5, torch.Generator().manual_seed(1)))
     assert first != second
     assert first == again
 
@@ -52,7 +57,7 @@ def test_minibatches_are_shuffled_anew_and_repeat_with_the_seed() -> None:
 def test_a_window_puts_rows_of_like_length_together_in_shuffled_minibatches() -> None:
     lengths = [5, 1, 4, 2, 3, 6, 8, 7]
     batch = batch_of(lengths, list(range(8)))
-    parts = minibatches(batch, 2, torch.Generator().manual_seed(0), window=8)
+    parts = minibatches(*rows_of(batch), 2, torch.Generator().manual_seed(0), window=8)
     found = [sorted(lengths[row] for row in part) for part in numbers(parts)]
     assert sorted(found) == [[1, 2], [3, 4], [5, 6], [7, 8]]
     assert found != sorted(found)
@@ -60,7 +65,7 @@ def test_a_window_puts_rows_of_like_length_together_in_shuffled_minibatches() ->
 
 def test_a_unit_larger_than_a_minibatch_goes_alone() -> None:
     batch = batch_of([1] * 5, [0, 0, 0, 0, 1])
-    sizes = sorted(len(m) for m in minibatches(batch, 2, torch.Generator()))
+    sizes = sorted(len(m) for m in minibatches(*rows_of(batch), 2, torch.Generator()))
     assert sizes == [1, 4]
 
 

@@ -217,9 +217,23 @@ def test_an_online_algorithm_needs_live_candidates(study: Study) -> None:
     assert any("stages.rl.candidates: ppo trains on what the policy writes" in line for line in found)
 
 
-def test_an_offline_algorithm_runs_no_reference(study: Study) -> None:
-    found = refusal(study, "stages.rl.algorithm={name: rrhf, kl_coefficient: 0.1}", "stages.rl.candidates=[]")
-    assert any("stages.rl.algorithm: rrhf asks for a reference" in line for line in found)
+RANKED = "stages.rl.examples=stage:verdicts"
+DPO = "stages.dpo={kind: train, algorithm: {name: dpo}, model: stage:sft, examples: stage:verdicts}"
+
+
+def test_an_offline_stage_runs_its_reference_in_the_ranks_of_its_learner(study: Study) -> None:
+    check(study("stages.rl.algorithm={name: rrhf, kl_coefficient: 0.1}", "stages.rl.candidates=[]", RANKED))
+    check(study(DPO))
+    found = refusal(study, DPO, "stages.dpo.roles={reference: {actors: 2}}")
+    assert "stages.dpo.roles.reference: an offline stage runs its reference in the ranks of its learner" in found[0]
+
+
+def test_pairs_are_whole_and_were_compared_before(study: Study) -> None:
+    found = refusal(study, DPO, "stages.dpo.examples=stage:draws", "stages.dpo.learner.minibatch=33")
+    assert "stages.dpo.examples: stage:draws makes candidates; expected a stage that makes comparisons" in found[0]
+    assert any("33 is not a multiple of 1 ranks x 2 samples that stay together = 2" in line for line in found)
+    found = refusal(study, DPO, "stages.dpo.candidates=[{source: live, count: 2}]")
+    assert any("stages.dpo.candidates: dpo learns from pairs that were compared before" in line for line in found)
 
 
 def test_answers_without_a_score_are_nothing_to_rank(study: Study) -> None:

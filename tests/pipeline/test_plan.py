@@ -49,6 +49,19 @@ def test_other_stages_run_what_they_need(study: Study) -> None:
     assert roles["verdicts"] == []
 
 
+@pytest.mark.parametrize("outputs", ["stored", "live"])
+def test_an_offline_reference_runs_in_the_ranks_of_the_learner(study: Study, outputs: str) -> None:
+    settings = f"algorithm: {{name: dpo}}, model: stage:sft, reference: stage:base, reference_outputs: {outputs}"
+    hosts = "roles: {policy: {actors: 2, gpus: 1}}"
+    job = study(f"stages.dpo={{kind: train, {settings}, examples: stage:verdicts, {hosts}}}", "cluster.gpus=2").job
+    stage = stage_of(plan(job), "dpo")
+    learner, reference = stage.roles
+    assert (reference.role, reference.within, reference.model) == ("reference", "policy", "stage:base")
+    assert (reference.devices, reference.cpus) == (learner.devices, 0.0) == (("gpu:0", "gpu:1"), 0.0)
+    assert (reference.memory == 0) == (outputs == "stored")
+    assert stage.batch.startswith("the reference's log-probs of all rows first") == (outputs == "stored")
+
+
 def test_the_arithmetic_is_spelled_out(study: Study) -> None:
     stage = stage_of(plan(study("stages.rl.algorithm.epochs=3").job), "rl")
     assert stage.batch == (

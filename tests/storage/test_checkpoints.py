@@ -30,13 +30,23 @@ def test_committed_checkpoint_is_the_latest(tmp_path: Path) -> None:
     )
 
 
-def test_uncommitted_folder_is_ignored_and_removed(tmp_path: Path) -> None:
+def test_uncommitted_folder_is_ignored_and_tidied_away(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=2)
     path = save(store, 1)
     (store.begin(2) / "half.bin").write_bytes(b"x")
-    latest = CheckpointStore(tmp_path, 2).latest()
+    again = CheckpointStore(tmp_path, 2)
+    latest = again.latest()
     assert latest is not None and latest[0] == path
+    again.tidy()
     assert names(tmp_path) == ["iteration-000001"]
+
+
+def test_reading_removes_nothing_so_that_every_rank_may_read(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    save(store, 1)
+    store.begin(2)
+    store.latest()
+    assert names(tmp_path) == [".iteration-000002.tmp", "iteration-000001"]
 
 
 def test_begin_again_starts_empty(tmp_path: Path) -> None:

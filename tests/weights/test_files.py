@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from rayalign.errors import InputError, WeightError
-from rayalign.weights.files import exactly, fingerprint, model_folder, read_folder, shapes
+from rayalign.weights.files import content_digest, exactly, fingerprint, model_folder, read_folder, shapes
 
 A, B = torch.arange(6.0).view(2, 3), torch.ones(4, dtype=torch.bfloat16)
 
@@ -84,3 +84,11 @@ def test_a_hub_name_is_resolved_to_its_snapshot(tmp_path: Path) -> None:
 def test_a_hub_name_that_is_not_cached_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"hf download maker/other"):
         model_folder("maker/other", tmp_path)
+
+
+def test_the_digest_of_the_content_follows_the_weights(tmp_path: Path) -> None:
+    for name, value in (("one", 1.0), ("same", 1.0), ("other", 2.0)):
+        (tmp_path / name).mkdir()
+        save_file({"w": torch.full((3,), value)}, tmp_path / name / "model.safetensors")
+    one, same, other = (content_digest(tmp_path / name) for name in ("one", "same", "other"))
+    assert one == same != other

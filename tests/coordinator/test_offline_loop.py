@@ -1,0 +1,218 @@
+"""The loop of one rank, in this process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rayalign.algorithms.base import load
+from rayalign.config import LearnerConfig, TrackingConfig, TrainStage
+from rayalign.coordinator.offline_data import OfflineSpec
+from rayalign.coordinator.offline_loop import train_offline
+from rayalign.coordinator.offline_reference import StoredReference, stored_reference
+from rayalign.coordinator.progress import Heartbeat
+from rayalign.data.collate import EncodedRow, collate_examples
+from rayalign.data.rows import RowFile, write_rows
+from rayalign.errors import InputError
+from rayalign.models.learner import Learner, meet
+from rayalign.models.load import Frozen
+from rayalign.storage.metrics import read_metrics, reduce
+
+LEARNER = LearnerConfig(learning_rate=1e-3, minibatch=8, micro_tokens=40)
+
+
+def make_rows(pairs: int = 12, **changes: Any) -> list[EncodedRow]:
+    """Pairs of answers of different lengths; the first of a pair has the higher score."""
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for pair in range(pairs):
+        for answer in range(2):
+            length = int(torch.randint(3, 9, (1,), generator=generator))
+            ids = torch.randint(5, 200, (length,), generator=generator).tolist()
+            row = EncodedRow(tuple(ids), (False, False, *[True] * (length - 2)), pair, 1.0 - answer, str(pair), 1.0)
+            rows.append(replace(row, **changes))
+    return rows
+
+
+@pytest.fixture
+def prepare(model: str, tmp_path: Path) -> Any:
+    """Makes the spec of a stage, its rows written."""
+
+    def prepared(algorithm: dict[str, Any], rows: Sequence[EncodedRow], **stage: Any) -> OfflineSpec:
+        kind = load(algorithm)
+        settings = {"kind": "train", "algorithm": algorithm, "model": model, "learner": LEARNER, **stage}
+        spec = OfflineSpec(
+            stage=TrainStage.model_validate(settings),
+            role=kind.trains[0],
+            model=model,
+            tracking=TrackingConfig(),
+            seed=3,
+            folder=str(tmp_path / "stage"),
+            events=str(tmp_path / "events.jsonl"),
+            timeout=600.0,
+            reference=model if "reference" in kind.roles else None,
+        )
+        write_rows(spec.rows_folder, rows)
+        return spec
+
+    return prepared
+
+
+def metrics_of(spec: OfflineSpec, *areas: str) -> list[dict[str, float]]:
+    rows = [row["metrics"] for row in read_metrics(Path(spec.folder) / "metrics.jsonl")]
+    chosen = [{name: value for name, value in row.items() if name.startswith(areas)} for row in rows]
+    return [row for row in chosen if row]
+
+
+def weights(spec: OfflineSpec) -> dict[str, torch.Tensor]:
+    return load_file(Path(spec.folder) / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["sft", "reward"])
+def test_rows_read_as_needed_train_as_one_matrix_does(prepare: Any, name: str) -> None:
+    rows = make_rows()
+    spec = prepare({"name": name}, rows, epochs=2)
+    train_offline(spec)
+    algorithm = load({"name": name})
+    head = "causal" if name == "sft" else "scalar"
+    learner = Learner(spec.model, head, LEARNER, role=spec.role, total_steps=6, seed=3)  # type: ignore[arg-type]
+    batch = algorithm.prepare(collate_examples(rows, 0))
+    updates = [step for index in range(2) for step in learner.update(batch, algorithm, pass_index=index, seed=3)]
+    wanted = [reduce([step]) for step in updates]
+    steps = metrics_of(spec, "loss/", "learner/", f"{name}/")
+    assert len(steps) == 6
+    assert steps == wanted
+    for key, tensor in learner.named_weights():
+        assert torch.equal(weights(spec)[key], tensor), key
+
+
+def test_held_out_figures_are_those_of_all_held_out_rows(prepare: Any) -> None:
+    rows = make_rows()
+    spec = prepare({"name": "reward"}, rows, holdout=0.75)
+    train_offline(spec)
+    first, last = metrics_of(spec, "eval/", "heldout/")
+    assert first["heldout/count"] == last["heldout/count"] == 9
+    assert first["eval/loss"] == pytest.approx(first["eval/loss/reward"])
+    assert (first["eval/epoch"], last["eval/epoch"]) == (0, 1)
+
+
+def test_held_out_answers_that_are_all_alike_are_no_measure(prepare: Any, caplog: pytest.LogCaptureFixture) -> None:
+    spec = prepare({"name": "reward"}, make_rows(score=1.0), holdout=0.25)
+    train_offline(spec)
+    assert metrics_of(spec, "eval/") == []
+    assert "the held-out rows have nothing to measure" in caplog.text
+
+
+def test_rows_of_which_none_can_be_trained_on_are_refused(prepare: Any) -> None:
+    with pytest.raises(InputError, match="of the rows none can be trained on"):
+        train_offline(prepare({"name": "reward"}, make_rows(score=None)))
+
+
+def files_of(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*.npy"))}
+
+
+def reference_files(spec: OfflineSpec) -> dict[Path, int]:
+    return files_of(Path(spec.folder) / "reference")
+
+
+def test_the_first_step_of_dpo_stands_on_the_reference(prepare: Any) -> None:
+    spec = prepare({"name": "dpo"}, make_rows(), epochs=3)
+    train_offline(spec)
+    steps = metrics_of(spec, "loss/", "preference/")
+    assert steps[0]["loss/policy"] == pytest.approx(0.693147, abs=1e-5)
+    assert steps[0]["preference/margin"] == pytest.approx(0.0, abs=1e-5)
+    assert steps[-1]["preference/margin"] > 0.05
+    assert steps[-1]["preference/accuracy"] == 1.0
+
+
+def test_a_reference_that_is_live_trains_as_a_stored_one_does(prepare: Any) -> None:
+    losses = []
+    for kind in ("stored", "live"):
+        spec = prepare({"name": "dpo"}, make_rows(), reference_outputs=kind, epochs=2)
+        train_offline(spec)
+        losses.append([step["loss/policy"] for step in metrics_of(spec, "loss/")])
+        assert bool(reference_files(spec)) == (kind == "stored")
+        shutil.rmtree(spec.folder)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_stored_outputs_survive_an_interruption(prepare: Any) -> None:
+    spec = prepare({"name": "dpo"}, make_rows())
+    train_offline(spec)
+    files = reference_files(spec)
+    assert [path.name for path in files] == ["000000.npy"]
+    train_offline(spec)
+    assert reference_files(spec) == files
+
+
+@pytest.fixture
+def stored(model: str, tmp_path: Path) -> Any:
+    """Computes and stores the reference's log-probs in files of ten rows."""
+    meet()
+
+    def computed(rows: Sequence[EncodedRow]) -> tuple[StoredReference, RowFile]:
+        write_rows(tmp_path / "rows", rows)
+        data = RowFile(tmp_path / "rows")
+        with Heartbeat(tmp_path / "ranks", 0, timeout=600.0) as heartbeat:
+            return stored_reference(tmp_path / "reference", data, model, LEARNER, heartbeat, chunk_rows=10), data
+
+    return computed
+
+
+def test_only_what_is_missing_is_computed_and_other_rows_are_others(stored: Any, tmp_path: Path) -> None:
+    stored(make_rows())
+    files = files_of(tmp_path / "reference")
+    assert [path.name for path in files] == ["000000.npy", "000001.npy", "000002.npy"]
+    next(iter(files)).unlink()
+    stored(make_rows())
+    again = files_of(tmp_path / "reference")
+    assert [path.name for path in again if again[path] != files[path]] == ["000000.npy"]
+    stored(make_rows(10))
+    assert not set(files_of(tmp_path / "reference")) & set(files)
+
+
+def test_stored_outputs_are_those_of_the_model(stored: Any, model: str) -> None:
+    rows = make_rows()
+    reference, data = stored(rows)
+    batch = load({"name": "sft"}).prepare(collate_examples(rows, 0))
+    outputs = Frozen(model, "causal", LEARNER).evaluate(batch)
+    assert outputs.logprobs_BT is not None
+    numbers_B = torch.tensor([3, 9, 10, 23])
+    logprobs_BT = reference.logprobs(data.collate(numbers_B), numbers_B)
+    width = logprobs_BT.shape[1]
+    torch.testing.assert_close(logprobs_BT, outputs.logprobs_BT[numbers_B, :width], atol=1e-5, rtol=0)
+
+
+def test_a_ranking_with_a_kl_has_both_models_offline(prepare: Any) -> None:
+    spec = prepare({"name": "rrhf", "kl_coefficient": 0.1}, make_rows(), epochs=2)
+    train_offline(spec)
+    assert all(step["loss/policy"] > 0 for step in metrics_of(spec, "loss/"))
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "dpo"])
+def test_an_interrupted_stage_ends_with_the_same_bits(prepare: Any, tmp_path: Path, algorithm: str) -> None:
+    spec = prepare({"name": algorithm}, make_rows(), epochs=3)
+    train_offline(spec)
+    whole = weights(spec)
+    shutil.rmtree(Path(spec.folder) / "checkpoints" / "iteration-000003")
+    half = Path(spec.folder) / "checkpoints" / ".iteration-000003.tmp"
+    half.mkdir()
+    train_offline(spec)
+    assert not half.exists()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in weights(spec).items())
+    assert [json.loads(line)["event"] for line in Path(spec.events).read_text().splitlines()].count("computed") == 2
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_seen(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from rayalign.data.pairs import pairs_of_comparisons, pairs_of_examples
+from rayalign.types import Candidate, Comparison, Example, Message, Prompt
+
+PROMPT = Prompt("p", (Message("user", "q"),))
+OTHER = Prompt("r", (Message("user", "s"),))
+
+
+def verdict(first: str, second: str, preference: float | None, prompt: Prompt = PROMPT) -> Comparison:
+    return Comparison(prompt, Candidate(first), Candidate(second), preference, "judge")
+
+
+def shown(pairs: object) -> list[tuple[str, str, str, float | None]]:
+    return [(p.prompt.id, *(c.text for c in p.candidates), p.preference) for p in pairs]  # type: ignore[attr-defined]
+
+
+def test_the_preferred_answer_comes_first_with_its_probability() -> None:
+    verdicts = [verdict("x", "y", 1.0), verdict("x", "z", 1.75), verdict("x", "y", 2.0, OTHER)]
+    assert shown(pairs_of_comparisons(verdicts)) == [("p", "x", "y", 1.0), ("p", "z", "x", 0.75), ("r", "y", "x", 1.0)]
+
+
+def test_verdicts_on_one_pair_are_averaged_in_whichever_order_it_was_shown() -> None:
+    verdicts = [verdict("x", "y", 1.0), verdict("y", "x", 2.0), verdict("x", "y", 2.0), verdict("y", "x", None)]
+    assert shown(pairs_of_comparisons(verdicts)) == [("p", "x", "y", pytest.approx(2 / 3))]
+
+
+def test_ties_and_pairs_without_a_verdict_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    verdicts = [
+        verdict("a", "b", 1.5),
+        verdict("a", "c", None),
+        verdict("a", "d", 1.0),
+        verdict("d", "a", 1.0),
+        verdict("a", "e", 1.0),
+    ]
+    assert shown(pairs_of_comparisons(verdicts)) == [("p", "a", "e", 1.0)]
+    assert "4 pairs: 2 ties and 1 without a verdict are left out" in caplog.text
+
+
+def test_a_cycle_stays_what_was_said_of_each_pair() -> None:
+    verdicts = [verdict("x", "y", 1.0), verdict("y", "z", 1.0), verdict("z", "x", 1.0)]
+    assert shown(pairs_of_comparisons(verdicts)) == [("p", "x", "y", 1.0), ("p", "y", "z", 1.0), ("p", "z", "x", 1.0)]
+
+
+def test_rows_of_a_data_set_are_their_own_preference_or_all_pairs_of_unlike_scores() -> None:
+    probable = Example(PROMPT, (Candidate("x", score=0.25), Candidate("y", score=0.75)), preference=0.25)
+    sure = Example(PROMPT, (Candidate("x", score=1.0), Candidate("y", score=0.0)))
+    scores = {"a": 7.0, "b": 9.0, "c": 7.0, "d": None}
+    ranking = Example(OTHER, tuple(Candidate(text, score=score) for text, score in scores.items()))
+    assert shown(pairs_of_examples([probable, sure, ranking])) == [
+        ("p", "y", "x", 0.75),
+        ("p", "x", "y", 1.0),
+        ("r", "b", "a", 1.0),
+        ("r", "b", "c", 1.0),
+    ]
