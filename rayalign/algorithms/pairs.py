@@ -1,0 +1,121 @@
+"""What the algorithms that learn from pairs share. Shapes: B rows of a batch, N pairs.
+
+The rows of a pair are neighbours, the chosen answer first. A pair whose preference is only a probability p costs the
+expected loss over both orders, `p * loss(chosen, rejected) + (1 - p) * loss(rejected, chosen)`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from torch import Tensor
+
+from rayalign.algorithms.base import Algorithm, AlgorithmConfig, Need
+from rayalign.algorithms.ops import token_tensors, zeroed
+from rayalign.types import Batch, LossSum, Metric, Metrics, Minibatch, Outputs, Role, Rollouts
+
+C = TypeVar("C", bound=AlgorithmConfig)
+MEASURES = ("margin", "accuracy", "chosen_reward", "rejected_reward", "chosen_logprob", "rejected_logprob")
+"""means over pairs that every algorithm of pairs reports"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One side of N pairs."""
+
+    logprobs: Tensor
+    """sum over the answer's tokens"""
+    lengths: Tensor
+    """tokens"""
+    reference: Tensor
+    """the reference's sum; 0 where the algorithm has no reference"""
+
+    @property
+    def means(self) -> Tensor:
+        """Log-prob a token."""
+        return self.logprobs / self.lengths
+
+    @property
+    def ratios(self) -> Tensor:
+        """Log-ratio of policy to reference."""
+        return self.logprobs - self.reference
+
+
+class Pairwise(Algorithm[C]):
+    """One loss for each pair; a subclass names it, and what it takes for the reward of an answer."""
+
+    unit = "pair"
+    trains = ("policy",)
+    has_reference: ClassVar[bool]
+
+    @property
+    def roles(self) -> frozenset[Role]:
+        """The policy, and the reference where the loss has one."""
+        return frozenset({"policy", "reference"} if self.has_reference else {"policy"})
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Pairs with their preference; the reference's log-probs where the loss has them."""
+        return frozenset({"preferences", "reference_logprobs"} if self.has_reference else {"preferences"})
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """The loss, and what the pairs look like to the policy."""
+        return frozenset({"loss/policy"} | {f"preference/{name}" for name in MEASURES})
+
+    @abstractmethod
+    def pair_loss(self, chosen: Answers, rejected: Answers) -> Tensor:
+        """The loss of N pairs whose first answer is the better one for sure."""
+
+    @abstractmethod
+    def rewards(self, answers: Answers) -> Tensor:
+        """The implicit reward of N answers, whose difference over a pair is its margin."""
+
+    def prepare(self, rollouts: Rollouts) -> Batch:
+        """Tokens, preferences and the reference's sums."""
+        assert rollouts.preferences_B is not None
+        group_B = rollouts.group_B
+        assert bool((group_B[0::2] == group_B[1::2]).all()), "a pair is two neighbours"
+        tensors = {**token_tensors(rollouts), "preferences_B": rollouts.preferences_B}
+        if self.has_reference:
+            assert rollouts.reference_logprobs_BT is not None
+            tensors["reference_B"] = zeroed(rollouts.reference_logprobs_BT, rollouts.policy_mask_BT).sum(1)
+        return Batch(tensors, group_B)
+
+    def normaliser(self, role: Role, minibatch: Minibatch) -> float:
+        """Pairs."""
+        return len(minibatch) / 2
+
+    def loss(self, role: Role, outputs: Outputs, minibatch: Minibatch) -> LossSum:
+        """The sum of the pairs' expected losses."""
+        chosen, rejected = _sides(outputs, minibatch)
+        probability = minibatch["preferences_B"][0::2]
+        straight, swapped = self.pair_loss(chosen, rejected), self.pair_loss(rejected, chosen)
+        total = (probability * straight + (1 - probability) * swapped).sum()
+        count = len(minibatch) / 2
+        metrics = {"loss/policy": Metric(total.item() / max(count, 1.0), count)}
+        return LossSum(total, count, metrics | self._measure(chosen, rejected, count))
+
+    def _measure(self, chosen: Answers, rejected: Answers, count: float) -> Metrics:
+        """What the pairs look like to the policy; a margin of 0 is right in half the cases."""
+        good, bad = self.rewards(chosen).detach(), self.rewards(rejected).detach()
+        margins = good - bad
+        accuracies = (margins.sign() + 1) / 2
+        values = (margins, accuracies, good, bad, chosen.logprobs.detach(), rejected.logprobs.detach())
+        means = [value.sum().item() / max(count, 1.0) for value in values]
+        return {f"preference/{name}": Metric(mean, count) for name, mean in zip(MEASURES, means, strict=True)}
+
+
+def _sides(outputs: Outputs, minibatch: Minibatch) -> tuple[Answers, Answers]:
+    assert outputs.logprobs_BT is not None
+    mask_BT = minibatch["policy_mask_BT"].bool()
+    sums_B = zeroed(outputs.logprobs_BT, mask_BT).sum(1)
+    lengths_B = mask_BT.sum(1).clamp(min=1).to(sums_B.dtype)
+    reference_B = minibatch.tensors.get("reference_B", sums_B.new_zeros(len(sums_B)))
+    chosen, rejected = slice(0, None, 2), slice(1, None, 2)
+    return (
+        Answers(sums_B[chosen], lengths_B[chosen], reference_B[chosen]),
+        Answers(sums_B[rejected], lengths_B[rejected], reference_B[rejected]),
+    )
