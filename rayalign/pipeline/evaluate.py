@@ -33,7 +33,6 @@ from rayalign.pipeline.kind import (
     StageKind,
     generator,
 )
-from rayalign.scoring.sources import make_scorer
 from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
 from rayalign.statistics.winrate import win_rate
 from rayalign.storage.records import write_jsonl
@@ -237,6 +236,8 @@ async def _rewards(reward: ActorGroup, groups: Sequence[Group]) -> dict[str, flo
 
 def verified(source: RewardSource, prompts: Mapping[str, Prompt], answers: Answers) -> Values:
     """Scores by rules or code, which need no tokens and no actor."""
+    from rayalign.scoring.sources import make_scorer
+
     scorer = make_scorer([source], named=False, config=LearnerConfig(), policy="", timeout=0.0)
     values: Values = {}
     for name, candidates in answers.items():
