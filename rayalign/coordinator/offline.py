@@ -93,10 +93,10 @@ def _fit(trainer: Any, role: Role, watch: Watch) -> None:
         while fit.is_alive():
             fit.join(LOOK)
             watch.check()
-    except BaseException:  # Ctrl-C too: whatever ends the wait, nothing of the loop may go on behind it
-        _end()
-        fit.join(PATIENCE)
-        raise
+    finally:
+        if fit.is_alive():  # the deadline or Ctrl-C ended the wait: nothing of the loop may go on behind it
+            _end()
+            fit.join(PATIENCE)
     try:
         fit.answer()
     except WorkerGroupError as error:

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -228,7 +229,7 @@ class _OfflineRun:
         everyone: list[tuple[float, float, list[Metrics]]] = [(loss, count, metrics)] * self._world
         torch.distributed.all_gather_object(everyone, (loss, count, metrics))
         losses, counts, lists = zip(*everyone, strict=True)
-        return sum(losses), sum(counts), [observation for metrics in lists for observation in metrics]
+        return sum(losses), sum(counts), list(chain.from_iterable(lists))
 
     def _write(self, metrics: Mapping[str, float]) -> None:
         if self._sink is not None:

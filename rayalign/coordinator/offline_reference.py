@@ -164,9 +164,9 @@ def _key(rows: RowFile, model: str, config: LearnerConfig) -> str:
 
 def _remove_others(folder: Path, place: Path) -> None:
     """Log-probs of other rows or another model."""
-    for other in folder.glob("*"):
-        if other != place:
-            shutil.rmtree(other)
+    for path in folder.glob("*"):
+        if path != place:
+            shutil.rmtree(path)
 
 
 def _save(path: Path, values: np.ndarray) -> None:

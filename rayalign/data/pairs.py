@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import chain, combinations
 from statistics import mean
 
 from rayalign.types import Candidate, Comparison, Example, Prompt
@@ -39,7 +39,7 @@ def pairs_of_examples(examples: Iterable[Example]) -> Iterator[Example]:
 
     Rows come one at a time, so the same pair in two rows stays two pairs.
     """
-    yield from _decided(pair for example in examples for pair in _pairs(example))
+    yield from _decided(chain.from_iterable(map(_pairs, examples)))
 
 
 @dataclass(slots=True)
