@@ -86,6 +86,18 @@ def test_what_was_merged_stands_where_its_models_may(study: Study) -> None:
         check(study(reward, "stages.more={kind: generate, model: stage:soup}"))
 
 
+def test_the_adapters_of_two_stages_make_an_adapter(study: Study) -> None:
+    lora = ("stages.sft.learner.lora={rank: 4}", "stages.rl.learner.lora={rank: 4}")
+    soup = "stages.soup={kind: merge, models: [stage:sft/adapter, stage:rl/adapter], mode: factor}"
+    check(study(*lora, soup))
+    with pytest.raises(
+        InputError, match=r"more\.model: stage:soup makes an adapter; expected a stage that makes a lang"
+    ):
+        check(study(*lora, soup, "stages.more={kind: generate, model: stage:soup}"))
+    with pytest.raises(InputError, match=r"soup\.models\.1: stage rl makes no adapter; it makes: policy, critic"):
+        check(study(lora[0], soup))
+
+
 @pytest.mark.parametrize(
     ("soup", "message"),
     [

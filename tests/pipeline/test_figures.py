@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rayalign.config import EvaluateStage, RewardSource
-from rayalign.pipeline.evaluate import compare, verified
+from rayalign.pipeline.figures import compare, verified
 from rayalign.types import Candidate, Prompt
 
 VALUES = {

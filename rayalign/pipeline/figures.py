@@ -1,0 +1,208 @@
+"""The figures of an evaluation: answers drawn, measured and compared."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from typing import Any
+
+from rayalign.actors.hosted import FrozenSpec
+from rayalign.actors.reward import RewardSpec
+from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.roles import start_roles
+from rayalign.config import EvaluateStage, LearnerConfig, RewardSource, SamplingConfig
+from rayalign.coordinator.rendering import Renderer
+from rayalign.evaluation.baselines import ANSWERS, gold_utility
+from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.generate import draw
+from rayalign.scoring.sources import make_scorer
+from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
+from rayalign.statistics.winrate import win_rate
+from rayalign.storage.records import write_jsonl
+from rayalign.types import Candidate, Group, Prompt, Role, Trajectory
+
+Answers = dict[str, dict[str, Candidate]]
+"""name -> prompt id -> answer"""
+Values = dict[str, dict[str, float]]
+
+
+async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict[str, Any]:
+    """Draw one answer of each model to each prompt, measure, compare."""
+    prompts = {e.prompt.id: e.prompt for e in context.inputs.prompts(name)}
+    answers = await _answers(context, name, stage, prompts)
+    values = await _values(context, stage, prompts, answers)
+    write_jsonl(context.stage_folder(name) / "records.jsonl", _records(prompts, answers, values))
+    results, comparisons = compare(stage, values, seed=context.job.seed)
+    results += await asyncio.to_thread(_annotated, context, stage, prompts, answers)
+    results += await _perplexities(context, stage, prompts, answers)
+    return {"results": results, "comparisons": comparisons}
+
+
+def _records(prompts: Mapping[str, Prompt], answers: Answers, values: Values) -> Iterator[dict[str, Any]]:
+    """Every answer with its value."""
+    for model, candidates in answers.items():
+        for prompt_id, answer in candidates.items():
+            prompt, value = prompts[prompt_id].messages[-1].content, values[model].get(prompt_id)
+            row: dict[str, Any] = {"model": model, "prompt_id": prompt_id, "prompt": prompt}
+            row |= {"answer": answer.text, "value": value}
+            if answer.turns:
+                row["turns"] = [turn.content for turn in answer.turns]
+            yield row
+
+
+def compare(stage: EvaluateStage, values: Values, *, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The mean of each row; paired differences and win rates of each model against the ones to beat."""
+    results = [
+        {"name": name, "metric": stage.metric, **mean_interval(list(v.values()), seed=seed)._asdict()}
+        for name, v in values.items()
+    ]
+    comparisons = []
+    for name, rival, common in _meetings(stage, values):
+        ours, theirs = [values[name][p] for p in common], [values[rival][p] for p in common]
+        gap = paired_difference(ours, theirs, seed=seed)
+        interval = {"mean_difference": gap.mean, "low": gap.low, "high": gap.high, "n": gap.n}
+        comparisons.append({"a": name, "b": rival, "metric": stage.metric, **interval})
+        preferences = [_preference(a, b) for a, b in zip(ours, theirs, strict=True)]
+        results.append(_wins(name, f"win_rate_against_{rival}", preferences, seed))
+    return results, comparisons
+
+
+def _preference(ours: float, theirs: float) -> float:
+    """2 where ours is better, 1 where theirs is, 1.5 between equals."""
+    if ours == theirs:
+        return 1.5
+    return 2.0 if ours > theirs else 1.0
+
+
+def _meetings(stage: EvaluateStage, table: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, str, list[str]]]:
+    """Each model, one that it is compared with, and the prompts that both have in the table."""
+    for rival in stage.against or (next(iter(stage.models)),):
+        for name in stage.models:
+            common = [p for p in table[name] if p in table[rival]]
+            if name != rival and common:
+                yield name, rival, common
+
+
+def _wins(name: str, metric: str, preferences: Sequence[float | None], seed: int) -> dict[str, Any]:
+    """Win rate in percent, in AlpacaEval's convention: a draw is half a win, an absent verdict is left out."""
+    spread = rate_interval([None if p is None else 100 * (p - 1) for p in preferences], most=100.0, seed=seed)
+    return {"name": name, "metric": metric, **spread._asdict(), "mean": win_rate(preferences).win_rate}
+
+
+def _annotated(
+    context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers
+) -> list[dict[str, Any]]:
+    """Win rates as an annotator of the service sees them."""
+    if stage.annotator is None:
+        return []
+    rows, seed = [], context.job.seed
+    with closing(context.annotator(stage.annotator)) as service:
+        for name, rival, common in _meetings(stage, answers):
+            pairs = [(prompts[p], answers[rival][p].text, answers[name][p].text) for p in common]
+            metric = f"win_rate_by_{stage.annotator}_against_{rival}"
+            rows.append(_wins(name, metric, service.compare(pairs, seed=seed), seed))
+    return rows
+
+
+async def _answers(
+    context: RunContext, stage_name: str, stage: EvaluateStage, prompts: Mapping[str, Prompt]
+) -> Answers:
+    answers: Answers = {}
+    for name, model in stage.models.items():
+        drawn = await draw(context, stage_name, model, stage, 1)
+        answers[name] = {example.prompt.id: example.candidates[0] for example in drawn}
+    for baseline in stage.baselines:
+        write = ANSWERS[baseline]
+        answers[baseline] = {p: Candidate(write(prompt), baseline) for p, prompt in prompts.items()}
+    return answers
+
+
+async def _values(context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers) -> Values:
+    if stage.metric == "gold_utility":
+        return {name: _gold_utilities(prompts, texts) for name, texts in answers.items()}
+    assert stage.reward is not None  # `check` refuses the metric without it
+    source = RewardSource(source=stage.reward)
+    if source.form != "model":
+        return verified(source, prompts, answers)
+    async with _frozen(context, stage, "reward", stage.reward) as (reward, renderer):
+        return {name: await _rewards(reward, _groups(renderer, prompts, texts)) for name, texts in answers.items()}
+
+
+def _gold_utilities(prompts: Mapping[str, Prompt], answers: Mapping[str, Candidate]) -> dict[str, float]:
+    return {prompt_id: gold_utility(prompts[prompt_id], answer.text) for prompt_id, answer in answers.items()}
+
+
+async def _rewards(reward: ActorGroup, groups: Sequence[Group]) -> dict[str, float]:
+    """The score of the answer in each group; one without a score is absent."""
+    scores = await reward.first(lambda actor: actor.score.remote(groups))
+    values = {group.id: group_scores[0].value for group, group_scores in zip(groups, scores, strict=True)}
+    return {prompt_id: value for prompt_id, value in values.items() if value is not None}
+
+
+def verified(source: RewardSource, prompts: Mapping[str, Prompt], answers: Answers) -> Values:
+    """Scores by rules or code, which need no tokens and no actor."""
+
+    scorer = make_scorer([source], named=False, config=LearnerConfig(), policy="", timeout=0.0)
+    values: Values = {}
+    for name, candidates in answers.items():
+        groups: list[Group] = []
+        for prompt_id, answer in candidates.items():
+            written = Trajectory(prompt_id, 0, (), (), (), "stop", answer.text, turns=answer.turns)
+            groups.append(Group(prompt_id, prompts[prompt_id], 0, (written,)))
+        scores = {group.id: score[0].value for group, score in zip(groups, scorer.score(groups), strict=True)}
+        values[name] = {p: value for p, value in scores.items() if value is not None}
+    return values
+
+
+async def _perplexities(
+    context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers
+) -> list[dict[str, Any]]:
+    """exp of the mean negative log-prob of a token, by the named model; the interval is clustered by prompt."""
+    if stage.perplexity is None:
+        return []
+    rows = []
+    async with _frozen(context, stage, "reference", stage.perplexity) as (reference, renderer):
+        for name in stage.models:
+            written = {prompt_id: answer for prompt_id, answer in answers[name].items() if answer.text}
+            losses = await _losses(reference, _groups(renderer, prompts, written), renderer.pad_id)
+            interval = mean_interval(losses, seed=context.job.seed)
+            mean, low, high = (math.exp(x) for x in interval[:3])
+            rows.append({"name": name, "metric": "perplexity", "mean": mean, "low": low, "high": high, "n": interval.n})
+    return rows
+
+
+async def _losses(reference: ActorGroup, groups: Sequence[Group], pad_id: int) -> list[float]:
+    """The mean negative log-prob of a token in each answer."""
+    means = await reference.first(lambda actor: actor.mean_logprobs.remote(groups, pad_id))
+    return [-mean for mean in means]
+
+
+def _groups(renderer: Renderer, prompts: Mapping[str, Prompt], answers: Mapping[str, Candidate]) -> list[Group]:
+    """Answers as groups of one, in the tokens of the model that is to read them."""
+    groups = []
+    for prompt_id, answer in answers.items():
+        trajectory = renderer.dataset_trajectory(prompt_id, 0, prompts[prompt_id], answer)
+        groups.append(Group(prompt_id, prompts[prompt_id], 0, (trajectory,)))
+    return groups
+
+
+@asynccontextmanager
+async def _frozen(
+    context: RunContext, stage: EvaluateStage, role: Role, reference: str
+) -> AsyncIterator[tuple[ActorGroup, Renderer]]:
+    """A frozen model in an actor of its own, while this is entered."""
+
+    context.session()
+    model = context.model(reference)
+    timeout = context.job.cluster.call_timeout
+    spec: FrozenSpec | RewardSpec = FrozenSpec(model, LearnerConfig(), 1.0, model, timeout)
+    if role == "reward":
+        spec = RewardSpec((RewardSource(source=model),), LearnerConfig(), model, timeout)
+    with context.starting(f"the {role} of an evaluation"):
+        roles = await start_roles({role: spec}, stage.roles, context.job.cluster, context.events)
+    try:
+        yield roles[role], Renderer(model, context.job.rollout.context, SamplingConfig())
+    finally:
+        roles.stop()
