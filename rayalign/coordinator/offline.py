@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +90,15 @@ def _fit(trainer: Any, role: Role, watch: Watch) -> None:
     fit = _Fit(trainer)
     fit.start()
     try:
-        while fit.is_alive():
-            fit.join(LOOK)
-            watch.check()
-    finally:
-        if fit.is_alive():  # the deadline or Ctrl-C ended the wait: nothing of the loop may go on behind it
-            _end()
-            fit.join(PATIENCE)
-    try:
-        fit.answer()
+        with ExitStack() as undo:
+            # Whatever ends the wait, Ctrl-C too, in whichever thread it is raised: nothing of the loop may go on.
+            undo.callback(fit.join, PATIENCE)
+            undo.callback(_end)
+            while fit.is_alive():
+                fit.join(LOOK)
+                watch.check()
+            fit.answer()
+            undo.pop_all()
     except WorkerGroupError as error:
         causes = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
         for cause in causes:
@@ -137,6 +137,8 @@ def _end() -> None:
 
     A stopped process hears nothing but SIGKILL, and Ray offers no handle to these actors.
     """
+    if not ray.is_initialized():
+        return
     context = ray.get_runtime_context()
     job = ray.JobID.from_hex(context.get_job_id())
     for actor in ray._private.state.actors(job_id=job, actor_state_name="ALIVE").values():

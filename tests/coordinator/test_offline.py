@@ -72,7 +72,7 @@ def endless(model: str, tmp_path: Path) -> OfflineSpec:
     learner = LearnerConfig(minibatch=8, micro_tokens=256)
     stage = TrainStage(kind="train", algorithm={"name": "reward"}, model=model, learner=learner, steps=10**6)
     events = tmp_path / "events.jsonl"
-    return replace(SPEC, stage=stage, model=model, folder=str(tmp_path), events=str(events), timeout=30.0)
+    return replace(SPEC, stage=stage, model=model, folder=str(tmp_path), events=str(events), timeout=45.0)
 
 
 def start(spec: OfflineSpec) -> None:
@@ -123,6 +123,7 @@ def test_a_rank_that_is_stopped_ends_the_stage_within_its_deadline(ray_session: 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_ctrl_c_ends_the_ranks_too(ray_session: None, endless: OfflineSpec) -> None:
-    with once_it_trains(endless, signal.SIGINT, driver=True) as pids, pytest.raises(KeyboardInterrupt):
-        start(endless)
+    patient = replace(endless, timeout=300.0)
+    with once_it_trains(patient, signal.SIGINT, driver=True) as pids, pytest.raises(KeyboardInterrupt):
+        start(patient)
     assert has_ended(pids[0])
