@@ -33,6 +33,7 @@ from rayalign.annotator.web.app import create_app
 from rayalign.cluster.ray_2_60 import bind_replica_to_node
 from rayalign.config import HostedJudgeConfig, RewardJudgeConfig, RolloutConfig, ServiceConfig
 from rayalign.errors import ActorError, InputError, RayalignError
+from rayalign.models.catalogue import model_path
 from rayalign.rollout.vllm_chat import Answer, ChatPrompt, VllmChat
 from rayalign.types import Prompt, Score
 
@@ -220,7 +221,8 @@ async def _called(method: DeploymentHandle, *arguments: Any) -> Any:
 
 
 def _model(name: str, section: RewardJudgeConfig | HostedJudgeConfig, timeout: float) -> Application:
-    """The deployment of a judge's own model."""
+    """The deployment of a judge's own model; its replicas may run in another folder than this process."""
+    section = section.model_copy(update={"model": model_path(section.model)})
     actor: dict[str, Any] = {"num_cpus": section.cpus, "num_gpus": section.gpus}
     common: dict[str, Any] = {"name": name, "num_replicas": section.replicas, "ray_actor_options": actor}
     if isinstance(section, RewardJudgeConfig):
