@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rayalign.data.chat import cut_to_fit, encode_example
+from rayalign.errors import InputError
 from rayalign.types import Example, Group, Rollouts, Trajectory
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ _Encoded = list[tuple[tuple[int, ...], tuple[bool, ...]]]
 def _encode_group(tokenizer: PreTrainedTokenizerBase, example: Example, context: int) -> tuple[_Encoded, bool] | None:
     """All candidates and whether turns were cut; None where they cannot fit."""
     prompt = example.prompt
+    if any(c.turns for c in example.candidates):
+        raise InputError(
+            f"prompt {prompt.id}: answers after several turns cannot be trained on from a data set; "
+            "train online with their environment, or generate them without one"
+        )
     made = [encode_example(tokenizer, prompt, c.text) for c in example.candidates]
     if max(len(ids) for ids, _ in made) <= context:
         return made, False

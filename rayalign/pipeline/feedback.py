@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from statistics import mean
 
 from rayalign.types import Candidate, Comparison, Example, Prompt
@@ -15,15 +16,21 @@ def ranked(comparisons: Iterable[Comparison]) -> list[Example]:
     compared are ordered by what was said of them; those scored alike, and comparisons without a verdict, say nothing.
     """
     prompts: dict[str, Prompt] = {}
-    found: dict[str, dict[str, list[float]]] = {}
+    verdicts: dict[str, dict[Candidate, list[float]]] = {}
     for c in comparisons:
         if c.preference is None:
             continue
         prompts[c.prompt.id] = c.prompt
-        answers = found.setdefault(c.prompt.id, {})
-        answers.setdefault(c.first.text, []).append(2.0 - c.preference)
-        answers.setdefault(c.second.text, []).append(c.preference - 1.0)
-    return [
-        Example(prompts[key], tuple(Candidate(text, score=mean(scores)) for text, scores in answers.items()))
-        for key, answers in found.items()
-    ]
+        answers = verdicts.setdefault(c.prompt.id, {})
+        answers.setdefault(_answer(c.first), []).append(2.0 - c.preference)
+        answers.setdefault(_answer(c.second), []).append(c.preference - 1.0)
+    examples: list[Example] = []
+    for key, answers in verdicts.items():
+        candidates = (replace(answer, score=mean(scores)) for answer, scores in answers.items())
+        examples.append(Example(prompts[key], tuple(candidates)))
+    return examples
+
+
+def _answer(candidate: Candidate) -> Candidate:
+    """What was said, whoever said it."""
+    return Candidate(candidate.text, turns=candidate.turns)

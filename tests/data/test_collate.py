@@ -8,6 +8,7 @@ import torch
 
 from rayalign.data.chat import train_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples, collate_trajectories, encode_examples
+from rayalign.errors import InputError
 from rayalign.types import Candidate, Example, FinishReason, Group, Message, Prompt, Score, Segment, Trajectory
 
 PROMPT = Prompt("p", (Message("user", "q"),))
@@ -92,3 +93,11 @@ def test_examples_are_cut_alike_or_left_out_whole(caplog: pytest.LogCaptureFixtu
     texts = [tokenizer.decode(row.token_ids) for row in rows[2:]]
     assert texts == [f"<|user|>\nc\n<|assistant|>\n{answer}<|end|>" for answer in ("x", "yyyyyyy")]
     assert "3 examples: 1 lost early turns, 1 left out, to fit 20 tokens" in caplog.text
+
+
+def test_answers_after_several_turns_are_refused() -> None:
+    tokenizer: Any = train_tokenizer(["a b c"], 262)
+    turns = (Message("assistant", "which ?"), Message("user", "that"))
+    example = Example(PROMPT, (Candidate("x", turns=turns),))
+    with pytest.raises(InputError, match="prompt p: answers after several turns cannot be trained on from a data set"):
+        list(encode_examples(tokenizer, [example], context=64))
