@@ -43,6 +43,12 @@ stages:
 """
 
 
+def _environment() -> dict[str, str]:
+    """This process's environment without the token of the Ray session that other tests may have open."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    return {**environment, "PATH": f"{BIN}:{os.environ['PATH']}"}
+
+
 def _free_ports(count: int) -> list[int]:
     """From between those that Ray gives its workers and those of whoever names none: nobody takes them meanwhile."""
     found: list[int] = []
@@ -84,10 +90,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     command += [f"--temp-dir={folder}", f"--port={port}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
     command += ["--include-dashboard=true", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
     command += [f"--dashboard-agent-listen-port={agent}"]
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     url = f"http://127.0.0.1:{dashboard}"
     with log_path.open("w") as log:
-        head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        head = subprocess.Popen(command, env=_environment(), stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 400
         while not _answers(url):
@@ -107,7 +112,7 @@ def _submit(
     (folder / "job.yaml").write_text(JOB)
     command = [BIN / "ray", "job", "submit", f"--address={url}", f"--submission-id={name}", "--working-dir=."]
     command += ["--", "rayalign", "run", folder / "job.yaml", f"output={folder / 'runs'}", *overrides]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=1200)
     return done, (logs / f"job-driver-{name}.log").read_text()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,6 @@ from rayalign.errors import InputError
 from rayalign.pipeline.checks import check
 from rayalign.pipeline.hashing import stage_hashes
 from rayalign.pipeline.inputs import Inputs
-from rayalign.pipeline.runner import run
 from rayalign.storage.summary import write_done
 
 Study = Callable[..., LoadedJob]
@@ -57,11 +58,14 @@ def test_a_prompt_too_long_for_a_tokenizer_that_is_still_to_be_trained_is_refuse
     assert len(inputs.fitting("draws", "stage:sft")) == 2
 
 
-def test_a_refused_run_leaves_nothing_behind(real: Study) -> None:
+@pytest.mark.ray
+def test_a_refused_run_leaves_nothing_behind(real: Study, tmp_path: Path) -> None:
     loaded = real(words=200)
     check(loaded)
-    with pytest.raises(InputError, match="leave no room"):
-        run(loaded)
+    command = [Path(sys.executable).with_name("rayalign"), "run", tmp_path / "job.yaml", f"output={loaded.job.output}"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert refused.returncode == 2
+    assert "leave no room" in refused.stderr
     assert not Path(loaded.job.output).exists()
 
 
