@@ -3,7 +3,8 @@
     policy ranks -- send --> path -- messages --> every engine receives, verifies and loads
     policy ranks -- log-probs of a fixed probe --> compared with each engine's own
 
-An engine that fails midway is discarded by the pool, and the path is opened anew for those that are left.
+An engine that fails midway is discarded by the pool, and the path is opened anew for those that are left and for what
+replaces it. An engine writes candidates only after its weights are proven.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ class WeightChannel:
 
     async def _open(self, policy: ActorGroup, pool: GeneratorPool) -> bool:
         """Open both ends of the path, unless they are open for these engines; whether it did."""
+        await pool.admit()
         if self._ends == pool.group.actors:
             return False
         await policy.all(lambda actor: actor.open_path.remote(self._path), timeout=self._timeout)
@@ -144,6 +146,7 @@ async def prove(pool: GeneratorPool, probe: Probe, timeout: float) -> float:
     for actor, logprobs in answers:
         try:
             gaps.append(check(probe, logprobs))
+            pool.enlist(actor)
         except WeightError as error:
             deviations.append((actor, error))
     if not gaps:
@@ -155,9 +158,13 @@ async def prove(pool: GeneratorPool, probe: Probe, timeout: float) -> float:
 
 async def load_folder(pool: GeneratorPool, folder: str, probe: Probe | None, timeout: float) -> None:
     """Load a model folder into running engines; proven where the folder carries a probe."""
-    await _every_engine(pool, lambda actor: actor.load_folder.remote(folder, 0), timeout)
+    await pool.admit()
+    answers = await _every_engine(pool, lambda actor: actor.load_folder.remote(folder, 0), timeout)
     if probe is not None:
         await prove(pool, probe, timeout)
+    else:
+        for actor, _ in answers:
+            pool.enlist(actor)
 
 
 def sites(group: ActorGroup) -> list[Site]:

@@ -95,9 +95,18 @@ class ActorGroup:
         """Note where each rank runs, and tell it."""
         places: list[Place] = await self.all(lambda actor: actor.where.remote(), timeout=timeout)
         for rank, (actor, place) in enumerate(zip(self.actors, places, strict=True)):
-            self.places[actor] = place
-            self._events.write("actor_started", role=self.role, rank=rank, actor_pid=place.pid, address=place.address)
+            self._note(actor, rank, place)
         return places
+
+    async def adopt(self, actor: Actor) -> None:
+        """Add an actor that started after the others, as the last rank."""
+        place = await self.one(actor, lambda actor: actor.where.remote())
+        self._note(actor, len(self.actors), place)
+        self.actors.append(actor)
+
+    def _note(self, actor: Actor, rank: int, place: Place) -> None:
+        self.places[actor] = place
+        self._events.write("actor_started", role=self.role, rank=rank, actor_pid=place.pid, address=place.address)
 
     def kill(self) -> None:
         """End all actors at once."""

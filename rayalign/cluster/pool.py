@@ -4,15 +4,17 @@
 
 Candidates of one prompt share an engine, whose prefix cache then holds the prompt once, and a candidate's next turn
 goes to the engine of the turn before. An engine that dies is discarded, and the candidates that it was writing are
-written again by the others; without any left the run fails.
+written again by the others; without any left the run fails. Another engine starts in its place meanwhile. It takes part
+in the next transfer of weights and writes candidates once these are proven.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import ray
 
@@ -30,6 +32,12 @@ HOMES = 4096
 """finished candidates whose engine is remembered for a next turn"""
 POLL = 10.0
 """seconds that one collect call waits for a finished candidate"""
+LOOK = 1.0
+"""seconds after which a new engine is polled too"""
+REPLACEMENTS = 3
+"""engines that a pool replaces; more deaths than these have a cause that a new engine does not remove"""
+Seat = Callable[[], Actor]
+"""starts an engine in one bundle of the placement"""
 
 
 class GeneratorPool:
@@ -43,6 +51,7 @@ class GeneratorPool:
         model: str,
         timeout: float,
         adapter: LoraConfig | None = None,
+        seats: Mapping[Actor, Seat] | None = None,
     ) -> None:
         self.group = group
         self.engine = engine
@@ -55,6 +64,10 @@ class GeneratorPool:
         self._open: dict[Actor, dict[str, Request]] = {actor: {} for actor in group.actors}
         self._homes: dict[str, tuple[Actor, tuple[int, ...]]] = {}
         """key -> engine and prompt, of the candidates that finished last"""
+        self._seats = dict(seats or {})
+        self._replacements = REPLACEMENTS
+        self._starting: dict[Actor, ray.ObjectRef] = {}
+        """replacement -> its setup under way"""
         # a poll under way outlives the stream that began it: what it brings home must not be lost
         self._polls: dict[Actor, ray.ObjectRef] = {}
 
@@ -81,13 +94,13 @@ class GeneratorPool:
         polls = {self._poll(actor): actor for actor in self._open}
         try:
             while polls:
-                answered, _ = await asyncio.wait(polls, return_when=asyncio.FIRST_COMPLETED)
+                answered, _ = await asyncio.wait(polls, timeout=LOOK, return_when=asyncio.FIRST_COMPLETED)
                 for poll in answered:
                     actor = polls.pop(poll)
                     for item in await self._harvest(actor, poll):
                         yield item
-                    if actor in self._open:
-                        polls[self._poll(actor)] = actor
+                for actor in self._open.keys() - polls.values():
+                    polls[self._poll(actor)] = actor
         finally:
             for poll in polls:
                 poll.cancel()
@@ -99,12 +112,49 @@ class GeneratorPool:
             self.group.discard(actor)
         if not self._open:
             raise ActorError(f"no generator is left; the last one: {error}") from error
+        self._replace(actor)
         await self.submit(orphans)
+
+    async def admit(self) -> None:
+        """Let the replacements that have started take part in transfers of weights."""
+        if not self._starting:
+            return
+        ready, _ = ray.wait(list(self._starting.values()), num_returns=len(self._starting), timeout=0)
+        for actor, setup in list(self._starting.items()):
+            if setup in ready:
+                del self._starting[actor]
+                await self._admit(actor, setup)
+
+    def enlist(self, actor: Actor) -> None:
+        """Let an engine whose weights are proven write candidates."""
+        if actor in self.group.actors:
+            self._open.setdefault(actor, {})
 
     def stop(self) -> None:
         """End every engine."""
+        for actor in self._starting:
+            ray.kill(actor)
         self.group.kill()
         self._placement.remove()
+
+    def _replace(self, actor: Actor) -> None:
+        """Start another engine in the bundle of one that was discarded."""
+        seat = self._seats.pop(actor, None)
+        if seat is None or not self._replacements:
+            return
+        self._replacements -= 1
+        replacement = seat()
+        self._seats[replacement] = seat
+        self._starting[replacement] = replacement.setup.remote()
+
+    async def _admit(self, actor: Actor, setup: ray.ObjectRef) -> None:
+        """Add a replacement to the group; one that could not start is replaced in turn."""
+        try:
+            await self.group.one(actor, lambda _: setup)
+            await self.group.adopt(actor)
+        except ActorError:
+            ray.kill(actor)
+            self._replace(actor)
 
     def _pieces(self, requests: Sequence[Request]) -> list[list[Request]]:
         """The candidates of each prompt together, cut only where they are more than an engine's fair share."""
@@ -160,16 +210,17 @@ async def start_pool(
     shares = claims({"generator": hosting}, free_cpus=free_cpus() / 2)  # half of the machine for the pool
     claim, placement = shares["generator"], Placement({"generator": hosting}, shares, timeout=cluster.start_timeout)
     remote = ray.remote(GeneratorActor)
-    actors = []
+    seats: dict[Actor, Seat] = {}
     for _ in range(config.engines):
         options = placement.options(claim, {**process_environment(claim), **environment(config)})
-        actor = remote.options(max_concurrency=8, **options)
-        actors.append(actor.remote(engine, model, config, cluster.call_timeout, adapter))
-    group = ActorGroup("generator", actors, events=events, timeout=cluster.call_timeout)
+        kind = remote.options(max_concurrency=8, **options)
+        seat = partial(kind.remote, engine, model, config, cluster.call_timeout, adapter)
+        seats[seat()] = seat
+    group = ActorGroup("generator", list(seats), events=events, timeout=cluster.call_timeout)
     with ExitStack() as undo:
         undo.callback(placement.remove)
         undo.callback(group.kill)
         await group.locate(cluster.start_timeout)
         await group.all(lambda actor: actor.setup.remote(), timeout=cluster.start_timeout)
         undo.pop_all()
-    return GeneratorPool(group, placement, engine, model, cluster.call_timeout, adapter)
+    return GeneratorPool(group, placement, engine, model, cluster.call_timeout, adapter, seats)

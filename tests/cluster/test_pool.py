@@ -238,6 +238,26 @@ def kill(pool: GeneratorPool) -> None:
     os.kill(pool.group.pid(pool.group.actors[0]), signal.SIGKILL)
 
 
+def test_a_dead_engine_is_replaced_once_weights_are_proven(ray_session: None, model: str, events: EventLog) -> None:
+    config = RolloutConfig(engine="local", engines=2, context=64, max_sequences=8, cpus=0.2)
+    pool = asyncio.run(start_pool("local", model, config, CLUSTER, events))
+    try:
+        (_, survivor) = pool.group.actors
+        kill(pool)
+        texts_before = texts(generate(pool, requests(8)))
+        assert pool.group.actors == [survivor]
+        deadline = time.monotonic() + 300
+        while len(pool.group) < 2 and time.monotonic() < deadline:
+            time.sleep(0.5)
+            asyncio.run(load_folder(pool, model, None, 60.0))
+        assert len(pool.group) == 2
+        assert texts(generate(pool, requests(8))) == texts_before
+        homes = {actor for actor, _ in pool._homes.values()}
+        assert homes == set(pool.group.actors), "both engines write candidates"
+    finally:
+        pool.stop()
+
+
 # From here on the pool loses its four engines, one after another.
 
 
