@@ -36,7 +36,7 @@ class OutputLayer(nn.Module):
         self.softcap = softcap
         self.entropy_gradient = True
         """False: entropies are numbers alone, so that no second softmax is kept for the backward pass"""
-        self._vocabulary = linear.weight.shape[0]
+        self.vocabulary = linear.out_features  # the weight itself may lie in parts
         self._chunk_logits = chunk_logits
 
     def forward(
@@ -74,7 +74,7 @@ class OutputLayer(nn.Module):
     def _chunk(self, device: torch.device) -> int:
         """Tokens whose logits exist at a time."""
         logits = self._chunk_logits or CHUNK_LOGITS.get(device.type, CHUNK_LOGITS["cuda"])
-        return max(1, logits // self._vocabulary)
+        return max(1, logits // self.vocabulary)
 
 
 class TokenLogprobs(nn.Module):
@@ -117,10 +117,12 @@ class TokenLogprobs(nn.Module):
         Raises:
             InputError: the model does something to its logits that this head does not know.
         """
-        ids_BT = torch.arange(4)[None] % self.output.weight.shape[0]
-        own = self.model(input_ids=ids_BT, use_cache=False).logits.float()
+        ids_BT = torch.arange(4, device=self.output.weight.device)[None] % self.output.vocabulary
+        own_BTV = self.model(input_ids=ids_BT, use_cache=False).logits.float()
+        own_N = own_BTV[0, :-1].log_softmax(dim=-1).gather(1, ids_BT[0, 1:, None])[:, 0]
         hidden_BTD = _hidden(self.model, ids_BT, torch.ones_like(ids_BT))
-        if not torch.allclose(own, self.output.logits(hidden_BTD), atol=1e-3):
+        read_N, _ = self.output(hidden_BTD[0, :-1], ids_BT[0, 1:])
+        if not torch.allclose(own_N, read_N, atol=1e-3):
             raise InputError(f"model {name}: it scales its logits in a way that is not supported; choose another model")
 
 

@@ -30,8 +30,10 @@ from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placehold
 from rayalign.models.load import Initial, load_head, verify_saved
 from rayalign.models.lora import adapter_off, add_adapter
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS
+from rayalign.models.partitioned import Partition
 from rayalign.models.schedule import schedule
 from rayalign.models.whole import WholeTensors
+from rayalign.models.zero import engine_config
 from rayalign.types import Batch, Metric, Metrics, Outputs, Role, merged
 from rayalign.weights.sets import Form, WeightSet
 
@@ -59,15 +61,26 @@ class Learner:
         self._device = meet()
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
         self._path, self._kind = path, head
-        self._head = load_head(path, head, config, temperature=temperature, seed=seed, initial=initial)
+        # Stage 0 has no fp32 master weights; stage 1 has, with the same mathematics.
+        self._stage = max(config.zero_stage, int(config.precision == "bf16"))
+        partition = self._partition()
+        self._head = load_head(
+            path, head, config, temperature=temperature, seed=seed, initial=initial, partition=partition
+        )
         if config.lora is not None:
             add_adapter(self._head.model, config.lora, seed)
         if config.gradient_checkpointing:
             self._head.model.gradient_checkpointing_enable({"use_reentrant": False})
-        # Stage 0 has no fp32 master weights; stage 1 has, with the same mathematics.
-        self._stage = max(config.zero_stage, int(config.precision == "bf16"))
         self._tensors = WholeTensors(self._head.model, config.lora, stage=self._stage, rank=self._rank)
         self._engine = self._start(total_steps)
+        if partition is not None and isinstance(self._head, TokenLogprobs):
+            self._head.verify(path)  # only now can the engine gather what the ranks hold
+
+    def _partition(self) -> Partition | None:
+        """How the model is spread over the ranks while it is loaded; None where each rank loads it whole."""
+        if self._stage < 3 or self._world == 1:
+            return None
+        return Partition(self._rank, self._device, engine_config(self.config, self._stage))
 
     def _start(self, total_steps: int) -> Any:
         import deepspeed
@@ -87,7 +100,7 @@ class Learner:
             model=self._head,
             optimizer=optimizer,
             lr_scheduler=lambda basic: LambdaLR(basic, factor),
-            config=_engine_config(config, self._stage, sum(p.numel() for p in parameters)),
+            config=engine_config(config, self._stage, sum(map(_size, parameters))),
             dist_init_required=False,
         )
         if self._world == 1 and not self._stage:
@@ -257,6 +270,12 @@ class Learner:
         self._engine.destroy()
 
 
+def _size(parameter: Tensor) -> int:
+    """Elements of the whole parameter, which may lie in parts."""
+    size: int = getattr(parameter, "ds_numel", parameter.numel())
+    return size
+
+
 def pass_over(lengths_B: Tensor, unit_B: Tensor, config: LearnerConfig, seed: int, index: int) -> list[Tensor]:
     """The rows of each minibatch of one pass; the same for the same arguments on every rank."""
     generator = torch.Generator().manual_seed(seed * 1009 + index)
@@ -278,20 +297,3 @@ def meet() -> torch.device:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
-
-
-def _engine_config(config: LearnerConfig, stage: int, parameters: int) -> dict[str, Any]:
-    bucket = min(parameters, 500_000_000)
-    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
-    if config.zero_live_parameters is not None:
-        zero["stage3_param_persistence_threshold"] = config.zero_live_parameters
-        zero["stage3_max_live_parameters"] = config.zero_live_parameters
-    return {
-        "train_micro_batch_size_per_gpu": 1,
-        # Stage 0 is clipped by the Learner, which needs the norm before the step.
-        "gradient_clipping": config.clip_norm if stage else 0.0,
-        "zero_allow_untested_optimizer": True,
-        "zero_optimization": zero,
-        "bf16": {"enabled": config.precision == "bf16", "check_grad_overflow": True},
-        "data_types": {"grad_accum_dtype": "fp32"},
-    }

@@ -13,6 +13,7 @@ from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.catalogue import PRESETS
 from rayalign.models.heads import Head, TokenLogprobs, TokenValues, evaluate
+from rayalign.models.partitioned import Partition, load_partitioned, set_whole
 from rayalign.types import Batch, Outputs
 from rayalign.weights.files import shapes
 
@@ -73,19 +74,23 @@ def load_head(
     seed: int,
     initial: Initial,
     kernel: str | None = None,
+    partition: Partition | None = None,
 ) -> Head:
     """A model with the head that reads it.
 
     Args:
         kernel: transformers' name of the attention kernel; None: what `config` and this machine choose.
+        partition: spread the model over ranks while it is loaded; its head is then verified by the caller, once an
+            engine can run the model.
     """
     kernel = kernel or attention_kernel(config)
     if head == "scalar":
-        values = TokenValues(load_scalar(path, config, seed, initial))
+        values = TokenValues(load_scalar(path, config, seed, initial, partition))
         return _with_kernel(values, kernel)
-    reader = TokenLogprobs(load_causal(path, config), temperature, config.chunk_logits)
+    reader = TokenLogprobs(load_causal(path, config, partition), temperature, config.chunk_logits)
     # The model is still on the CPU here, where flash attention cannot run: so the kernel is set after the proof.
-    reader.verify(path)
+    if partition is None:
+        reader.verify(path)
     return _with_kernel(reader, kernel)
 
 
@@ -115,18 +120,20 @@ class Frozen:
         return evaluate(self._head, self._head, batch, self._micro_tokens)
 
 
-def load_causal(path: str, config: LearnerConfig) -> PreTrainedModel:
-    """A language model in evaluation mode, on the CPU.
+def load_causal(path: str, config: LearnerConfig, partition: Partition | None = None) -> PreTrainedModel:
+    """A language model in evaluation mode, on the CPU unless it is partitioned.
 
     Raises:
         InputError: no such model, one that needs remote code or lacks weights, or no such attention kernel.
     """
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, path, _model_config(path), config)
+    return _load(AutoModelForCausalLM, path, _model_config(path), config, partition)
 
 
-def load_scalar(path: str, config: LearnerConfig, seed: int, initial: Initial = "reward") -> PreTrainedModel:
+def load_scalar(
+    path: str, config: LearnerConfig, seed: int, initial: Initial = "reward", partition: Partition | None = None
+) -> PreTrainedModel:
     """A model with one output named `score`: a scalar folder as it is, a causal one with a fresh head.
 
     A reward's head starts at N(0, 1/(d+1)) (Stiennon et al. 2020, section 3.3), a critic's at zero.
@@ -142,14 +149,14 @@ def load_scalar(path: str, config: LearnerConfig, seed: int, initial: Initial = 
         model_config.num_labels = 1
     elif model_config.num_labels != 1:
         raise InputError(f"model {path}: its head has {model_config.num_labels} outputs; a reward or critic has one")
-    model = _load(AutoModelForSequenceClassification, path, model_config, config, fresh=fresh)
+    model = _load(AutoModelForSequenceClassification, path, model_config, config, partition, fresh=fresh)
     head = dict(model.named_children()).get("score")
     if head is None:
         raise InputError(f"model {path}: {type(model).__name__} has no linear layer `score`; use a decoder-only model")
     if fresh:
-        width = head.weight.shape[1]
+        width = head.in_features
         noise = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
-        head.weight.data.copy_(noise if initial == "reward" else torch.zeros_like(noise))
+        set_whole(head.weight, noise if initial == "reward" else torch.zeros_like(noise), partition)
     return model
 
 
@@ -208,21 +215,27 @@ def refuse_missing(path: str, loading_info: Mapping[str, Any]) -> None:
 
 
 def _load(
-    kind: Any, path: str, model_config: PretrainedConfig, config: LearnerConfig, *, fresh: bool = False
+    kind: Any,
+    path: str,
+    model_config: PretrainedConfig,
+    config: LearnerConfig,
+    partition: Partition | None,
+    *,
+    fresh: bool = False,
 ) -> PreTrainedModel:
+    settings = {"attn_implementation": PLAIN_KERNEL, "trust_remote_code": False}
+    dtype = DTYPES[config.precision]
+    if partition is not None:
+        head = ("score.weight",) if fresh else ()
+        return load_partitioned(kind, path, model_config, dtype, partition, fresh=head, **settings)
     try:
-        model, told = kind.from_pretrained(
-            path,
-            config=model_config,
-            dtype=DTYPES[config.precision],
-            attn_implementation=PLAIN_KERNEL,
-            trust_remote_code=False,
-            output_loading_info=True,
+        model, loading_info = kind.from_pretrained(
+            path, config=model_config, dtype=dtype, output_loading_info=True, **settings
         )
     except (OSError, ValueError) as error:
         raise _unusable(path, error) from error
     if not fresh:
-        refuse_missing(path, told)
+        refuse_missing(path, loading_info)
     return cast("PreTrainedModel", model.eval())
 
 

@@ -59,6 +59,22 @@ def read_folder(path: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, tensors.get_tensor(name)
 
 
+def tensor_files(path: Path) -> dict[str, Path]:
+    """The file of each tensor of the folder; InputError where it has no safetensors."""
+    files: dict[str, Path] = {}
+    for file in shard_files(path):
+        with safe_open(file, framework="pt") as tensors:
+            files.update(dict.fromkeys(tensors.keys(), file))
+    return files
+
+
+def read_tensor(file: Path, name: str) -> Tensor:
+    """One tensor of a safetensors file."""
+    with safe_open(file, framework="pt") as tensors:
+        tensor: Tensor = tensors.get_tensor(name)
+    return tensor
+
+
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor of the folder, by its headers alone; InputError where it has no safetensors."""
     found: dict[str, tuple[int, ...]] = {}
