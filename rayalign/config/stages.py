@@ -197,10 +197,17 @@ class EvaluateStage(StageSection):
     """models that every other one is compared with; empty: the first"""
     roles: dict[Role, RoleConfig] = {}
     """of `reward`, and of `reference`, which measures the perplexity"""
+    precision: Literal["fp32", "bf16"] | None = None
+    """in which those two compute; null: fp32"""
     sampling: SamplingConfig = SamplingConfig()
     environment: str | None = None
     """as of a train stage"""
     max_turns: PositiveInt = 8
+
+    @property
+    def reader(self) -> LearnerConfig:
+        """How the models of `roles` are loaded, which are only read."""
+        return LearnerConfig(precision=self.precision or "fp32")
 
 
 class MergeStage(StageSection):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +32,20 @@ class ModelShape:
         attention = 2 * self.hidden * head * (self.heads + self.kv_heads)
         layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.layers * layer + self.hidden
+
+    def adapter_parameters(self, rank: int, targets: Sequence[str]) -> int:
+        """How many numbers a LoRA adapter on these linear layers has."""
+        head = self.head_size or self.hidden // self.heads
+        ends = {
+            "q_proj": self.hidden + self.heads * head,
+            "k_proj": self.hidden + self.kv_heads * head,
+            "v_proj": self.hidden + self.kv_heads * head,
+            "o_proj": self.hidden + self.heads * head,
+            "gate_proj": self.hidden + self.intermediate,
+            "up_proj": self.hidden + self.intermediate,
+            "down_proj": self.hidden + self.intermediate,
+        }
+        return self.layers * rank * sum(ends.get(target, 0) for target in targets)
 
 
 PRESETS: Mapping[str, ModelShape] = MappingProxyType(

@@ -66,9 +66,11 @@ class EvaluateKind(StageKind[EvaluateStage]):
         stage = self.stage
         needs = [generator(job, next(iter(stage.models.values())))]
         if stage.metric == "reward" and self._reward_model:
-            needs.append(RoleNeed("reward", self._reward_model, stage.roles.get("reward", RoleConfig())))
+            needs.append(RoleNeed("reward", self._reward_model, stage.roles.get("reward", RoleConfig()), stage.reader))
         if stage.perplexity:
-            needs.append(RoleNeed("reference", stage.perplexity, stage.roles.get("reference", RoleConfig())))
+            needs.append(
+                RoleNeed("reference", stage.perplexity, stage.roles.get("reference", RoleConfig()), stage.reader)
+            )
         return needs
 
     def prompt_models(self) -> Sequence[str]:

@@ -197,9 +197,9 @@ async def _frozen(
     context.session()
     model = context.model(reference)
     timeout = context.job.cluster.call_timeout
-    spec: FrozenSpec | RewardSpec = FrozenSpec(model, LearnerConfig(), 1.0, model, timeout)
+    spec: FrozenSpec | RewardSpec = FrozenSpec(model, stage.reader, 1.0, model, timeout)
     if role == "reward":
-        spec = RewardSpec((RewardSource(source=model),), LearnerConfig(), model, timeout)
+        spec = RewardSpec((RewardSource(source=model),), stage.reader, model, timeout)
     with context.starting(f"the {role} of an evaluation"):
         roles = await start_roles({role: spec}, stage.roles, context.job.cluster, context.events)
     try:

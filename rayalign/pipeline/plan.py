@@ -13,6 +13,8 @@ from rayalign.pipeline.kind import GENERATOR, RoleNeed, kind_of, shape_in
 from rayalign.pipeline.machine import Machine, planned_machine
 
 BYTES = {"fp32": 4, "bf16": 2, "float32": 4, "bfloat16": 2}
+GRADIENT = 4
+"""bytes of one gradient"""
 ACTIVATIONS = 17
 """numbers kept for the backward pass per token, layer and hidden unit (Korthikanti 2022, eq. 1: 34 bytes in bf16)"""
 
@@ -198,14 +200,19 @@ def learner_memory(shape: ModelShape, config: LearnerConfig, ranks: int) -> int:
     """Weights, gradients, Adam and activations of one rank [bytes].
 
     Adam's two moments and, beside bf16 weights, the fp32 master copy are divided over the ranks from ZeRO stage 1 on,
-    gradients from 2, weights from 3 (Rajbhandari 2020, figure 1).
+    gradients, added up in fp32, from 2, weights from 3 (Rajbhandari 2020, figure 1). An adapter alone has gradients
+    and moments.
     """
     width = BYTES[config.precision]
     optimizer = 8 if config.precision == "fp32" else 12
+    weights = trained = shape.parameters
+    if config.lora is not None:
+        trained = shape.adapter_parameters(config.lora.rank, config.lora.targets)
+        weights += trained
     states = 0
-    for bytes_each, first_divided in ((optimizer, 1), (width, 2), (width, 3)):
+    for size, first_divided in ((optimizer * trained, 1), (GRADIENT * trained, 2), (width * weights, 3)):
         shares = ranks if config.zero_stage >= first_divided else 1
-        states += bytes_each * shape.parameters // shares
+        states += size // shares
     per_unit = 1 if config.gradient_checkpointing else ACTIVATIONS
     return states + config.micro_tokens * shape.hidden * shape.layers * per_unit * width
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rayalign.config import LearnerConfig, LoadedJob
+from rayalign.config import LearnerConfig, LoadedJob, LoraConfig
 from rayalign.models.catalogue import ModelShape
 from rayalign.pipeline.plan import Plan, RolePlan, StagePlan, learner_memory, plan
 
@@ -87,7 +87,18 @@ def test_a_learners_memory_by_hand() -> None:
     assert learner_memory(SHAPE, fp32.model_copy(update={"zero_stage": 1}), 2) == (4 + 4 + 4) * n + activations
     assert learner_memory(SHAPE, fp32.model_copy(update={"zero_stage": 3}), 2) == (4 + 2 + 2) * n + activations
     bf16 = LearnerConfig(micro_tokens=8, precision="bf16", gradient_checkpointing=True)
-    assert learner_memory(SHAPE, bf16, 1) == (12 + 2 + 2) * n + 8 * 4 * 2
+    assert learner_memory(SHAPE, bf16, 1) == (12 + 4 + 2) * n + 8 * 4 * 2
+    adapter = LoraConfig(rank=2, targets=("q_proj", "down_proj"))
+    trained = 2 * (8 + 10)  # q_proj goes from 4 to 4, down_proj from 6 to 4
+    lora = fp32.model_copy(update={"lora": adapter})
+    assert learner_memory(SHAPE, lora, 1) == (8 + 4) * trained + 4 * (n + trained) + activations
+
+
+def test_an_evaluation_reads_models_in_its_precision(study: Study) -> None:
+    perplexity = "stages.test.perplexity=stage:base"
+    fp32 = role_of(stage_of(plan(study(perplexity).job), "test"), "reference")
+    bf16 = role_of(stage_of(plan(study(perplexity, "stages.test.precision=bf16").job), "test"), "reference")
+    assert fp32.memory == 2 * (bf16.memory or 0) > 0
 
 
 def test_devices_are_given_out_in_order(study: Study) -> None:
