@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,11 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from rayalign.cluster.nodes import nodes_of_roles
 from rayalign.config import RoleConfig
 from rayalign.errors import DeadlineError, InputError
+
+NODE_LABEL = "ray.io/node-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,14 @@ class Placement:
     """A placement group over the claims of several roles; index i is the i-th actor in the roles' order."""
 
     def __init__(self, roles: Mapping[str, RoleConfig], wanted: Mapping[str, Claim], *, timeout: float) -> None:
-        bundles = [wanted[name].bundle for name, role in roles.items() for _ in range(role.actors)]
-        self._group: PlacementGroup = placement_group(bundles, strategy="PACK")
+        by_role = {name: [wanted[name].bundle] * role.actors for name, role in roles.items()}
+        homes = _homes(by_role)
+        bundles: list[dict[str, float]] = []
+        selectors: list[dict[str, str]] = []
+        for name, own in by_role.items():
+            bundles += own
+            selectors += [{NODE_LABEL: homes[name]} if name in homes else {}] * len(own)
+        self._group: PlacementGroup = placement_group(bundles, strategy="PACK", bundle_label_selector=selectors)
         if not self._group.wait(timeout_seconds=timeout):
             remove_placement_group(self._group)
             raise _cannot_place(bundles, timeout)
@@ -90,6 +99,12 @@ def process_environment(claim: Claim) -> dict[str, str]:
         "MALLOC_ARENA_MAX": "1",
         "DS_ACCELERATOR": "cuda" if claim.gpus else "cpu",
     }
+
+
+def _homes(bundles: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, str]:
+    """A node for each role; empty on one machine, and where Ray has to spread a role."""
+    free = ray._private.state.available_resources_per_node()
+    return nodes_of_roles(bundles, free) if len(free) > 1 else {}
 
 
 def _cannot_place(bundles: list[dict[str, float]], timeout: float) -> Exception:
