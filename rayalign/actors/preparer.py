@@ -12,7 +12,7 @@ from rayalign.actors.hosted import HostedActor
 from rayalign.actors.store import Handle, fetch, keep
 from rayalign.algorithms.base import load
 from rayalign.data.collate import collate_trajectories
-from rayalign.types import Batch, Group, Metrics, Outputs
+from rayalign.types import Batch, Group, Metrics, Outputs, Rollouts
 
 
 class PreparerActor(HostedActor):
@@ -31,12 +31,16 @@ class PreparerActor(HostedActor):
     ) -> tuple[Handle, Mapping[str, float], Metrics]:
         """The batch, the controllers' new state, and the metrics of the rollouts.
 
-        `outputs` names the field that the ranks' outputs, in their order, fill: `logprobs_BT` and the like.
+        `outputs` names the field that the ranks' outputs, in their order, fill: `logprobs_BT` and the like. Without
+        the policy's own log-probs those of the engines take their place.
         """
+        fetched: Rollouts = fetch(rollouts, self._timeout)
         filled: dict[str, Any] = {"state": dict(state)}
+        if "logprobs" in self._algorithm.needs:
+            filled["logprobs_BT"] = fetched.behaviour_logprobs_BT
         for name, shares in outputs.items():
             filled[name] = torch.cat([_per_token(fetch(share, self._timeout)) for share in shares])
-        batch = self._algorithm.prepare(replace(fetch(rollouts, self._timeout), **filled))
+        batch = self._algorithm.prepare(replace(fetched, **filled))
         return keep(Batch(batch.tensors, batch.unit_B)), batch.state, batch.metrics
 
 

@@ -75,6 +75,11 @@ class Algorithm(ABC, Generic[C]):
         return False
 
     @property
+    def takes_engine_logprobs(self) -> bool:
+        """Whether the engines' log-probs may fill `rollouts.logprobs_BT` where trainer and engines agree on them."""
+        return False
+
+    @property
     def max_rejections(self) -> int:
         """How many groups that `reject` names each place of an iteration may replace; the next one is consumed."""
         return 0

@@ -241,12 +241,12 @@ def units(unit_B: Tensor) -> list[int]:
     return sorted(set(unit_B.tolist()))
 
 
-ROLLOUT_METRICS = frozenset(
-    [
-        *("reward/mean", "reward/std"),
-        *(f"rollout/{name}" for name in ("length_p50", "length_p95", "eos_rate", "mismatch_k3", "mismatch_max", "ess")),
-    ]
-)
+MISMATCH_METRICS = frozenset(f"rollout/{name}" for name in ("mismatch_k3", "mismatch_max", "ess"))
+"""of `rollout_metrics`, those that compare the engines' log-probs with the trainer's"""
+ROLLOUT_METRICS = MISMATCH_METRICS | {
+    *("reward/mean", "reward/std"),
+    *(f"rollout/{name}" for name in ("length_p50", "length_p95", "eos_rate")),
+}
 """all that `rollout_metrics` can report"""
 
 
@@ -254,9 +254,10 @@ def rollout_metrics(rollouts: Rollouts) -> Metrics:
     """What any rollout batch is watched by, as far as it is known.
 
     `mismatch` is between the log-probs of the engine that wrote a token and the trainer's (k3, and the largest), `ess`
-    the effective sample fraction of their ratios without a cap.
+    the effective sample fraction of their ratios without a cap; none of them where the engine's are all there are.
     """
     mask = rollouts.policy_mask_BT
+    ours_BT, theirs_BT = rollouts.logprobs_BT, rollouts.behaviour_logprobs_BT
     size, lengths = float(len(mask)), mask.bool().sum(1).double()
     metrics = {f"rollout/length_p{q}": Metric(lengths.quantile(q / 100).item(), size) for q in (50, 95)}
     if rollouts.scores_B is not None:
@@ -265,9 +266,9 @@ def rollout_metrics(rollouts: Rollouts) -> Metrics:
         metrics["reward/std"] = Metric(masked_var(rollouts.scores_B, present).sqrt().item(), mean.weight)
     if rollouts.ended_B is not None:
         metrics["rollout/eos_rate"] = Metric(rollouts.ended_B.double().mean().item(), size)
-    if rollouts.logprobs_BT is not None and rollouts.behaviour_logprobs_BT is not None:
-        written = mask.bool() & ~rollouts.behaviour_logprobs_BT.isnan()  # what a data set wrote has no mismatch
-        ours, theirs = (zeroed(x, written) for x in (rollouts.logprobs_BT, rollouts.behaviour_logprobs_BT))
+    if ours_BT is not None and theirs_BT is not None and ours_BT is not theirs_BT:
+        written = mask.bool() & ~theirs_BT.isnan()  # what a data set wrote has no mismatch
+        ours, theirs = zeroed(ours_BT, written), zeroed(theirs_BT, written)
         sample = effective_sample_fraction(importance_weights(ours, theirs, written, cap=math.inf), written)
         metrics["rollout/mismatch_k3"] = k3 = mean_metric(kl_estimate(theirs, ours, "k3"), written)
         metrics["rollout/mismatch_max"] = Metric((ours - theirs).abs().max().item(), reduction="max")

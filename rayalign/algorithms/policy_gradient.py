@@ -142,6 +142,11 @@ class PolicyGradient(Algorithm[C]):
         """Where it counts."""
         return self.config.entropy_coefficient > 0
 
+    @property
+    def takes_engine_logprobs(self) -> bool:
+        """The proximal log-probs are constants of the objective, whoever computed them."""
+        return True
+
     def batch(self, rollouts: Rollouts, advantages_BT: Tensor) -> Batch:
         """What the policy loss reads, and the metrics of the rollouts."""
         mask = rollouts.policy_mask_BT.bool()

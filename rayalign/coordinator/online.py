@@ -10,6 +10,7 @@ through here is token records and numbers; tensors go from actor to actor by ref
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from rayalign.config import TrackingConfig, TrainStage
 from rayalign.coordinator.failures import raise_first
 from rayalign.coordinator.guards import Guards
 from rayalign.coordinator.iteration import PhaseClock, part_metrics, publish_metrics, rollout_metrics
+from rayalign.coordinator.passes import forward_passes
 from rayalign.coordinator.recovery import Resumption
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
@@ -63,6 +65,8 @@ class OnlineTrainer:
         self._pad_id = pad_id
         self._guards = Guards(settings.guards)
         self._state: Mapping[str, float] = {}
+        self._gap = math.inf
+        """of the probe at the last publish [nats]"""
 
     async def train(self, resumption: Resumption) -> None:
         """Train from where the resumption starts to the last iteration."""
@@ -112,15 +116,9 @@ class OnlineTrainer:
 
     async def _evaluate(self, rollouts: Handle) -> dict[str, list[Handle]]:
         """The forward passes that the algorithm needs, all roles at once."""
-        sources: dict[str, tuple[str, Role]] = {
-            "logprobs": ("logprobs_BT", "policy"),
-            "reference_logprobs": ("reference_logprobs_BT", "reference"),
-            "values": ("values_BT", "critic"),
-        }
-        passes = [sources[need] for need in sorted(self._parts.algorithm.needs) if need in sources]
-        calls = [self._forward(role, rollouts) for _, role in passes]
-        answers = await together(*calls)
-        return {name: shares for (name, _), shares in zip(passes, answers, strict=True)}
+        passes = forward_passes(self._parts.algorithm, self._settings, self._gap)
+        answers = await together(*(self._forward(each.role, rollouts) for each in passes))
+        return {each.field: shares for each, shares in zip(passes, answers, strict=True)}
 
     def _forward(self, role: Role, rollouts: Handle) -> Coroutine[Any, Any, list[Handle]]:
         """The outputs of one role, a share of each rank; a policy with an adapter is its own reference."""
@@ -148,6 +146,7 @@ class OnlineTrainer:
     async def _publish(self, version: int) -> dict[str, float]:
         parts = self._parts
         transfer = await parts.channel.transfer(parts.roles["policy"], parts.pool, version)
+        self._gap = transfer.gap
         await parts.rollouts.published(version)
         return publish_metrics(transfer.seconds, transfer.bytes, transfer.gap)
 

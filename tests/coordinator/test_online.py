@@ -131,7 +131,11 @@ class Bench:
         values = {"prompts": 1, "iterations": 2, "candidates": (CandidateSource(source="live", count=1),)} | settings
         self.settings = TrainStage(kind="train", algorithm={"name": "ppo"}, model="m", **values)
         self.rollouts = Rollouts(self.log, self.journal, lambda iteration: group(iteration, version=iteration))
-        algorithm = SimpleNamespace(needs=frozenset({"logprobs", "values", "scores"}), trains=("policy", "critic"))
+        algorithm = SimpleNamespace(
+            needs=frozenset({"logprobs", "values", "scores"}),
+            trains=("policy", "critic"),
+            takes_engine_logprobs=True,
+        )
         parts: Any = Parts(
             algorithm=algorithm,  # type: ignore[arg-type]
             roles=roles,  # type: ignore[arg-type]
@@ -177,7 +181,7 @@ ITERATION = [
 def test_an_iteration_is_taken_evaluated_prepared_trained_on_and_published_in_this_order(
     make: Callable[..., Bench],
 ) -> None:
-    bench = make(checkpoint_every=2)
+    bench = make(deterministic=True, checkpoint_every=2)
     bench.train()
     saves = ["policy.save_state", "critic.save_state"]
     assert bench.calls == ["resume", "transfer", "published", *ITERATION, *ITERATION, *saves]
@@ -187,11 +191,19 @@ def test_an_iteration_is_taken_evaluated_prepared_trained_on_and_published_in_th
 
 
 def test_outputs_are_handed_to_prepare_by_name_and_its_state_to_the_next(make: Callable[..., Bench]) -> None:
-    bench = make()
+    bench = make(deterministic=True)
     bench.train()
     prepared = [arguments for name, arguments in bench.log if name == "preparer.prepare"]
     outputs = {"logprobs_BT": ["logprobs"], "values_BT": ["values"]}
     assert prepared == [("rollouts", outputs, {}), ("rollouts", outputs, {"beta": 0.5})]
+
+
+def test_the_policy_does_not_read_again_what_engines_agree_on(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.train()
+    prepared = [arguments for name, arguments in bench.log if name == "preparer.prepare"]
+    assert prepared[0] == ("rollouts", {"values_BT": ["values"]}, {})
+    assert "policy.evaluate" not in dict(bench.log)
 
 
 def test_every_group_is_consumed_once(make: Callable[..., Bench]) -> None:

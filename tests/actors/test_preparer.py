@@ -1,0 +1,52 @@
+"""What `prepare` is handed, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from rayalign.actors import preparer as module
+from rayalign.actors.preparer import PreparerActor
+from rayalign.types import Outputs, Rollouts
+
+
+@pytest.fixture
+def actor(monkeypatch: pytest.MonkeyPatch) -> PreparerActor:
+    """An actor whose handles are the objects themselves."""
+    monkeypatch.setattr(module, "fetch", lambda handle, timeout: handle)
+    monkeypatch.setattr(module, "keep", lambda value: value)
+    return PreparerActor({"name": "grpo", "kl_coefficient": 0.0, "correction_cap": None}, timeout=1.0)
+
+
+def rollouts() -> Rollouts:
+    mask_BT = torch.tensor([[0, 1], [0, 1]])
+    return Rollouts(
+        input_ids_BT=torch.ones(2, 2, dtype=torch.long),
+        attention_mask_BT=torch.ones(2, 2, dtype=torch.long),
+        policy_mask_BT=mask_BT,
+        group_B=torch.tensor([0, 0]),
+        scores_B=torch.tensor([0.0, 1.0]),
+        behaviour_logprobs_BT=torch.tensor([[0.0, -1.0], [0.0, -2.0]]),
+    )
+
+
+def prepared(actor: PreparerActor, outputs: Mapping[str, Any]) -> tuple[list[list[float]], set[str]]:
+    """The proximal log-probs of the batch, and the names of its metrics."""
+    batch, _, metrics = actor.prepare(rollouts(), outputs, {})  # type: ignore[arg-type]
+    return batch["logprobs_BT"].tolist(), set(metrics)  # type: ignore[index]
+
+
+def test_the_trainers_log_probs_are_the_proximal_ones(actor: PreparerActor) -> None:
+    share = Outputs(logprobs_BT=torch.tensor([[0.0, -1.5], [0.0, -2.5]]))
+    logprobs, metrics = prepared(actor, {"logprobs_BT": [share]})
+    assert logprobs == [[0.0, -1.5], [0.0, -2.5]]
+    assert "rollout/mismatch_k3" in metrics
+
+
+def test_the_engines_take_their_place_and_then_have_no_mismatch(actor: PreparerActor) -> None:
+    logprobs, metrics = prepared(actor, {})
+    assert logprobs == [[0.0, -1.0], [0.0, -2.0]]
+    assert "rollout/mismatch_k3" not in metrics
