@@ -10,7 +10,7 @@ from rayalign.actors.hosted import HostedActor
 from rayalign.actors.store import path_end
 from rayalign.config import LoraConfig, RolloutConfig
 from rayalign.rollout import EngineName, build
-from rayalign.rollout.base import Finished, Request
+from rayalign.rollout.base import EnginePart, Finished, Request
 from rayalign.rollout.loop import EngineLoop
 from rayalign.weights.files import read_folder
 from rayalign.weights.paths.base import Header, PathConfig, WeightPath
@@ -36,6 +36,23 @@ class GeneratorActor(HostedActor):
     def submit(self, requests: Sequence[Request]) -> None:
         """Accept candidates."""
         self._loop.submit(requests)
+
+    def offload(self, parts: Sequence[EnginePart]) -> None:
+        """Free the device memory, all of it at once; candidates that come meanwhile wait.
+
+        An engine that takes adapters keeps its weights in host memory, since the next transfer may bring no base.
+        """
+        assert set(parts) == {"weights", "cache"}, "an engine sleeps as a whole"
+        self._loop.pause(self._timeout)
+        keep_weights = self._source[-1] is not None
+        self._loop.call(lambda engine: engine.sleep(keep_weights=keep_weights), timeout=self._timeout)
+
+    def reload(self, parts: Sequence[EnginePart]) -> None:
+        """Allocate parts of the device memory again; with its cache the engine goes on writing."""
+        for part in parts:
+            self._loop.call(lambda engine, part=part: engine.wake(part), timeout=self._timeout)  # type: ignore[misc]
+        if "cache" in parts:
+            self._loop.resume(self._timeout)
 
     def collect(self, timeout: float) -> list[Finished]:
         """Candidates that have finished; waits for the first one, at most `timeout` seconds."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rayalign.actors.hosted import HostedActor, Rendezvous, free_port
 from rayalign.actors.line import line_to
@@ -15,6 +15,9 @@ from rayalign.algorithms.base import Algorithm, load
 from rayalign.config import LearnerConfig
 from rayalign.types import Batch, Metrics, Role
 from rayalign.weights.paths.base import Header, PathConfig, WeightPath
+
+if TYPE_CHECKING:
+    from rayalign.models.offload import LearnerPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,14 @@ class LearnerActor(HostedActor):
         for index in range(self._algorithm.passes):
             steps += self._learner.update(batch, self._algorithm, pass_index=index, seed=seed)
         return steps
+
+    def offload(self, parts: Sequence[LearnerPart]) -> None:
+        """Move parts of what the learner has on its device to host memory."""
+        self._learner.device_state.offload(parts)
+
+    def reload(self, parts: Sequence[LearnerPart]) -> None:
+        """Move parts back to the device."""
+        self._learner.device_state.reload(parts)
 
     def save(self, folder: str, tokenizer: str) -> None:
         """Write the model as a Hugging Face folder with its tokenizer."""

@@ -29,6 +29,14 @@ class ReferenceActor(HostedActor):
         rows = rank_rows(fetch(rollouts, self._spec.timeout), self._meeting.rank, self._meeting.world)
         return keep(self._model.evaluate(rows))
 
+    def offload(self, parts: Sequence[str]) -> None:
+        """Move the model to host memory."""
+        self._model.offload()
+
+    def reload(self, parts: Sequence[str]) -> None:
+        """Move the model back to its device."""
+        self._model.reload()
+
     def mean_logprobs(self, groups: Sequence[Group], pad_id: int) -> list[float]:
         """The mean log-prob of each candidate's own tokens."""
         rollouts = collate_trajectories(groups, pad_id=pad_id, version=0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rayalign.actors.hosted import HostedActor, Rendezvous
 from rayalign.config import LearnerConfig, RewardSource
-from rayalign.scoring.sources import make_scorer
+from rayalign.scoring.sources import frozen_models, make_scorer
 from rayalign.types import Group, Score
 
 
@@ -39,6 +39,16 @@ class RewardActor(HostedActor):
         self._scorer = make_scorer(
             spec.sources, named=spec.named, config=spec.config, policy=spec.policy, timeout=spec.timeout
         )
+
+    def offload(self, parts: Sequence[str]) -> None:
+        """Move the models of the reward to host memory."""
+        for model in frozen_models(self._scorer):
+            model.offload()
+
+    def reload(self, parts: Sequence[str]) -> None:
+        """Move the models back to their device."""
+        for model in frozen_models(self._scorer):
+            model.reload()
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """One score for each candidate of each group."""

@@ -5,6 +5,9 @@
 
 An engine that fails midway is discarded by the pool, and the path is opened anew for those that are left and for what
 replaces it. An engine writes candidates only after its weights are proven.
+
+On shared devices engines have room for their weights alone while they receive them, and get their cache once the
+learners are in host memory.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rayalign.cluster.group import Actor, ActorGroup, Call
+from rayalign.cluster.ledger import DeviceLedger
 from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.turns import DeviceTurns
 from rayalign.config import LoraConfig
 from rayalign.errors import ActorError, DeadlineError, WeightError
 from rayalign.storage.events import EventLog
@@ -49,17 +54,20 @@ class WeightChannel:
         path: PathConfig,
         events: EventLog,
         adapter: LoraConfig | None = None,
+        turns: DeviceTurns | None = None,
     ) -> None:
         """The deadline of a transfer is the path's timeout.
 
         Args:
             adapter: the policy's, where engines get the base once and then the adapter alone; None: whole models.
+            turns: of the policy and the engines; None: each has devices of its own.
         """
         self._tokens = tuple(tuple(row) for row in tokens)
         self._bound = bound
         self._path = path
         self._timeout = path.timeout
         self._events = events
+        self._turns = turns or DeviceTurns(DeviceLedger({}), events)
         self._adapter = adapter
         self._ends: list[Any] = []
         """the engines for which the path is open"""
@@ -90,6 +98,7 @@ class WeightChannel:
     async def _carry(self, policy: ActorGroup, pool: GeneratorPool, version: int) -> tuple[int, float]:
         """Bytes carried, and the probe's gap."""
         size = 0
+        await self._turns.enter("publish")
         opened = await self._open(policy, pool)
         if self._adapter is None:
             headers = [Header("full", version)]
@@ -100,6 +109,7 @@ class WeightChannel:
             rows, sent = await self._transmit(policy, pool, header)
             size += sent
         logprobs = tuple(tuple(row) for row in rows)
+        await self._turns.enter("rollout")
         gap = await prove(pool, Probe(version, self._tokens, logprobs, self._bound.value), self._timeout)
         self._bound.observe(gap)
         return size, gap

@@ -15,28 +15,29 @@ class DeviceLedger:
         self._claims: dict[str, dict[str, int]] = {device: {} for device in capacity}
 
     def claim(self, device: str, holder: str, size: int) -> None:
-        """Take `size` bytes in the holder's name.
+        """Enter `size` more bytes under the holder's name.
 
         Raises:
-            CapacityError: the device has not so much left; the message lists who holds what.
+            CapacityError: the device has less than that left; the message lists who holds what.
         """
-        held = self._claims[device]
+        claims = self._claims[device]
         if size > self.free(device):
-            rows = ", ".join(f"{name} {_gib(claim)}" for name, claim in held.items()) or "nobody"
+            rows = ", ".join(f"{name} {readable(claim)}" for name, claim in claims.items()) or "nobody"
             raise CapacityError(
-                f"{holder} wants {_gib(size)} of {device}, which has {_gib(self.free(device))} of "
-                f"{_gib(self._capacity[device])} left (held by {rows}); release one of them first, or use more devices"
+                f"{holder} needs {readable(size)} of {device}, which has {readable(self.free(device))} of "
+                f"{readable(self._capacity[device])} left (held by {rows}); free one of them first, or use more devices"
             )
-        held[holder] = held.get(holder, 0) + size
+        claims[holder] = claims.get(holder, 0) + size
 
     def release(self, device: str, holder: str) -> None:
-        """Give back all that the holder has on the device."""
+        """Remove all claims of the holder on the device."""
         self._claims[device].pop(holder, None)
 
     def free(self, device: str) -> int:
-        """Bytes that nobody claimed."""
+        """Bytes without a claim."""
         return self._capacity[device] - sum(self._claims[device].values())
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+def readable(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.2f} MiB"

@@ -13,7 +13,7 @@ from statistics import mean
 from rayalign.storage.events import EventLog
 from rayalign.types import Group
 
-PHASES = ("generate", "collate", "evaluate", "prepare", "update", "publish", "journal", "checkpoint")
+PHASES = ("generate", "collate", "turn", "evaluate", "prepare", "update", "publish", "journal", "checkpoint")
 METRICS = frozenset(
     [
         *(f"phase/{name}" for name in (*PHASES, "unattributed", "total")),

@@ -5,6 +5,9 @@
 
 The training loop waits for groups (`take`) and for its actors; the rollout loop waits for `published`. What moves
 through here is token records and numbers; tensors go from actor to actor by reference.
+
+Where engines and learners share devices, the engines sleep from `take` to `published`: nothing is in flight then, since
+a shared stage is strictly on-policy. The learners write their states while they have the devices, before they publish.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from rayalign.cluster.channel import WeightChannel
 from rayalign.cluster.group import ActorGroup, together
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.roles import Roles
+from rayalign.cluster.turns import DeviceTurns
 from rayalign.config import TrackingConfig, TrainStage
 from rayalign.coordinator.failures import raise_first
 from rayalign.coordinator.guards import Guards
@@ -46,6 +50,7 @@ class Parts:
     preparer: ActorGroup
     pool: GeneratorPool
     channel: WeightChannel
+    turns: DeviceTurns
     rollouts: RolloutLoop
     journal: Journal
     checkpoints: CheckpointStore
@@ -95,18 +100,26 @@ class OnlineTrainer:
                 groups = await parts.rollouts.take(iteration)
             with clock.phase("collate"):
                 rollouts = await self._collate(groups, iteration)
+            if parts.turns.shared:
+                with clock.phase("turn"):
+                    await parts.turns.enter("training")
             with clock.phase("evaluate"):
                 outputs = await self._evaluate(rollouts)
             with clock.phase("prepare"):
                 batch, metrics = await self._prepare(rollouts, outputs)
             with clock.phase("update"):
                 metrics |= await self._update(batch, iteration)
+            states: Path | None = None
+            if parts.turns.shared:
+                with clock.phase("checkpoint"):
+                    states = await self._save_states(iteration + 1)
             with clock.phase("publish"):
                 metrics |= await self._publish(iteration + 1)
             with clock.phase("journal"):
                 self._consume(iteration, groups)
             with clock.phase("checkpoint"):
-                await self._checkpoint(iteration + 1, metrics)
+                states = states or await self._save_states(iteration + 1)
+                await self._commit(states, iteration + 1, metrics)
             end = time.perf_counter()
             self._report(iteration, groups, metrics | clock.metrics(end))
 
@@ -153,15 +166,22 @@ class OnlineTrainer:
     def _consume(self, iteration: int, groups: Sequence[Group]) -> None:
         self._parts.journal.append({"kind": "consumed", "iteration": iteration, "groups": [g.id for g in groups]})
 
-    async def _checkpoint(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Everything that the next iteration depends on, as one manifest; every so many iterations and at the end."""
+    async def _save_states(self, iteration: int) -> Path | None:
+        """Begin a checkpoint with the learners' states, every so many iterations and at the end; its folder."""
         if iteration % self._settings.checkpoint_every and iteration != self._settings.iterations:
-            return
+            return None
         parts = self._parts
-        parts.journal.sync()
         folder = parts.checkpoints.begin(iteration)
         for role in parts.algorithm.trains:
             await parts.roles[role].all(lambda a, role=role: a.save_state.remote(str(folder / role)))  # type: ignore[misc]
+        return folder
+
+    async def _commit(self, folder: Path | None, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Everything that the next iteration depends on, as one manifest beside the learners' states."""
+        if folder is None:
+            return
+        parts = self._parts
+        parts.journal.sync()
         manifest: Manifest = {"iteration": iteration, "journal": parts.journal.position, "state": dict(self._state)}
         manifest["score"] = metrics.get("reward/mean")
         # It reads every file again for its checksum: minutes for a large model, in which the rollout loop goes on.

@@ -30,6 +30,7 @@ from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placehold
 from rayalign.models.load import Initial, load_head, verify_saved
 from rayalign.models.lora import adapter_off, add_adapter
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS
+from rayalign.models.offload import DeviceState
 from rayalign.models.partitioned import Partition
 from rayalign.models.schedule import schedule
 from rayalign.models.whole import WholeTensors
@@ -73,6 +74,7 @@ class Learner:
             self._head.model.gradient_checkpointing_enable({"use_reentrant": False})
         self._tensors = WholeTensors(self._head.model, config.lora, stage=self._stage, rank=self._rank)
         self._engine = self._start(total_steps)
+        self.device_state = DeviceState(self._head, self._engine.optimizer, self._device)
         if partition is not None and isinstance(self._head, TokenLogprobs):
             self._head.verify(path)  # only now can the engine gather what the ranks hold
 
@@ -95,11 +97,10 @@ class Learner:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        factor = schedule(config, total_steps)
         engine, *_ = deepspeed.initialize(
             model=self._head,
             optimizer=optimizer,
-            lr_scheduler=lambda basic: LambdaLR(basic, factor),
+            lr_scheduler=lambda basic: LambdaLR(basic, schedule(config, total_steps)),
             config=engine_config(config, self._stage, sum(map(_size, parameters))),
             dist_init_required=False,
         )

@@ -109,15 +109,25 @@ class Frozen:
     def __init__(
         self, path: str, head: Literal["causal", "scalar"], config: LearnerConfig, temperature: float = 1.0
     ) -> None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         loaded = load_head(path, head, config, temperature=temperature, seed=0, initial="reward")
-        self._head = loaded.to(device).requires_grad_(False)
+        self._head = loaded.to(self._device).requires_grad_(False)
         self._micro_tokens = config.micro_tokens
 
     @torch.inference_mode()
     def evaluate(self, batch: Batch) -> Outputs:
         """Log-probs and entropies at policy tokens (causal), or values and scores (scalar), on the CPU."""
         return evaluate(self._head, self._head, batch, self._micro_tokens)
+
+    def offload(self) -> None:
+        """Move the model to host memory."""
+        self._head.to("cpu")
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def reload(self) -> None:
+        """Move the model back to its device."""
+        self._head.to(self._device)
 
 
 def load_causal(path: str, config: LearnerConfig, partition: Partition | None = None) -> PreTrainedModel:

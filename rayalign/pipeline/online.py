@@ -17,8 +17,10 @@ from rayalign.actors.reward import RewardSpec
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel, sites
 from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.ledger import DeviceLedger
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.roles import Roles, start_preparer, start_roles
+from rayalign.cluster.turns import DeviceTurns
 from rayalign.config import RewardSource, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
@@ -103,12 +105,14 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
             events=context.events,
             timeout=job.cluster.call_timeout,
         )
+        turns = DeviceTurns(DeviceLedger({}), context.events)
         parts = Parts(
             algorithm=algorithm,
             roles=roles,
             preparer=preparer,
             pool=pool,
-            channel=_channel(context, name, stage, renderer, roles, pool),
+            channel=_channel(context, name, stage, renderer, roles, pool, turns),
+            turns=turns,
             rollouts=rollouts,
             journal=journal,
             checkpoints=CheckpointStore(folder / "checkpoints", stage.keep),
@@ -180,7 +184,13 @@ def _reward_spec(context: RunContext, stage: TrainStage, policy: str) -> RewardS
 
 
 def _channel(
-    context: RunContext, name: str, stage: TrainStage, renderer: Renderer, roles: Roles, pool: GeneratorPool
+    context: RunContext,
+    name: str,
+    stage: TrainStage,
+    renderer: Renderer,
+    roles: Roles,
+    pool: GeneratorPool,
+    turns: DeviceTurns,
 ) -> WeightChannel:
     rollout = context.job.rollout
     examples = context.inputs.fitting(name, stage.model)[:PROBE_PROMPTS]
@@ -203,6 +213,7 @@ def _channel(
         ),
         events=context.events,
         adapter=adapter,
+        turns=turns,
     )
 
 

@@ -1,7 +1,7 @@
 """The contract of a rollout engine. Token ids in, token ids out, with the log-probs of what was sampled from.
 
     EngineLoop (one thread)            Engine (vllm | local | scripted)
-      inbox: submit, load, ... ->        submit, abort, load, score, sleep, wake   between steps
+      inbox: submit, load, ... ->        submit, load, score, sleep, wake   between steps
       finished candidates out  <-        step
 
 One request is one candidate, or its next turn with a longer prefix; groups are assembled above the pool, in
@@ -11,14 +11,16 @@ One request is one candidate, or its next turn with a longer prefix; groups are 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rayalign.config import SamplingConfig
 from rayalign.types import FinishReason
 from rayalign.weights.sets import WeightSet
 
+EnginePart = Literal["weights", "cache"]
+"""of an engine's device memory"""
 VersionRuns = tuple[tuple[int, int], ...]
 """(first token, weight version) of each run of tokens that one version wrote; tokens count from the answer's first"""
 
@@ -67,20 +69,21 @@ class Engine(Protocol):
     def step(self) -> list[Finished]:
         """Draw some more tokens; the candidates that this finished."""
 
-    def abort(self, keys: Collection[str]) -> None:
-        """Forget candidates; they do not come out."""
-
     def load(self, weights: WeightSet) -> None:
         """Replace the weights by those of the set; candidates in flight go on with the new ones."""
 
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probs at temperature 1 of each token after the first, computed with the loaded weights."""
 
-    def sleep(self) -> None:
-        """Free the device memory; only with nothing pending."""
+    def sleep(self, *, keep_weights: bool = False) -> None:
+        """Free the device memory; only with nothing pending.
 
-    def wake(self) -> None:
-        """Claim the device memory again; weights must be loaded before the next submit."""
+        Args:
+            keep_weights: in host memory; else they are lost, and new ones must be loaded once that part is awake.
+        """
+
+    def wake(self, part: EnginePart) -> None:
+        """Allocate one part of the device memory again, first the weights; candidates are written with both."""
 
     def close(self) -> None:
         """End for good."""

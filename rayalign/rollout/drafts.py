@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from rayalign.rollout.base import Finished, Request
@@ -71,11 +70,6 @@ class Drafts:
         """Let a candidate out as failed."""
         self._open.remove(key)
         self._leaving.append(Finished(key, failure=reason))
-
-    def abort(self, keys: Collection[str]) -> None:
-        """Forget candidates."""
-        self._open.difference_update(keys)
-        self._leaving = [f for f in self._leaving if f.key not in keys]
 
     def take(self) -> list[Finished]:
         """The candidates that left since the last call."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from rayalign.config import RolloutConfig, SamplingConfig
-from rayalign.rollout.base import Finished, Request
+from rayalign.rollout.base import EnginePart, Finished, Request
 from rayalign.rollout.drafts import Draft, Drafts
 from rayalign.weights.files import exactly
 from rayalign.weights.sets import WeightSet
@@ -61,11 +61,6 @@ class LocalEngine:
             self._write(tokens_B.tolist(), logprobs_B.tolist())
         return self._drafts.take()
 
-    def abort(self, keys: Collection[str]) -> None:
-        self._drafts.abort(keys)
-        self._waiting = [d for d in self._waiting if d[0].request.key not in keys]
-        self._retain([row for row, d in enumerate(self._wave) if d[0].request.key not in keys])
-
     @torch.no_grad()
     def load(self, weights: WeightSet) -> None:
         assert weights.kind == "full", "choose_adapter has this engine's adapters merged"
@@ -84,12 +79,16 @@ class LocalEngine:
             scores.append(logprobs_TV.gather(-1, ids_T[1:, None])[:, 0].tolist())
         return scores
 
-    def sleep(self) -> None:
-        assert not self.pending
-        self._model.to("cpu")
+    def sleep(self, *, keep_weights: bool = False) -> None:
+        assert not self.pending, "an engine sleeps with nothing in flight"
+        self._cache = None
+        self._model.to("cpu")  # which keeps the weights in any case
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
-    def wake(self) -> None:
-        self._model.to(self._device)
+    def wake(self, part: EnginePart) -> None:
+        if part == "weights":
+            self._model.to(self._device)
 
     def close(self) -> None:
         self._cache = None

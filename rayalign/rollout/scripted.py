@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor
 
-from rayalign.rollout.base import Finished, Request
+from rayalign.rollout.base import EnginePart, Finished, Request
 from rayalign.rollout.drafts import Draft, Drafts
 from rayalign.weights.files import exactly
 from rayalign.weights.sets import WeightSet
@@ -41,6 +41,7 @@ class ScriptedEngine:
         self._fail = tuple(fail)
         self._drafts = Drafts(context)
         self._writing: list[tuple[Draft, random.Random]] = []
+        self._awake: set[EnginePart] = {"weights", "cache"}
 
     @property
     def pending(self) -> int:
@@ -56,13 +57,10 @@ class ScriptedEngine:
             self._writing.append((draft, random.Random(request.seed)))
 
     def step(self) -> list[Finished]:
+        assert self._awake == {"weights", "cache"}, "an engine that sleeps writes nothing"
         for _ in range(self._tokens_per_step):
             self._writing = [(draft, dice) for draft, dice in self._writing if not self._write(draft, dice)]
         return self._drafts.take()
-
-    def abort(self, keys: Collection[str]) -> None:
-        self._drafts.abort(keys)
-        self._writing = [d for d in self._writing if d[0].request.key not in keys]
 
     def load(self, weights: WeightSet) -> None:
         for _, table_VV in exactly(weights.tensors, [WEIGHT]):
@@ -73,11 +71,14 @@ class ScriptedEngine:
         logprobs_VV = self._logits_VV.log_softmax(-1)
         return [logprobs_VV[list(ids[:-1]), list(ids[1:])].tolist() for ids in token_ids]
 
-    def sleep(self) -> None:
-        assert not self.pending
+    def sleep(self, *, keep_weights: bool = False) -> None:
+        assert not self.pending, "an engine sleeps with nothing in flight"
+        self._awake.clear()
+        if not keep_weights:
+            self._logits_VV = torch.full_like(self._logits_VV, torch.nan)
 
-    def wake(self) -> None:
-        pass
+    def wake(self, part: EnginePart) -> None:
+        self._awake.add(part)
 
     def close(self) -> None:
         pass

@@ -6,9 +6,8 @@ os.environ), so nothing else should live there.
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import torch
 
 from rayalign.config import LoraConfig, RolloutConfig
 from rayalign.errors import InputError
-from rayalign.rollout.base import Finished, Request
+from rayalign.rollout.base import EnginePart, Finished, Request
 from rayalign.rollout.drafts import Draft, Drafts
 from rayalign.rollout.vllm_transfer import WorkerTransfer, adapter_settings
 from rayalign.weights.files import exactly, shapes
@@ -25,7 +24,6 @@ from rayalign.weights.sets import DeviceSet, WeightSet
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput
 
-_log = logging.getLogger(__name__)
 _IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 CPU_STEP_TOKENS = 4096
 """prompt tokens that one step on a CPU reads, or one whole prompt"""
@@ -109,7 +107,6 @@ class VllmEngine:
         settings = {"skip_tokenizer_init": True, "logprobs_mode": "processed_logprobs", **adapter_settings(adapter)}
         self._llm = open_llm(model_path, config, **settings)
         self.version = 0
-        self._gpu = config.gpus > 0
         self._names = frozenset(shapes(Path(model_path)))
         self._drafts = Drafts(config.context)
         self._writing: dict[str, Draft] = {}
@@ -145,13 +142,6 @@ class VllmEngine:
             self._advance()
         return self._drafts.take()
 
-    def abort(self, keys: Collection[str]) -> None:
-        running = [key for key in keys if key in self._writing]
-        self._engine.abort_request(running)
-        for key in running:
-            del self._writing[key]
-        self._drafts.abort(keys)
-
     def load(self, weights: WeightSet) -> None:
         if weights.kind == "adapter":
             self._transfer.load_adapter(weights)
@@ -173,16 +163,13 @@ class VllmEngine:
             self._advance()
         return [scores for scores in self._scores.values() if scores is not None]
 
-    def sleep(self) -> None:
-        assert not self.pending
-        if self._gpu:
-            self._llm.sleep(level=2)
-        else:
-            _log.debug("an engine on a CPU has no device memory to give back")
+    def sleep(self, *, keep_weights: bool = False) -> None:
+        assert not self.pending, "an engine sleeps with nothing in flight"
+        # On a CPU vLLM goes the same way and frees nothing.
+        self._llm.sleep(level=1 if keep_weights else 2)
 
-    def wake(self) -> None:
-        if self._gpu:
-            self._llm.wake_up()
+    def wake(self, part: EnginePart) -> None:
+        self._llm.wake_up(tags=["kv_cache" if part == "cache" else part])
 
     def close(self) -> None:
         self._engine.engine_core.shutdown()

@@ -41,13 +41,13 @@ class PartsScorer:
     """Scores by several sources; the scores hold parts and no value yet."""
 
     def __init__(self, scorers: Mapping[str, Scorer]) -> None:
-        self._scorers = scorers
+        self.scorers = scorers
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """As `Scorer.score`; each source sees only the groups whose prompt it counts for."""
-        active = [active_parts(group.prompt, list(self._scorers)) for group in groups]
+        active = [active_parts(group.prompt, list(self.scorers)) for group in groups]
         parts = [[list[ScorePart]() for _ in group.trajectories] for group in groups]
-        for name, scorer in self._scorers.items():
+        for name, scorer in self.scorers.items():
             indices = [index for index, names in enumerate(active) if name in names]
             if not indices:
                 continue

@@ -21,7 +21,7 @@ class RewardModelScorer:
     """
 
     def __init__(self, model: str, config: LearnerConfig, policy: str) -> None:
-        self._model = Frozen(model, "scalar", config)
+        self.model = Frozen(model, "scalar", config)
         self._tokenizer = load_tokenizer(model)
         self._same_tokens = self._tokenizer.get_vocab() == load_tokenizer(policy).get_vocab()
 
@@ -29,7 +29,7 @@ class RewardModelScorer:
         """One forward over all candidates of all groups."""
         rows = [self._row(group, t) for group in groups for t in group.trajectories]
         rollouts = collate_examples(rows, pad_id=self._tokenizer.pad_token_id)
-        scores_B = self._model.evaluate(Batch(token_tensors(rollouts), rollouts.group_B)).scores_B
+        scores_B = self.model.evaluate(Batch(token_tensors(rollouts), rollouts.group_B)).scores_B
         assert scores_B is not None
         values = iter(scores_B.tolist())
         return [tuple(_score(next(values)) for _ in group.trajectories) for group in groups]

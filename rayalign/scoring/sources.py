@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rayalign.config import LearnerConfig, RewardSource
 from rayalign.scoring.base import Scorer
 from rayalign.scoring.parts import PartsScorer
+
+if TYPE_CHECKING:
+    from rayalign.models.load import Frozen
 
 
 def make_scorer(
@@ -23,6 +27,19 @@ def make_scorer(
     """
     scorers = {source.label: _make(source, config, policy, timeout) for source in sources}
     return PartsScorer(scorers) if named else next(iter(scorers.values()))
+
+
+def frozen_models(scorer: Scorer) -> list[Frozen]:
+    """The models that a scorer has loaded."""
+    from rayalign.scoring.reward_model import RewardModelScorer
+
+    if isinstance(scorer, RewardModelScorer):
+        return [scorer.model]
+    models: list[Frozen] = []
+    if isinstance(scorer, PartsScorer):
+        for part in scorer.scorers.values():
+            models += frozen_models(part)
+    return models
 
 
 def _make(source: RewardSource, config: LearnerConfig, policy: str, timeout: float) -> Scorer:

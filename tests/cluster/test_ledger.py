@@ -22,7 +22,7 @@ def test_what_does_not_fit_is_refused_with_the_holders_and_changes_nothing() -> 
     ledger = DeviceLedger({"gpu:0": 10 * GIB})
     ledger.claim("gpu:0", "policy", 7 * GIB)
     with pytest.raises(
-        CapacityError, match=r"generator wants 4\.00 GiB of gpu:0, which has 3\.00 GiB of 10\.00 .*policy 7\.00 GiB"
+        CapacityError, match=r"generator needs 4\.00 GiB of gpu:0, which has 3\.00 GiB of 10\.00 .*policy 7\.00 GiB"
     ):
         ledger.claim("gpu:0", "generator", 4 * GIB)
     assert ledger.free("gpu:0") == 3 * GIB

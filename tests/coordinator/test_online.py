@@ -14,6 +14,8 @@ from typing import Any, cast
 import pytest
 
 from rayalign.cluster.channel import Transfer
+from rayalign.cluster.ledger import DeviceLedger
+from rayalign.cluster.turns import PRESENCE, DeviceTurns, Move, Part, Sharer, Sizes
 from rayalign.config import CandidateSource, GuardConfig, TrackingConfig, TrainStage
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.recovery import Resumption
@@ -25,6 +27,9 @@ from rayalign.types import Absence, Group, Message, Metric, Prompt, Score, Segme
 
 PROMPT = Prompt("p", (Message("user", "q"),))
 Log = list[tuple[str, Any]]
+DEVICE = "logical:0"
+ENGINE: Sizes = {"weights": 10, "cache": 60}
+LEARNER: Sizes = {"weights": 10, "training": 30}
 
 
 def group(iteration: int, version: int, absent: tuple[Absence, ...] = ()) -> Group:
@@ -90,11 +95,13 @@ class Rollouts:
 class Channel:
     """The weight channel's interface."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, log: Log, turns: DeviceTurns) -> None:
+        self._log, self._turns = log, turns
 
     async def transfer(self, policy: Role, pool: object, version: int) -> Transfer:
+        await self._turns.enter("publish")
         self._log.append(("transfer", version))
+        await self._turns.enter("rollout")
         return Transfer(version, 0.5, 100, 1e-6)
 
 
@@ -120,6 +127,7 @@ class Bench:
         closing.callback(self.journal.close)
         events = EventLog(folder / "events.jsonl")
         closing.callback(events.close)
+        self.turns = DeviceTurns(DeviceLedger({DEVICE: 100}), events)
         self.checkpoints = CheckpointStore(folder / "checkpoints", keep=2)
         self.sink = Sink()
         self.answers: dict[str, dict[str, Any]] = {
@@ -141,7 +149,8 @@ class Bench:
             roles=roles,  # type: ignore[arg-type]
             preparer=roles["preparer"],  # type: ignore[arg-type]
             pool=None,  # type: ignore[arg-type]
-            channel=Channel(self.log),  # type: ignore[arg-type]
+            channel=Channel(self.log, self.turns),  # type: ignore[arg-type]
+            turns=self.turns,
             rollouts=self.rollouts,  # type: ignore[arg-type]
             journal=self.journal,
             checkpoints=self.checkpoints,
@@ -153,6 +162,18 @@ class Bench:
 
     def train(self, resumption: Resumption | None = None) -> None:
         asyncio.run(self.trainer.train(resumption or Resumption()))
+
+    def share(self) -> None:
+        """Let policy, critic and engine take turns on one device, the moves among the calls."""
+        for role, sizes in (("generator", ENGINE), ("policy", LEARNER), ("critic", LEARNER)):
+            offload, reload = self._move(f"{role}.offload"), self._move(f"{role}.reload")
+            self.turns.add(Sharer(role, [DEVICE], sizes, PRESENCE[role], offload, reload), "training")
+
+    def _move(self, name: str) -> Move:
+        async def move(parts: Sequence[Part]) -> None:
+            self.log.append((name, tuple(parts)))
+
+        return move
 
     @property
     def calls(self) -> list[str]:
@@ -188,6 +209,24 @@ def test_an_iteration_is_taken_evaluated_prepared_trained_on_and_published_in_th
     assert [version for name, version in bench.log if name == "published"] == [0, 1, 2]
     updates = [arguments for name, arguments in bench.log if name.endswith(".update")]
     assert updates == [("batch", 7), ("batch", 7), ("batch", 8), ("batch", 8)]
+
+
+def test_on_a_shared_device_engines_sleep_from_take_to_published(make: Callable[..., Bench]) -> None:
+    bench = make(checkpoint_every=1, iterations=1)
+    bench.share()
+    bench.train()
+    first = bench.calls.index("preparer.collate")
+    both = ("weights", "training")
+    assert bench.log[first + 1 : first + 4] == [
+        ("generator.offload", ("weights", "cache")),
+        ("policy.reload", both),
+        ("critic.reload", both),
+    ]
+    saves = ["policy.save_state", "critic.save_state"]
+    away = ["policy.offload", "critic.offload", "generator.reload", "transfer", "policy.offload", "generator.reload"]
+    assert bench.calls[bench.calls.index("critic.update") + 1 :] == [*saves, *away, "published"]
+    moves = [parts for name, parts in bench.log[-7:] if name.endswith("load")]
+    assert moves == [("training",), both, ("weights",), ("weights",), ("cache",)]
 
 
 def test_outputs_are_handed_to_prepare_by_name_and_its_state_to_the_next(make: Callable[..., Bench]) -> None:
@@ -331,7 +370,8 @@ def test_the_rollout_loop_goes_on_while_a_checkpoint_is_hashed(tmp_path: Path) -
         store.loop_went_on.set()
 
     async def both() -> None:
-        await asyncio.gather(trainer._checkpoint(1, {}), rollouts())
+        states = await trainer._save_states(1)
+        await asyncio.gather(trainer._commit(states, 1, {}), rollouts())
 
     asyncio.run(both())
     assert store.committed

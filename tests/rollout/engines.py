@@ -113,7 +113,7 @@ class _Remote:
     def __getattr__(self, name: str) -> Any:
         if name in ("version", "pending"):
             return self._pool.submit(_read, self._index, name).result(300)
-        return lambda *args: self._pool.submit(_do, self._index, name, args).result(300)
+        return lambda *args, **more: self._pool.submit(_do, self._index, name, args, more).result(300)
 
     def load(self, weights: WeightSet) -> None:
         arrays = {name: tensor.numpy() for name, tensor in weights.tensors}
@@ -132,8 +132,8 @@ def _read(index: int, name: str) -> Any:
     return getattr(_engines[index], name)
 
 
-def _do(index: int, name: str, args: tuple[Any, ...]) -> Any:
-    return getattr(_engines[index], name)(*args)
+def _do(index: int, name: str, args: tuple[Any, ...], more: dict[str, Any]) -> Any:
+    return getattr(_engines[index], name)(*args, **more)
 
 
 def _load(index: int, arrays: dict[str, Any], version: int) -> None:

@@ -134,18 +134,6 @@ def test_a_prompt_without_room_for_an_answer_fails(pair: Pair) -> None:
     assert len(candidates["c1"].tokens) == 12 and candidates["c1"].failure is None
 
 
-def test_an_aborted_candidate_does_not_come_out(pair: Pair) -> None:
-    alone = _run(pair.engine, [_request("c2")])["c2"]
-    pair.engine.submit(_request("c1"))
-    pair.engine.submit(_request("c2"))
-    pair.engine.step()
-    pair.engine.abort(["c1", "unknown"])
-    assert pair.engine.pending == 1
-    (candidate,) = _finish(pair.engine)
-    assert (candidate.key, candidate.tokens) == ("c2", alone.tokens)
-    assert list(_run(pair.engine, [_request("c1")])) == ["c1"]
-
-
 def test_candidates_leave_as_they_finish(pair: Pair) -> None:
     pair.engine.submit(_request("c1", tokens=30))
     pair.engine.submit(_request("c2", tokens=2))
@@ -203,9 +191,18 @@ def test_an_incomplete_load_is_refused(pair: Pair) -> None:
         pair.engine.load(weights({"nothing.weight": next(iter(pair.first.values()))}, 9))
 
 
-def test_it_works_again_after_sleep(pair: Pair) -> None:
-    expected = _run(pair.engine, [_request("c1")])
+def test_it_takes_new_weights_before_its_cache_is_awake(pair: Pair) -> None:
     pair.engine.sleep()
-    pair.engine.wake()
-    pair.engine.load(weights(pair.first, 1))
+    pair.engine.wake("weights")
+    pair.engine.load(weights(pair.second, 0))
+    pair.engine.wake("cache")
+    assert pair.engine.score([[5, 6, 7]]) == pair.fresh.score([[5, 6, 7]])
+    assert _run(pair.engine, [_request("c1")]) == _run(pair.fresh, [_request("c1")])
+
+
+def test_it_goes_on_with_the_weights_that_it_kept(pair: Pair) -> None:
+    expected = _run(pair.engine, [_request("c1")])
+    pair.engine.sleep(keep_weights=True)
+    pair.engine.wake("weights")
+    pair.engine.wake("cache")
     assert _run(pair.engine, [_request("c1")]) == expected

@@ -33,6 +33,18 @@ def test_after_its_script_the_table_goes_on() -> None:
     assert finished.tokens[0] == 0 and len(finished.tokens) > 1
 
 
+def test_asleep_it_writes_nothing_and_loses_weights_that_it_does_not_keep() -> None:
+    engine = ScriptedEngine(TABLE)
+    engine.sleep(keep_weights=True)
+    engine.wake("weights")
+    with pytest.raises(AssertionError, match="writes nothing"):
+        engine.step()
+    engine.wake("cache")
+    assert engine.score([[0, 1]])[0] == pytest.approx([math.log(0.75)])
+    engine.sleep()
+    assert math.isnan(engine.score([[0, 1]])[0][0])
+
+
 def test_named_candidates_fail() -> None:
     engine = ScriptedEngine(TABLE, fail={"bad"})
     engine.submit(_request("bad/1"))
