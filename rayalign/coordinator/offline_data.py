@@ -63,6 +63,7 @@ class OfflineData:
         singly = algorithm.unit == "sequence"
         usable_B = _usable(rows, algorithm)
         self.training, self.heldout = split(rows, usable_B, stage.holdout, spec.seed, singly=singly)
+        self.heldout_prompts = len(rows.prompts()[self.heldout.numbers_B].unique())
         if not len(self.training):
             raise InputError("of the rows none can be trained on; give scored answers to an algorithm that ranks them")
         self._reference: Reference | None = None

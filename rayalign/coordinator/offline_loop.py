@@ -205,7 +205,8 @@ class _OfflineRun:
             logger.warning("the held-out rows have nothing to measure, such as two answers of unlike score")
             return 0.0
         heldout = {f"eval/{name}": value for name, value in reduce(metrics).items()}
-        self._write({"eval/loss": loss / count, "heldout/count": count, **heldout, "eval/epoch": self._epoch})
+        counts = {"heldout/count": count, "heldout/prompts": self._data.heldout_prompts}
+        self._write({"eval/loss": loss / count, **counts, **heldout, "eval/epoch": self._epoch})
         return loss / count
 
     @torch.no_grad()

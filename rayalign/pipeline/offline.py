@@ -42,12 +42,15 @@ def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str
 
 
 def heldout_results(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every accuracy among a stage's last held-out figures, as rows of the summary; `eval/a/b` becomes `a_b`."""
+    """Every accuracy among a stage's last held-out figures, as rows of the summary; `eval/a/b` becomes `a_b`.
+
+    The interval counts prompts: rows of one prompt, such as the pairs of its candidates, are not independent.
+    """
     measured = [row["metrics"] for row in rows if "heldout/count" in row["metrics"]]
     last: Mapping[str, float] = measured[-1] if measured else {}
     found = []
     for metric in sorted(m for m in last if m.startswith("eval/") and m.endswith("accuracy")):
-        share = share_interval(last[metric], int(last["heldout/count"]))
+        share = share_interval(last[metric], int(last.get("heldout/prompts", last["heldout/count"])))
         found.append({"name": name, "metric": metric.removeprefix("eval/").replace("/", "_"), **share._asdict()})
     return found
 

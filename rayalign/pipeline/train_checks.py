@@ -13,7 +13,7 @@ from rayalign.errors import InputError
 from rayalign.models.metrics import METRICS as LEARNER_METRICS
 from rayalign.pipeline.kind import Problem
 
-OFFLINE_METRICS = frozenset({"eval/loss", "eval/epoch", "heldout/count"})
+OFFLINE_METRICS = frozenset({"eval/loss", "eval/epoch", "heldout/count", "heldout/prompts"})
 """what the offline loop reports by itself"""
 
 

@@ -18,3 +18,10 @@ def test_the_last_held_out_accuracies_become_results() -> None:
 
 def test_without_held_out_rows_there_are_none() -> None:
     assert heldout_results("sft", [{"step": 0, "metrics": {"loss/sft": 1.0}}]) == []
+
+
+def test_the_interval_counts_prompts_not_their_pairs() -> None:
+    figures = {"heldout/count": 16.0, "heldout/prompts": 4.0, "eval/reward/accuracy": 0.25}
+    (result,) = heldout_results("rm", [{"step": 8, "metrics": figures}])
+    assert result["n"] == 4
+    assert result["low"] < 0.05 < 0.5 < result["high"]
