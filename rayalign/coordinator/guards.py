@@ -1,4 +1,4 @@
-"""Guards: limits on an iteration's metrics that warn or stop."""
+"""Guards: limits on the metrics of an iteration, or of an offline step, that warn or stop."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ logger = logging.getLogger(__name__)
 
 
 class Guards:
-    """Watches every iteration; a metric that is not finite trips each of its guards."""
+    """Watches all that a stage reports; a metric that is not finite trips each of its guards."""
 
-    def __init__(self, limits: Sequence[GuardConfig]) -> None:
+    def __init__(self, limits: Sequence[GuardConfig], *, counted: str = "iteration") -> None:
+        """`counted`: what the stage goes forward by, for messages."""
         self._limits = limits
+        self._counted = counted
         self._strikes = [0] * len(limits)
 
-    def watch(self, iteration: int, metrics: Mapping[str, float]) -> None:
+    def watch(self, number: int, metrics: Mapping[str, float]) -> None:
         """Warn of each guard that is tripped now; GuardError where one of them is to stop the run."""
         for index, limit in enumerate(self._limits):
             value = metrics.get(limit.metric)
             self._strikes[index] = self._strikes[index] + 1 if value is not None and _beyond(value, limit) else 0
             if value is None or self._strikes[index] < limit.patience:
                 continue
-            text = f"iteration {iteration}: {limit.metric} is {value:.4g}, {_bounds(limit)}"
+            text = f"{self._counted} {number}: {limit.metric} is {value:.4g}, {_bounds(limit)}"
             if limit.action == "stop":
                 raise GuardError(f"{text}; the run stops here: look at its report, change the job and run it again")
             logger.warning("%s", text)

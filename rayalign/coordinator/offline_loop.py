@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from rayalign.algorithms.base import load
+from rayalign.coordinator.guards import Guards
 from rayalign.coordinator.offline_data import OfflineData, OfflineSpec
 from rayalign.coordinator.progress import Heartbeat
 from rayalign.models.batching import pieces, shard
@@ -87,6 +88,9 @@ class _OfflineRun:
         self._events.write("actor_started", role=f"train:{spec.role}", rank=self._rank, actor_pid=os.getpid())
         self._checkpoints = CheckpointStore(self._folder / "checkpoints", stage.keep)
         self._sink = open_sinks(spec.tracking, self._folder, self._folder.name, {}) if self._rank == 0 else None
+        # Every rank watches the same numbers, so that all of them stop together. Patience counts reports in a row.
+        self._guards = Guards(stage.guards, counted="step")
+        self._heldout_guards = Guards(stage.guards, counted="step")
         self._epoch = self._step = 0
         self._losses: list[float] = []
         self._measurable = bool(len(data.heldout))
@@ -154,7 +158,7 @@ class _OfflineRun:
         seconds = (time.perf_counter() - start) / len(parts)
         for metrics in self._learner.over_ranks(steps):
             self._step += 1
-            self._write({**reduce([metrics]), "phase/update": seconds})
+            self._report({**reduce([metrics]), "phase/update": seconds}, self._guards)
 
     def checkpoint(self) -> None:
         """State of all ranks under one manifest, written by rank 0."""
@@ -206,7 +210,7 @@ class _OfflineRun:
             return 0.0
         heldout = {f"eval/{name}": value for name, value in reduce(metrics).items()}
         counts = {"heldout/count": count, "heldout/prompts": self._data.heldout_prompts}
-        self._write({"eval/loss": loss / count, **counts, **heldout, "eval/epoch": self._epoch})
+        self._report({"eval/loss": loss / count, **counts, **heldout, "eval/epoch": self._epoch}, self._heldout_guards)
         return loss / count
 
     @torch.no_grad()
@@ -232,6 +236,7 @@ class _OfflineRun:
         losses, counts, lists = zip(*everyone, strict=True)
         return sum(losses), sum(counts), list(chain.from_iterable(lists))
 
-    def _write(self, metrics: Mapping[str, float]) -> None:
+    def _report(self, metrics: Mapping[str, float], guards: Guards) -> None:
         if self._sink is not None:
             self._sink.write(self._step, metrics)
+        guards.watch(self._step, metrics)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from rayalign.algorithms.base import load
-from rayalign.config import LearnerConfig, TrackingConfig, TrainStage
+from rayalign.config import GuardConfig, LearnerConfig, TrackingConfig, TrainStage
 from rayalign.coordinator.offline_data import OfflineSpec
 from rayalign.coordinator.offline_loop import train_offline
 from rayalign.coordinator.offline_reference import StoredReference, stored_reference
@@ -23,7 +23,7 @@ from rayalign.coordinator.progress import Heartbeat
 from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.data.rows import RowFile, write_rows
-from rayalign.errors import InputError
+from rayalign.errors import GuardError, InputError
 from rayalign.models.learner import Learner, meet
 from rayalign.models.load import Frozen
 from rayalign.storage.metrics import read_metrics, reduce
@@ -105,6 +105,17 @@ def test_held_out_figures_are_those_of_all_held_out_rows(prepare: Any) -> None:
     assert first["heldout/count"] == last["heldout/count"] == 9
     assert first["eval/loss"] == pytest.approx(first["eval/loss/reward"])
     assert (first["eval/epoch"], last["eval/epoch"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("metric", "tripped"),
+    [("learner/grad_norm", "step 1: learner/grad_norm is"), ("eval/loss", "step 0: eval/loss is")],
+)
+def test_a_guard_stops_the_stage(prepare: Any, metric: str, tripped: str) -> None:
+    guard = GuardConfig(metric=metric, above=0.0, action="stop")
+    spec = prepare({"name": "reward"}, make_rows(), holdout=0.25, guards=(guard,))
+    with pytest.raises(GuardError, match=tripped):
+        train_offline(spec)
 
 
 def test_held_out_answers_that_are_all_alike_are_no_measure(prepare: Any, caplog: pytest.LogCaptureFixture) -> None:
