@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,18 +152,30 @@ def test_a_scalar_head_is_trained_whole_beside_the_adapter(
     torch.testing.assert_close(tensors["base_model.model.score.weight"], model.score.weight.detach(), atol=0, rtol=0)
 
 
-@pytest.mark.skipif(find_spec("peft") is None, reason="needs peft")
-def test_peft_loads_the_adapter(folder: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    from peft import PeftModel
+PEFT = """
+import sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+base, folder = sys.argv[1:]
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder + "/adapter").eval()
+batch = torch.load(folder + "/batch.pt")
+torch.save(model(**batch).logits.detach(), folder + "/logits.pt")
+"""
 
+
+def test_peft_loads_the_adapter(folder: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """peft itself, in a process of its own, since it stands beside the packages of .venv and not among them."""
     learner = make_learner(folder, settings(lora=LORA))
     train(learner, passes=2)
     learner.save(tmp_path, tokenizer)
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), tmp_path / "adapter").eval()
     batch = make_batch()
-    logits_BTV = model(input_ids=batch["input_ids_BT"], attention_mask=batch["attention_mask_BT"]).logits
+    inputs = {"input_ids": batch["input_ids_BT"], "attention_mask": batch["attention_mask_BT"]}
+    torch.save(inputs, tmp_path / "batch.pt")
+    environment = {**os.environ, "PYTHONPATH": str(Path(sys.prefix) / "clients")}
+    subprocess.run([sys.executable, "-c", PEFT, folder, tmp_path], env=environment, check=True, timeout=300)
+    logits_BTV = torch.load(tmp_path / "logits.pt")
     logprobs_BT = logits_BTV[:, :-1].log_softmax(-1).gather(-1, batch["input_ids_BT"][:, 1:, None])[..., 0]
     mask_BT = batch["policy_mask_BT"][:, 1:].bool()
     own_BT = learner.evaluate(batch).logprobs_BT
     assert own_BT is not None
-    torch.testing.assert_close(own_BT[:, 1:][mask_BT], logprobs_BT[mask_BT].detach(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(own_BT[:, 1:][mask_BT], logprobs_BT[mask_BT], atol=1e-5, rtol=0)
