@@ -58,7 +58,7 @@ def measure(rows: int, model: str, folder: Path) -> dict[str, Any]:
     from rayalign.data.pairs import pairs_of_examples
     from rayalign.data.readers import stream_examples
     from rayalign.data.rows import write_rows
-    from rayalign.models.learner import meet
+    from rayalign.models.process_group import meet
 
     path = folder / "pairs.jsonl"
     write_pairs(path, rows // 2)

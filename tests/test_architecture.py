@@ -35,7 +35,13 @@ SAME_ROW = {
 RAY = ("cluster", "actors", "coordinator.offline", "annotator.service")
 VENDORS = {
     "vllm": ("rollout.vllm", "rollout.vllm_chat", "rollout.vllm_transfer", "weights.paths.device"),
-    "deepspeed": ("models.learner", "models.whole", "models.partitioned", "models.deepspeed_0_19"),
+    "deepspeed": (
+        "models.learner",
+        "models.whole",
+        "models.partitioned",
+        "models.process_group",
+        "models.deepspeed_0_19",
+    ),
     "wandb": ("storage.metrics",),
     "tensorboard": ("storage.metrics",),
     "openai": ("annotator",),

@@ -69,6 +69,9 @@ class HostedActor:
         devices = tuple(map(str, ray.get_gpu_ids())) if torch.cuda.is_available() else ()
         return Place(os.getpid(), ray.util.get_node_ip_address(), self._held.getsockname()[1], devices)
 
+    def close(self) -> None:
+        """Release what the garbage collector would not."""
+
     @staticmethod
     def use_threads() -> None:
         """Let torch have the threads that the placement gave, whatever the libraries found by themselves."""

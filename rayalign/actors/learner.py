@@ -129,6 +129,11 @@ class LearnerActor(HostedActor):
         """Log-probs of fixed tokens as the trainer computes them, at temperature 1."""
         return self._learner.score_probe(token_ids)
 
+    def close(self) -> None:
+        """Release the weight path and the engine of the learner."""
+        self.close_path()
+        self._learner.close()
+
 
 class PolicyActor(LearnerActor):
     """One rank of the model that is aligned."""

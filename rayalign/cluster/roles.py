@@ -10,39 +10,67 @@ from typing import Any
 
 import ray
 
-from rayalign.actors.hosted import FrozenSpec, Rendezvous
+from rayalign.actors.hosted import FrozenSpec, HostedActor, Rendezvous
 from rayalign.actors.learner import CriticActor, LearnerSpec, PolicyActor
 from rayalign.actors.preparer import PreparerActor
 from rayalign.actors.reference import ReferenceActor
 from rayalign.actors.reward import RewardActor, RewardSpec
-from rayalign.cluster.group import ActorGroup
-from rayalign.cluster.placement import Claim, Placement, claims, free_cpus, process_environment
+from rayalign.cluster.group import ActorGroup, together
+from rayalign.cluster.placement import Claim, process_environment
+from rayalign.cluster.workers import Process, Workers
 from rayalign.config import ClusterConfig, RoleConfig
 from rayalign.storage.events import EventLog
 from rayalign.types import Role
 
-KINDS = {"policy": PolicyActor, "critic": CriticActor, "reference": ReferenceActor, "reward": RewardActor}
+KINDS: Mapping[Role, type[HostedActor]] = {
+    "policy": PolicyActor,
+    "critic": CriticActor,
+    "reference": ReferenceActor,
+    "reward": RewardActor,
+}
 
 
 @dataclass(slots=True)
 class Roles:
-    """The running groups of a stage."""
+    """The running groups of a stage. Leaving them releases their processes, after a failure it ends these too."""
 
-    groups: dict[Role, ActorGroup] = field(default_factory=dict)
-    placement: Placement | None = None
+    workers: Workers
+    groups: dict[str, ActorGroup] = field(default_factory=dict)
 
-    def __getitem__(self, role: Role) -> ActorGroup:
+    def __getitem__(self, role: str) -> ActorGroup:
         return self.groups[role]
 
-    def __contains__(self, role: Role) -> bool:
+    def __contains__(self, role: object) -> bool:
         return role in self.groups
 
+    async def __aenter__(self) -> Roles:
+        return self
+
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
+        if kind is None:
+            await self.release()
+        else:
+            self.stop()
+
+    async def release(self) -> None:
+        """End the roles and leave their processes to the next stage."""
+        with ExitStack() as undo:
+            undo.callback(self.stop)
+            await together(*(group.all(lambda actor: actor.actor.end.remote()) for group in self.groups.values()))
+            undo.pop_all()
+        self.workers.release(self._processes())
+        self.groups = {}
+
     def stop(self) -> None:
-        """End every actor and give the bundles back."""
+        """End every actor and free what it claimed."""
+        self.workers.kill(self._processes())
+        self.groups = {}
+
+    def _processes(self) -> list[Process]:
+        processes: list[Process] = []
         for group in self.groups.values():
-            group.kill()
-        if self.placement is not None:
-            self.placement.remove()
+            processes += group.actors
+        return processes
 
 
 async def start_roles(
@@ -50,21 +78,35 @@ async def start_roles(
     hosting: Mapping[Role, RoleConfig],
     cluster: ClusterConfig,
     events: EventLog,
+    workers: Workers | None = None,
 ) -> Roles:
-    """Place and start the declared roles, all at once; on any failure none is left behind."""
-    roles: dict[str, RoleConfig] = {role: hosting.get(role, RoleConfig()) for role in specs}
-    wanted = claims(roles, free_cpus=free_cpus())
-    placement = Placement(roles, wanted, timeout=cluster.start_timeout)
-    running = Roles(placement=placement)
+    """Start the declared roles in worker processes, all at once; on any failure none is left behind.
+
+    Args:
+        workers: processes of the run; None: new ones.
+    """
+    running = Roles(workers or Workers(cluster))
     with ExitStack() as undo:
         undo.callback(running.stop)
-        for role, spec in specs.items():
-            kind, claim = ray.remote(KINDS[role]), wanted[role]
-            actors = [kind.options(**placement.options(claim, {})).remote(spec) for _ in range(roles[role].actors)]
-            running.groups[role] = ActorGroup(role, actors, events=events, timeout=cluster.call_timeout)
-        await asyncio.gather(*(_set_up(group, cluster, events) for group in running.groups.values()))
+        processes = running.workers.take({role: hosting.get(role, RoleConfig()) for role in specs})
+        for role in specs:
+            running.groups[role] = ActorGroup(role, processes[role], events=events, timeout=cluster.call_timeout)
+        await asyncio.gather(*(set_up(running[role], KINDS[role], spec, cluster) for role, spec in specs.items()))
+        for role in specs:
+            events.write("actors_ready", role=role)
         undo.pop_all()
     return running
+
+
+async def set_up(group: ActorGroup, kind: type[HostedActor], spec: Any, cluster: ClusterConfig) -> None:
+    """Have worker processes become the actors of a role, which then know each other."""
+    limit = cluster.start_timeout
+    await group.all(lambda process: process.actor.begin.remote(kind, spec, process.threads), timeout=limit)
+    home = (await group.locate(limit))[0]
+    for process, place in group.places.items():
+        process.place = place
+    meetings = {a: Rendezvous(rank, len(group), home.address, home.port) for rank, a in enumerate(group.actors)}
+    await group.all(lambda actor: actor.setup.remote(meetings[actor]), timeout=limit)
 
 
 async def start_preparer(algorithm: Mapping[str, Any], cluster: ClusterConfig, events: EventLog) -> ActorGroup:
@@ -75,11 +117,3 @@ async def start_preparer(algorithm: Mapping[str, Any], cluster: ClusterConfig, e
     group = ActorGroup("preparer", [actor], events=events, timeout=cluster.call_timeout)
     await group.locate(cluster.start_timeout)
     return group
-
-
-async def _set_up(group: ActorGroup, cluster: ClusterConfig, events: EventLog) -> None:
-    limit = cluster.start_timeout
-    home = (await group.locate(limit))[0]
-    meetings = {a: Rendezvous(rank, len(group), home.address, home.port) for rank, a in enumerate(group.actors)}
-    await group.all(lambda actor: actor.setup.remote(meetings[actor]), timeout=limit)
-    events.write("actors_ready", role=group.role)

@@ -89,6 +89,17 @@ class Session:
             )
 
 
+def machines() -> list[dict[str, float]]:
+    """The resources of each machine of the session now, by Ray's names."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def dead_actors() -> set[str]:
+    """The ids of this driver's actors that have ended."""
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    return set(ray._private.state.actors(job_id=job, actor_state_name="DEAD"))
+
+
 @contextmanager
 def own_token() -> Iterator[None]:
     """Within it, a session that starts here serves only processes with a token made for it.

@@ -149,6 +149,8 @@ class ClusterConfig(Section):
     """capacity of one device [bytes], for the plan and the ledger"""
     object_store: PositiveInt | None = None
     """of a local session [bytes]; None: what the plan needs"""
+    launcher: Literal["auto", "ray_train", "actors"] = "auto"
+    """what runs offline stages; auto: worker processes of the run, Ray Train where ranks need several machines"""
     start_timeout: PositiveFloat = 300.0
     """seconds until an actor must be ready"""
     call_timeout: PositiveFloat = 1800.0

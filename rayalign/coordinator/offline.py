@@ -18,11 +18,11 @@ from typing import Any
 
 import ray
 
+from rayalign.coordinator.failures import explain_restart
 from rayalign.coordinator.offline_data import OfflineSpec
 from rayalign.coordinator.offline_loop import train_offline
 from rayalign.coordinator.progress import Watch
 from rayalign.errors import ActorError, RayalignError
-from rayalign.storage.records import read_jsonl
 from rayalign.types import Role
 
 __all__ = ["OfflineSpec", "launch"]
@@ -41,13 +41,10 @@ def launch(
     resources: Mapping[str, float],
     environment: Mapping[str, str],
     start_timeout: float,
-) -> float:
+) -> None:
     """Run the loop on Ray Train and wait for it; its results are what it left in the stage's folder.
 
     The rows must lie in `spec.rows_folder`.
-
-    Returns:
-        The seconds that the epochs took; the rest went into starting and saving.
 
     Raises:
         ActorError: the loop failed, and again after a restart.
@@ -71,8 +68,6 @@ def launch(
         ),
     )
     _fit(trainer, spec.role, watch)
-    events = read_jsonl(Path(spec.events), growing=True)
-    return float([e["seconds"] for e in events if e["event"] == "computed" and e["folder"] == spec.folder][-1])
 
 
 def _train(config: Mapping[str, Any]) -> None:
@@ -104,9 +99,7 @@ def _fit(trainer: Any, role: Role, watch: Watch) -> None:
         for cause in causes:
             if isinstance(cause, RayalignError):
                 raise cause from error
-        lines = str(error).strip().splitlines()
-        tail = "\n".join(lines[-15:-1])
-        raise ActorError(f"train:{role} failed, and again after a restart: {lines[-1]}\n{tail}") from error
+        raise explain_restart(role, str(error)) from error
     except ControllerError as error:
         raise ActorError(f"train:{role} could not be run: {str(error).strip()}") from error
 

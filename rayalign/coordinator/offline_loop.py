@@ -46,12 +46,13 @@ def train_offline(spec: OfflineSpec) -> None:
         InputError: none of the rows can be trained on.
     """
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.manual_seed(spec.seed)
     with Heartbeat(spec.ranks_folder, int(os.environ.get("RANK", "0")), spec.timeout) as heartbeat:
         _train(spec, heartbeat)
 
 
 def _train(spec: OfflineSpec, heartbeat: Heartbeat) -> None:
-    from rayalign.models.learner import meet
+    from rayalign.models.process_group import meet
 
     heartbeat.report("the other ranks")
     device = meet()

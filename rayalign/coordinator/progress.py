@@ -116,6 +116,11 @@ class Watch:
         start = clock()
         self._ranks = {rank: _Rank({}, start, start) for rank in range(ranks)}
 
+    @property
+    def ready(self) -> bool:
+        """True once every rank has loaded what it needs."""
+        return all(rank.beat.get("ready") for rank in self._ranks.values())
+
     def check(self) -> None:
         """Look at every rank.
 

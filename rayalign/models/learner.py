@@ -7,9 +7,7 @@ are collective: every rank calls them in the same order.
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,13 +23,13 @@ from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.adapter_output import FOLDER, save_adapter
 from rayalign.models.batching import micro_batches, micro_rows, minibatches, shard
-from rayalign.models.deepspeed_0_19 import skip_shared_memory_operator
 from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
 from rayalign.models.load import Initial, load_head, verify_saved
 from rayalign.models.lora import adapter_off, add_adapter
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS
 from rayalign.models.offload import DeviceState
 from rayalign.models.partitioned import Partition
+from rayalign.models.process_group import meet
 from rayalign.models.schedule import schedule
 from rayalign.models.whole import WholeTensors
 from rayalign.models.zero import engine_config
@@ -281,20 +279,3 @@ def pass_over(lengths_B: Tensor, unit_B: Tensor, config: LearnerConfig, seed: in
     """The rows of each minibatch of one pass; the same for the same arguments on every rank."""
     generator = torch.Generator().manual_seed(seed * 1009 + index)
     return minibatches(lengths_B, unit_B, config.minibatch, generator, window=config.length_window)
-
-
-def meet() -> torch.device:
-    """Join the ranks that the environment names (none: a world of one); the device of this rank."""
-    cuda = torch.cuda.is_available()
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
-    os.environ.setdefault("LOCAL_RANK", "0")
-    import deepspeed
-
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    if not cuda:
-        skip_shared_memory_operator()
-    backend = "nccl" if cuda else "gloo"
-    if not dist.is_initialized() and "RANK" not in os.environ:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")

@@ -9,20 +9,22 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from rayalign.annotator.client import AnnotatorClient
 from rayalign.annotator.service_file import load_service
 from rayalign.cluster.channel import load_folder
 from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.session import Session
+from rayalign.cluster.workers import Workers
 from rayalign.config import ANNOTATOR, LoadedJob, Reference
 from rayalign.errors import WeightError
 from rayalign.models.catalogue import model_path
 from rayalign.pipeline.adapters import adapter_room
 from rayalign.pipeline.checks import devices, refuse
-from rayalign.pipeline.hashing import stage_states
+from rayalign.pipeline.hashing import unfinished
 from rayalign.pipeline.inputs import Inputs
-from rayalign.pipeline.kind import kind_of, kinds_of
+from rayalign.pipeline.kind import StageKind, kind_of
 from rayalign.pipeline.machine import Machine
 from rayalign.pipeline.object_store import session_config
 from rayalign.pipeline.plan import plan
@@ -39,8 +41,14 @@ GROW = "add machines (with cluster.scale_timeout a run waits for those that the 
 class RunContext:
     """A run while it is going; leaving it stops everything that it started."""
 
-    def __init__(self, loaded: LoadedJob, inputs: Inputs, local: Session | None = None) -> None:
-        """`local`: a session of this machine that runs already and outlives the context."""
+    def __init__(
+        self, loaded: LoadedJob, inputs: Inputs, local: Session | None = None, workers: Workers | None = None
+    ) -> None:
+        """
+        Args:
+            local: a session of this machine that runs already and outlives the context.
+            workers: processes that run already in that session.
+        """
         self.job = loaded.job
         self.inputs = inputs
         self._source = loaded
@@ -53,6 +61,10 @@ class RunContext:
         os.environ["DS_ACCELERATOR"] = "cpu"  # of this process, which never trains; actors are told their own
         self._local = local
         self._session: Session | None = None
+        self.workers = workers or Workers(self.job.cluster)
+        """processes that take the roles of the stages"""
+        self._unfinished = unfinished(self.job)
+        self._later: list[StageKind[Any]] = []
         self._service: Future[str] | None = None
         self._pool: GeneratorPool | None = None
         self._loaded: str | None = None
@@ -88,6 +100,19 @@ class RunContext:
             return f"{self.annotator_url()}#{reference.removeprefix(ANNOTATOR)}"
         return model_path(reference)
 
+    def begin(self, name: str) -> None:
+        """Make room for a stage, and note which one comes after it."""
+        job, names = self.job, list(self.job.stages)
+        later = names[names.index(name) + 1 :]
+        self._later = [kind for stage, kind in self._unfinished.items() if stage in later]
+        if self._session is not None:
+            self.workers.keep(kind_of(job.stages[name]).hosting(job))
+
+    def prepare_next(self) -> None:
+        """Start the processes that the next stage with roles will need; called while this one works."""
+        hosting = next(filter(None, (kind.hosting(self.job) for kind in self._later)), {})
+        self.workers.start(hosting)
+
     @contextmanager
     def starting(self, what: str) -> Iterator[None]:
         """Count what runs inside as fixed seconds of the stage."""
@@ -102,6 +127,7 @@ class RunContext:
         """The Ray session of this run."""
         if self._session is None:
             self._session = self._local or self._open_session()
+            self._open.callback(self.workers.stop)
             self._begin_service()
         return self._session
 
@@ -146,9 +172,7 @@ class RunContext:
 
     def _begin_service(self) -> None:
         """Start the run's own annotator service beside the first stages, which do not need it yet."""
-        states = stage_states(self.job)
-        open_kinds = [kind for name, kind in kinds_of(self.job).items() if states[name] != "finished"]
-        needed = any(kind.annotators() for kind in open_kinds)
+        needed = any(kind.annotators() for kind in self._unfinished.values())
         if needed and self.job.annotator.url is None:
             file = self.job.annotator.file
             config = load_service(Path(file) if file else None)

@@ -201,8 +201,6 @@ async def _frozen(
     if role == "reward":
         spec = RewardSpec((RewardSource(source=model),), stage.reader, model, timeout)
     with context.starting(f"the {role} of an evaluation"):
-        roles = await start_roles({role: spec}, stage.roles, context.job.cluster, context.events)
-    try:
+        roles = await start_roles({role: spec}, stage.roles, context.job.cluster, context.events, context.workers)
+    async with roles:
         yield roles[role], Renderer(model, context.job.rollout.context, SamplingConfig())
-    finally:
-        roles.stop()

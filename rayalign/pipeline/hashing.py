@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rayalign.config import Job, Reference, StageSection
-from rayalign.pipeline.kind import kind_of
+from rayalign.pipeline.kind import StageKind, kind_of, kinds_of
 from rayalign.storage.summary import read_done
 
 _INPUT = "input."
@@ -50,6 +50,12 @@ def stage_states(job: Job) -> dict[str, str]:
         if states[reference.stage] == "finished" and not (folder / reference.stage / output.path).exists():
             states[reference.stage] = f"will run: its {reference.role} is missing"
     return states
+
+
+def unfinished(job: Job) -> dict[str, StageKind[Any]]:
+    """The kinds of the stages that will run, by name."""
+    states = stage_states(job)
+    return {name: kind for name, kind in kinds_of(job).items() if states[name] != "finished"}
 
 
 def _roles_read(job: Job) -> set[Reference]:

@@ -145,6 +145,11 @@ class StageKind(ABC, Generic[S]):
         """The roles that run on the cluster."""
         return ()
 
+    def hosting(self, job: Job) -> dict[str, RoleConfig]:
+        """How the roles other than the generator are hosted, as far as they have actors of their own."""
+        own = [need for need in self.roles(job) if need.role != GENERATOR and need.within is None]
+        return {need.role: need.host for need in own}
+
     def driver_memory(self, job: Job) -> int:
         """Main memory for what the stage does in the process of the run itself [bytes]."""
         return 0

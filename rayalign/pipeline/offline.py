@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import shutil
@@ -13,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from rayalign.algorithms.base import load
-from rayalign.cluster.placement import Claim, claims, free_cpus, process_environment
+from rayalign.cluster.placement import claims, free_cpus, process_environment
+from rayalign.cluster.session import machines
 from rayalign.config import RoleConfig, TrainStage
-from rayalign.coordinator.offline import OfflineSpec, launch
+from rayalign.coordinator.launcher import choose_launcher
+from rayalign.coordinator.offline import launch
+from rayalign.coordinator.offline_actors import train_on_workers
+from rayalign.coordinator.offline_data import OfflineSpec
 from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import EncodedRow, encode_examples
 from rayalign.data.pairs import pairs_of_comparisons, pairs_of_examples
@@ -80,8 +85,6 @@ def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[Encode
     context.session()
     algorithm = load(stage.algorithm)
     role = algorithm.trains[0]
-    hosting = stage.roles.get(role, RoleConfig())
-    claim: Claim = claims({role: hosting}, free_cpus=free_cpus())[role]
     job = context.job
     reference = context.model(stage.reference or stage.model) if "reference" in algorithm.roles else None
     spec = OfflineSpec(
@@ -103,15 +106,34 @@ def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[Encode
     start = time.perf_counter()
     total = stage.steps or stage.epochs * math.ceil(count * (1 - stage.holdout) / stage.learner.minibatch)
     with _following(context.stage_folder(name), total):
-        computing = launch(
-            spec,
-            ranks=hosting.actors,
-            resources=claim.bundle,
-            environment=process_environment(claim),
-            start_timeout=job.cluster.start_timeout,
-        )
+        _launch(context, spec, stage.roles.get(role, RoleConfig()))
     shutil.rmtree(spec.rows_folder)
-    context.fixed_seconds += time.perf_counter() - start - computing
+    context.fixed_seconds += time.perf_counter() - start - _computing_seconds(spec)
+
+
+def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
+    """Run the loop by the launcher of the job, and wait for it."""
+    cluster = context.job.cluster
+    launcher, reason = choose_launcher(cluster.launcher, host, machines())
+    logger.info("offline training runs by %s (%s)", launcher, reason)
+    if launcher == "actors":
+        asyncio.run(train_on_workers(spec, host, context.workers, cluster, context.events, context.prepare_next))
+        return
+    context.workers.keep({})
+    claim = claims({spec.role: host}, free_cpus=free_cpus())[spec.role]
+    launch(
+        spec,
+        ranks=host.actors,
+        resources=claim.bundle,
+        environment=process_environment(claim),
+        start_timeout=cluster.start_timeout,
+    )
+
+
+def _computing_seconds(spec: OfflineSpec) -> float:
+    """What the epochs took; the rest of the stage went into starting and saving."""
+    events = read_jsonl(Path(spec.events), growing=True)
+    return float([e["seconds"] for e in events if e["event"] == "computed" and e["folder"] == spec.folder][-1])
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,12 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
     with context.starting(f"the roles of {name}"):
         preparer, roles = await asyncio.gather(
             start_preparer(stage.algorithm, job.cluster, context.events),
-            start_roles(_specs(context, stage, algorithm), stage.roles, job.cluster, context.events),
+            start_roles(_specs(context, stage, algorithm), stage.roles, job.cluster, context.events, context.workers),
         )
-    with ExitStack() as closing:
+    async with AsyncExitStack() as closing:
         closing.callback(preparer.kill)
-        closing.callback(roles.stop)
+        await closing.enter_async_context(roles)
+        context.prepare_next()
         journal = closing.enter_context(contextlib.closing(Journal(context.journal_path(name))))
         samples = closing.enter_context(contextlib.closing(SampleTable(folder / "samples.jsonl")))
         console = ConsoleSink(name, stage.iterations)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from rayalign.config import LoadedJob, StageSection
 from rayalign.pipeline.context import RunContext
-from rayalign.pipeline.hashing import fields_hash, stage_fields, stage_states
+from rayalign.pipeline.hashing import fields_hash, stage_fields, stage_states, unfinished
 from rayalign.pipeline.inputs import Inputs
-from rayalign.pipeline.kind import kind_of, kinds_of
+from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.machine import planned_machine
 from rayalign.pipeline.memory import PeakMemory
 from rayalign.pipeline.object_store import session_config
@@ -24,6 +24,7 @@ from rayalign.storage.summary import read_done, write_done, write_summary
 
 if TYPE_CHECKING:
     from rayalign.cluster.session import Session
+    from rayalign.cluster.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,8 @@ def run(loaded: LoadedJob) -> Path:
     start = time.perf_counter()
     inputs = Inputs(loaded)
     with ExitStack() as running:
-        local = _prove(loaded, inputs, running)
-        context = running.enter_context(RunContext(loaded, inputs, local))
+        local, workers = _prove(loaded, inputs, running)
+        context = running.enter_context(RunContext(loaded, inputs, local, workers))
         memory = running.enter_context(PeakMemory(context.processes))
         context.fixed_seconds = time.perf_counter() - start
         for name, stage in job.stages.items():
@@ -48,6 +49,7 @@ def run(loaded: LoadedJob) -> Path:
                 logger.info("%s: finished before", name)
                 continue
             logger.info("%s: %s", name, states[name])
+            context.begin(name)
             _run_stage(context, name, stage, fields[name], start)
             start = time.perf_counter()
             _summarise(context, memory, fields)
@@ -56,24 +58,28 @@ def run(loaded: LoadedJob) -> Path:
     return context.folder
 
 
-def _prove(loaded: LoadedJob, inputs: Inputs, running: ExitStack) -> Session | None:
-    """Prove the inputs while a local Ray session starts, which mostly waits; None where the job needs none.
+def _prove(loaded: LoadedJob, inputs: Inputs, running: ExitStack) -> tuple[Session | None, Workers | None]:
+    """Prove the inputs while a local Ray session and the first stage's processes start; None where there is none.
 
     Ray must start in the main thread, so the proof runs in another one. A cluster is joined later, as a whole.
     """
-    states = stage_states(loaded.job)
-    open_kinds = [kind for name, kind in kinds_of(loaded.job).items() if states[name] != "finished"]
-    needs_ray = any(kind.roles(loaded.job) or kind.annotators() for kind in open_kinds)
+    kinds = unfinished(loaded.job).values()
+    needs_ray = any(kind.roles(loaded.job) or kind.annotators() for kind in kinds)
     if not needs_ray or planned_machine(loaded.job.cluster) is None:
         inputs.check()
-        return None
+        return None, None
     with ThreadPoolExecutor(1, thread_name_prefix="inputs") as prover:
         proof = prover.submit(inputs.check)
         from rayalign.cluster.session import Session
+        from rayalign.cluster.workers import Workers
 
         session = running.enter_context(Session(session_config(loaded.job)))
+        workers = Workers(loaded.job.cluster)
+        hosting = next(filter(None, (kind.hosting(loaded.job) for kind in kinds)), {})
+        workers.start(hosting)
+        workers.reserve(hosting)
         proof.result()
-    return session
+    return session, workers
 
 
 def _run_stage(context: RunContext, name: str, stage: StageSection, fields: dict[str, Any], start: float) -> None:

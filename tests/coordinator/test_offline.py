@@ -1,25 +1,32 @@
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import torch
 from ray.train import WorkerGroupError
 
 from rayalign.cluster.placement import Claim, process_environment
-from rayalign.config import LearnerConfig, TrackingConfig, TrainStage
+from rayalign.cluster.workers import Workers
+from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig, TrackingConfig, TrainStage
 from rayalign.coordinator.offline import OfflineSpec, _fit, launch
+from rayalign.coordinator.offline_actors import train_on_workers
 from rayalign.coordinator.progress import Watch
 from rayalign.data.collate import EncodedRow
 from rayalign.data.rows import write_rows
 from rayalign.errors import ActorError, DeadlineError
+from rayalign.storage.events import EventLog
 from rayalign.storage.records import read_jsonl
 
 SPEC = OfflineSpec(
@@ -32,6 +39,8 @@ SPEC = OfflineSpec(
     events="",
     timeout=60.0,
 )
+LAUNCHERS = ("ray_train", "actors")
+CLUSTER = ClusterConfig(start_timeout=280.0)
 ROWS = [EncodedRow((10 + g, 5, 6 + k), (False, True, True), g, float(k), str(g)) for g in range(8) for k in range(2)]
 
 
@@ -75,10 +84,22 @@ def endless(model: str, tmp_path: Path) -> OfflineSpec:
     return replace(SPEC, stage=stage, model=model, folder=str(tmp_path), events=str(events), timeout=45.0)
 
 
-def start(spec: OfflineSpec) -> None:
-    environment = process_environment(Claim(1.0, 0.0, 1))
+def start(spec: OfflineSpec, launcher: str = "ray_train", workers: Workers | None = None) -> None:
     write_rows(spec.rows_folder, ROWS)
-    launch(spec, ranks=1, resources={"CPU": 1.0}, environment=environment, start_timeout=280.0)
+    if launcher == "ray_train":
+        environment = process_environment(Claim(1.0, 0.0, 1))
+        launch(spec, ranks=1, resources={"CPU": 1.0}, environment=environment, start_timeout=280.0)
+        return
+    with closing(EventLog(Path(spec.events))) as events:
+        asyncio.run(train_on_workers(spec, RoleConfig(), workers or Workers(CLUSTER), CLUSTER, events))
+
+
+@pytest.fixture(scope="module")
+def workers(ray_session: None) -> Iterator[Workers]:
+    """One group of processes for all tests, so that each follows a stage of another."""
+    group = Workers(CLUSTER)
+    yield group
+    group.stop()
 
 
 @contextmanager
@@ -111,19 +132,99 @@ def has_ended(pid: int) -> bool:
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_a_rank_that_is_stopped_ends_the_stage_within_its_deadline(ray_session: None, endless: OfflineSpec) -> None:
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_rank_that_is_stopped_ends_the_stage_within_its_deadline(
+    workers: Workers, endless: OfflineSpec, launcher: str
+) -> None:
     with (
         once_it_trains(endless, signal.SIGSTOP, driver=False) as pids,
         pytest.raises(DeadlineError, match=r"train:reward rank 0 \(pid \d+ on .*\) has not run for \d+ s, in \w+"),
     ):
-        start(endless)
+        start(endless, launcher, workers)
     assert has_ended(pids[0])
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_ctrl_c_ends_the_ranks_too(ray_session: None, endless: OfflineSpec) -> None:
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_ctrl_c_ends_the_ranks_too(workers: Workers, endless: OfflineSpec, launcher: str) -> None:
     patient = replace(endless, timeout=300.0)
     with once_it_trains(patient, signal.SIGINT, driver=True) as pids, pytest.raises(KeyboardInterrupt):
-        start(patient)
+        start(patient, launcher, workers)
     assert has_ended(pids[0])
+
+
+def finite(endless: OfflineSpec, folder: Path) -> OfflineSpec:
+    """The same loop in a folder of its own, with an end."""
+    settings = endless.stage.model_copy(update={"steps": None, "epochs": 4, "keep": 4})
+    return replace(endless, stage=settings, folder=str(folder), events=str(folder / "events.jsonl"), timeout=300.0)
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """What a stage left: its model, and the weights, the optimizer and the random state of its last checkpoint."""
+    checkpoint = torch.load(folder / "checkpoints/last/state/state/mp_rank_00_model_states.pt", weights_only=False)
+    model = (folder / "model" / "model.safetensors").read_bytes()
+    return {"model": model, **flat({name: checkpoint[name] for name in ("module", "optimizer", "lr_scheduler", "rng")})}
+
+
+def flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Every number of a checkpoint under its path; tensors as their bytes."""
+    if isinstance(value, torch.Tensor):
+        return {key: value.numpy().tobytes()}
+    if not isinstance(value, dict | list | tuple):
+        return {} if callable(value) else {key: value}
+    leaves: dict[str, Any] = {}
+    for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+        leaves |= flat(item, f"{key}/{name}")
+    return leaves
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_both_launchers_make_the_same_weights_and_go_on_from_each_others_checkpoints(
+    workers: Workers, endless: OfflineSpec, tmp_path: Path
+) -> None:
+    for launcher in LAUNCHERS:
+        start(finite(endless, tmp_path / launcher), launcher, workers)
+    whole = state(tmp_path / "actors")
+    assert state(tmp_path / "ray_train") == whole
+    for first, second in (LAUNCHERS, LAUNCHERS[::-1]):
+        interrupt(tmp_path / first, epoch=2)
+        start(finite(endless, tmp_path / first), second, workers)
+        assert state(tmp_path / first) == whole
+
+
+def interrupt(folder: Path, epoch: int) -> None:
+    """Leave of a finished stage what there was when it had saved the checkpoint of an epoch."""
+    for path in (folder / "checkpoints").glob("iteration-*"):
+        if int(path.name.removeprefix("iteration-")) > epoch:
+            shutil.rmtree(path)
+    shutil.rmtree(folder / "model")
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_rank_that_dies_is_replaced_once(workers: Workers, endless: OfflineSpec) -> None:
+    patient = replace(endless, timeout=300.0)
+    pids: list[int] = []
+
+    def strike() -> None:
+        """Kill the rank and, once another one has gone on from its checkpoint, that one too."""
+        checkpoints = Path(patient.folder) / "checkpoints"
+        for _ in range(2):
+            before = checkpoints.resolve() / "last"
+            seen = before.readlink() if before.exists() else None
+            while not before.exists() or before.readlink() == seen:
+                time.sleep(0.1)
+            events = read_jsonl(Path(patient.events), growing=True)
+            pids.append([row["actor_pid"] for row in events if row["event"] == "actor_started"][-1])
+            os.kill(pids[-1], signal.SIGKILL)
+            psutil.wait_procs([psutil.Process(pids[-1])] if psutil.pid_exists(pids[-1]) else [], timeout=60)
+
+    thread = threading.Thread(target=strike, daemon=True)
+    thread.start()
+    with pytest.raises(ActorError, match=r"^train:reward failed, and again after a restart: .*process has died"):
+        start(patient, "actors", workers)
+    thread.join(timeout=60.0)
+    first, second = pids
+    assert first != second

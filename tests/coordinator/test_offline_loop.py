@@ -24,8 +24,9 @@ from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.data.rows import RowFile, write_rows
 from rayalign.errors import GuardError, InputError
-from rayalign.models.learner import Learner, meet
+from rayalign.models.learner import Learner
 from rayalign.models.load import Frozen
+from rayalign.models.process_group import meet
 from rayalign.storage.metrics import read_metrics, reduce
 
 WEIGHTS = "model.safetensors"

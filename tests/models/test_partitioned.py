@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
-from rayalign.models.learner import meet
 from rayalign.models.load import load_causal, load_scalar
 from rayalign.models.partitioned import Partition
+from rayalign.models.process_group import meet
 from rayalign.models.zero import engine_config
 
 

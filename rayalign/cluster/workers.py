@@ -1,0 +1,227 @@
+"""Workers: the processes of a run that take the roles of its stages, so that only its first stage waits for imports.
+
+    start, reserve   before a stage begins    processes without a role import the large libraries
+    take             a stage begins           a free process for each actor of its roles, or a new one
+    release          the stage has ended      the roles end, the processes stay
+    kill             the stage has failed     the processes end with their roles
+
+There are two kinds of processes. A plain one claims nothing that others could lack: it has no device, its role names no
+CPUs, and there is one machine. All others share a placement group, which stays while stages need equal bundles.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import ray
+
+from rayalign.actors.hosted import Place
+from rayalign.actors.worker import Worker
+from rayalign.cluster.placement import Claim, Placement, claims, free_cpus, process_environment
+from rayalign.cluster.session import dead_actors, machines
+from rayalign.config import ClusterConfig, RoleConfig
+
+LIBRARIES = ("deepspeed", "transformers.models.llama.modeling_llama", "rayalign.models.learner")
+"""they take seconds to import, and every model needs them"""
+Hosting = Mapping[str, RoleConfig]
+"""how each role of a stage is hosted"""
+Bundles = tuple[tuple[float | None, float], ...]
+"""CPUs and GPUs of each placed actor, as the job names them"""
+
+
+class Process:
+    """A worker process as the actor of its role, with the methods of that: `process.evaluate.remote(rows)`."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+        self.threads = 1
+        """of its role"""
+        self.place: Place | None = None
+        """None until it has been located"""
+
+    @property
+    def id(self) -> str:
+        """Ray's id of the actor."""
+        return str(self.actor._actor_id.hex())
+
+    def __getattr__(self, name: str) -> _Method:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _Method(self.actor, name)
+
+    def kill(self) -> None:
+        """End the process, also where it is stopped and hears nothing but SIGKILL."""
+        ray.kill(self.actor)
+        if self.place is None or self.place.address != ray.util.get_node_ip_address():
+            return
+        with suppress(psutil.NoSuchProcess):
+            title = psutil.Process(self.place.pid).cmdline()
+            if title and title[0].startswith("ray::"):  # no other process that has got its number since
+                os.kill(self.place.pid, signal.SIGKILL)
+
+
+class _Method:
+    """A method of the role in a worker, called as Ray calls those of an actor."""
+
+    def __init__(self, actor: Any, name: str) -> None:
+        self._actor, self._name = actor, name
+
+    def remote(self, *arguments: Any) -> ray.ObjectRef:
+        return self._actor.call.remote(self._name, *arguments)
+
+
+@dataclass(slots=True, eq=False)
+class _Placed:
+    """The processes of one placement group."""
+
+    bundles: Bundles
+    placement: Placement
+    processes: list[Process]
+    free: bool = False
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+        self.placement.remove()
+
+
+class Workers:
+    """The worker processes of one run."""
+
+    def __init__(self, cluster: ClusterConfig) -> None:
+        self._cluster = cluster
+        self._free: list[Process] = []
+        self._taken: list[Process] = []
+        self._placed: list[_Placed] = []
+
+    def start(self, hosting: Hosting) -> None:
+        """Start the plain processes that the roles of a next stage will lack; they import on their own."""
+        plain, _ = self._split(hosting)
+        missing = sum(role.actors for role in plain.values()) - len(self._free) - len(self._taken)
+        started = [self._start_plain() for _ in range(missing)]
+        self._free += started
+        _load_libraries(started)
+
+    def reserve(self, hosting: Hosting) -> None:
+        """Place and start the processes of the other roles, which stay free until these roles come."""
+        _, placed = self._split(hosting)
+        if placed:
+            group = self._place(placed)
+            group.free = True
+            _load_libraries(group.processes)
+
+    def take(self, hosting: Hosting) -> dict[str, list[Process]]:
+        """A process for each actor of the roles, with the threads that it gets."""
+        self._forget_dead()
+        plain, placed = self._split(hosting)
+        processes = self._take_placed(placed) if placed else {}
+        for name, role in plain.items():
+            processes[name] = [self._take_plain() for _ in range(role.actors)]
+        for name, claim in claims(hosting, free_cpus=free_cpus()).items():
+            for process in processes[name]:
+                process.threads = claim.threads
+        return {name: processes[name] for name in hosting}
+
+    def release(self, processes: Sequence[Process]) -> None:
+        """Keep processes whose role has ended for the next stage."""
+        for process in processes:
+            if process in self._taken:
+                self._taken.remove(process)
+                self._free.append(process)
+        for group in self._placed:
+            group.free = group.free or any(process in group.processes for process in processes)
+
+    def kill(self, processes: Sequence[Process]) -> None:
+        """End processes, whatever they are doing, and what shares a placement group with one of them."""
+        for process in processes:
+            if process in self._taken:
+                self._taken.remove(process)
+                process.kill()
+        for group in list(self._placed):
+            if any(process in group.processes for process in processes):
+                self._end(group)
+
+    def keep(self, hosting: Hosting) -> None:
+        """Free the devices and CPUs that roles of earlier stages had, unless these roles need exactly the same."""
+        bundles = _bundles(self._split(hosting)[1])
+        for group in list(self._placed):
+            if group.free and group.bundles != bundles:
+                self._end(group)
+
+    def stop(self) -> None:
+        """End all processes."""
+        for process in [*self._free, *self._taken]:
+            process.kill()
+        self._free, self._taken = [], []
+        for group in list(self._placed):
+            self._end(group)
+
+    def _split(self, hosting: Hosting) -> tuple[dict[str, RoleConfig], dict[str, RoleConfig]]:
+        """The roles of plain processes, and those that have to be placed."""
+        one_machine = len(machines()) == 1 and not self._cluster.scale_timeout
+        plain: dict[str, RoleConfig] = {}
+        placed: dict[str, RoleConfig] = {}
+        for name, role in hosting.items():
+            kind = plain if one_machine and role.cpus is None and not role.gpus else placed
+            kind[name] = role
+        return plain, placed
+
+    def _forget_dead(self) -> None:
+        """Drop free processes that have ended since their last role."""
+        dead = dead_actors()
+        self._free = [process for process in self._free if process.id not in dead]
+        for group in list(self._placed):
+            if group.free and any(process.id in dead for process in group.processes):
+                self._end(group)
+
+    def _start_plain(self) -> Process:
+        environment = process_environment(Claim(cpus=0.0, gpus=0.0, threads=1))
+        options = {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
+        return Process(ray.remote(Worker).options(**options).remote())
+
+    def _take_plain(self) -> Process:
+        process = self._free.pop(0) if self._free else self._start_plain()
+        self._taken.append(process)
+        return process
+
+    def _take_placed(self, roles: Hosting) -> dict[str, list[Process]]:
+        self.keep(roles)
+        free = [group for group in self._placed if group.free]
+        group = free[0] if free else self._place(roles)
+        group.free = False
+        rest = iter(group.processes)
+        return {name: [next(rest) for _ in range(role.actors)] for name, role in roles.items()}
+
+    def _place(self, roles: Hosting) -> _Placed:
+        role_claims = claims(roles, free_cpus=free_cpus())
+        placement = Placement(roles, role_claims, timeout=self._cluster.start_timeout)
+        processes = []
+        for name, role in roles.items():
+            for _ in range(role.actors):
+                options = placement.options(role_claims[name], {})
+                processes.append(Process(ray.remote(Worker).options(**options).remote()))
+        group = _Placed(_bundles(roles), placement, processes)
+        self._placed.append(group)
+        return group
+
+    def _end(self, group: _Placed) -> None:
+        self._placed.remove(group)
+        group.end()
+
+
+def _load_libraries(processes: Sequence[Process]) -> None:
+    for process in processes:
+        process.actor.load.remote(LIBRARIES)
+
+
+def _bundles(roles: Hosting) -> Bundles:
+    bundles: list[tuple[float | None, float]] = []
+    for role in roles.values():
+        bundles += [(role.cpus, role.gpus)] * role.actors
+    return tuple(bundles)

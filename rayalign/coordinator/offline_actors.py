@@ -1,0 +1,113 @@
+"""Offline training in worker processes of the run: the loop of `offline_loop.py` as a role, one rank in each process.
+
+    driver    asyncio: waits for the ranks, watches them, hears Ctrl-C
+    ranks     train_offline in a worker's main thread              heartbeat thread -> ranks/*.json
+
+A failed stage restarts once from its last checkpoint, in new processes, as under Ray Train.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from rayalign.actors.worker import RankActor, RankSpec
+from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.roles import Roles, set_up
+from rayalign.cluster.workers import Workers
+from rayalign.config import ClusterConfig, RoleConfig
+from rayalign.coordinator.failures import explain_restart
+from rayalign.coordinator.offline_data import OfflineSpec
+from rayalign.coordinator.offline_loop import train_offline
+from rayalign.coordinator.progress import Watch
+from rayalign.errors import ActorError
+from rayalign.storage.events import EventLog
+
+logger = logging.getLogger(__name__)
+LOOK = 0.2
+"""seconds between two looks at the ranks"""
+PATIENCE = 5.0
+"""seconds in which the other ranks of one that failed fail too; the first error need not be the cause"""
+FOREVER = float("inf")
+"""the deadline of the loop is that of its watch"""
+
+
+async def train_on_workers(
+    spec: OfflineSpec,
+    host: RoleConfig,
+    workers: Workers,
+    cluster: ClusterConfig,
+    events: EventLog,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Run the loop to its end; its results are what it left in the stage's folder.
+
+    Args:
+        ready: called once every rank has loaded what it needs.
+
+    Raises:
+        ActorError: the loop failed, and again after a restart.
+        DeadlineError: a rank stopped, or did not get on; with what it waits for.
+    """
+    try:
+        await _attempt(spec, host, workers, cluster, events, ready)
+        return
+    except ActorError as error:
+        logger.warning("%s; it starts again from its last checkpoint", str(error).splitlines()[0])
+    try:
+        await _attempt(spec, host, workers, cluster, events, ready)
+    except ActorError as error:
+        raise explain_restart(spec.role, str(error.__cause__)) from error
+
+
+async def _attempt(
+    spec: OfflineSpec,
+    host: RoleConfig,
+    workers: Workers,
+    cluster: ClusterConfig,
+    events: EventLog,
+    ready: Callable[[], None],
+) -> None:
+    name = f"train:{spec.role}"
+    processes = workers.take({name: host})[name]
+    group = ActorGroup(name, processes, events=events, timeout=cluster.call_timeout)
+    async with Roles(workers, {name: group}):
+        await set_up(group, RankActor, RankSpec(train_offline, spec), cluster)
+        watch = Watch(
+            spec.ranks_folder, spec.role, len(group), start_timeout=cluster.start_timeout, timeout=spec.timeout
+        )
+        ranks = [
+            asyncio.ensure_future(group.one(actor, lambda rank: rank.run.remote(), timeout=FOREVER))
+            for actor in group.actors
+        ]
+        try:
+            await _watch(ranks, watch, ready)
+        finally:
+            for rank in ranks:
+                rank.cancel()
+
+
+async def _watch(ranks: Sequence[asyncio.Future[None]], watch: Watch, ready: Callable[[], None]) -> None:
+    """Wait for the ranks, and raise what ended the first one that failed."""
+    pending, failed, was_ready = set(ranks), False, False
+    while pending and not failed:
+        ended, pending = await asyncio.wait(pending, timeout=LOOK, return_when=asyncio.FIRST_EXCEPTION)
+        failed = any(rank.exception() is not None for rank in ended)
+        if not failed:
+            watch.check()
+        if watch.ready and not was_ready:
+            ready()
+            was_ready = True
+    if pending:
+        await asyncio.wait(pending, timeout=PATIENCE)
+    failures = [error for rank in ranks if rank.done() and (error := rank.exception()) is not None]
+    if failures:
+        raise min(failures, key=_rank_of_failure)
+
+
+def _rank_of_failure(error: BaseException) -> int:
+    """First what explains itself, then a process that died, which makes the others fail."""
+    if not isinstance(error, ActorError):
+        return 0
+    return 1 if " died: " in str(error).splitlines()[0] else 2

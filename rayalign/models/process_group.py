@@ -1,0 +1,36 @@
+"""The process group of a model's ranks, in torch and in DeepSpeed."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+import torch.distributed as dist
+
+from rayalign.models.deepspeed_0_19 import skip_shared_memory_operator
+
+
+def meet() -> torch.device:
+    """Join the ranks that the environment names (none: a world of one); the device of this rank."""
+    cuda = torch.cuda.is_available()
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
+    os.environ.setdefault("LOCAL_RANK", "0")
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if not cuda:
+        skip_shared_memory_operator()
+    backend = "nccl" if cuda else "gloo"
+    if not dist.is_initialized() and "RANK" not in os.environ:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+
+
+def leave() -> None:
+    """Undo `meet`, so that this process can join other ranks."""
+    import deepspeed
+
+    # DeepSpeed has groups of its own, which it releases only together with torch's.
+    deepspeed.comm.destroy_process_group()
