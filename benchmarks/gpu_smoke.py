@@ -27,13 +27,20 @@ from benchmarks.record import record
 from rayalign.actors.learner import LearnerSpec
 from rayalign.algorithms.base import load
 from rayalign.cluster.channel import WeightChannel
+from rayalign.cluster.ledger import DeviceLedger
+from rayalign.cluster.placement import Slot
 from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.roles import Roles, start_roles
 from rayalign.cluster.session import Session
+from rayalign.cluster.sharing import Share, sharer
+from rayalign.cluster.turns import PRESENCE, DeviceTurns
 from rayalign.config import ClusterConfig, LearnerConfig, LoraConfig, RoleConfig, RolloutConfig, SamplingConfig
 from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.errors import RayalignError
+from rayalign.models.catalogue import shape_of
+from rayalign.pipeline.kind import GENERATOR
+from rayalign.pipeline.sizes import BYTES, learner_parts
 from rayalign.rollout.base import Request
 from rayalign.storage.events import EventLog
 from rayalign.weights import probe
@@ -173,6 +180,45 @@ async def generate(pool: GeneratorPool) -> dict[str, Any]:
     return {"tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - start)}
 
 
+def make_turns(layout: Layout, model: str, pool: GeneratorPool, roles: Roles, events: EventLog) -> DeviceTurns:
+    """Turns of the engine and the policy's ranks, in the one that the engine has."""
+    shape = shape_of(model)
+    assert shape is not None
+    weights = BYTES[layout.rollout.dtype] * shape.parameters
+    shares = {
+        GENERATOR: Share({"weights": weights, "cache": layout.rollout.cache_bytes}, PRESENCE[GENERATOR]),
+        "policy": Share(learner_parts(shape, layout.learner, layout.ranks), PRESENCE["policy"]),
+    }
+    ledger = DeviceLedger(dict.fromkeys(map(str, range(layout.ranks)), CLUSTER.gpu_memory))
+    turns = DeviceTurns(ledger, events)
+    slots = [Slot("", (str(rank),), {}) for rank in range(layout.ranks)]
+    turns.add(sharer(GENERATOR, pool.group.all, slots[:1], shares[GENERATOR]), "rollout")
+    turns.add(sharer("policy", roles["policy"].all, slots, shares["policy"]), "training")
+    return turns
+
+
+async def by_turns(roles: Roles, pool: GeneratorPool, channel: WeightChannel, turns: DeviceTurns) -> dict[str, Any]:
+    """Seconds of each change of turn, with an update and a transfer between them; free memory in each."""
+    seconds: dict[str, float] = {}
+    free: dict[str, int] = {}
+    for version in range(VERSIONS):
+        begin = time.perf_counter()
+        await turns.enter("training")
+        seconds["training"] = time.perf_counter() - begin
+        free["training"] = free_memory()
+        await update(roles)
+        figures = await channel.transfer(roles["policy"], pool, version)
+        seconds["publish_and_rollout"] = figures.seconds
+        free["rollout"] = free_memory()
+    await turns.enter("training")
+    return {"seconds": seconds, "free_bytes": free, "probe_gap": figures.gap}
+
+
+def free_memory() -> int:
+    """Of the first device [bytes]; 0 where there is none."""
+    return torch.cuda.mem_get_info(0)[0] if torch.cuda.is_available() else 0
+
+
 def make_channel(
     model: str, layout: Layout, path: PathName, events: EventLog, scratch: Path, **more: Any
 ) -> WeightChannel:
@@ -201,7 +247,12 @@ async def measure(layout: Layout, model: str, scratch: Path, report: Report) -> 
         channel = make_channel(model, layout, path, events, scratch)
         await report.step(f"transfer_{path}", lambda c=channel, p=path: transfers(roles, pool, c, p))  # type: ignore[misc]
     await report.step("generate", lambda: generate(pool))
+    turns = make_turns(layout, model, pool, roles, events)
+    channel = make_channel(model, layout, layout.paths[-1], events, scratch, turns=turns)
+    await report.step("device_turns", lambda: by_turns(roles, pool, channel, turns))
     roles.stop()
+    turns.remove("policy")
+    await turns.enter("rollout")
     with_adapter = layout.learner.model_copy(update={"lora": ADAPTER, "zero_stage": 0, "zero_live_parameters": None})
     roles = await start_roles({"policy": spec_of(model, with_adapter)}, {"policy": layout.policy}, CLUSTER, events)
     channel = make_channel(model, layout, "store", events, scratch, adapter=ADAPTER)

@@ -36,11 +36,12 @@ def test_data() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """A local Ray session of four logical CPUs, shared by all tests that ask for it."""
+    """A local Ray session of four logical CPUs and two logical devices, shared by all tests that ask for it."""
     from rayalign.cluster.session import Session
-    from rayalign.config import ClusterConfig
+    from rayalign.config import ClusterConfig, LogicalDevices
 
-    with Session(ClusterConfig(cpus=4, object_store=256 << 20)):
+    devices = LogicalDevices(count=2, bytes=1 << 30)
+    with Session(ClusterConfig(cpus=4, object_store=256 << 20, logical_devices=devices)):
         yield
 
 

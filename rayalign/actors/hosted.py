@@ -11,6 +11,11 @@ import torch
 
 from rayalign.config import LearnerConfig
 
+LOGICAL = "logical:"
+"""beginning of a logical device's name"""
+LOGICAL_VARIABLE = "RAYALIGN_LOGICAL_DEVICES"
+"""environment variable with the names of a process's logical devices"""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -21,7 +26,12 @@ class Place:
     port: int
     """a free one, held for rank 0 until it listens there"""
     devices: tuple[str, ...] = ()
-    """CUDA devices that it uses, by their index on the machine"""
+    """UUIDs of its GPUs, or names of its logical devices"""
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """UUIDs of its GPUs."""
+        return tuple(device for device in self.devices if not device.startswith(LOGICAL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +76,7 @@ class HostedActor:
         self._held = socket.socket()
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the ranks' store, which takes it over
         self._held.bind(("", 0))
-        devices = tuple(map(str, ray.get_gpu_ids())) if torch.cuda.is_available() else ()
-        return Place(os.getpid(), ray.util.get_node_ip_address(), self._held.getsockname()[1], devices)
+        return Place(os.getpid(), ray.util.get_node_ip_address(), self._held.getsockname()[1], own_devices())
 
     def close(self) -> None:
         """Release what the garbage collector would not."""
@@ -76,6 +85,16 @@ class HostedActor:
     def use_threads() -> None:
         """Let torch have the threads that the placement gave, whatever the libraries found by themselves."""
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def own_devices() -> tuple[str, ...]:
+    """The devices of this process: the UUIDs of the GPUs that it sees, or the names of its logical devices."""
+    logical = os.environ.get(LOGICAL_VARIABLE)
+    if logical:
+        return tuple(logical.split(","))
+    if not torch.cuda.is_available():
+        return ()
+    return tuple(str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count()))
 
 
 def free_port() -> int:

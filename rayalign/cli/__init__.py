@@ -146,6 +146,8 @@ def _show(plan: Plan, name: str) -> None:
         console.print(f"  {stage.batch}")
         if stage.roles:
             console.print(_table(stage))
+        if stage.shared:
+            console.print(f"  {_turns(stage)}; a device has {size(plan.device_bytes)}")
     console.print("\n* trained; sizes are estimates")
     machine = plan.machine
     available = "the cluster's"
@@ -155,6 +157,15 @@ def _show(plan: Plan, name: str) -> None:
     console.print(f"{name}: about {size(needed)} of main memory at most; this machine: {available}")
     for warning in plan.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
+
+
+def _turns(stage: StagePlan) -> str:
+    """What the fullest of its shared devices holds in each turn."""
+    from rayalign.cluster.turns import TURNS
+    from rayalign.pipeline.plan import size
+
+    claims = [f"{turn} {size(max(stage.turn_memory(turn).values()))}" for turn in TURNS]
+    return f"devices are shared: {', '.join(claims)}"
 
 
 def _show_results(folder: Path) -> None:

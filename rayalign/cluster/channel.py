@@ -18,12 +18,12 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rayalign.cluster.group import Actor, ActorGroup, Call
+from rayalign.cluster.group import Actor, ActorGroup
 from rayalign.cluster.ledger import DeviceLedger
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.turns import DeviceTurns
 from rayalign.config import LoraConfig
-from rayalign.errors import ActorError, DeadlineError, WeightError
+from rayalign.errors import DeadlineError, WeightError
 from rayalign.storage.events import EventLog
 from rayalign.weights.paths.base import Header, PathConfig
 from rayalign.weights.paths.choice import Site
@@ -121,7 +121,7 @@ class WeightChannel:
         generators = list(pool.group.actors)
         return await _while_receiving(
             self._send(policy, header, generators),
-            _every_engine(pool, lambda actor: actor.receive.remote(header), self._timeout),
+            pool.every(lambda actor: actor.receive.remote(header), self._timeout),
         )
 
     async def _send(
@@ -139,7 +139,7 @@ class WeightChannel:
         if self._ends == pool.group.actors:
             return False
         await policy.all(lambda actor: actor.open_path.remote(self._path), timeout=self._timeout)
-        await _every_engine(pool, lambda actor: actor.open_path.remote(self._path), self._timeout)
+        await pool.every(lambda actor: actor.open_path.remote(self._path), self._timeout)
         self._ends = list(pool.group.actors)
         return True
 
@@ -150,7 +150,7 @@ async def prove(pool: GeneratorPool, probe: Probe, timeout: float) -> float:
     Raises:
         WeightError: every engine deviates, so that the weights are at fault.
     """
-    answers = await _every_engine(pool, lambda actor: actor.score.remote(probe.token_ids), timeout)
+    answers = await pool.every(lambda actor: actor.score.remote(probe.token_ids), timeout)
     gaps: list[float] = []
     deviations: list[tuple[Actor, WeightError]] = []
     for actor, logprobs in answers:
@@ -169,7 +169,7 @@ async def prove(pool: GeneratorPool, probe: Probe, timeout: float) -> float:
 async def load_folder(pool: GeneratorPool, folder: str, probe: Probe | None, timeout: float) -> None:
     """Load a model folder into running engines; proven where the folder carries a probe."""
     await pool.admit()
-    answers = await _every_engine(pool, lambda actor: actor.load_folder.remote(folder, 0), timeout)
+    answers = await pool.every(lambda actor: actor.load_folder.remote(folder, 0), timeout)
     if probe is not None:
         await prove(pool, probe, timeout)
     else:
@@ -179,7 +179,7 @@ async def load_folder(pool: GeneratorPool, folder: str, probe: Probe | None, tim
 
 def sites(group: ActorGroup) -> list[Site]:
     """Where the actors of a group stand."""
-    return [Site(place.address, place.devices) for place in group.places.values()]
+    return [Site(place.address, place.gpus) for place in group.places.values()]
 
 
 async def _while_receiving(sending: Coroutine[Any, Any, T], receiving: Coroutine[Any, Any, Any]) -> T:
@@ -191,19 +191,3 @@ async def _while_receiving(sending: Coroutine[Any, Any, T], receiving: Coroutine
     finally:
         receiver.cancel()
     return sent
-
-
-async def _every_engine(pool: GeneratorPool, call: Call, timeout: float) -> list[tuple[Actor, Any]]:
-    """Each engine and its answer; engines that failed are discarded, an ActorError where none is left."""
-    actors = list(pool.group.actors)
-    waits = (pool.group.one(actor, call, timeout=timeout) for actor in actors)
-    outcomes = await asyncio.gather(*waits, return_exceptions=True)
-    answers: list[tuple[Actor, Any]] = []
-    for actor, outcome in zip(actors, outcomes, strict=True):
-        if isinstance(outcome, ActorError | WeightError):
-            await pool.discard(actor, outcome)
-        elif isinstance(outcome, BaseException):
-            raise outcome
-        else:
-            answers.append((actor, outcome))
-    return answers

@@ -106,7 +106,8 @@ class ActorGroup:
 
     def _note(self, actor: Actor, rank: int, place: Place) -> None:
         self.places[actor] = place
-        self._events.write("actor_started", role=self.role, rank=rank, actor_pid=place.pid, address=place.address)
+        where = {"address": place.address, "devices": list(place.devices)}
+        self._events.write("actor_started", role=self.role, rank=rank, actor_pid=place.pid, **where)
 
     def kill(self) -> None:
         """End all actors at once."""
@@ -128,9 +129,8 @@ class ActorGroup:
         tail = f"\nlast log lines:\n{log}" if log else ""
         lines = [line.strip() for line in str(cause).splitlines() if line.strip(" ^")]
         summary = lines[:1] + lines[1:][-1:]  # between them Ray puts a remote traceback
-        return ActorError(
-            f"{self.role} (pid {self.pid(actor)}) {what}: {type(cause).__name__}: {' '.join(summary)}{tail}"
-        )
+        reason = f"{type(cause).__name__}: {' '.join(summary)}"
+        return ActorError(f"{self.role} (pid {self.pid(actor)}) {what}: {reason}{tail}")
 
 
 def _arrays(value: Any) -> Any:

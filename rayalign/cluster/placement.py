@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -47,31 +48,78 @@ def free_cpus() -> float:
     return float(ray.available_resources().get("CPU", 0.0))
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The devices of one actor, which are reserved already and which other actors use too."""
+
+    node: str
+    """Ray's id of their machine"""
+    devices: tuple[str, ...]
+    """UUIDs of GPUs, or names of logical devices"""
+    environment: Mapping[str, str]
+    """what shows these devices alone to the actor's process"""
+
+
+Slots = Mapping[str, Sequence[Slot]]
+"""a slot for each actor of the roles on shared devices"""
+
+
+def reserve(
+    bundles: list[dict[str, float]], timeout: float, selectors: list[dict[str, str]] | None = None
+) -> PlacementGroup:
+    """A placement group of these bundles, once the cluster has room for them.
+
+    Raises:
+        InputError: the cluster is too small for them.
+        DeadlineError: others have what they need.
+    """
+    group = placement_group(bundles, strategy="PACK", bundle_label_selector=selectors)
+    if not group.wait(timeout_seconds=timeout):
+        remove_placement_group(group)
+        raise _cannot_place(bundles, timeout)
+    return group
+
+
 class Placement:
     """A placement group over the claims of several roles; index i is the i-th actor in the roles' order."""
 
-    def __init__(self, roles: Mapping[str, RoleConfig], wanted: Mapping[str, Claim], *, timeout: float) -> None:
-        by_role = {name: [wanted[name].bundle] * role.actors for name, role in roles.items()}
+    def __init__(
+        self,
+        roles: Mapping[str, RoleConfig],
+        claims: Mapping[str, Claim],
+        *,
+        timeout: float,
+        slots: Slots = MappingProxyType({}),
+    ) -> None:
+        """An actor with a slot claims CPUs alone, on the machine of its devices."""
+        by_role: dict[str, list[dict[str, float]]] = {}
+        for name, role in roles.items():
+            bundle = {"CPU": claims[name].cpus} if name in slots else claims[name].bundle
+            by_role[name] = [bundle] * role.actors
         homes = _homes(by_role)
         bundles: list[dict[str, float]] = []
         selectors: list[dict[str, str]] = []
+        self._slots: list[Slot | None] = []
         for name, own in by_role.items():
             bundles += own
-            selectors += [{NODE_LABEL: homes[name]} if name in homes else {}] * len(own)
-        self._group: PlacementGroup = placement_group(bundles, strategy="PACK", bundle_label_selector=selectors)
-        if not self._group.wait(timeout_seconds=timeout):
-            remove_placement_group(self._group)
-            raise _cannot_place(bundles, timeout)
+            role_slots = slots.get(name, [None] * len(own))
+            self._slots += role_slots
+            for slot in role_slots:
+                node = slot.node if slot else homes.get(name)
+                selectors.append({NODE_LABEL: node} if node else {})
+        self._group = reserve(bundles, timeout, selectors)
         self._next = 0
 
     def options(self, claim: Claim, environment: Mapping[str, str]) -> dict[str, Any]:
         """Ray's options for the next actor."""
         index, self._next = self._next, self._next + 1
+        slot = self._slots[index]
+        devices = slot.environment if slot else {}
         return {
             "num_cpus": claim.cpus,
-            "num_gpus": claim.gpus,
+            "num_gpus": 0 if slot else claim.gpus,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index),
-            "runtime_env": {"env_vars": {**process_environment(claim), **environment}},
+            "runtime_env": {"env_vars": {**process_environment(claim), **environment, **devices}},
         }
 
     def remove(self) -> None:
@@ -108,10 +156,16 @@ def _homes(bundles: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, st
 
 
 def _cannot_place(bundles: list[dict[str, float]], timeout: float) -> Exception:
-    need = {kind: sum(b.get(kind, 0.0) for b in bundles) for kind in ("CPU", "GPU")}
-    have = ray.cluster_resources()
-    free = ray.available_resources()
-    text = ", ".join(f"{need[k]:g} {k} needed, {free.get(k, 0):g} free of {have.get(k, 0):g}" for k in need if need[k])
-    if any(need[k] > have.get(k, 0) for k in need):
+    total, free = ray.cluster_resources(), ray.available_resources()
+    shortages = []
+    fits = True
+    for kind in ("CPU", "GPU"):
+        needed = sum(bundle.get(kind, 0.0) for bundle in bundles)
+        fits = fits and needed <= total.get(kind, 0.0)
+        if needed:
+            available = f"{free.get(kind, 0):g} free of {total.get(kind, 0):g}"
+            shortages.append(f"{needed:g} {kind} needed, {available}")
+    text = ", ".join(shortages)
+    if not fits:
         return InputError(f"the roles do not fit on this cluster: {text}; ask for fewer actors or add machines")
     return DeadlineError(f"no room for the roles after {timeout:.0f} s: {text}; is another run holding them?")

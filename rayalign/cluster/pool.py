@@ -15,14 +15,15 @@ import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import ray
 
 from rayalign.actors.generator import GeneratorActor
-from rayalign.cluster.group import Actor, ActorGroup
-from rayalign.cluster.placement import Placement, claims, free_cpus, process_environment
+from rayalign.cluster.group import Actor, ActorGroup, Call
+from rayalign.cluster.placement import Placement, Slot, claims, free_cpus, process_environment
 from rayalign.config import ClusterConfig, LoraConfig, RoleConfig, RolloutConfig
-from rayalign.errors import ActorError
+from rayalign.errors import ActorError, WeightError
 from rayalign.rollout import EngineName
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.vllm import environment
@@ -115,6 +116,21 @@ class GeneratorPool:
         self._replace(actor)
         await self.submit(orphans)
 
+    async def every(self, call: Call, timeout: float) -> list[tuple[Actor, Any]]:
+        """Each engine and its answer; engines that failed are discarded, an ActorError where none is left."""
+        actors = list(self.group.actors)
+        waits = (self.group.one(actor, call, timeout=timeout) for actor in actors)
+        outcomes = await asyncio.gather(*waits, return_exceptions=True)
+        answers: list[tuple[Actor, Any]] = []
+        for actor, outcome in zip(actors, outcomes, strict=True):
+            if isinstance(outcome, ActorError | WeightError):
+                await self.discard(actor, outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                answers.append((actor, outcome))
+        return answers
+
     async def admit(self) -> None:
         """Let the replacements that have started take part in transfers of weights."""
         if not self._starting:
@@ -204,11 +220,19 @@ async def start_pool(
     cluster: ClusterConfig,
     events: EventLog,
     adapter: LoraConfig | None = None,
+    slots: Sequence[Slot] = (),
 ) -> GeneratorPool:
-    """Place and start the engines, all at once; `adapter` is the largest that they must take beside their base."""
+    """Place and start the engines, all at once.
+
+    Args:
+        adapter: the largest that they must take beside their base.
+        slots: of each engine, on devices that it shares with others; none: it has its own. An engine that dies on a
+            shared device is not replaced, since a new one would start in the turn of others.
+    """
     hosting = RoleConfig(actors=config.engines, cpus=config.cpus, gpus=config.gpus, threads=config.threads)
     shares = claims({"generator": hosting}, free_cpus=free_cpus() / 2)  # half of the machine for the pool
-    claim, placement = shares["generator"], Placement({"generator": hosting}, shares, timeout=cluster.start_timeout)
+    claim, timeout = shares["generator"], cluster.start_timeout
+    placement = Placement({"generator": hosting}, shares, timeout=timeout, slots={"generator": slots} if slots else {})
     remote = ray.remote(GeneratorActor)
     seats: dict[Actor, Seat] = {}
     for _ in range(config.engines):
@@ -223,4 +247,5 @@ async def start_pool(
         await group.locate(cluster.start_timeout)
         await group.all(lambda actor: actor.setup.remote(), timeout=cluster.start_timeout)
         undo.pop_all()
-    return GeneratorPool(group, placement, engine, model, cluster.call_timeout, adapter, seats)
+    replaced = {} if slots else seats
+    return GeneratorPool(group, placement, engine, model, cluster.call_timeout, adapter, replaced)

@@ -17,6 +17,7 @@ from rayalign.actors.reference import ReferenceActor
 from rayalign.actors.reward import RewardActor, RewardSpec
 from rayalign.cluster.group import ActorGroup, together
 from rayalign.cluster.placement import Claim, process_environment
+from rayalign.cluster.sharing import SharedRoles
 from rayalign.cluster.workers import Process, Workers
 from rayalign.config import ClusterConfig, RoleConfig
 from rayalign.storage.events import EventLog
@@ -29,6 +30,9 @@ KINDS: Mapping[Role, type[HostedActor]] = {
     "reward": RewardActor,
 }
 
+Specs = Mapping[Role, LearnerSpec | FrozenSpec | RewardSpec]
+"""what each role is made from"""
+
 
 @dataclass(slots=True)
 class Roles:
@@ -36,6 +40,8 @@ class Roles:
 
     workers: Workers
     groups: dict[str, ActorGroup] = field(default_factory=dict)
+    shared: SharedRoles | None = None
+    """those that share devices"""
 
     def __getitem__(self, role: str) -> ActorGroup:
         return self.groups[role]
@@ -53,7 +59,10 @@ class Roles:
             self.stop()
 
     async def release(self) -> None:
-        """End the roles and leave their processes to the next stage."""
+        """End the roles and leave their processes to the next stage; where roles share devices these end too."""
+        if self.shared is not None:
+            self.stop()
+            return
         with ExitStack() as undo:
             undo.callback(self.stop)
             await together(*(group.all(lambda actor: actor.actor.end.remote()) for group in self.groups.values()))
@@ -65,6 +74,8 @@ class Roles:
         """End every actor and free what it claimed."""
         self.workers.kill(self._processes())
         self.groups = {}
+        if self.shared is not None:
+            self.shared.leave()
 
     def _processes(self) -> list[Process]:
         processes: list[Process] = []
@@ -74,24 +85,33 @@ class Roles:
 
 
 async def start_roles(
-    specs: Mapping[Role, LearnerSpec | FrozenSpec | RewardSpec],
+    specs: Specs,
     hosting: Mapping[Role, RoleConfig],
     cluster: ClusterConfig,
     events: EventLog,
     workers: Workers | None = None,
+    shared: SharedRoles | None = None,
 ) -> Roles:
     """Start the declared roles in worker processes, all at once; on any failure none is left behind.
 
     Args:
         workers: processes of the run; None: new ones.
+        shared: the roles that share devices, which load in waves; None: each has its own.
     """
-    running = Roles(workers or Workers(cluster))
+    running = Roles(workers or Workers(cluster), shared=shared)
     with ExitStack() as undo:
         undo.callback(running.stop)
-        processes = running.workers.take({role: hosting.get(role, RoleConfig()) for role in specs})
+        hosts: dict[str, RoleConfig] = {role: hosting.get(role, RoleConfig()) for role in specs}
+        processes = running.workers.take(hosts, shared.slots if shared else {})
         for role in specs:
             running.groups[role] = ActorGroup(role, processes[role], events=events, timeout=cluster.call_timeout)
-        await asyncio.gather(*(set_up(running[role], KINDS[role], spec, cluster) for role, spec in specs.items()))
+        for wave in shared.waves(specs) if shared else [list(specs)]:
+            groups = [running[role] for role in wave]
+            if shared:
+                await shared.admit(groups)
+            await asyncio.gather(*(set_up(running[role], KINDS[role], specs[role], cluster) for role in wave))
+            if shared:
+                shared.verify(groups)
         for role in specs:
             events.write("actors_ready", role=role)
         undo.pop_all()

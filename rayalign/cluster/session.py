@@ -81,7 +81,7 @@ class Session:
             ray.init(
                 address="local",  # never a session that runs on this machine already
                 num_cpus=int(config.cpus or os.cpu_count() or 1),
-                num_gpus=config.gpus,
+                num_gpus=config.devices,
                 object_store_memory=config.object_store,
                 include_dashboard=False,
                 logging_level=logging.ERROR,

@@ -18,10 +18,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rayalign.cluster.ledger import DeviceLedger
-from rayalign.storage.events import EventLog
+
+if TYPE_CHECKING:
+    from rayalign.storage.events import EventLog
 
 Part = Literal["weights", "cache", "training"]
 """model weights; KV cache of an engine; gradients, optimizer state and activations of a learner"""
@@ -32,6 +34,7 @@ Presence = Mapping[Turn, frozenset[Part]]
 """the parts that a role has on its devices in each turn; none in a turn that is left out"""
 Move = Callable[[Sequence[Part]], Awaitable[None]]
 
+TURNS: tuple[Turn, ...] = ("rollout", "training", "publish")
 _WEIGHTS: frozenset[Part] = frozenset({"weights"})
 _LEARNER: frozenset[Part] = frozenset({"weights", "training"})
 AFTER_ROLLOUT: Presence = MappingProxyType({"training": _WEIGHTS})

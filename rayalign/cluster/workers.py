@@ -16,6 +16,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -23,7 +24,7 @@ import ray
 
 from rayalign.actors.hosted import Place
 from rayalign.actors.worker import Worker
-from rayalign.cluster.placement import Claim, Placement, claims, free_cpus, process_environment
+from rayalign.cluster.placement import Claim, Placement, Slots, claims, free_cpus, process_environment
 from rayalign.cluster.session import dead_actors, machines
 from rayalign.config import ClusterConfig, RoleConfig
 
@@ -116,11 +117,11 @@ class Workers:
             group.free = True
             _load_libraries(group.processes)
 
-    def take(self, hosting: Hosting) -> dict[str, list[Process]]:
-        """A process for each actor of the roles, with the threads that it gets."""
+    def take(self, hosting: Hosting, slots: Slots = MappingProxyType({})) -> dict[str, list[Process]]:
+        """A process for each actor of the roles, with the threads that it gets; new ones where they share devices."""
         self._forget_dead()
         plain, placed = self._split(hosting)
-        processes = self._take_placed(placed) if placed else {}
+        processes = self._take_placed(placed, slots) if placed else {}
         for name, role in plain.items():
             processes[name] = [self._take_plain() for _ in range(role.actors)]
         for name, claim in claims(hosting, free_cpus=free_cpus()).items():
@@ -190,17 +191,17 @@ class Workers:
         self._taken.append(process)
         return process
 
-    def _take_placed(self, roles: Hosting) -> dict[str, list[Process]]:
-        self.keep(roles)
+    def _take_placed(self, roles: Hosting, slots: Slots) -> dict[str, list[Process]]:
+        self.keep({} if slots else roles)
         free = [group for group in self._placed if group.free]
-        group = free[0] if free else self._place(roles)
+        group = free[0] if free else self._place(roles, slots)
         group.free = False
         rest = iter(group.processes)
         return {name: [next(rest) for _ in range(role.actors)] for name, role in roles.items()}
 
-    def _place(self, roles: Hosting) -> _Placed:
+    def _place(self, roles: Hosting, slots: Slots = MappingProxyType({})) -> _Placed:
         role_claims = claims(roles, free_cpus=free_cpus())
-        placement = Placement(roles, role_claims, timeout=self._cluster.start_timeout)
+        placement = Placement(roles, role_claims, timeout=self._cluster.start_timeout, slots=slots)
         processes = []
         for name, role in roles.items():
             for _ in range(role.actors):

@@ -110,6 +110,8 @@ class RoleConfig(Section):
     gpus: NonNegativeFloat = 0.0
     threads: PositiveInt | None = None
     """BLAS and OpenMP threads of each actor; None: as many as its `cpus`, at least 1"""
+    resident: bool = False
+    """on shared devices: keeps its memory there while others have their turn"""
 
 
 class RolloutConfig(Section):
@@ -136,6 +138,14 @@ class RolloutConfig(Section):
     """more than one stalls beside other busy processes"""
 
 
+class LogicalDevices(Section):
+    """Devices by name only: what shares them computes on the CPU, and its claims are held against their capacity."""
+
+    count: PositiveInt = 1
+    bytes: PositiveInt
+    """capacity of each"""
+
+
 class ClusterConfig(Section):
     """The Ray session, and the deadlines of every wait."""
 
@@ -144,9 +154,13 @@ class ClusterConfig(Section):
     cpus: PositiveFloat | None = None
     """of a local session; None: the cores of this machine"""
     gpus: NonNegativeInt | None = None
-    """of a local session; None: those of this machine. Logical devices are allowed for rehearsals"""
+    """of a local session; None: those of this machine. With more than there are `check` still plans the job"""
     gpu_memory: PositiveInt = 80 << 30
     """capacity of one device [bytes], for the plan and the ledger"""
+    share_devices: bool = False
+    """the engines and the roles of a stage take turns on the same devices; else each has its own"""
+    logical_devices: LogicalDevices | None = None
+    """in the place of GPUs, to rehearse shared devices on a CPU"""
     object_store: PositiveInt | None = None
     """of a local session [bytes]; None: what the plan needs"""
     launcher: Literal["auto", "ray_train", "actors"] = "auto"
@@ -159,6 +173,16 @@ class ClusterConfig(Section):
     """seconds in which a cluster that grows by itself may grow to what the job needs; 0: it must be there"""
     transfer_timeout: PositiveFloat = 120.0
     """seconds until a weight transfer must have been proven"""
+
+    @property
+    def devices(self) -> int | None:
+        """Devices of a local session, logical ones or GPUs; None: the GPUs of this machine."""
+        return self.logical_devices.count if self.logical_devices else self.gpus
+
+    @property
+    def device_bytes(self) -> int:
+        """Capacity of one device."""
+        return self.logical_devices.bytes if self.logical_devices else self.gpu_memory
 
 
 class TrackingConfig(Section):

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rayalign.cluster.turns import TURNS, Turn
 from rayalign.config import Job, LoadedJob, Reference, nearest
 from rayalign.errors import InputError
 from rayalign.models.catalogue import PRESETS
 from rayalign.pipeline.annotators import annotator_problems
 from rayalign.pipeline.kind import ADAPTER, AS_SOURCE, Problem, Read, StageKind, kinds_of
 from rayalign.pipeline.machine import Machine, planned_machine
-from rayalign.pipeline.plan import Plan, StagePlan, plan
+from rayalign.pipeline.plan import Plan, StagePlan, plan, size
 from rayalign.rollout.environment import load_environment
 
 REHEARSE = "set cluster.gpus for a rehearsal on logical devices"
@@ -30,12 +31,14 @@ def check(loaded: LoadedJob) -> None:
     """
     job = loaded.job
     kinds = kinds_of(job)
-    problems = list(_references(job, kinds))
+    problems = [*_cluster(job), *_references(job, kinds)]
     for name, kind in kinds.items():
         problems += _stage_problems(f"stages.{name}", job, kind)
     machine = planned_machine(job.cluster)
-    if machine and not problems:  # a plan can only be made of a job that is otherwise sound
-        problems += devices(plan(job, machine), machine)
+    if not problems:  # a plan can only be made of a job that is otherwise sound
+        planned = plan(job, machine)
+        problems += devices(planned, machine) if machine else []
+        problems += crowded_devices(planned)
     refuse(loaded, problems)
 
 
@@ -50,9 +53,30 @@ def refuse(loaded: LoadedJob, problems: Iterable[Problem]) -> None:
 
 
 def _stage_problems(prefix: str, job: Job, kind: StageKind[Any]) -> Iterator[Problem]:
-    for key, text in (*kind.problems(), *_models(kind), *_sampling(job, kind), *_data(kind), *_environment(kind)):
+    for key, text in (
+        *kind.problems(),
+        *kind.device_problems(job),
+        *_models(kind),
+        *_sampling(job, kind),
+        *_data(kind),
+        *_environment(kind),
+    ):
         yield f"{prefix}.{key}", text
     yield from annotator_problems(prefix, job, kind.annotators())
+
+
+def _cluster(job: Job) -> Iterator[Problem]:
+    """The devices that the job names are used, and there is one account of them."""
+    cluster = job.cluster
+    if cluster.share_devices and not job.rollout.gpus:
+        yield "rollout.gpus", "engines that share devices use some; write 1, or set cluster.share_devices to false"
+    if cluster.logical_devices and not cluster.share_devices:
+        yield (
+            "cluster.logical_devices",
+            "they are for sharing only; set cluster.share_devices to true, or leave them out",
+        )
+    if cluster.logical_devices and cluster.gpus is not None:
+        yield "cluster.gpus", "cluster.logical_devices says how many there are; leave this out"
 
 
 def _references(job: Job, kinds: Kinds) -> Iterator[Problem]:
@@ -162,6 +186,35 @@ def devices(planned: Plan, machine: Machine, *, remedy: str = REHEARSE) -> Itera
     for stage in planned.stages:
         if stage.state != "finished":
             yield from ((f"stages.{stage.name}.roles", text) for text in _oversize(stage, machine, remedy))
+
+
+def crowded_devices(planned: Plan) -> Iterator[Problem]:
+    """Stages still to run that share devices, one of which is too small for one of their turns."""
+    for stage in planned.stages:
+        if stage.shared and stage.state != "finished":
+            yield from ((f"stages.{stage.name}.roles", text) for text in _crowded(stage, planned.device_bytes))
+
+
+def _crowded(stage: StagePlan, capacity: int) -> Iterator[str]:
+    for turn in TURNS:
+        for device, claim in stage.turn_memory(turn).items():
+            if claim > capacity:
+                yield (
+                    f"in the {turn} turn {device} must hold {size(claim)} ({_shares(stage, device, turn)}), but it has "
+                    f"{size(capacity)}; use more devices, or smaller models, micro_tokens or rollout.cache_bytes"
+                )
+                return
+
+
+def _shares(stage: StagePlan, device: str, turn: Turn) -> str:
+    """What each role has on a device in a turn."""
+    shares = []
+    for role in stage.roles:
+        actors = role.device_numbers.count(device.removeprefix("gpu:"))
+        memory = actors * role.memory_in(turn)
+        if memory:
+            shares.append(f"{role.role} {size(memory)}")
+    return ", ".join(shares)
 
 
 def _oversize(stage: StagePlan, machine: Machine, remedy: str) -> Iterator[str]:

@@ -15,9 +15,11 @@ from rayalign.annotator.client import AnnotatorClient
 from rayalign.annotator.service_file import load_service
 from rayalign.cluster.channel import load_folder
 from rayalign.cluster.pool import GeneratorPool, start_pool
+from rayalign.cluster.roles import Roles, Specs, start_roles
 from rayalign.cluster.session import Session
+from rayalign.cluster.turns import DeviceTurns
 from rayalign.cluster.workers import Workers
-from rayalign.config import ANNOTATOR, LoadedJob, Reference
+from rayalign.config import ANNOTATOR, LoadedJob, Reference, RoleConfig
 from rayalign.errors import WeightError
 from rayalign.models.catalogue import model_path
 from rayalign.pipeline.adapters import adapter_room
@@ -28,6 +30,7 @@ from rayalign.pipeline.kind import StageKind, kind_of
 from rayalign.pipeline.machine import Machine
 from rayalign.pipeline.object_store import session_config
 from rayalign.pipeline.plan import plan
+from rayalign.pipeline.sharing import DeviceSharing
 from rayalign.rollout import choose, vllm_runs_on
 from rayalign.storage.events import EventLog
 from rayalign.storage.records import atomic_write
@@ -66,6 +69,7 @@ class RunContext:
         self._unfinished = unfinished(self.job)
         self._later: list[StageKind[Any]] = []
         self._service: Future[str] | None = None
+        self._sharing = DeviceSharing(self.job, self.events)
         self._pool: GeneratorPool | None = None
         self._loaded: str | None = None
         self.fixed_seconds = 0.0
@@ -105,8 +109,11 @@ class RunContext:
         job, names = self.job, list(self.job.stages)
         later = names[names.index(name) + 1 :]
         self._later = [kind for stage, kind in self._unfinished.items() if stage in later]
+        kind = kind_of(job.stages[name])
+        if job.cluster.share_devices and not kind.uses_pool(job):
+            self.stop_pool()
         if self._session is not None:
-            self.workers.keep(kind_of(job.stages[name]).hosting(job))
+            self.workers.keep(kind.hosting(job))
 
     def prepare_next(self) -> None:
         """Start the processes that the next stage with roles will need; called while this one works."""
@@ -196,18 +203,22 @@ class RunContext:
         self.session()
         if self._pool is not None and _same_shapes(self._pool.model, model):
             return self._pool
-        self._stop_pool()
-        name, reason = choose(self.job.rollout, vllm_runs_on())
-        adapter = adapter_room(self.job, name)
+        self.stop_pool()
+        rollout = self._sharing.rollout
+        name, reason = choose(rollout, vllm_runs_on())
+        adapter = adapter_room(self.job.model_copy(update={"rollout": rollout}), name)
         with self.starting(f"{self.job.rollout.engines} {name} engines ({reason})"):
-            self._pool = await start_pool(name, model, self.job.rollout, self.job.cluster, self.events, adapter)
-        self._open.callback(self._stop_pool)
+            slots = self._sharing.reserve()
+            self._pool = await start_pool(name, model, rollout, self.job.cluster, self.events, adapter, slots)
+        self._open.callback(self.stop_pool)
+        self._sharing.admit_pool(self._pool)
         self._loaded = model
         return self._pool
 
     async def pool(self, model: str) -> GeneratorPool:
         """The engines with this model's weights, loaded into the running ones where the shapes agree."""
         pool = await self.engines(model)
+        await self.turns.enter("rollout")
         if self._loaded != model:
             await load_folder(pool, model, _probe(model), self.job.cluster.transfer_timeout)
             self._loaded = model
@@ -217,10 +228,27 @@ class RunContext:
         """A stage published its own weights into the engines."""
         self._loaded = None
 
-    def _stop_pool(self) -> None:
+    @property
+    def turns(self) -> DeviceTurns:
+        """Of the devices that engines and roles share now."""
+        return self._sharing.turns
+
+    async def start_roles(self, name: str, specs: Specs) -> Roles:
+        """Start roles of a stage; engines that share their devices sleep then, and have lost their weights."""
+        job = self.job
+        shared = self._sharing.roles(name, specs, self.model)
+        if shared is not None:
+            self.weights_changed()
+        needs = kind_of(job.stages[name]).roles(job)
+        hosting: dict[Any, RoleConfig] = {need.role: need.host for need in needs}
+        return await start_roles(specs, hosting, job.cluster, self.events, self.workers, shared)
+
+    def stop_pool(self) -> None:
+        """End the engines, and give back the devices that they share."""
         if self._pool is not None:
             self._pool.stop()
         self._pool = None
+        self._sharing.release()
 
 
 def _size(session: Session) -> Machine:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rayalign.cluster.turns import AFTER_ROLLOUT
 from rayalign.config import DataConfig, EvaluateStage, Job, RewardSource, RoleConfig, SamplingConfig, nearest
 from rayalign.pipeline.kind import (
     FIGURES,
@@ -19,6 +20,7 @@ from rayalign.pipeline.kind import (
     StageKind,
     generator,
 )
+from rayalign.types import Role
 
 if TYPE_CHECKING:
     from rayalign.data.readers import Use
@@ -66,12 +68,15 @@ class EvaluateKind(StageKind[EvaluateStage]):
         stage = self.stage
         needs = [generator(job, next(iter(stage.models.values())))]
         if stage.metric == "reward" and self._reward_model:
-            needs.append(RoleNeed("reward", self._reward_model, stage.roles.get("reward", RoleConfig()), stage.reader))
+            needs.append(self._reader("reward", self._reward_model))
         if stage.perplexity:
-            needs.append(
-                RoleNeed("reference", stage.perplexity, stage.roles.get("reference", RoleConfig()), stage.reader)
-            )
+            needs.append(self._reader("reference", stage.perplexity))
         return needs
+
+    def _reader(self, role: Role, model: str) -> RoleNeed:
+        """A model that reads the answers, once all are written."""
+        host = self.stage.roles.get(role, RoleConfig())
+        return RoleNeed(role, model, host, self.stage.reader, presence=AFTER_ROLLOUT)
 
     def prompt_models(self) -> Sequence[str]:
         return list(self.stage.models.values())

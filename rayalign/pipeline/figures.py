@@ -11,7 +11,6 @@ from typing import Any
 from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.reward import RewardSpec
 from rayalign.cluster.group import ActorGroup
-from rayalign.cluster.roles import start_roles
 from rayalign.config import EvaluateStage, LearnerConfig, RewardSource, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
 from rayalign.evaluation.baselines import ANSWERS, gold_utility
@@ -32,11 +31,11 @@ async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict
     """Draw one answer of each model to each prompt, measure, compare."""
     prompts = {e.prompt.id: e.prompt for e in context.inputs.prompts(name)}
     answers = await _answers(context, name, stage, prompts)
-    values = await _values(context, stage, prompts, answers)
+    values = await _values(context, name, stage, prompts, answers)
     write_jsonl(context.stage_folder(name) / "records.jsonl", _records(prompts, answers, values))
     results, comparisons = compare(stage, values, seed=context.job.seed)
     results += await asyncio.to_thread(_annotated, context, stage, prompts, answers)
-    results += await _perplexities(context, stage, prompts, answers)
+    results += await _perplexities(context, name, stage, prompts, answers)
     return {"results": results, "comparisons": comparisons}
 
 
@@ -119,14 +118,16 @@ async def _answers(
     return answers
 
 
-async def _values(context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers) -> Values:
+async def _values(
+    context: RunContext, stage_name: str, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers
+) -> Values:
     if stage.metric == "gold_utility":
         return {name: _gold_utilities(prompts, texts) for name, texts in answers.items()}
     assert stage.reward is not None  # `check` refuses the metric without it
     source = RewardSource(source=stage.reward)
     if source.form != "model":
         return verified(source, prompts, answers)
-    async with _frozen(context, stage, "reward", stage.reward) as (reward, renderer):
+    async with _frozen(context, stage_name, stage, "reward", stage.reward) as (reward, renderer):
         return {name: await _rewards(reward, _groups(renderer, prompts, texts)) for name, texts in answers.items()}
 
 
@@ -157,13 +158,13 @@ def verified(source: RewardSource, prompts: Mapping[str, Prompt], answers: Answe
 
 
 async def _perplexities(
-    context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers
+    context: RunContext, stage_name: str, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers
 ) -> list[dict[str, Any]]:
     """exp of the mean negative log-prob of a token, by the named model; the interval is clustered by prompt."""
     if stage.perplexity is None:
         return []
     rows = []
-    async with _frozen(context, stage, "reference", stage.perplexity) as (reference, renderer):
+    async with _frozen(context, stage_name, stage, "reference", stage.perplexity) as (reference, renderer):
         for name in stage.models:
             written = {prompt_id: answer for prompt_id, answer in answers[name].items() if answer.text}
             losses = await _losses(reference, _groups(renderer, prompts, written), renderer.pad_id)
@@ -190,7 +191,7 @@ def _groups(renderer: Renderer, prompts: Mapping[str, Prompt], answers: Mapping[
 
 @asynccontextmanager
 async def _frozen(
-    context: RunContext, stage: EvaluateStage, role: Role, reference: str
+    context: RunContext, name: str, stage: EvaluateStage, role: Role, reference: str
 ) -> AsyncIterator[tuple[ActorGroup, Renderer]]:
     """A frozen model in an actor of its own, while this is entered."""
 
@@ -201,6 +202,6 @@ async def _frozen(
     if role == "reward":
         spec = RewardSpec((RewardSource(source=model),), stage.reader, model, timeout)
     with context.starting(f"the {role} of an evaluation"):
-        roles = await start_roles({role: spec}, stage.roles, context.job.cluster, context.events, context.workers)
+        roles = await context.start_roles(name, {role: spec})
     async with roles:
         yield roles[role], Renderer(model, context.job.rollout.context, SamplingConfig())

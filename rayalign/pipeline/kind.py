@@ -12,7 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from rayalign.config import DataConfig, Job, LearnerConfig, Reference, RoleConfig, SamplingConfig, StageSection
+from rayalign.cluster.turns import Presence
+from rayalign.config import (
+    ClusterConfig,
+    DataConfig,
+    Job,
+    LearnerConfig,
+    Reference,
+    RoleConfig,
+    SamplingConfig,
+    StageSection,
+)
 from rayalign.models.catalogue import ModelShape, shape_of
 
 if TYPE_CHECKING:
@@ -93,6 +103,8 @@ class RoleNeed:
     """of one actor, where it does not follow from the model's shape [bytes]"""
     within: str | None = None
     """the role in whose actors it runs, without devices or CPUs of its own"""
+    presence: Presence | None = None
+    """when it has what on shared devices; None: as its role has in an online stage"""
 
 
 class StageKind(ABC, Generic[S]):
@@ -146,9 +158,18 @@ class StageKind(ABC, Generic[S]):
         return ()
 
     def hosting(self, job: Job) -> dict[str, RoleConfig]:
-        """How the roles other than the generator are hosted, as far as they have actors of their own."""
-        own = [need for need in self.roles(job) if need.role != GENERATOR and need.within is None]
-        return {need.role: need.host for need in own}
+        """How the roles other than the generator are hosted, as far as actors and devices are their own."""
+        shares_devices = job.cluster.share_devices and self.uses_pool(job)
+        hosting: dict[str, RoleConfig] = {}
+        for need in self.roles(job):
+            has_actors = need.role != GENERATOR and need.within is None
+            if has_actors and not (shares_devices and need.host.gpus):
+                hosting[need.role] = host_alone(job.cluster, need.host)
+        return hosting
+
+    def uses_pool(self, job: Job) -> bool:
+        """Whether the stage needs engines."""
+        return any(need.role == GENERATOR for need in self.roles(job))
 
     def driver_memory(self, job: Job) -> int:
         """Main memory for what the stage does in the process of the run itself [bytes]."""
@@ -160,6 +181,10 @@ class StageKind(ABC, Generic[S]):
 
     def problems(self) -> Iterator[Problem]:
         """What is wrong with the stage beside its references, models, data and annotators."""
+        yield from ()
+
+    def device_problems(self, job: Job) -> Iterator[Problem]:
+        """What is wrong with how the stage uses the devices of a job."""
         yield from ()
 
     def prompt_models(self) -> Sequence[str]:
@@ -203,6 +228,11 @@ def shape_in(job: Job, model: str) -> ModelShape | None:
     if reference is None:
         return shape_of(model)
     return kind_of(job.stages[reference.stage]).shape(job, reference.role)
+
+
+def host_alone(cluster: ClusterConfig, host: RoleConfig) -> RoleConfig:
+    """How a role outside of shared devices is hosted: it claims no logical ones, and computes on the CPU then."""
+    return host.model_copy(update={"gpus": 0.0}) if cluster.logical_devices else host
 
 
 def generator(job: Job, model: str) -> RoleNeed:

@@ -36,5 +36,5 @@ def planned_machine(config: ClusterConfig) -> Machine | None:
     if config.address or os.environ.get("RAY_ADDRESS"):
         return None
     here = this_machine()
-    gpus = here.gpus if config.gpus is None else config.gpus
+    gpus = here.gpus if config.devices is None else config.devices
     return Machine(config.cpus or here.cpus, gpus, here.memory, here.shared_memory)

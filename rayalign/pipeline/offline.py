@@ -29,6 +29,7 @@ from rayalign.data.rows import write_rows
 from rayalign.errors import InputError
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
+from rayalign.pipeline.kind import host_alone
 from rayalign.pipeline.train import TrainKind
 from rayalign.statistics.intervals import share_interval
 from rayalign.storage.metrics import ConsoleSink, last_row, read_metrics
@@ -106,7 +107,7 @@ def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[Encode
     start = time.perf_counter()
     total = stage.steps or stage.epochs * math.ceil(count * (1 - stage.holdout) / stage.learner.minibatch)
     with _following(context.stage_folder(name), total):
-        _launch(context, spec, stage.roles.get(role, RoleConfig()))
+        _launch(context, spec, host_alone(job.cluster, stage.roles.get(role, RoleConfig())))
     shutil.rmtree(spec.rows_folder)
     context.fixed_seconds += time.perf_counter() - start - _computing_seconds(spec)
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,8 @@ from rayalign.actors.reward import RewardSpec
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel, sites
 from rayalign.cluster.group import ActorGroup
-from rayalign.cluster.ledger import DeviceLedger
 from rayalign.cluster.pool import GeneratorPool
-from rayalign.cluster.roles import Roles, start_preparer, start_roles
-from rayalign.cluster.turns import DeviceTurns
+from rayalign.cluster.roles import Roles, Specs, start_preparer
 from rayalign.config import RewardSource, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
@@ -83,7 +81,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
     with context.starting(f"the roles of {name}"):
         preparer, roles = await asyncio.gather(
             start_preparer(stage.algorithm, job.cluster, context.events),
-            start_roles(_specs(context, stage, algorithm), stage.roles, job.cluster, context.events, context.workers),
+            context.start_roles(name, _specs(context, stage, algorithm)),
         )
     async with AsyncExitStack() as closing:
         closing.callback(preparer.kill)
@@ -106,14 +104,13 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
             events=context.events,
             timeout=job.cluster.call_timeout,
         )
-        turns = DeviceTurns(DeviceLedger({}), context.events)
         parts = Parts(
             algorithm=algorithm,
             roles=roles,
             preparer=preparer,
             pool=pool,
-            channel=_channel(context, name, stage, renderer, roles, pool, turns),
-            turns=turns,
+            channel=_channel(context, name, stage, renderer, roles, pool),
+            turns=context.turns,
             rollouts=rollouts,
             journal=journal,
             checkpoints=CheckpointStore(folder / "checkpoints", stage.keep),
@@ -143,9 +140,7 @@ def _scoring(
     return EnvironmentScoring() if "scores" in algorithm.needs else None
 
 
-def _specs(
-    context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]
-) -> Mapping[Role, LearnerSpec | FrozenSpec | RewardSpec]:
+def _specs(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]) -> Specs:
     """What each declared role is made from."""
     timeout = context.job.cluster.call_timeout
     policy = context.model(stage.model)
@@ -185,13 +180,7 @@ def _reward_spec(context: RunContext, stage: TrainStage, policy: str) -> RewardS
 
 
 def _channel(
-    context: RunContext,
-    name: str,
-    stage: TrainStage,
-    renderer: Renderer,
-    roles: Roles,
-    pool: GeneratorPool,
-    turns: DeviceTurns,
+    context: RunContext, name: str, stage: TrainStage, renderer: Renderer, roles: Roles, pool: GeneratorPool
 ) -> WeightChannel:
     rollout = context.job.rollout
     examples = context.inputs.fitting(name, stage.model)[:PROBE_PROMPTS]
@@ -214,7 +203,7 @@ def _channel(
         ),
         events=context.events,
         adapter=adapter,
-        turns=turns,
+        turns=context.turns,
     )
 
 
@@ -222,6 +211,7 @@ async def save_roles(context: RunContext, name: str, stage: TrainStage, parts: P
     """The model folder of each trained role, whole or not at all; the policy's with its probe."""
     tokenizer = context.model(stage.model)
     kind = TrainKind(stage)
+    await parts.turns.enter("training")
     for role in kind.trained:
         target = context.stage_folder(name) / kind.outputs()[role].path
         temporary = target.with_name(f".{target.name}.tmp")

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from rayalign.config import Job, LearnerConfig, RoleConfig
-from rayalign.models.catalogue import ModelShape
+from rayalign.cluster.turns import PRESENCE, TURNS, Presence, Sizes, Turn, present_parts
+from rayalign.config import Job, RoleConfig
 from rayalign.pipeline.hashing import stage_states
 from rayalign.pipeline.kind import GENERATOR, RoleNeed, kind_of, shape_in
 from rayalign.pipeline.machine import Machine, planned_machine
-
-BYTES = {"fp32": 4, "bf16": 2, "float32": 4, "bfloat16": 2}
-GRADIENT = 4
-"""bytes of one gradient"""
-ACTIVATIONS = 17
-"""numbers kept for the backward pass per token, layer and hidden unit (Korthikanti 2022, eq. 1: 34 bytes in bf16)"""
+from rayalign.pipeline.sizes import role_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +33,18 @@ class RolePlan:
     """for each actor `cpu`, `gpu:0`, or several as `gpu:0,1`"""
     within: str | None = None
     """the role in whose actors it runs"""
+    parts: Sizes | None = None
+    """`memory` by part; None: sizes that are not known here"""
+    presence: Presence = field(default_factory=dict)
+    """which parts it has on shared devices in each turn"""
+    resident: bool = False
+    """on shared devices in every turn"""
+
+    def memory_in(self, turn: Turn) -> int:
+        """What one actor has on each of its shared devices in a turn [bytes]."""
+        parts = self.parts or {}
+        present = present_parts(self.presence, turn, parts, resident=self.resident)
+        return sum(parts.get(part, 0) for part in present)
 
     @property
     def bundle(self) -> dict[str, float]:
@@ -65,6 +72,8 @@ class StagePlan:
     batch: str
     driver_memory: int = 0
     """of the run's own process [bytes]"""
+    shared: bool = False
+    """engines and roles take turns on the same devices"""
 
     @property
     def devices(self) -> int:
@@ -79,10 +88,11 @@ class StagePlan:
     @property
     def bundles(self) -> list[dict[str, float]]:
         """What each actor asks of Ray."""
-        bundles = []
+        bundles: list[dict[str, float]] = [{"GPU": 1.0}] * self.devices if self.shared else []
         for role in self.roles:
             if role.within is None:
-                bundles += [role.bundle] * role.actors
+                bundle = {"CPU": role.cpus} if self.shared else role.bundle
+                bundles += [bundle] * role.actors
         return bundles
 
     @property
@@ -92,12 +102,18 @@ class StagePlan:
 
     @property
     def device_memory(self) -> dict[str, int]:
-        """Claims on each device [bytes]."""
-        claims: dict[str, int] = defaultdict(int)
-        for role in self.roles:
-            for device in role.device_numbers:
-                claims[f"gpu:{device}"] += role.memory or 0
-        return dict(claims)
+        """Claims on each device, where roles take turns those of the fullest one [bytes]."""
+        if not self.shared:
+            return _claims((role, role.memory or 0) for role in self.roles)
+        most: dict[str, int] = defaultdict(int)
+        for turn in TURNS:
+            for device, claim in self.turn_memory(turn).items():
+                most[device] = max(most[device], claim)
+        return dict(most)
+
+    def turn_memory(self, turn: Turn) -> dict[str, int]:
+        """Claims on each shared device in a turn [bytes]."""
+        return _claims((role, role.memory_in(turn)) for role in self.roles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +123,8 @@ class Plan:
     stages: tuple[StagePlan, ...]
     machine: Machine | None
     """None: a cluster that is not this machine"""
-    gpu_memory: int
+    device_bytes: int
+    """capacity of one device"""
 
     @property
     def warnings(self) -> list[str]:
@@ -118,8 +135,8 @@ class Plan:
                 available = f"this machine has {size(self.machine.memory)}"
                 warnings.append(f"{stage.name} needs about {size(stage.memory)}; {available}")
             for device, claim in stage.device_memory.items():
-                if claim > self.gpu_memory:
-                    available = f"{device}, which has {size(self.gpu_memory)}"
+                if claim > self.device_bytes and not stage.shared:
+                    available = f"{device}, which has {size(self.device_bytes)}"
                     warnings.append(f"{stage.name} needs about {size(claim)} of {available}")
         return warnings
 
@@ -128,7 +145,9 @@ def plan(job: Job, machine: Machine | None = None) -> Plan:
     """The plan of a job that `check` has passed, on a machine or a cluster as large as one; None: where it will run."""
     machine = machine or planned_machine(job.cluster)
     cores = machine.cpus if machine else float("inf")
-    pool_is_lasting = bool(job.rollout.gpus or job.rollout.cpus)
+    sharing = job.cluster.share_devices
+    # A stage without use for the pool ends one that shares devices.
+    pool_is_lasting = not sharing and bool(job.rollout.gpus or job.rollout.cpus)
     states = stage_states(job)
     stages = []
     pool: list[RolePlan] = []
@@ -137,9 +156,11 @@ def plan(job: Job, machine: Machine | None = None) -> Plan:
         roles = _roles(job, kind.roles(job), cores, pool)
         if pool_is_lasting:  # from its first stage to the end of the run
             pool = [role for role in roles if role.role == GENERATOR]
-        placed = tuple(_place(roles))
-        stages.append(StagePlan(name, stage.kind, states[name], placed, kind.batch(), kind.driver_memory(job)))
-    return Plan(tuple(stages), machine, job.cluster.gpu_memory)
+        shared = sharing and any(role.role == GENERATOR and role.gpus for role in roles)
+        placed = tuple(_place(roles, shared))
+        driver_memory = kind.driver_memory(job)
+        stages.append(StagePlan(name, stage.kind, states[name], placed, kind.batch(), driver_memory, shared))
+    return Plan(tuple(stages), machine, job.cluster.device_bytes)
 
 
 def size(number: float) -> str:
@@ -159,9 +180,10 @@ def _roles(job: Job, needs: Sequence[RoleNeed], cores: float, pool: Sequence[Rol
 def _role(job: Job, need: RoleNeed, share: float) -> RolePlan:
     host = need.host
     shape = shape_in(job, need.model)
+    parts = role_parts(job, need, shape) if shape else None
     memory = need.memory
-    if memory is None and shape is not None:
-        memory = _memory(job, need, shape)
+    if memory is None and parts is not None:
+        memory = sum(parts.values())
     own_cpus = host.cpus or share
     return RolePlan(
         role=need.role,
@@ -174,6 +196,9 @@ def _role(job: Job, need: RoleNeed, share: float) -> RolePlan:
         parameters=shape.parameters if shape else None,
         memory=memory,
         within=need.within,
+        parts=parts,
+        presence=need.presence or PRESENCE.get(need.role, {}),
+        resident=host.resident,
     )
 
 
@@ -184,55 +209,48 @@ def _share(hosts: Sequence[RoleConfig], cores: float) -> float:
     return min(1.0, max(cores - named, 0.0) / unnamed) if unnamed else 0.0
 
 
-def _memory(job: Job, need: RoleNeed, shape: ModelShape) -> int:
-    """Memory of one actor on each of its devices [bytes]."""
-    if need.role == GENERATOR:
-        weights = shape.parameters * BYTES[job.rollout.dtype]
-        return weights // job.rollout.tensor_parallel + job.rollout.cache_bytes
-    if need.trained:
-        return learner_memory(shape, need.learner, need.host.actors)
-    shapes = [shape, *(shape_in(job, model) for model in need.further_models)]
-    parameters = sum(each.parameters for each in shapes if each is not None)
-    return parameters * BYTES[need.learner.precision]
+def _claims(roles: Iterable[tuple[RolePlan, int]]) -> dict[str, int]:
+    """The sums on each device of what each actor of the roles has there."""
+    claims: dict[str, int] = defaultdict(int)
+    for role, memory in roles:
+        for device in role.device_numbers:
+            claims[f"gpu:{device}"] += memory
+    return dict(claims)
 
 
-def learner_memory(shape: ModelShape, config: LearnerConfig, ranks: int) -> int:
-    """Weights, gradients, Adam and activations of one rank [bytes].
+def _place(roles: Sequence[RolePlan], shared: bool) -> Iterator[RolePlan]:
+    """Devices given out in order, fractions packed together.
 
-    Adam's two moments and, beside bf16 weights, the fp32 master copy are divided over the ranks from ZeRO stage 1 on,
-    gradients, added up in fp32, from 2, weights from 3 (Rajbhandari 2020, figure 1). An adapter alone has gradients
-    and moments.
+    Where they are shared, what works while the engines write and what works after them is each given all devices, and
+    the engines come first: so they are on the same ones in all stages.
     """
-    width = BYTES[config.precision]
-    optimizer = 8 if config.precision == "fp32" else 12
-    weights = trained = shape.parameters
-    if config.lora is not None:
-        trained = shape.adapter_parameters(config.lora.rank, config.lora.targets)
-        weights += trained
-    states = 0
-    for size, first_divided in ((optimizer * trained, 1), (GRADIENT * trained, 2), (width * weights, 3)):
-        shares = ranks if config.zero_stage >= first_divided else 1
-        states += size // shares
-    per_unit = 1 if config.gradient_checkpointing else ACTIVATIONS
-    return states + config.micro_tokens * shape.hidden * shape.layers * per_unit * width
-
-
-def _place(roles: Sequence[RolePlan]) -> Iterator[RolePlan]:
-    """Devices given out in order, fractions packed together."""
-    used: dict[int, float] = defaultdict(float)
+    used: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     placed: dict[str | None, tuple[str, ...]] = {}
-    for role in roles:
+    order = sorted(roles, key=lambda role: shared and role.role != GENERATOR)
+    for role in order:
         if role.within not in placed:
-            placed[role.role] = tuple(_next_device(role.gpus, used) for _ in range(role.actors))
+            side = "after" if shared and "rollout" not in role.presence else ""
+            placed[role.role] = tuple(_devices(role, used[side], apart=shared and role.trained))
+    for role in roles:
         yield replace(role, devices=placed[role.within or role.role])
 
 
-def _next_device(gpus: float, used: dict[int, float]) -> str:
+def _devices(role: RolePlan, used: dict[int, float], *, apart: bool) -> Iterator[str]:
+    """The devices of each actor; `apart`: no two actors of the role on the same, as ranks need it."""
+    avoided: set[str] = set()
+    for _ in range(role.actors):
+        device = _next_device(role.gpus, used, avoided)
+        if apart:
+            avoided.add(device)
+        yield device
+
+
+def _next_device(gpus: float, used: dict[int, float], avoided: set[str]) -> str:
     """Where the next actor goes; its share is added to `used`."""
     if gpus == 0:
         return "cpu"
     first = 0
-    while used[first] and used[first] + gpus > 1 + 1e-9:
+    while f"gpu:{first}" in avoided or (used[first] and used[first] + gpus > 1 + 1e-9):
         first += 1
     numbers = range(first, first + max(1, round(gpus)))
     for number in numbers:

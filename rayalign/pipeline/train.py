@@ -204,6 +204,15 @@ class TrainKind(StageKind[TrainStage]):
             return
         yield from train_checks.problems(self.stage, self.algorithm, self.models())
 
+    def device_problems(self, job: Job) -> Iterator[Problem]:
+        staleness = self.stage.max_staleness
+        if self.stage.online and job.cluster.share_devices and staleness:
+            yield (
+                "max_staleness",
+                f"{staleness} overlaps writing with updates, which cannot share devices; take 0, or set "
+                "cluster.share_devices to false",
+            )
+
     def batch(self) -> str:
         stage = self.stage
         minibatch = stage.learner.minibatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 
 from rayalign.algorithms.ops import token_tensors
 from rayalign.config import LearnerConfig
@@ -27,12 +28,14 @@ class RewardModelScorer:
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """One forward over all candidates of all groups."""
-        rows = [self._row(group, t) for group in groups for t in group.trajectories]
+        rows: list[EncodedRow] = []
+        for group in groups:
+            rows += [self._row(group, trajectory) for trajectory in group.trajectories]
         rollouts = collate_examples(rows, pad_id=self._tokenizer.pad_token_id)
         scores_B = self.model.evaluate(Batch(token_tensors(rollouts), rollouts.group_B)).scores_B
         assert scores_B is not None
-        values = iter(scores_B.tolist())
-        return [tuple(_score(next(values)) for _ in group.trajectories) for group in groups]
+        scores = map(_score, scores_B.tolist())
+        return [tuple(islice(scores, len(group.trajectories))) for group in groups]
 
     def _row(self, group: Group, trajectory: Trajectory) -> EncodedRow:
         if self._same_tokens:

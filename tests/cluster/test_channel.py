@@ -18,32 +18,24 @@ PROBE = Probe(3, ((1, 2, 3),), ((-1.0, -2.0),), tolerance=1e-3)
 
 
 @dataclass
-class AnsweringGroup:
-    """Actors by name, each with the log-probs that it computes."""
+class AnsweringPool:
+    """Engines by name, each with the log-probs that it computes; remembers whom it discarded, and why."""
 
     answers: dict[str, list[list[float]]]
-
-    @property
-    def actors(self) -> list[str]:
-        return list(self.answers)
-
-    async def one(self, actor: str, call: Callable[[Any], Any], *, timeout: float) -> list[list[float]]:
-        return self.answers[actor]
-
-
-@dataclass
-class AnsweringPool:
-    """A pool that remembers whom it discarded, and why."""
-
-    group: AnsweringGroup
     discarded: dict[str, str] = field(default_factory=dict)
+
+    async def every(self, call: Callable[[Any], Any], timeout: float) -> list[tuple[str, list[list[float]]]]:
+        return list(self.answers.items())
 
     async def discard(self, actor: str, error: Exception) -> None:
         self.discarded[actor] = str(error)
 
+    def enlist(self, actor: str) -> None:
+        pass
+
 
 def prove_with(**answers: list[list[float]]) -> tuple[float, AnsweringPool]:
-    pool = AnsweringPool(AnsweringGroup(answers))
+    pool = AnsweringPool(answers)
     return asyncio.run(prove(cast("GeneratorPool", pool), PROBE, 1.0)), pool
 
 

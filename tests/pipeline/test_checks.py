@@ -263,6 +263,44 @@ def test_devices_and_cpus_are_counted(study: Study) -> None:
     assert "asks for 6 cpus (generator 2 x 3), but there are 4" in refusal(study, "rollout.cpus=3")[0]
 
 
+SHARED = (
+    "cluster.gpus=null",
+    "cluster.share_devices=true",
+    "cluster.logical_devices={count: 1, bytes: 200000000}",
+    "rollout={gpus: 1, engines: 1, cache_bytes: 1000000}",
+    "stages.rl.roles={policy: {gpus: 0.5}, critic: {gpus: 0.5}}",
+    "stages.rl.learner.micro_tokens=512",
+)
+
+
+def test_a_stage_may_share_one_device_with_its_engines(study: Study) -> None:
+    check(study(*SHARED))
+
+
+def test_a_shared_device_that_is_too_small_for_one_side_is_refused(study: Study) -> None:
+    learners = refusal(study, *SHARED, "cluster.logical_devices.bytes=30000000")
+    assert len(learners) == 1
+    assert learners[0] == (
+        "command line: stages.rl.roles: in the training turn gpu:0 must hold 64 MiB (policy 32 MiB, critic 32 MiB), "
+        "but it has 29 MiB; use more devices, or smaller models, micro_tokens or rollout.cache_bytes"
+    )
+    engines = refusal(study, *SHARED, "rollout.cache_bytes=200000000")
+    assert all("in the rollout turn gpu:0 must hold 194 MiB (generator 194 MiB)" in line for line in engines)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.rl.max_staleness=1", "stages.rl.max_staleness: 1 overlaps writing with updates, which cannot share"),
+        ("rollout.gpus=0", "rollout.gpus: engines that share devices use some; write 1"),
+        ("cluster.share_devices=false", "cluster.logical_devices: they are for sharing only"),
+        ("cluster.gpus=2", "cluster.gpus: cluster.logical_devices says how many there are; leave this out"),
+    ],
+)
+def test_what_cannot_share_devices_is_refused(study: Study, override: str, message: str) -> None:
+    assert any(message in line for line in refusal(study, *SHARED, override))
+
+
 def test_the_pool_keeps_the_cores_that_it_names(study: Study) -> None:
     later = "stages.last={kind: train, algorithm: {name: sft}, model: stage:sft, roles: {policy: {cpus: 3}}}"
     check(study(later))

@@ -49,10 +49,11 @@ def test_every_trained_role_is_saved_in_the_place_of_what_a_kill_left(
     study: Study, algorithm: str, folders: dict[str, str]
 ) -> None:
     loaded = study("stages.rl.algorithm=null", f"stages.rl.algorithm={{name: {algorithm}}}")
-    parts: Any = SimpleNamespace(roles={role: Group(role) for role in ("policy", "critic", "reward")})
+    groups = {role: Group(role) for role in ("policy", "critic", "reward")}
     renderer: Any = SimpleNamespace(tokenizer=build_tokenizer())
     stage: Any = loaded.job.stages["rl"]
     with RunContext(loaded, Inputs(loaded)) as context:
+        parts: Any = SimpleNamespace(roles=groups, turns=context.turns)
         target = context.stage_folder("rl")
         (target / "model").mkdir(parents=True)
         (target / "model" / "old").write_text("old")

@@ -4,13 +4,17 @@ from collections.abc import Callable
 
 import pytest
 
-from rayalign.config import LearnerConfig, LoadedJob, LoraConfig
-from rayalign.models.catalogue import ModelShape
-from rayalign.pipeline.plan import Plan, RolePlan, StagePlan, learner_memory, plan
+from rayalign.config import LoadedJob
+from rayalign.pipeline.plan import Plan, RolePlan, StagePlan, plan
 
 Study = Callable[..., LoadedJob]
-
-SHAPE = ModelShape(10, 4, 1, 2, 1, 6, True)
+SHARED = (
+    "cluster.gpus=null",
+    "cluster.share_devices=true",
+    "cluster.logical_devices={count: 2, bytes: 1000000000}",
+    "rollout={gpus: 0.8, engines: 2}",
+    "stages.rl.roles={policy: {actors: 2, gpus: 0.5}, critic: {actors: 2, gpus: 0.5}, reward: {gpus: 0.2}}",
+)
 
 
 def stage_of(made: Plan, name: str) -> StagePlan:
@@ -79,21 +83,6 @@ def test_models_are_followed_to_where_they_were_made(study: Study) -> None:
     assert role_of(stage_of(plan(job), "rl"), "policy").memory is None
 
 
-def test_a_learners_memory_by_hand() -> None:
-    n = SHAPE.parameters
-    fp32 = LearnerConfig(micro_tokens=8)
-    activations = 8 * 4 * 1 * 17 * 4
-    assert learner_memory(SHAPE, fp32, 1) == (8 + 4 + 4) * n + activations
-    assert learner_memory(SHAPE, fp32.model_copy(update={"zero_stage": 1}), 2) == (4 + 4 + 4) * n + activations
-    assert learner_memory(SHAPE, fp32.model_copy(update={"zero_stage": 3}), 2) == (4 + 2 + 2) * n + activations
-    bf16 = LearnerConfig(micro_tokens=8, precision="bf16", gradient_checkpointing=True)
-    assert learner_memory(SHAPE, bf16, 1) == (12 + 4 + 2) * n + 8 * 4 * 2
-    adapter = LoraConfig(rank=2, targets=("q_proj", "down_proj"))
-    trained = 2 * (8 + 10)  # q_proj goes from 4 to 4, down_proj from 6 to 4
-    lora = fp32.model_copy(update={"lora": adapter})
-    assert learner_memory(SHAPE, lora, 1) == (8 + 4) * trained + 4 * (n + trained) + activations
-
-
 def test_an_evaluation_reads_models_in_its_precision(study: Study) -> None:
     perplexity = "stages.test.perplexity=stage:base"
     fp32 = role_of(stage_of(plan(study(perplexity).job), "test"), "reference")
@@ -122,3 +111,42 @@ def test_an_engine_over_several_devices_claims_each(study: Study) -> None:
 def test_too_small_devices_are_warned_of(study: Study, capacity: int, count: int) -> None:
     job = study(f"cluster.gpu_memory={capacity}", "cluster.gpus=1", "stages.sft.roles.policy.gpus=1").job
     assert len([w for w in plan(job).warnings if w.startswith("sft needs about")]) == count
+
+
+def test_bundles_of_shared_devices_are_the_devices_and_the_actors_cpus(study: Study) -> None:
+    stage = stage_of(plan(study(*SHARED).job), "rl")
+    assert stage.devices == 2
+    assert sum(bundle.get("GPU", 0.0) for bundle in stage.bundles) == 2
+    assert [bundle for bundle in stage.bundles if "CPU" in bundle and "GPU" in bundle] == []
+
+
+def test_engines_and_learners_are_laid_over_the_same_devices(study: Study) -> None:
+    made = plan(study(*SHARED).job)
+    stage = stage_of(made, "rl")
+    assert {role.role: role.devices for role in stage.roles} == {
+        "policy": ("gpu:0", "gpu:1"),
+        "critic": ("gpu:0", "gpu:1"),
+        "reference": ("cpu",),
+        "reward": ("gpu:0",),
+        "generator": ("gpu:0", "gpu:1"),
+    }
+    assert role_of(stage_of(made, "draws"), "generator").devices == ("gpu:0", "gpu:1")
+
+
+def test_a_shared_device_must_hold_its_fullest_turn(study: Study) -> None:
+    stage = stage_of(plan(study(*SHARED).job), "rl")
+    memory = {role.role: role.memory or 0 for role in stage.roles}
+    training = memory["policy"] + memory["critic"]
+    assert stage.turn_memory("training")["gpu:0"] == training
+    assert stage.turn_memory("rollout")["gpu:0"] == memory["generator"] + memory["reward"]
+    assert stage.turn_memory("rollout")["gpu:1"] == memory["generator"]
+    policy, engine = (role_of(stage, name).parts or {} for name in ("policy", "generator"))
+    assert stage.turn_memory("publish")["gpu:1"] == policy["weights"] + engine["weights"]
+    assert stage.device_memory["gpu:1"] == max(training, memory["generator"])
+
+
+def test_a_resident_role_counts_in_every_turn(study: Study) -> None:
+    job = study(*SHARED, "stages.rl.roles.reward.resident=true").job
+    stage = stage_of(plan(job), "rl")
+    memory = {role.role: role.memory or 0 for role in stage.roles}
+    assert stage.turn_memory("training")["gpu:0"] == memory["policy"] + memory["critic"] + memory["reward"]

@@ -17,7 +17,7 @@ class Site:
     node: str
     """address of its machine"""
     devices: tuple[str, ...]
-    """CUDA devices that it uses, by their index on the machine; empty on a CPU"""
+    """UUIDs of the GPUs that it uses; empty on a CPU"""
 
     @property
     def places(self) -> set[tuple[str, str]]:
