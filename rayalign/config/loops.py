@@ -11,12 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from rayalign.config.explain import nearest
 from rayalign.config.references import STAGE, Reference
 from rayalign.config.tree import Tree, origins_at
 
 LOOP = "loop"
 PREVIOUS = "previous"
+_INTEGER = TypeAdapter(int)
+"""also reads the text `2` and the number 2.0, as the sections of a job do"""
 Rewrite = Callable[[str, str], str | None]
 """key and text of a reference -> the text to put in its place; None: leave the key out"""
 
@@ -68,6 +72,8 @@ def unroll(tree: Tree, changes: Mapping[str, RoundChange]) -> None:
     loops = {name: entry for name, entry in stages.items() if entry["kind"] == LOOP}
     if not loops:
         return
+    for entry in loops.values():
+        entry["rounds"] = _INTEGER.validate_python(entry["rounds"])
     unroller = _Unroller(tree, loops)
     tree.values["stages"] = {}
     for name, entry in stages.items():
@@ -87,6 +93,7 @@ class _Unroller:
     def __init__(self, tree: Tree, loops: Mapping[str, Any]) -> None:
         self._tree = tree
         self._loops = loops
+        self._origins: Mapping[str, str] = tree.origins
         self._last: dict[str, int] = {}
         self._first_origins: dict[str, str] = {}
         for name, entry in loops.items():
@@ -122,7 +129,8 @@ class _Unroller:
     ) -> None:
         """Merge a stage that stands at the key `source` into the stage `name` of the tree."""
         self._first_origins.clear()
-        values = _rewritten(entry, source, rewrite)
+        self._origins = origins
+        values = self._rewritten(entry, source, rewrite)
         written = origins_at(origins, source) | self._first_origins
         moved = {f"stages.{name}{key.removeprefix(source)}": origin for key, origin in written.items()}
         self._tree.merge_mapping(self._tree.values["stages"], {name: values}, moved, "stages.")
@@ -168,12 +176,46 @@ class _Unroller:
             stage, _, _ = name.partition("@")
             if name not in self._tree.values["stages"]:
                 self._tree.problems.append(
-                    f"{change.origins[f'stages.{name}']}: stages.{name} changes a round that there is not; "
+                    f"{change.origins[f'stages.{name}']}: stages.{name}: there is no such round; "
                     f"the last one is {stage}@{self._last[stage]}"
                 )
 
+    def _rewritten(self, value: Any, key: str, rewrite: Rewrite) -> Any:
+        """A value with its references rewritten, also where they are keys; what becomes None is left out."""
+        if isinstance(value, str) and value.startswith(STAGE):
+            return rewrite(key, value)
+        if isinstance(value, list):
+            items = [self._rewritten(item, f"{key}.{i}", rewrite) for i, item in enumerate(value)]
+            return [item for item, before in zip(items, value, strict=True) if item is not None or before is None]
+        return self._rewritten_mapping(value, key, rewrite) if isinstance(value, dict) else value
+
+    def _rewritten_mapping(self, value: Mapping[str, Any], key: str, rewrite: Rewrite) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for name, before in value.items():
+            full = f"{key}.{name}"
+            item = self._rewritten(before, full, rewrite)
+            if item is None and before is not None:
+                continue
+            new_name = rewrite(full, name) if name.startswith(STAGE) else name
+            if new_name is None:
+                remedy = "name a stage or a model in the loop's first, not null"
+                self._complain(full, f"has a value, so its key cannot be left out of the first round; {remedy}")
+            elif new_name in mapping:
+                mapping[new_name] = self._sum(full, new_name, mapping[new_name], item)
+            else:
+                mapping[new_name] = item
+        return mapping
+
+    def _sum(self, key: str, reference: str, first: Any, second: Any) -> Any:
+        """The value of two keys that have become the same reference: their weights add up."""
+        if isinstance(first, int | float) and isinstance(second, int | float):
+            return first + second
+        self._complain(key, f"and another key both become {reference}; write one of them, or numbers as their values")
+        return first
+
     def _complain(self, key: str, text: str) -> None:
-        line = f"{self._tree.origins[key]}: {key} {text}"
+        origins = self._origins if key in self._origins else self._tree.origins
+        line = f"{origins[key]}: {key} {text}"
         if line not in self._tree.problems:  # each round has it
             self._tree.problems.append(line)
 
@@ -184,22 +226,3 @@ def _split(text: str) -> tuple[Reference, str]:
     assert reference is not None
     stage, _, version = reference.stage.partition("@")
     return Reference(stage, reference.role), version
-
-
-def _rewritten(value: Any, key: str, rewrite: Rewrite) -> Any:
-    """A value with its references rewritten, also where they are keys; what becomes None is left out."""
-    if isinstance(value, str) and value.startswith(STAGE):
-        return rewrite(key, value)
-    if isinstance(value, list):
-        items = [_rewritten(item, f"{key}.{i}", rewrite) for i, item in enumerate(value)]
-        return [item for item, before in zip(items, value, strict=True) if item is not None or before is None]
-    if not isinstance(value, dict):
-        return value
-    mapping = {}
-    for name, before in value.items():
-        full = f"{key}.{name}"
-        item = _rewritten(before, full, rewrite)
-        new_name = rewrite(full, name) if name.startswith(STAGE) else name
-        if new_name is not None and (item is not None or before is None):
-            mapping[new_name] = item
-    return mapping

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.config import EvaluateStage, LoadedJob, TrainStage, load_job
+from rayalign.config import EvaluateStage, LoadedJob, MergeStage, TrainStage, load_job
 from rayalign.errors import InputError
 
 LOOPED = """\
@@ -89,6 +89,27 @@ def test_a_reference_may_be_the_key_of_a_mapping() -> None:
     stages = load(soup).job.stages
     assert [str(ref) for _, ref in stages["soup@1"].references()] == ["stage:sft", "stage:ppo@1"]
     assert [str(ref) for _, ref in stages["soup@2"].references()] == ["stage:ppo@1", "stage:ppo@2"]
+
+
+def test_models_that_become_one_add_their_weights() -> None:
+    soup = "stages.rounds.stages.soup={kind: merge, models: {stage:ppo@previous: 0.5, stage:rm: 1, stage:sft: 0.25}}"
+    stages = load(soup).job.stages
+    first, second = stages["soup@1"], stages["soup@2"]
+    assert isinstance(first, MergeStage) and isinstance(second, MergeStage)
+    assert (first.models, first.weights) == (("stage:sft", "stage:rm"), (0.75, 1.0))
+    assert (second.models, second.weights) == (("stage:ppo@1", "stage:rm", "stage:sft"), (0.5, 1.0, 0.25))
+
+
+def test_a_change_of_one_round_is_named_where_it_is_wrong() -> None:
+    assert refusal(text=LOOPED + "  ppo@1: {critic: stage:ppo@previous/judge}\n") == [
+        "job.yaml:22: stages.ppo@1.critic is 'stage:ppo@previous/judge', but there is no round before the first; say "
+        "in stages.rounds.first what ppo/judge is then"
+    ]
+
+
+@pytest.mark.parametrize("rounds", ["'3'", "3.0"])
+def test_the_number_of_rounds_is_read_as_any_number(rounds: str) -> None:
+    assert load(f"stages.rounds.rounds={rounds}").job == load().job
 
 
 def test_outside_the_loop_the_last_round_is_meant() -> None:
@@ -176,7 +197,21 @@ def test_the_jobs_data_hold_for_the_stages_of_a_loop() -> None:
         ),
         (
             "stages.ppo@4={prompts: 1}",
-            ["command line: stages.ppo@4 changes a round that there is not; the last one is ppo@3"],
+            ["command line: stages.ppo@4: there is no such round; the last one is ppo@3"],
+        ),
+        (
+            "stages.rounds.stages.soup={kind: merge, models: {stage:ppo@previous/critic: 0.5, stage:rm: 0.5}}",
+            [
+                "command line: stages.rounds.stages.soup.models.stage:ppo@previous/critic has a value, so its key "
+                "cannot be left out of the first round; name a stage or a model in the loop's first, not null"
+            ],
+        ),
+        (
+            "stages.rounds.stages.soup={kind: merge, models: {stage:ppo@previous: '0.5', stage:sft: 0.5}}",
+            [
+                "command line: stages.rounds.stages.soup.models.stage:sft and another key both become stage:sft; write "
+                "one of them, or numbers as their values"
+            ],
         ),
         (
             "stages.rounds.stages.inner={kind: loop, rounds: 2, stages: {}}",
