@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 from rayalign.errors import InputError
 from rayalign.scoring.base import Scorer
-from rayalign.types import Group, Prompt, Score, Trajectory, with_turns
+from rayalign.types import Group, Prompt, Score, ScorePart, Trajectory, with_turns
 
 
 class CodeScorer:
@@ -55,13 +57,28 @@ class CodeScorer:
         return scores
 
     def _checked(self, value: Any) -> Score:
-        if isinstance(value, Score):
-            return value
-        if not isinstance(value, int | float):
-            return Score(None, f"{self._path} returned {type(value).__name__}, not a number")
-        if not math.isfinite(value):
-            return Score(None, f"{self._path} returned {value}")
-        return Score(float(value))
+        if not isinstance(value, Score):
+            return Score(*self._number(value))
+        parts = tuple(self._checked_part(part) for part in value.parts)
+        if value.value is None:
+            return replace(value, parts=parts)
+        number, problem = self._number(value.value)
+        return Score(number, problem or value.reason, parts)
+
+    def _checked_part(self, part: ScorePart) -> ScorePart:
+        if part.value is None:
+            return part
+        number, problem = self._number(part.value)
+        return ScorePart(part.name, number, problem or part.reason)
+
+    def _number(self, value: Any) -> tuple[float | None, str | None]:
+        """A finite number, or None and the reason."""
+        if not isinstance(value, Real):
+            return None, f"{self._path} returned {type(value).__name__}, not a number"
+        number = float(value)
+        if not math.isfinite(number):
+            return None, f"{self._path} returned {number}"
+        return number, None
 
     def _failure(self, error: Exception) -> Score:
         return Score(None, f"{self._path} raised {type(error).__name__}: {error}")

@@ -66,15 +66,20 @@ def _score(parts: Sequence[ScorePart]) -> Score:
 def is_absent(score: Score) -> bool:
     """Whether a score, or one of its parts, is still to be computed."""
     if not score.parts:
-        return score.value is None
-    return any(part.value is None for part in score.parts)
+        return not _is_present(score.value)
+    return not all(_is_present(part.value) for part in score.parts)
+
+
+def _is_present(value: float | None) -> bool:
+    """A number that is not finite is no score."""
+    return value is not None and math.isfinite(value)
 
 
 def merge_scores(before: Score, after: Score) -> Score:
     """What a second scoring adds: scores and parts that were present stay as they were."""
     if not after.parts:
-        return after if before.value is None else before
-    present = {part.name: part for part in before.parts if part.value is not None}
+        return before if _is_present(before.value) else after
+    present = {part.name: part for part in before.parts if _is_present(part.value)}
     return _score([present.get(part.name, part) for part in after.parts])
 
 
@@ -112,8 +117,10 @@ class RewardCombiner:
             moments = self._moments.get(name)
             rows.append((moments.normalize(values) if moments else values).tolist())
         scores_OB = torch.tensor(rows, dtype=torch.float64)
-        weights_O = torch.tensor([source.weight for source in self._sources.values()])
-        ideal_O = torch.tensor([source.ideal for source in self._sources.values()])
+        weights = [source.weight for source in self._sources.values()]
+        weights_O = torch.tensor(weights, dtype=torch.float64)
+        ideals = [source.ideal for source in self._sources.values()]
+        ideal_O = torch.tensor(ideals, dtype=torch.float64)
         combined_B = combine(scores_OB, weights_O, ~scores_OB.isnan(), kind=self._kind, ideal_O=ideal_O)
         return [value if math.isfinite(value) else None for value in combined_B.tolist()]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rayalign.errors import InputError
 from rayalign.scoring.code import CodeScorer
-from rayalign.types import Group, Message, Prompt, Score, Segment, Trajectory
+from rayalign.types import Group, Message, Prompt, Score, ScorePart, Segment, Trajectory
 
 NUMBER = 3
 
@@ -56,6 +57,33 @@ def test_what_is_no_number_is_absent_with_the_reason() -> None:
     assert reasons[1].endswith("count returned NoneType, not a number")
     assert reasons[2].endswith("count returned nan")
     assert reasons[3] == "unsure"
+
+
+def graded(prompt: Prompt, answer: str) -> Any:
+    nan = float("nan")
+    grades = {
+        "single": np.float32(0.5),
+        "whole": np.int64(2),
+        "nan": Score(nan, "sure"),
+        "infinite": Score(np.float32("inf")),
+        "text": Score("high"),  # type: ignore[arg-type]
+        "part": Score(None, None, (ScorePart("a", 1.0), ScorePart("b", nan))),
+    }
+    return grades[answer]
+
+
+def test_numbers_of_numpy_are_scores() -> None:
+    ((single, whole),) = CodeScorer(f"{__name__}:graded", {}).score([group("a", "single", "whole")])
+    assert [single, whole] == [Score(0.5), Score(2.0)]
+    assert {type(single.value), type(whole.value)} == {float}
+
+
+def test_a_score_of_no_finite_number_is_absent_with_the_reason() -> None:
+    (scores,) = CodeScorer(f"{__name__}:graded", {}).score([group("a", "nan", "infinite", "text", "part")])
+    assert [score.value for score in scores] == [None] * 4
+    reasons = [str(score.reason).rpartition("graded ")[2] for score in scores[:3]]
+    assert reasons == ["returned nan", "returned inf", "returned str, not a number"]
+    assert scores[3].parts == (ScorePart("a", 1.0), ScorePart("b", None, f"{__name__}:graded returned nan"))
 
 
 def test_a_class_is_made_once_with_its_settings() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -55,6 +56,24 @@ def test_a_second_scoring_adds_what_was_absent() -> None:
     assert [is_absent(score) for score in (before, after, merged)] == [True, True, False]
     assert merge_scores(Score(1.0), Score(None, "away")) == Score(1.0)
     assert is_absent(Score(None, "away")) and not is_absent(Score(0.0))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_scored_again(value: float) -> None:
+    before = Score(None, None, (ScorePart("a", 1.0), ScorePart("b", value)))
+    assert is_absent(Score(value)) and is_absent(before)
+    assert merge_scores(Score(value), Score(2.0)) == Score(2.0)
+    assert merge_scores(before, Score(None, None, (ScorePart("a", 3.0), ScorePart("b", 2.0)))).parts == (
+        ScorePart("a", 1.0),
+        ScorePart("b", 2.0),
+    )
+
+
+def test_weights_and_ideals_keep_their_precision() -> None:
+    sources = (RewardSource(source="a/rm", weight=0.1, ideal=0.7),)
+    scored = replace(group("g", "x"), scores=(Score(None, None, (ScorePart("rm", 0.3),)),))
+    total = RewardCombiner(sources, "chebyshev").total(scored)
+    assert total.scores[0].value == pytest.approx(-0.1 * (0.7 - 0.3), rel=1e-12)
 
 
 def test_parts_are_combined_over_those_that_count() -> None:
