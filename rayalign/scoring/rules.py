@@ -16,6 +16,8 @@ from rayalign.types import Group, Prompt, Score
 
 MARK = "####"
 """stands before the final answer in GSM8K's format"""
+MAX_DIGITS = 400
+"""of a number; a longer run of digits is the noise of a degenerate answer"""
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 _NUMBER = re.compile(
     rf"(?P<sign>(?<![\w)])[-+\u2212])?[$\u20ac\u00a3]?(?P<value>{_DIGITS}(?:\.\d+)?|(?<!\d)\.\d+)(?:/(?P<below>\d+))?",
@@ -85,7 +87,7 @@ def final_number(text: str, *, marked: bool = False) -> Fraction | None:
     """The number after the first `####` (GSM8K: Cobbe 2021, arXiv 2110.14168), else the last number of the text.
 
     Reads signs, currency signs, thousands separators, decimals and fractions. None where there is no number; with
-    `marked` also where there is no mark.
+    `marked` also where there is no mark. Numbers longer than `MAX_DIGITS` are left out.
     """
     _, mark, after_mark = text.partition(MARK)
     if mark:
@@ -98,6 +100,8 @@ def final_number(text: str, *, marked: bool = False) -> Fraction | None:
 def _numbers(text: str) -> list[Fraction]:
     numbers: list[Fraction] = []
     for match in _NUMBER.finditer(text):
+        if len(match.group()) > MAX_DIGITS:
+            continue
         value = Fraction(match["value"].replace(",", ""))
         divisor = int(match["below"] or 1)
         if divisor:
@@ -124,6 +128,6 @@ def has_form(answer: str, form: str) -> bool:
         return _FORMS[form].fullmatch(answer) is not None
     try:
         json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter where it nests too deep
         return False
     return True

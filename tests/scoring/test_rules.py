@@ -40,6 +40,11 @@ def prompt(**meta: str) -> Prompt:
         ("20%", "20"),
         ("none", None),
         ("", None),
+        ("7" * 400, "7" * 400),
+        ("7" * 4400, None),
+        ("1/" + "7" * 4400, None),
+        ("it is 3. " + "7" * 4400, "3"),
+        ("#### " + "7" * 4400, None),
     ],
 )
 def test_the_final_number(text: str, number: str | None) -> None:
@@ -78,7 +83,7 @@ def test_a_length_falls_off_beside_its_band(length: int, score: float) -> None:
             ["<think>a\nb</think>\n4"],
             ["<think></think>4", "<think>a</think> ", "4", "<think>a<think></think>4"],
         ),
-        ("json", ['{"a": 1}', "[1]"], ["{a: 1}", ""]),
+        ("json", ['{"a": 1}', "[1]"], ["{a: 1}", "", "[" * 3000, "7" * 4400]),
     ],
 )
 def test_a_form(form: str, good: list[str], bad: list[str]) -> None:
