@@ -8,6 +8,7 @@ anywhere, named in the job as `package.module:Class`.
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from rayalign.config import Section, explain, nearest
 from rayalign.errors import InputError
 from rayalign.types import Batch, Group, LossSum, Minibatch, Outputs, Role, Rollouts, Unit
+from rayalign.user_code import import_dotted
 
 Need = Literal["behaviour_logprobs", "logprobs", "reference_logprobs", "values", "scores", "preferences"]
 
@@ -132,12 +134,12 @@ def _find(name: str) -> type[Algorithm[Any]]:
 
 
 def _import_class(path: str) -> type[Algorithm[Any]]:
-    module_name, _, class_name = path.partition(":")
-    try:
-        algorithm: type[Algorithm[Any]] = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"algorithm {path}: cannot be imported ({error}); write it as package.module:Class") from error
-    return algorithm
+    code = import_dotted(path, "package.module:Class")
+    if not (isinstance(code, type) and issubclass(code, Algorithm)):
+        raise InputError(f"algorithm {path}: is no subclass of {__name__}:Algorithm; see docs/extending.md")
+    if not hasattr(code, "Config") or inspect.isabstract(code):
+        raise InputError(f"algorithm {path}: lacks Config, prepare, normaliser or loss; see docs/extending.md")
+    return code
 
 
 def _file_names() -> list[str]:

@@ -10,7 +10,6 @@ candidate's turns, in a thread of its own. A job names it: `single_turn`, `paddo
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 from rayalign.config import nearest
 from rayalign.errors import InputError
 from rayalign.types import Message, Prompt, Trajectory
+from rayalign.user_code import import_dotted
 
 KNOWN = {
     "single_turn": "rayalign.rollout.environment:SingleTurn",
@@ -93,15 +93,9 @@ def load_environment(name: str) -> EnvironmentKind:
         InputError: there is none of that name (with the nearest one), or it cannot be imported.
     """
     path = KNOWN.get(name, name)
-    module_name, colon, class_name = path.partition(":")
-    if not colon:
+    if ":" not in path:
         raise InputError(f"environment {name!r} is not known; {nearest(name, sorted(KNOWN))}")
-    try:
-        kind: Any = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"environment {name}: cannot be imported ({error}); write it as package.module:Class"
-        ) from error
+    kind: Any = import_dotted(path, "package.module:Class")
     if not callable(getattr(kind, "step", None)):
         raise InputError(f"environment {name}: has no method step(trajectory); see docs/extending.md")
     environment: EnvironmentKind = kind

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 from rayalign.errors import InputError
 from rayalign.scoring.base import Scorer
 from rayalign.types import Group, Prompt, Score, ScorePart, Trajectory, with_turns
+from rayalign.user_code import import_dotted
 
 
 class CodeScorer:
@@ -90,16 +90,11 @@ def import_code(path: str) -> Callable[..., Any]:
     Raises:
         InputError: it cannot be imported, or cannot be called.
     """
-    module_name, _, name = path.partition(":")
-    remedy = "write it as package.module:name"
-    try:
-        code = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{path} cannot be imported ({error}); {remedy}") from error
+    code = import_dotted(path)
     if not callable(code):
-        raise InputError(f"{path} is neither a function nor a class; {remedy}")
-    called: Callable[..., Any] = code
-    return called
+        raise InputError(f"{path} is neither a function nor a class; write it as package.module:name")
+    function_or_class: Callable[..., Any] = code
+    return function_or_class
 
 
 def _prepare(
@@ -110,7 +105,7 @@ def _prepare(
         return (lambda prompt, answer: code(prompt, answer, **settings)), None
     try:
         made = code(**settings)
-    except TypeError as error:
+    except Exception as error:  # user code may raise anything
         raise InputError(f"{path} cannot be made with settings {dict(settings)} ({error}); correct them") from error
     if hasattr(made, "score"):
         return None, made

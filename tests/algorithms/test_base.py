@@ -129,6 +129,19 @@ def test_a_users_own_class_is_found_by_its_path():
         load({"name": f"{__name__}:Missing"})
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("json:loads", "is no subclass of rayalign.algorithms.base:Algorithm"),
+        ("json:JSONDecoder", "is no subclass of rayalign.algorithms.base:Algorithm"),
+        ("rayalign.algorithms.base:Algorithm", "lacks Config"),
+    ],
+)
+def test_a_path_to_something_else_is_refused(path, message):
+    with pytest.raises(InputError, match=f"algorithm {path}: {message}"):
+        load({"name": path})
+
+
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(InputError, match="did you mean rrhf"):
         load({"name": "rrfh"})
