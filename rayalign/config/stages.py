@@ -74,7 +74,10 @@ class TrainStage(StageSection):
     """Train by one algorithm: online where candidates come from the live policy, else offline on `data`."""
 
     placement = (
-        StageSection.placement | _LEARNER_SPEED | _CRITIC_SPEED | {"keep", "checkpoint_every", "reference_outputs"}
+        StageSection.placement
+        | _LEARNER_SPEED
+        | _CRITIC_SPEED
+        | {"keep", "checkpoint_every", "reference_outputs", "guards"}
     )
     kind: Literal["train"]
     algorithm: dict[str, Any]

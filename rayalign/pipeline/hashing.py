@@ -91,6 +91,9 @@ def _fields(job: Job, stage: StageSection, hashes: Mapping[str, str]) -> dict[st
         fields = {key: value for key, value in fields.items() if key not in _ENVIRONMENT}
     fields["seed"] = job.seed
     fields.update(_flat(kind.settings(), stage.placement))
+    if "guards" in stage.placement:
+        fields["guards"] = []  # they decide only whether a stage goes on; once they counted, and this is their hash
+    fields.update(_model_contents(kind))
     if kind.data is not None:
         fields["rollout.context"] = job.rollout.context
     if kind.data is not None and kind.data.path:
@@ -119,6 +122,22 @@ def _flat(values: Mapping[str, Any], placement: Set[str], prefix: str = "") -> I
             yield from _flat(value, placement, f"{full}.")
         else:
             yield full, value
+
+
+def _model_contents(kind: StageKind[Any]) -> Iterator[tuple[str, str]]:
+    """What lies in each local model folder that the stage reads.
+
+    Weights are too large to be read for each check, so the size and time of each file stand for them.
+    """
+    for read in kind.reads():
+        folder = Path(read.value)
+        if not read.is_model or Reference.parse(read.value) is not None or not folder.is_dir():
+            continue
+        digest = hashlib.blake2b(digest_size=16)
+        for file in sorted(folder.glob("*")):
+            if file.is_file():
+                digest.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode())
+        yield f"{read.key}.content", digest.hexdigest()
 
 
 def _content(path: Path) -> str | None:

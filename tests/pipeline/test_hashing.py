@@ -55,6 +55,7 @@ def changed(study: Study, *overrides: str) -> list[str]:
         ("cluster.call_timeout=1", []),
         ("tracking.tensorboard=true", []),
         ("stages.rl={keep: 5, checkpoint_every: 1}", []),
+        ("stages.rl.guards=[{metric: kl/reference, above: 5, action: stop}]", []),
         ("stages.rm.learner.lora={rank: 4}", ["rm", "rl", "test"]),
         ("stages.rl.combine=min", ["rl", "test"]),
         ("stages.rl.reward=[{source: stage:rm, weight: 2}]", ["rl", "test"]),
@@ -137,3 +138,16 @@ def test_more_rounds_leave_the_finished_ones_as_they_are(study: Study) -> None:
         "ppo@3": "will run: never ran",
         "test": "will run: stage ppo@2, stage ppo@3, models.rl changed",
     }
+
+
+def test_other_weights_in_a_model_folder_run_the_stage_again(study: Study, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(bytes(8))
+    override = f"stages.sft.model={folder}"
+    before = stage_hashes(study(override).job)
+    assert stage_hashes(study(override).job) == before
+    (folder / "model.safetensors").write_bytes(bytes(16))
+    after = stage_hashes(study(override).job)
+    assert [name for name in before if before[name] != after[name]] == ["sft", "draws", "verdicts", "rm", "rl", "test"]
