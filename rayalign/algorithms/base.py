@@ -62,6 +62,11 @@ class Algorithm(ABC, Generic[C]):
         return 1
 
     @property
+    def fewest_candidates(self) -> int:
+        """How many candidates of a prompt it takes, online, to learn anything."""
+        return 1
+
+    @property
     def metrics(self) -> frozenset[str]:
         """Every metric that `prepare` and `loss` can report, by name `area/name`; guards may watch these.
 

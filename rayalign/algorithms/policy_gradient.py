@@ -261,6 +261,11 @@ class GroupRelative(PolicyGradient[G]):
     """A policy trained on rewards relative to those of the other answers to the same prompt; there is no critic."""
 
     @property
+    def fewest_candidates(self) -> int:
+        """One alone has no advantage."""
+        return 2
+
+    @property
     def metrics(self) -> frozenset[str]:
         """The share of groups without an advantage as well."""
         return super().metrics | {"reward/zero_variance"}

@@ -49,6 +49,9 @@ class Inputs:
             for key, model in kind.tokenizers(name):
                 with self._blaming(f"stages.{name}.{key}"):
                     self.tokenizer(model)
+            for key, model in kind.policy_readers().items():
+                with self._blaming(f"stages.{name}.{key}"):
+                    self._check_vocabulary(key, model, kind.stage.model)
             with self._blaming(f"stages.{name}.data"):
                 self._check_rows(name, kind)
             with self._blaming(f"stages.{name}.environment"):
@@ -127,6 +130,13 @@ class Inputs:
         corpus_is_read = use == "corpus" and (name in self._corpora or self.cached(name).exists())
         if not corpus_is_read:
             readers.check(self._data(name), use=use, whole=True)
+
+    def _check_vocabulary(self, role: str, model: str, policy: str) -> None:
+        if self.tokenizer(model).get_vocab() != self.tokenizer(policy).get_vocab():
+            raise InputError(
+                f"{model} has another vocabulary than the policy, whose token ids the {role} reads; "
+                f"name a model with the policy's tokenizer, such as {role}: {policy}"
+            )
 
     def _check_environment(self, name: str, kind: StageKind[Any]) -> None:
         """The environment can be made for the stage's prompts, and reply in the tokens of its models."""

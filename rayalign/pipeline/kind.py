@@ -191,6 +191,10 @@ class StageKind(ABC, Generic[S]):
         """The models in whose tokens the prompts of its `data` are read."""
         return ()
 
+    def policy_readers(self) -> Mapping[str, str]:
+        """Key -> model of each role that reads the policy's token ids, and so has to have its tokenizer."""
+        return {}
+
     def tokenizers(self, name: str) -> Sequence[tuple[str, str]]:
         """Key and model of each tokenizer that the stage needs."""
         return ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rayalign.algorithms.base import Algorithm, load
@@ -128,6 +128,10 @@ class TrainKind(StageKind[TrainStage]):
             running.discard("reference")
         models: dict[str, str | None] = {role: sources[role] for role in _ORDER if role in running}
         return {**models, GENERATOR: stage.model} if stage.online else models
+
+    def policy_readers(self) -> Mapping[str, str]:
+        models = self.models()
+        return {role: model for role in ("critic", "reference") if (model := models.get(role)) is not None}
 
     def learner(self, role: str) -> LearnerConfig:
         """The section that a role is trained, or only evaluated, by."""

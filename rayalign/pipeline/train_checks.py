@@ -13,7 +13,7 @@ from rayalign.errors import InputError
 from rayalign.models.metrics import METRICS as LEARNER_METRICS
 from rayalign.pipeline.kind import Problem
 
-OFFLINE_METRICS = frozenset({"eval/loss", "eval/epoch", "heldout/count", "heldout/prompts"})
+OFFLINE_METRICS = frozenset({"eval/loss", "eval/epoch", "heldout/count", "heldout/prompts", "phase/update"})
 """what the offline loop reports by itself"""
 
 
@@ -53,6 +53,12 @@ def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str
         yield "reward", f"{name} needs scores of what the policy writes; name a reward model"
     if stage.environment and not stage.online:
         yield "environment", "only what the live policy writes has an environment; add candidates or leave it out"
+    count = stage.candidates_per_prompt
+    if stage.online and count < algorithm.fewest_candidates:
+        yield (
+            "candidates",
+            f"{name} compares the answers to a prompt; write {algorithm.fewest_candidates} or more of them",
+        )
     if stage.online and "preferences" in algorithm.needs:
         yield "candidates", f"{name} learns from pairs that were compared before; leave candidates out"
     if not stage.online and algorithm.needs & {"behaviour_logprobs", "values"}:
@@ -124,7 +130,8 @@ def _sampling(stage: TrainStage) -> Iterator[Problem]:
 
 
 def _guards(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
-    loop_metrics = ITERATION_METRICS if stage.online else OFFLINE_METRICS
+    heldout = {f"eval/{name}" for name in algorithm.metrics}
+    loop_metrics = ITERATION_METRICS if stage.online else OFFLINE_METRICS | heldout
     parts = {f"reward/{source.label}" for source in stage.rewards} if stage.has_parts else set[str]()
     reported = sorted(algorithm.metrics | LEARNER_METRICS | loop_metrics | parts)
     for i, guard in enumerate(stage.guards):

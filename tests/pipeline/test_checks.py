@@ -193,6 +193,17 @@ def test_a_guard_watches_what_the_algorithm_or_the_loop_reports(study: Study, al
     check(study(f"stages.rl.algorithm={algorithm}", f"stages.rl.guards=[{{metric: {metric}, above: 1}}]"))
 
 
+@pytest.mark.parametrize("metric", ["eval/reward/accuracy", "eval/loss", "phase/update"])
+def test_a_guard_watches_what_the_offline_loop_measures(study: Study, metric: str) -> None:
+    check(study(f"stages.rm.guards=[{{metric: {metric}, above: 1}}]"))
+
+
+def test_a_method_that_compares_needs_two_candidates(study: Study) -> None:
+    alone = ("stages.rl.algorithm={name: grpo}", "stages.rl.candidates=[{source: live, count: 1}]")
+    (line,) = refusal(study, *alone, "stages.rl.learner.minibatch=32")
+    assert line.endswith("stages.rl.candidates: grpo compares the answers to a prompt; write 2 or more of them")
+
+
 def test_a_guard_watches_each_part_of_the_reward(study: Study) -> None:
     parts = "stages.rl.reward=[stage:rm, {rules: {kind: length, high: 40}, name: brief}]"
     check(study(parts, "stages.rl.guards=[{metric: reward/brief, below: 0.5}, {metric: reward/rm, above: 9}]"))

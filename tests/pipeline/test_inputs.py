@@ -115,6 +115,16 @@ def test_what_reads_the_answers_has_a_tokenizer_too(study: Study, tmp_path: Path
         Inputs(study(*less, f"{key}={tmp_path}")).check()
 
 
+@pytest.mark.parametrize("role", ["critic", "reference"])
+def test_what_reads_the_policys_tokens_has_its_vocabulary(study: Study, tmp_path: Path, role: str) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(tmp_path)
+    less = [f"stages.{name}.data.limit=50" for name in ("sft", "draws", "rl", "test")]
+    with pytest.raises(InputError, match=rf"stages\.rl\.{role}: {tmp_path} has another vocabulary than the policy"):
+        Inputs(study(*less, f"stages.rl.{role}={tmp_path}")).check()
+
+
 def test_rows_are_read_once_and_a_corpus_is_handed_over(real: Study, tmp_path: Path) -> None:
     inputs = Inputs(real())
     inputs.check()
