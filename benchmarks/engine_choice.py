@@ -34,10 +34,10 @@ MODELS = ("nano", "tiny", "small", "50M")
 
 def batch() -> list[Request]:
     """The candidates of an iteration, with the lengths that answers of the embedded world have."""
-    dice = random.Random(0)
+    dice, pieces = random.Random(0), len(build_tokenizer())
     requests: list[Request] = []
     for prompt in range(PROMPTS):
-        ids = tuple(dice.randrange(5, 500) for _ in range(dice.randint(8, 24)))
+        ids = tuple(dice.randrange(5, pieces) for _ in range(dice.randint(8, 24)))
         for index in range(CANDIDATES):
             sampling = SamplingConfig(max_tokens=dice.randint(6, 32))
             requests.append(Request(f"{prompt}/{index}", ids, dice.randrange(1 << 30), sampling, ()))
