@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from rayalign.actors.hosted import HostedActor
+from rayalign.actors.hosted import HostedActor, Rendezvous
 from rayalign.actors.store import Handle, fetch, keep
 from rayalign.algorithms.base import load
 from rayalign.data.collate import collate_trajectories
 from rayalign.types import Batch, Group, Metrics, Outputs, Rollouts
 
 
+@dataclass(frozen=True, slots=True)
+class PreparerSpec:
+    """What the preparer is made from."""
+
+    algorithm: Mapping[str, Any]
+    timeout: float
+    """seconds until what another actor made must be there"""
+
+
 class PreparerActor(HostedActor):
     """Collates groups, and runs the algorithm's `prepare` over the whole batch."""
 
-    def __init__(self, algorithm: Mapping[str, Any], timeout: float) -> None:
-        self._algorithm = load(algorithm)
-        self._timeout = timeout
+    def __init__(self, spec: PreparerSpec) -> None:
+        self._algorithm = load(spec.algorithm)
+        self._timeout = spec.timeout
+
+    def setup(self, meeting: Rendezvous) -> None:
+        """Nothing: it loads no model, and there is one of it."""
 
     def collate(self, groups: Sequence[Group], pad_id: int, version: int) -> Handle:
         """Groups as padded `Rollouts`; staleness is counted against `version`."""

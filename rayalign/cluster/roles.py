@@ -8,21 +8,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
-
 from rayalign.actors.hosted import FrozenSpec, HostedActor, Rendezvous
 from rayalign.actors.learner import CriticActor, LearnerSpec, PolicyActor
-from rayalign.actors.preparer import PreparerActor
+from rayalign.actors.preparer import PreparerActor, PreparerSpec
 from rayalign.actors.reference import ReferenceActor
 from rayalign.actors.reward import RewardActor, RewardSpec
 from rayalign.cluster.group import ActorGroup, together
-from rayalign.cluster.placement import Claim, process_environment
 from rayalign.cluster.sharing import SharedRoles
+from rayalign.cluster.threads import IDLE_ENGINES, EngineThreads
 from rayalign.cluster.workers import Process, Workers
 from rayalign.config import ClusterConfig, RoleConfig
 from rayalign.storage.events import EventLog
 from rayalign.types import Role
 
+PREPARER = "preparer"
 KINDS: Mapping[Role, type[HostedActor]] = {
     "policy": PolicyActor,
     "critic": CriticActor,
@@ -91,31 +90,46 @@ async def start_roles(
     events: EventLog,
     workers: Workers | None = None,
     shared: SharedRoles | None = None,
+    preparer: PreparerSpec | None = None,
+    engines: EngineThreads = IDLE_ENGINES,
 ) -> Roles:
     """Start the declared roles in worker processes, all at once; on any failure none is left behind.
 
     Args:
         workers: processes of the run; None: new ones.
         shared: the roles that share devices, which load in waves; None: each has its own.
+        preparer: of the actor that collates and prepares, which claims no cores; None: there is none.
+        engines: threads of the engines that work beside the roles.
     """
     running = Roles(workers or Workers(cluster), shared=shared)
     with ExitStack() as undo:
         undo.callback(running.stop)
         hosts: dict[str, RoleConfig] = {role: hosting.get(role, RoleConfig()) for role in specs}
-        processes = running.workers.take(hosts, shared.slots if shared else {})
+        processes = running.workers.take(hosts, shared.slots if shared else {}, engines)
         for role in specs:
             running.groups[role] = ActorGroup(role, processes[role], events=events, timeout=cluster.call_timeout)
-        for wave in shared.waves(specs) if shared else [list(specs)]:
-            groups = [running[role] for role in wave]
-            if shared:
-                await shared.admit(groups)
-            await asyncio.gather(*(set_up(running[role], KINDS[role], specs[role], cluster) for role in wave))
-            if shared:
-                shared.verify(groups)
+        loads = [_load_models(running, specs, cluster)]
+        if preparer is not None:
+            helpers = [running.workers.take_helper()]
+            running.groups[PREPARER] = ActorGroup(PREPARER, helpers, events=events, timeout=cluster.call_timeout)
+            loads.append(set_up(running[PREPARER], PreparerActor, preparer, cluster))
+        await asyncio.gather(*loads)
         for role in specs:
             events.write("actors_ready", role=role)
         undo.pop_all()
     return running
+
+
+async def _load_models(roles: Roles, specs: Specs, cluster: ClusterConfig) -> None:
+    """Set up the roles with models, those that share devices in waves."""
+    shared = roles.shared
+    for wave in shared.waves(specs) if shared else [list(specs)]:
+        groups = [roles[role] for role in wave]
+        if shared:
+            await shared.admit(groups)
+        await asyncio.gather(*(set_up(roles[role], KINDS[role], specs[role], cluster) for role in wave))
+        if shared:
+            shared.verify(groups)
 
 
 async def set_up(group: ActorGroup, kind: type[HostedActor], spec: Any, cluster: ClusterConfig) -> None:
@@ -127,13 +141,3 @@ async def set_up(group: ActorGroup, kind: type[HostedActor], spec: Any, cluster:
         process.place = place
     meetings = {a: Rendezvous(rank, len(group), home.address, home.port) for rank, a in enumerate(group.actors)}
     await group.all(lambda actor: actor.setup.remote(meetings[actor]), timeout=limit)
-
-
-async def start_preparer(algorithm: Mapping[str, Any], cluster: ClusterConfig, events: EventLog) -> ActorGroup:
-    """The one CPU actor that collates and prepares; it asks for no cores of its own."""
-    claim = Claim(cpus=0, gpus=0, threads=1)
-    options = {"num_cpus": 0, "runtime_env": {"env_vars": process_environment(claim)}}
-    actor = ray.remote(PreparerActor).options(**options).remote(algorithm, cluster.call_timeout)
-    group = ActorGroup("preparer", [actor], events=events, timeout=cluster.call_timeout)
-    await group.locate(cluster.start_timeout)
-    return group

@@ -19,6 +19,7 @@ from rayalign.config import ClusterConfig
 from rayalign.errors import InputError
 
 LOCAL = {
+    "RAY_prestart_worker_first_driver": "0",  # idle processes, one for each core, that no actor of ours can use
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # this machine is not preempted
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # notices the end of a stage at once
 }

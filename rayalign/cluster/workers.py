@@ -16,6 +16,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +27,7 @@ from rayalign.actors.hosted import Place
 from rayalign.actors.worker import Worker
 from rayalign.cluster.placement import Claim, Placement, Slots, claims, free_cpus, process_environment
 from rayalign.cluster.session import dead_actors, machines
+from rayalign.cluster.threads import IDLE_ENGINES, EngineThreads, share_threads
 from rayalign.config import ClusterConfig, RoleConfig
 
 LIBRARIES = ("deepspeed", "transformers.models.llama.modeling_llama", "rayalign.models.learner")
@@ -43,6 +45,8 @@ class Process:
         self.actor = actor
         self.threads = 1
         """of its role"""
+        self.loaded = False
+        """True where it has imported what models need, or is about to"""
         self.place: Place | None = None
         """None until it has been located"""
 
@@ -117,17 +121,30 @@ class Workers:
             group.free = True
             _load_libraries(group.processes)
 
-    def take(self, hosting: Hosting, slots: Slots = MappingProxyType({})) -> dict[str, list[Process]]:
+    def take(
+        self, hosting: Hosting, slots: Slots = MappingProxyType({}), engines: EngineThreads = IDLE_ENGINES
+    ) -> dict[str, list[Process]]:
         """A process for each actor of the roles, with the threads that it gets; new ones where they share devices."""
         self._forget_dead()
         plain, placed = self._split(hosting)
         processes = self._take_placed(placed, slots) if placed else {}
         for name, role in plain.items():
-            processes[name] = [self._take_plain() for _ in range(role.actors)]
-        for name, claim in claims(hosting, free_cpus=free_cpus()).items():
+            processes[name] = [self._take_plain(loaded=True) for _ in range(role.actors)]
+        for name, threads in self.threads(hosting, engines).items():
             for process in processes[name]:
-                process.threads = claim.threads
+                process.threads = threads
         return {name: processes[name] for name in hosting}
+
+    def take_helper(self) -> Process:
+        """A process for an actor that claims nothing, wherever it runs."""
+        process = self._take_plain(loaded=False)
+        process.threads = 1
+        return process
+
+    def threads(self, hosting: Hosting, engines: EngineThreads = IDLE_ENGINES) -> dict[str, int]:
+        """Threads of each role's actors on the machines of the session."""
+        cores = min(os.cpu_count() or 1, int(machines()[0].get("CPU", 1))) if self.one_machine else 1
+        return share_threads(hosting, cores, engines)
 
     def release(self, processes: Sequence[Process]) -> None:
         """Keep processes whose role has ended for the next stage."""
@@ -163,9 +180,14 @@ class Workers:
         for group in list(self._placed):
             self._end(group)
 
+    @property
+    def one_machine(self) -> bool:
+        """True where all processes run on the same machine, now and later."""
+        return len(machines()) == 1 and not self._cluster.scale_timeout
+
     def _split(self, hosting: Hosting) -> tuple[dict[str, RoleConfig], dict[str, RoleConfig]]:
         """The roles of plain processes, and those that have to be placed."""
-        one_machine = len(machines()) == 1 and not self._cluster.scale_timeout
+        one_machine = self.one_machine
         plain: dict[str, RoleConfig] = {}
         placed: dict[str, RoleConfig] = {}
         for name, role in hosting.items():
@@ -186,8 +208,13 @@ class Workers:
         options = {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
         return Process(ray.remote(Worker).options(**options).remote())
 
-    def _take_plain(self) -> Process:
-        process = self._free.pop(0) if self._free else self._start_plain()
+    def _take_plain(self, *, loaded: bool) -> Process:
+        """A free process, of both kinds one that fits; the role imports what is missing."""
+        free = sorted(self._free, key=lambda process: process.loaded != loaded)
+        process = free[0] if free else self._start_plain()
+        if process in self._free:
+            self._free.remove(process)
+        process.loaded = process.loaded or loaded
         self._taken.append(process)
         return process
 
@@ -197,7 +224,7 @@ class Workers:
         group = free[0] if free else self._place(roles, slots)
         group.free = False
         rest = iter(group.processes)
-        return {name: [next(rest) for _ in range(role.actors)] for name, role in roles.items()}
+        return {name: list(islice(rest, role.actors)) for name, role in roles.items()}
 
     def _place(self, roles: Hosting, slots: Slots = MappingProxyType({})) -> _Placed:
         role_claims = claims(roles, free_cpus=free_cpus())
@@ -218,6 +245,7 @@ class Workers:
 
 def _load_libraries(processes: Sequence[Process]) -> None:
     for process in processes:
+        process.loaded = True
         process.actor.load.remote(LIBRARIES)
 
 

@@ -109,7 +109,7 @@ class RoleConfig(Section):
     """for each actor, as `gpus` is; None: an even share of the machine, at most 1"""
     gpus: NonNegativeFloat = 0.0
     threads: PositiveInt | None = None
-    """BLAS and OpenMP threads of each actor; None: as many as its `cpus`, at least 1"""
+    """BLAS and OpenMP threads of each actor; None: as many as its `cpus`, else a share of the cores"""
     resident: bool = False
     """on shared devices: keeps its memory there while others have their turn"""
 

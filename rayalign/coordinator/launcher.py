@@ -20,7 +20,7 @@ def choose_launcher(
     """
     if launcher != "auto":
         return launcher, "the job names it"
-    needed = {"CPU": host.actors * (host.cpus or 0.0), "GPU": host.actors * host.gpus}
-    if any(all(machine.get(kind, 0.0) >= amount for kind, amount in needed.items()) for machine in machines):
+    cpus, gpus = host.actors * (host.cpus or 0.0), host.actors * host.gpus
+    if any(machine.get("CPU", 0.0) >= cpus and machine.get("GPU", 0.0) >= gpus for machine in machines):
         return "actors", "one machine has room for all ranks"
     return "ray_train", "no machine alone has room for all ranks"

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from rayalign.actors.preparer import PreparerSpec
 from rayalign.annotator.client import AnnotatorClient
 from rayalign.annotator.service_file import load_service
 from rayalign.cluster.channel import load_folder
@@ -24,6 +25,7 @@ from rayalign.errors import WeightError
 from rayalign.models.catalogue import model_path
 from rayalign.pipeline.adapters import adapter_room
 from rayalign.pipeline.checks import devices, refuse
+from rayalign.pipeline.early_pool import EarlyPool, next_model
 from rayalign.pipeline.hashing import unfinished
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import StageKind, kind_of
@@ -71,6 +73,7 @@ class RunContext:
         self._service: Future[str] | None = None
         self._sharing = DeviceSharing(self.job, self.events)
         self._pool: GeneratorPool | None = None
+        self._early_pool: EarlyPool | None = None
         self._loaded: str | None = None
         self.fixed_seconds = 0.0
         """spent on starting things since the stage began"""
@@ -116,17 +119,23 @@ class RunContext:
             self.workers.keep(kind.hosting(job))
 
     def prepare_next(self) -> None:
-        """Start the processes that the next stage with roles will need; called while this one works."""
+        """Start the processes that later stages will need, roles and engines; called while this stage works."""
         hosting = next(filter(None, (kind.hosting(self.job) for kind in self._later)), {})
         self.workers.start(hosting)
+        rollout, reference = self.job.rollout, next_model(self.job, self._later, self.output)
+        claims_nothing = not (rollout.gpus or rollout.cpus) and self.workers.one_machine
+        if claims_nothing and reference is not None and self._pool is None and self._early_pool is None:
+            model = self.model(reference)
+            self._early_pool = EarlyPool(lambda: self._start_pool(model))
 
     @contextmanager
     def starting(self, what: str) -> Iterator[None]:
-        """Count what runs inside as fixed seconds of the stage."""
+        """Count what runs inside as fixed seconds of the stage; what starts beside it counts once."""
         begin = time.perf_counter()
+        counted = self.fixed_seconds
         yield
         seconds = time.perf_counter() - begin
-        self.fixed_seconds += seconds
+        self.fixed_seconds = max(self.fixed_seconds, counted + seconds)
         self.events.write("started", what=what, seconds=seconds)
         logger.info("%s ready in %.1f s", what, seconds)
 
@@ -204,16 +213,24 @@ class RunContext:
         if self._pool is not None and _same_shapes(self._pool.model, model):
             return self._pool
         self.stop_pool()
-        rollout = self._sharing.rollout
-        name, reason = choose(rollout, vllm_runs_on())
-        adapter = adapter_room(self.job.model_copy(update={"rollout": rollout}), name)
-        with self.starting(f"{self.job.rollout.engines} {name} engines ({reason})"):
-            slots = self._sharing.reserve()
-            self._pool = await start_pool(name, model, rollout, self.job.cluster, self.events, adapter, slots)
+        with self.starting(f"{self.job.rollout.engines} engines"):
+            early, self._early_pool = self._early_pool, None
+            self._pool = await early.result() if early else None
+            if self._pool is None or not _same_shapes(self._pool.model, model):
+                self.stop_pool()
+                self._pool = await self._start_pool(model)
         self._open.callback(self.stop_pool)
         self._sharing.admit_pool(self._pool)
-        self._loaded = model
+        self._loaded = self._pool.model
         return self._pool
+
+    async def _start_pool(self, model: str) -> GeneratorPool:
+        rollout = self._sharing.rollout
+        name, reason = choose(rollout, vllm_runs_on())
+        logger.info("%d %s engines (%s)", rollout.engines, name, reason)
+        adapter = adapter_room(self.job.model_copy(update={"rollout": rollout}), name)
+        slots = self._sharing.reserve()
+        return await start_pool(name, model, rollout, self.job.cluster, self.events, adapter, slots)
 
     async def pool(self, model: str) -> GeneratorPool:
         """The engines with this model's weights, loaded into the running ones where the shapes agree."""
@@ -233,15 +250,18 @@ class RunContext:
         """Of the devices that engines and roles share now."""
         return self._sharing.turns
 
-    async def start_roles(self, name: str, specs: Specs) -> Roles:
+    async def start_roles(self, name: str, specs: Specs, preparer: PreparerSpec | None = None) -> Roles:
         """Start roles of a stage; engines that share their devices sleep then, and have lost their weights."""
         job = self.job
         shared = self._sharing.roles(name, specs, self.model)
         if shared is not None:
             self.weights_changed()
-        needs = kind_of(job.stages[name]).roles(job)
-        hosting: dict[Any, RoleConfig] = {need.role: need.host for need in needs}
-        return await start_roles(specs, hosting, job.cluster, self.events, self.workers, shared)
+        kind = kind_of(job.stages[name])
+        hosting: dict[Any, RoleConfig] = {need.role: need.host for need in kind.roles(job)}
+        engines = kind.engine_threads(job)
+        return await start_roles(
+            specs, hosting, job.cluster, self.events, self.workers, shared, preparer=preparer, engines=engines
+        )
 
     def stop_pool(self) -> None:
         """End the engines, and give back the devices that they share."""

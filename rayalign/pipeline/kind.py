@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from rayalign.cluster.threads import IDLE_ENGINES, EngineThreads
 from rayalign.cluster.turns import Presence
 from rayalign.config import (
     ClusterConfig,
@@ -170,6 +171,10 @@ class StageKind(ABC, Generic[S]):
     def uses_pool(self, job: Job) -> bool:
         """Whether the stage needs engines."""
         return any(need.role == GENERATOR for need in self.roles(job))
+
+    def engine_threads(self, job: Job) -> EngineThreads:
+        """Threads of the engines that work beside an update, and beside scoring."""
+        return IDLE_ENGINES
 
     def driver_memory(self, job: Job) -> int:
         """Main memory for what the stage does in the process of the run itself [bytes]."""

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,11 @@ def heldout_results(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
     """
     measured = [row["metrics"] for row in rows if "heldout/count" in row["metrics"]]
     last: Mapping[str, float] = measured[-1] if measured else {}
-    found = []
+    results = []
     for metric in sorted(m for m in last if m.startswith("eval/") and m.endswith("accuracy")):
         share = share_interval(last[metric], int(last.get("heldout/prompts", last["heldout/count"])))
-        found.append({"name": name, "metric": metric.removeprefix("eval/").replace("/", "_"), **share._asdict()})
-    return found
+        results.append({"name": name, "metric": metric.removeprefix("eval/").replace("/", "_"), **share._asdict()})
+    return results
 
 
 def read_examples(context: RunContext, stage: TrainStage) -> Iterator[Example]:
@@ -121,7 +122,9 @@ def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
         asyncio.run(train_on_workers(spec, host, context.workers, cluster, context.events, context.prepare_next))
         return
     context.workers.keep({})
-    claim = claims({spec.role: host}, free_cpus=free_cpus())[spec.role]
+    hosting: dict[str, RoleConfig] = {spec.role: host}
+    threads = context.workers.threads(hosting)[spec.role]
+    claim = replace(claims(hosting, free_cpus=free_cpus())[spec.role], threads=threads)
     launch(
         spec,
         ranks=host.actors,

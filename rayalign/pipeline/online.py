@@ -13,12 +13,13 @@ from typing import Any
 
 from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.learner import LearnerSpec
+from rayalign.actors.preparer import PreparerSpec
 from rayalign.actors.reward import RewardSpec
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel, sites
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.pool import GeneratorPool
-from rayalign.cluster.roles import Roles, Specs, start_preparer
+from rayalign.cluster.roles import PREPARER, Roles, Specs
 from rayalign.config import RewardSource, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
@@ -76,15 +77,9 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
     model = context.model(stage.model)
     renderer = Renderer(model, job.rollout.context, stage.sampling)
     algorithm = load(stage.algorithm)
-    pool = await context.engines(model)
-    context.weights_changed()
-    with context.starting(f"the roles of {name}"):
-        preparer, roles = await asyncio.gather(
-            start_preparer(stage.algorithm, job.cluster, context.events),
-            context.start_roles(name, _specs(context, stage, algorithm)),
-        )
+    specs = _specs(context, stage, algorithm)
+    pool, roles = await _start(context, name, model, specs, PreparerSpec(stage.algorithm, job.cluster.call_timeout))
     async with AsyncExitStack() as closing:
-        closing.callback(preparer.kill)
         await closing.enter_async_context(roles)
         context.prepare_next()
         journal = closing.enter_context(contextlib.closing(Journal(context.journal_path(name))))
@@ -107,7 +102,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
         parts = Parts(
             algorithm=algorithm,
             roles=roles,
-            preparer=preparer,
+            preparer=roles[PREPARER],
             pool=pool,
             channel=_channel(context, name, stage, renderer, roles, pool),
             turns=context.turns,
@@ -119,6 +114,24 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
             events=context.events,
         )
         yield parts, renderer
+
+
+async def _start(
+    context: RunContext, name: str, model: str, specs: Specs, preparer: PreparerSpec
+) -> tuple[GeneratorPool, Roles]:
+    """The engines and the roles; on shared devices one after another, since each must leave room for the next."""
+
+    async def start_roles() -> Roles:
+        with context.starting(f"the roles of {name}"):
+            return await context.start_roles(name, specs, preparer)
+
+    if context.job.cluster.share_devices:
+        pool = await context.engines(model)
+        roles = await start_roles()
+    else:
+        pool, roles = await asyncio.gather(context.engines(model), start_roles())
+    context.weights_changed()
+    return pool, roles
 
 
 def _assembler(context: RunContext, stage: TrainStage, pool: GeneratorPool, renderer: Renderer) -> GroupAssembler:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rayalign.algorithms.base import Algorithm, load
+from rayalign.cluster.threads import IDLE_ENGINES, EngineThreads
 from rayalign.config import (
     ANNOTATOR,
     DataConfig,
@@ -154,6 +155,12 @@ class TrainKind(StageKind[TrainStage]):
                 further = self._further_models(role)
                 needs.append(RoleNeed(role, model, self.host(role), self.learner(role), trained, further))
         return needs
+
+    def engine_threads(self, job: Job) -> EngineThreads:
+        if not self.stage.online:
+            return IDLE_ENGINES
+        busy = job.rollout.engines * job.rollout.threads
+        return EngineThreads(update=busy if self.stage.max_staleness else 0, score=busy)
 
     def _offline_reference(self, model: str) -> RoleNeed:
         """The reference in the learner's ranks; its stored outputs are computed before the learner needs the memory."""

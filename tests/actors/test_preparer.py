@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rayalign.actors import preparer as module
-from rayalign.actors.preparer import PreparerActor
+from rayalign.actors.preparer import PreparerActor, PreparerSpec
 from rayalign.types import Outputs, Rollouts
 
 
@@ -18,7 +18,8 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> PreparerActor:
     """An actor whose handles are the objects themselves."""
     monkeypatch.setattr(module, "fetch", lambda handle, timeout: handle)
     monkeypatch.setattr(module, "keep", lambda value: value)
-    return PreparerActor({"name": "grpo", "kl_coefficient": 0.0, "correction_cap": None}, timeout=1.0)
+    algorithm = {"name": "grpo", "kl_coefficient": 0.0, "correction_cap": None}
+    return PreparerActor(PreparerSpec(algorithm, timeout=1.0))
 
 
 def rollouts() -> Rollouts:

@@ -91,7 +91,7 @@ def test_a_next_role_in_the_same_process_finds_nothing_of_the_one_before(
             return pids(roles)[0], facts
 
     pid, first = asyncio.run(stage({"role": RoleConfig(threads=3)}))
-    again, second = asyncio.run(stage(ONE))
+    again, second = asyncio.run(stage({"role": RoleConfig(threads=1)}))
     assert again == pid
     assert (first["threads"], second["threads"]) == ((3, "3"), (1, "1"))
     unchanged = ("environment", "group", "random", "parameters")
@@ -141,6 +141,20 @@ def test_claimed_cpus_stay_only_for_a_stage_that_claims_the_same(
     assert not set(fewer) & set(first)
     workers.keep(ONE)
     assert not set(asyncio.run(stage({"role": RoleConfig(cpus=0.5)}))) & set(fewer)
+
+
+def test_a_helper_leaves_the_processes_that_are_loaded_to_the_roles_with_models(workers: Workers) -> None:
+    workers.stop()
+    workers.start(ONE)
+    (loaded,) = workers._free
+    helper = workers.take_helper()
+    assert helper is loaded  # rather than one more process
+    workers.release([helper])
+    first, second = workers.take_helper(), workers.take_helper()
+    workers.release([second, first])
+    assert workers.take(ONE)["role"] == [loaded]
+    assert workers.take_helper() is second
+    workers.stop()
 
 
 def test_processes_start_once_for_the_largest_stage(workers: Workers) -> None:

@@ -91,7 +91,7 @@ def start(spec: OfflineSpec, launcher: str = "ray_train", workers: Workers | Non
         launch(spec, ranks=1, resources={"CPU": 1.0}, environment=environment, start_timeout=280.0)
         return
     with closing(EventLog(Path(spec.events))) as events:
-        asyncio.run(train_on_workers(spec, RoleConfig(), workers or Workers(CLUSTER), CLUSTER, events))
+        asyncio.run(train_on_workers(spec, RoleConfig(threads=1), workers or Workers(CLUSTER), CLUSTER, events))
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,19 @@ def test_the_roles_that_a_stage_trained_have_folders_of_their_own(study: Study) 
     }
 
 
+def test_what_starts_at_the_same_time_counts_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 1.0, 4.0, 4.0, 6.0, 10.0])
+    monkeypatch.setattr("rayalign.pipeline.context.time.perf_counter", lambda: next(now))
+    loaded = study()
+    with RunContext(loaded, Inputs(loaded)) as context:
+        with context.starting("the engines"):  # from 0 to 10
+            with context.starting("the roles"):  # from 1 to 4
+                pass
+            with context.starting("the annotator service"):  # from 4 to 6
+                pass
+        assert context.fixed_seconds == 10.0
+
+
 def test_actors_get_the_absolute_path_of_a_relative_folder(study: Study, tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / "models" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)

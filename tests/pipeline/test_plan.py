@@ -44,6 +44,23 @@ def test_named_cpus_leave_the_rest_to_share(study: Study) -> None:
     assert (role_of(stage, "generator").cpus, role_of(stage, "policy").cpus) == (1.0, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("cores", "staleness", "expected"),
+    [
+        (2, 0, {"policy": 1, "critic": 1, "reference": 1, "reward": 1, "generator": 1}),
+        (8, 0, {"policy": 4, "critic": 4, "reference": 2, "reward": 6, "generator": 1}),
+        (8, 1, {"policy": 3, "critic": 3, "reference": 2, "reward": 6, "generator": 1}),
+    ],
+)
+def test_threads_are_shared_by_what_runs_at_the_same_time(
+    study: Study, cores: int, staleness: int, expected: dict[str, int]
+) -> None:
+    stage = stage_of(plan(study(f"cluster.cpus={cores}", f"stages.rl.max_staleness={staleness}").job), "rl")
+    assert {role.role: role.threads for role in stage.roles} == expected
+    (learner,) = stage_of(plan(study(f"cluster.cpus={cores}").job), "sft").roles
+    assert learner.threads == cores
+
+
 def test_other_stages_run_what_they_need(study: Study) -> None:
     made = plan(study().job)
     roles = {stage.name: [r.role for r in stage.roles] for stage in made.stages}
