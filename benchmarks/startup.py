@@ -6,9 +6,9 @@ by turns. Memory is the proportional set size of all processes of the PPO job, a
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ import psutil
 from benchmarks.record import record
 
 TURNS = int(os.environ.get("RAYALIGN_TURNS", "1"))
-SFT_STEPS = 96
+PAIRS = 256
+SFT_STEPS = 64
 """of the chain of stages: some ten seconds, in which what comes next can start"""
 LIMITS = {"sft": 9.0, "ppo": 18.0, "later": 4.0, "ppo_memory_gib": 3.0}
 LONGEST = 180.0
@@ -40,8 +42,8 @@ SFT = """\
         learner: {{minibatch: 32, micro_tokens: 1024}}}}
 """
 REWARD = """\
-  rm: {{kind: train, algorithm: {{name: reward}}, model: {model}, data: {{split: preference, limit: 500}}, steps: 1,
-       learner: {{minibatch: 32, micro_tokens: 1024}}}}
+  rm: {{kind: train, algorithm: {{name: reward}}, model: {model}, steps: 1,
+       data: {{format: comparisons, path: {pairs}}}, learner: {{minibatch: 32, micro_tokens: 1024}}}}
 """
 PPO = """\
   ppo: {{kind: train, algorithm: {{name: ppo, epochs: 1}}, model: {model}, reward: {reward}, data: {{split: train}},
@@ -51,18 +53,25 @@ PPO = """\
 JOBS = {"sft": SFT, "rm": REWARD, "ppo": PPO, "chain": SFT + REWARD + PPO}
 
 
-def make_models(folder: Path) -> dict[str, str]:
-    """A language model and a reward model of the preset's shape, with random weights."""
-    from rayalign.config import LearnerConfig
+def make_inputs(folder: Path) -> dict[str, str]:
+    """A language model and a reward model of the preset's shape, with random weights, and pairs of answers."""
+    from rayalign.config import DataConfig, LearnerConfig
     from rayalign.data.chat import load_tokenizer
     from rayalign.data.paddock.tokenizer import build_tokenizer
+    from rayalign.data.readers import load_examples
     from rayalign.models.load import load_scalar, make_preset
 
-    policy, reward = folder / "policy", folder / "reward"
+    policy, reward, pairs = folder / "policy", folder / "reward", folder / "pairs.jsonl"
     make_preset("nano", build_tokenizer(), 0, policy)
     load_scalar(str(policy), LearnerConfig(), 0).save_pretrained(reward)
     load_tokenizer(str(policy)).save_pretrained(reward)
-    return {"model": str(policy), "reward": str(reward)}
+    examples = load_examples(DataConfig(split="sft", limit=PAIRS + 1), seed=0, use="demonstrations")
+    rows = []
+    for example, other in pairwise(examples):
+        texts = {"chosen": example.candidates[0].text, "rejected": other.candidates[0].text}
+        rows.append(json.dumps({"prompt": example.prompt.messages[-1].content, **texts}))
+    pairs.write_text("\n".join(rows))
+    return {"model": str(policy), "reward": str(reward), "pairs": str(pairs)}
 
 
 class JobRun:
@@ -76,6 +85,7 @@ class JobRun:
         self._stages = output / name / "stages"
         self._events = output / name / "events.jsonl"
         environment = {**os.environ, "PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's modules are compiled once, not in every process
         command = [sys.executable, "-c", "from rayalign.cli import main; main()", "run", str(job)]
         self._begin = time.time()
         self._log = (folder / f"{name}.log").open("w")
@@ -91,6 +101,10 @@ class JobRun:
         self._log.close()
         rows = [row for row in self._rows() if row["event"] == "stage_finished"]
         return {row["stage"]: row["time"] - self._begin for row in rows}
+
+    def cpu_seconds(self) -> float:
+        """What all its processes have used until now."""
+        return sum(map(_cpu, self._tree()))
 
     def memory(self) -> int:
         """The largest proportional set size of all processes until the job has ended [bytes]."""
@@ -137,38 +151,49 @@ def _pss(process: psutil.Process) -> int:
     return 0
 
 
-def measure(tree: Path, models: dict[str, str]) -> dict[str, float]:
-    """One turn over all jobs."""
-    folder = Path(tempfile.mkdtemp())
+def _cpu(process: psutil.Process) -> float:
+    with suppress(psutil.Error):
+        times = process.cpu_times()
+        return float(times.user + times.system)
+    return 0.0
+
+
+def measure_starts(tree: Path, inputs: dict[str, str], folder: Path) -> dict[str, float]:
+    """Jobs of one stage, from nothing."""
     figures: dict[str, float] = {}
     for name in ("sft", "rm", "ppo"):
-        run = JobRun(tree, name, folder, sft_steps=1, **models)
+        run = JobRun(tree, name, folder, sft_steps=1, **inputs)
         figures |= run.first_steps(name)
+        figures[f"{name}_cpu"] = run.cpu_seconds()
         if name == "ppo":
             figures["ppo_memory_gib"] = run.memory() / 2**30
         run.ends()
-    chain = JobRun(tree, "chain", folder, sft_steps=SFT_STEPS, **models)
-    steps, ends = chain.first_steps("rm", "ppo"), chain.ends()
-    figures["later_rm"] = steps["rm"] - ends["sft"]
-    figures["later_ppo"] = steps["ppo"] - ends["rm"]
-    figures["chain"] = max(ends.values())
-    shutil.rmtree(folder)
     return figures
+
+
+def measure_chain(tree: Path, inputs: dict[str, str], folder: Path) -> dict[str, float]:
+    """From the end of a stage to the first step of the next one."""
+    chain = JobRun(tree, "chain", folder, sft_steps=SFT_STEPS, **inputs)
+    steps, ends = chain.first_steps("rm", "ppo"), chain.ends()
+    return {"later_rm": steps["rm"] - ends["sft"], "later_ppo": steps["ppo"] - ends["rm"], "chain": max(ends.values())}
 
 
 def main() -> None:
     """Measure this checkout, and an older one beside it."""
     trees = {"now": Path(__file__).parents[1], **({"before": Path(sys.argv[1]).resolve()} if sys.argv[1:] else {})}
-    figures: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
     with tempfile.TemporaryDirectory() as scratch:
-        models = make_models(Path(scratch))
-        for _ in range(TURNS):
+        inputs = make_inputs(Path(scratch))
+        for turn in range(TURNS):
             for name, tree in trees.items():
-                figures[name].append(measure(tree, models))
-    medians = {}
-    for name, turns in figures.items():
-        medians[name] = {key: round(statistics.median(turn[key] for turn in turns), 2) for key in turns[0]}
-    record("startup", {"limits": LIMITS, "sft_steps": SFT_STEPS, "medians": medians, "turns": figures})
+                compileall.compile_dir(tree / "rayalign", quiet=1)
+                folder = Path(scratch) / f"{name}-{turn}"
+                folder.mkdir()
+                turns[name].append(measure_starts(tree, inputs, folder) | measure_chain(tree, inputs, folder))
+    medians: dict[str, dict[str, float]] = {}
+    for name, figures in turns.items():
+        medians[name] = {key: round(statistics.median(turn[key] for turn in figures), 2) for key in figures[0]}
+    record("startup", {"limits": LIMITS, "sft_steps": SFT_STEPS, "medians": medians, "turns": turns})
 
 
 if __name__ == "__main__":
