@@ -12,7 +12,8 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from rayalign.algorithms import ops
-from rayalign.algorithms.policy_gradient import GroupConfig, GroupRelative, kl_loss
+from rayalign.algorithms.group_relative import GroupConfig, GroupRelative
+from rayalign.algorithms.policy_gradient import kl_loss
 from rayalign.types import Batch, Minibatch, Rollouts
 
 

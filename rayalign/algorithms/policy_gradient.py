@@ -7,18 +7,16 @@ iteration: the `logprobs_BT` of a batch), and current (`outputs.logprobs_BT`).
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import ClassVar, TypeVar
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from rayalign.algorithms import ops
 from rayalign.algorithms.base import Algorithm, AlgorithmConfig, Need
-from rayalign.types import Batch, Group, LossSum, Metric, Metrics, Minibatch, Outputs, Role, Rollouts
+from rayalign.types import Batch, LossSum, Metric, Metrics, Minibatch, Outputs, Role, Rollouts
 
 MAX_LOG_RATIO = 60.0
 """keeps exp and its gradient finite in float32; the clipped objective is far away from here"""
@@ -90,16 +88,6 @@ def kl_loss(logprobs_BT: Tensor, old_logprobs_BT: Tensor, ref_logprobs_BT: Tenso
     if not unbiased:
         return k3_BT
     return (logprobs_BT - old_logprobs_BT).clamp(max=limit).exp() * k3_BT
-
-
-def relative_advantages(scores_B: Tensor, group_B: Tensor, *, kind: ops.AdvantageKind) -> Tensor:
-    """`ops.group_advantages` for rows whose groups, neighbours of each other, may differ in size."""
-    _, sizes_P = torch.unique_consecutive(group_B, return_counts=True)
-    groups = list(torch.split(scores_B, sizes_P.tolist()))
-    scores_PK = pad_sequence(groups, batch_first=True, padding_value=math.nan)
-    advantages_PK = ops.group_advantages(scores_PK, kind=kind)
-    present_PK = torch.arange(scores_PK.shape[1], device=sizes_P.device) < sizes_P[:, None]
-    return advantages_PK[present_PK]
 
 
 POLICY_METRICS = frozenset(
@@ -175,9 +163,13 @@ class PolicyGradient(Algorithm[C]):
             scores_B = moments.normalize(scores_B)
             state = {f"score_{name}": value for name, value in asdict(moments).items()}
         if rollouts.ended_B is not None:
-            policy, value = self.config.missing_eos, self.config.missing_eos_value
-            scores_B = ops.missing_eos_scores(scores_B, rollouts.ended_B, policy=policy, value=value)
+            scores_B = self.missing_eos(scores_B, rollouts.ended_B)
         return scores_B, state
+
+    def missing_eos(self, scores_B: Tensor, ended_B: Tensor) -> Tensor:
+        """Scores with those of cut answers set as configured."""
+        policy, value = self.config.missing_eos, self.config.missing_eos_value
+        return ops.missing_eos_scores(scores_B, ended_B, policy=policy, value=value)
 
     def reference_kl(self, rollouts: Rollouts) -> Tensor:
         """k1 of each token to the reference [nats]; 0 without one."""
@@ -245,54 +237,3 @@ class PolicyGradient(Algorithm[C]):
             metrics["policy/ratio_min"] = Metric(ratio[mask].min().item(), reduction="min")
             metrics["policy/ratio_max"] = Metric(ratio[mask].max().item(), reduction="max")
         return metrics
-
-
-class GroupConfig(PolicyGradientConfig):
-    """Settings of methods that compare the answers of a group."""
-
-    max_rejections: NonNegativeInt = 0
-    """groups of equal scores that each place of an iteration may replace (DAPO's dynamic sampling); 0: they stay"""
-
-
-G = TypeVar("G", bound=GroupConfig)
-
-
-class GroupRelative(PolicyGradient[G]):
-    """A policy trained on rewards relative to those of the other answers to the same prompt; there is no critic."""
-
-    @property
-    def fewest_candidates(self) -> int:
-        """One alone has no advantage."""
-        return 2
-
-    @property
-    def metrics(self) -> frozenset[str]:
-        """The share of groups without an advantage as well."""
-        return super().metrics | {"reward/zero_variance"}
-
-    @property
-    def max_rejections(self) -> int:
-        """As configured."""
-        return self.config.max_rejections
-
-    def reject(self, group: Group) -> str | None:
-        """Equal scores give no advantage."""
-        values = {score.value for score in group.scores}
-        return "all scores are equal" if len(values) == 1 else None
-
-    def relative_batch(self, rollouts: Rollouts, rewards_B: Tensor, *, kind: ops.AdvantageKind) -> Batch:
-        """`batch` with the advantage of an answer within its group on each of its tokens."""
-        advantages_B = relative_advantages(rewards_B, rollouts.group_B, kind=kind)
-        advantages_BT = advantages_B[:, None].expand(rollouts.policy_mask_BT.shape)
-        batch = self.batch(rollouts, ops.zeroed(advantages_BT, rollouts.policy_mask_BT))
-        groups = ops.units(rollouts.group_B)
-        trained = ops.units(rollouts.group_B[advantages_B != 0])
-        share = 1 - len(trained) / max(len(groups), 1)
-        batch.metrics["reward/zero_variance"] = Metric(share, float(len(groups)))
-        return batch
-
-    def clipped_scores(self, rollouts: Rollouts) -> tuple[Tensor, dict[str, float]]:
-        """`scores` within +-score_clip."""
-        scores_B, state = self.scores(rollouts)
-        limit = self.config.score_clip
-        return (scores_B if limit is None else scores_B.clamp(-limit, limit)), state

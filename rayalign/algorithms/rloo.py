@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rayalign.algorithms import ops
-from rayalign.algorithms.policy_gradient import GroupConfig, GroupRelative
+from rayalign.algorithms.group_relative import GroupConfig, GroupRelative
 from rayalign.types import Batch, Minibatch, Rollouts
 
 

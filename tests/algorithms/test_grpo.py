@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from rayalign.algorithms.base import load
-from rayalign.algorithms.grpo import Grpo
-from rayalign.types import Group, Outputs, Prompt, Rollouts, Score
+from rayalign.types import Outputs, Rollouts
 
 LOG2 = math.log(2)
 
@@ -73,15 +72,3 @@ def test_kl_is_a_term_of_the_loss():
 def test_without_kl_there_is_no_reference():
     assert load({"name": "grpo"}).roles == {"policy", "reward", "reference"}
     assert load({"name": "grpo", "kl_coefficient": 0.0}).roles == {"policy", "reward"}
-
-
-def group(*scores: float) -> Group:
-    return Group("g", Prompt("p", ()), 0, (), tuple(Score(score) for score in scores))
-
-
-def test_a_group_of_equal_scores_is_rejected():
-    algorithm = load({"name": "grpo", "max_rejections": 5})
-    assert isinstance(algorithm, Grpo) and algorithm.max_rejections == 5
-    assert algorithm.reject(group(1.0, 1.0, 1.0)) == "all scores are equal"
-    assert algorithm.reject(group(1.0, 0.0, 1.0)) is None
-    assert load({"name": "grpo"}).max_rejections == 0
