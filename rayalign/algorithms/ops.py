@@ -164,6 +164,8 @@ def group_advantages(scores_PK: Tensor, *, kind: AdvantageKind) -> Tensor:
     grpo-no-std: score - mean. A group of one, or of equal scores, gives 0.
     """
     _known("advantage kind", kind, AdvantageKind)
+    if not scores_PK.shape[1]:
+        raise InputError("group_advantages needs at least one candidate in a group; its scores are [P, K]")
     present = ~scores_PK.isnan()
     count = present.sum(1, keepdim=True)
     lowest = scores_PK.masked_fill(~present, math.inf).amin(1, keepdim=True)

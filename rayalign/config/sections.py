@@ -65,7 +65,9 @@ class LoraConfig(Section):
     rank: PositiveInt = 16
     alpha: PositiveFloat = 32.0
     """the adapter's output is scaled by alpha / rank"""
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
     """last parts of the names of the linear layers that get an adapter"""
     dropout: Literal[0] = 0
     """none: the ratios of policy gradients need one distribution"""

@@ -134,6 +134,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not an adapter folder ({error!r}); name one that peft saved") from error
     if kind != "LORA":
         raise InputError(f"{path} is an adapter of type {kind}; only LoRA adapters can be merged")
+    if not isinstance(config.get("lora_alpha"), int | float):
+        raise InputError(f"{path / CONFIG} has no number lora_alpha; save the adapter again with peft")
     if config.get("use_dora"):
         raise InputError(f"{path} is a DoRA adapter, which is not linear in its factors; only plain LoRA can be merged")
     if not (path / WEIGHTS).exists():

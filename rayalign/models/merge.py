@@ -123,17 +123,21 @@ def _copy_companions(source: Path, folder: Path) -> None:
 @contextmanager
 def _whole_folder(out: Path, inputs: Sequence[Path]) -> Iterator[Path]:
     """A folder to write to, which becomes `out` at the end, or vanishes after a failure."""
-    if out.resolve() in [path.resolve() for path in inputs]:
+    target = out.resolve()
+    if target in [path.resolve() for path in inputs]:
         raise InputError(f"{out} is one of the inputs; write to another folder")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out} exists and has content; remove it, or write to another folder")
-    temporary = out.with_name(f".{out.name}.tmp")
+    temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror}); write to another folder") from error
     try:
         yield temporary
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
+        if target.exists():
+            target.rmdir()
+        temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

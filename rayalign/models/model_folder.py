@@ -138,6 +138,9 @@ def _vocabulary(path: Path) -> Any:
     file = path / "tokenizer.json"
     if not file.exists():
         return None
-    tokenizer = json.loads(file.read_text(encoding="utf-8"))
-    added = {row["content"]: row["id"] for row in tokenizer.get("added_tokens", [])}
-    return tokenizer["model"].get("vocab"), added
+    try:
+        tokenizer = json.loads(file.read_text(encoding="utf-8"))
+        added = {row["content"]: row["id"] for row in tokenizer.get("added_tokens", [])}
+        return tokenizer["model"].get("vocab"), added
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is no fast tokenizer ({error!r}); save the tokenizer again") from error

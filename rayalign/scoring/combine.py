@@ -32,8 +32,10 @@ def combine(
         active_OB: nonzero where an objective counts for a sample; scores elsewhere have no influence.
 
     Raises:
-        InputError: no such kind.
+        InputError: no such kind, or no objective.
     """
+    if not len(scores_OB):
+        raise InputError("combine needs the scores of at least one objective, but there is none; name one")
     active = active_OB.bool()
     weights_O1 = weights_O.to(scores_OB.dtype)[:, None]
     combined_B = _combined(scores_OB, weights_O1, active, kind, ideal_O)

@@ -111,6 +111,11 @@ def test_group_advantages():
     assert ops.group_advantages(torch.tensor([[3.0]]), kind="rloo").tolist() == [[0.0]]
 
 
+def test_groups_without_candidates_are_refused():
+    with pytest.raises(InputError, match="at least one candidate"):
+        ops.group_advantages(torch.ones(2, 0), kind="rloo")
+
+
 def test_unknown_kinds_are_refused_with_the_known_ones():
     with pytest.raises(InputError, match="k4.*k1, k2, k3, abs"):
         ops.kl_estimate(noise(1), noise(1), "k4")

@@ -81,6 +81,10 @@ def test_overrides_are_yaml_and_win(folder: Path) -> None:
         ("a..b=1", "command line: 'a..b=1' is not an override; write section.key=value"),
         ("seed=[", "command line: seed is not valid YAML: expected the node content, but found '<stream end>'"),
         ("stages.x.kind=generate", "command line: stages.x.model is missing"),
+        (
+            "stages.sft.learner.lora.targets=[]",
+            "command line: stages.sft.learner.lora.targets is []; expected at least 1 of them",
+        ),
         ("stages.sft.prompts=0", "command line: stages.sft.prompts is 0; expected a number greater than 0"),
     ],
 )

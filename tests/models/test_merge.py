@@ -138,6 +138,21 @@ def test_other_tokenizers_are_refused(make: Make, tmp_path: Path) -> None:
         merge_models(paths, [0.5, 0.5], tmp_path / "out")
 
 
+def test_a_tokenizer_without_a_model_is_refused(make: Make, tmp_path: Path) -> None:
+    paths = [make(1), make(2)]
+    for text in ('{"version": "1.0"}', "[]", "no json"):
+        (paths[1] / "tokenizer.json").write_text(text)
+        with pytest.raises(InputError, match="tokenizer.json is no fast tokenizer"):
+            merge_models(paths, [0.5, 0.5], tmp_path / "out")
+
+
+def test_the_working_folder_may_be_the_output(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    merge_models([make(1)], [1.0], ".")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
 def test_bad_input_is_refused_before_anything_is_written(make: Make, tmp_path: Path) -> None:
     model = make(1)
     cases: list[tuple[list[Path], list[float], Path, str]] = [
@@ -147,6 +162,7 @@ def test_bad_input_is_refused_before_anything_is_written(make: Make, tmp_path: P
         ([model, tmp_path / "none"], [0.5, 0.5], tmp_path / "out", "none is not a folder"),
         ([model], [1.0], model, "is one of the inputs"),
         ([model], [1.0], tmp_path, "exists and has content"),
+        ([model], [1.0], model / "config.json" / "out", "out cannot be written .* write to another folder"),
     ]
     before = sorted(tmp_path.iterdir())
     for paths, weights, out, message in cases:

@@ -178,6 +178,11 @@ def test_ranks_and_modes_that_do_not_fit_are_refused(make: Make, tmp_path: Path)
             merge_adapters(others, [0.5, 0.5], out, mode=mode, rank=rank)  # type: ignore[arg-type]
 
 
+def test_an_adapter_without_its_scale_is_refused(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="adapter_config.json has no number lora_alpha; save the adapter again"):
+        merge_adapters([make(1, lora_alpha=None)], [1.0], tmp_path / "out", mode="delta")
+
+
 def test_other_files_are_refused(make: Make, tmp_path: Path) -> None:
     paths = [make(1), make(2)]
     add(paths[0], {"base_model.model.lm_head.lora_A.weight": torch.ones(2, 4)})

@@ -59,6 +59,11 @@ def test_masked_scores_pass_no_gradient_and_inputs_stay(kind: str) -> None:
     assert torch.equal(scores_OB.detach().nan_to_num(), SCORES_OB.nan_to_num())
 
 
+def test_scores_of_no_objective_are_refused() -> None:
+    with pytest.raises(InputError, match="at least one objective"):
+        combine(torch.ones(0, 2), torch.ones(0), torch.ones(0, 2), kind="min")
+
+
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="mean, weighted, min, chebyshev"):
         combine(SCORES_OB, WEIGHTS_O, ACTIVE_OB, kind="max")  # type: ignore[arg-type]
