@@ -60,6 +60,7 @@ class MergeKind(StageKind[MergeStage]):
             yield "rank", "mode factor keeps the rank of the adapters; leave it out, or take mode delta"
 
     def run(self, context: RunContext, name: str) -> dict[str, Any]:
+        from rayalign.models.load import verify_saved
         from rayalign.models.merge import merge_folders
 
         stage = self.stage
@@ -67,6 +68,8 @@ class MergeKind(StageKind[MergeStage]):
         shutil.rmtree(target, ignore_errors=True)  # a kill may have come between this and done.json
         folders = [context.model(model) for model in stage.models]
         merge_folders(folders, stage.shares, target, mode=stage.mode, rank=stage.rank)
+        if not self._of_adapters:
+            verify_saved(target)
         return {}
 
     @property

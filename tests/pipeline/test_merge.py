@@ -53,6 +53,18 @@ def test_a_run_adds_up_the_models_by_their_weights(study: Study, folders: Path) 
     assert (target / "tokenizer.json").is_file()
 
 
+def test_a_sum_that_cannot_be_opened_is_no_result(study: Study, folders: Path) -> None:
+    for name in "abc":
+        file = folders / name / "model.safetensors"
+        weights = load_file(file)
+        del weights["model.norm.weight"]
+        save_file(weights, file, metadata={"format": "pt"})
+    loaded = study(text=MERGED.replace("FOLDER", str(folders)))
+    with pytest.raises(InputError, match=r"cannot be opened again: model\.norm\.weight is missing"):
+        run(loaded)
+    assert not list(folders.rglob("done.json"))
+
+
 def test_a_list_of_models_has_a_list_of_weights_or_equal_ones(study: Study) -> None:
     same = study("stages.soup={kind: merge, models: {stage:sft: 2, stage:rl: -1}}").job.stages["soup"]
     assert (
