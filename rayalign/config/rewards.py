@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Discriminator,
     Field,
     FiniteFloat,
@@ -191,6 +192,11 @@ def _distinct_names(sources: tuple[RewardSource, ...]) -> tuple[RewardSource, ..
     return sources
 
 
+def _listed(value: Any) -> Any:
+    """A part that is written without its list."""
+    return [value] if isinstance(value, dict) else value
+
+
 def _tag(value: Any) -> str:
     return "sources" if isinstance(value, list | tuple) else "source"
 
@@ -198,8 +204,12 @@ def _tag(value: Any) -> str:
 RewardText = Annotated[str, AfterValidator(_valid_source)]
 """one source as a text"""
 _Sources = Annotated[tuple[RewardSource, ...], AfterValidator(_distinct_names)]
-Reward = Annotated[Annotated[RewardText, Tag("source")] | Annotated[_Sources, Tag("sources")], Discriminator(_tag)]
-"""one source whose score is the reward, or a list of named parts"""
+Reward = Annotated[
+    Annotated[RewardText, Tag("source")] | Annotated[_Sources, Tag("sources")],
+    Discriminator(_tag),
+    BeforeValidator(_listed),
+]
+"""one source whose score is the reward, or a list of named parts; a mapping is a list of one"""
 
 
 def reward_sources(reward: str | tuple[RewardSource, ...] | None) -> tuple[RewardSource, ...]:

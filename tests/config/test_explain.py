@@ -34,6 +34,8 @@ def told(stage: dict[str, Any], **origins: str) -> str:
          "did you mean stages.rl.reward.1.weight?"),
         ({"reward": [{"rules": {"kind": "numerc"}}]}, "stages.rl.reward.0.rules.kind is 'numerc'; "
          "did you mean numeric?"),
+        ({"reward": {"rules": {"kind": "numerc"}}}, "stages.rl.reward.0.rules.kind is 'numerc'; "
+         "did you mean numeric?"),
         ({"reward": []}, "stages.rl.reward is []: the reward has no parts; name one, or leave the key out"),
         ({"reward": ["stage:rm", "folder/rm"]}, "stages.rl.reward is ['stage:rm', 'folder/rm']: "
          "2 parts are named rm; give each a name of its own"),

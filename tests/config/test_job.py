@@ -144,6 +144,13 @@ def test_circles_and_missing_files_are_refused(folder: Path) -> None:
         load_job("none.yaml")
 
 
+def test_a_reward_of_one_part_needs_no_list(folder: Path) -> None:
+    text = BASE + "  rl: {kind: train, algorithm: {name: ppo}, model: stage:sft, reward: REWARD}\n"
+    part = "{rules: {kind: numeric}}"
+    alone, listed = (load(text.replace("REWARD", written)).job for written in (part, f"[{part}]"))
+    assert alone == listed
+
+
 @pytest.mark.parametrize("text", ["", "- 1\n", "just words\n"])
 def test_a_file_that_is_no_mapping_is_refused(folder: Path, text: str) -> None:
     assert refusal(text) == ["job.yaml: expected a mapping of keys to values at the top"]
