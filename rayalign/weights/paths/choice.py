@@ -26,7 +26,7 @@ class Site:
 
 
 def choose_path(
-    setting: Literal["auto", "store", "files", "nccl", "ipc"],
+    setting: PathName | Literal["auto"],
     trainer: Sequence[Site],
     engines: Sequence[Site],
     *,
@@ -35,7 +35,7 @@ def choose_path(
     """The path, and why.
 
     Args:
-        setting: as the job names it in `rollout.weights`.
+        setting: as the job names it in `rollout.weights`. Only `nccl` and `ipc` depend on the places.
         trainer: the ranks of the policy.
         engines: the engines of the pool.
         vllm: whether the engines are vLLM's, which alone receive from device to device.
@@ -43,7 +43,7 @@ def choose_path(
     Raises:
         InputError: the job names a path that these places do not allow.
     """
-    if setting in ("store", "files"):
+    if setting != "auto" and setting not in ("nccl", "ipc"):
         return setting, "named by the job"
     device_path, reason = _device_path(trainer, engines, vllm)
     if setting == "auto":

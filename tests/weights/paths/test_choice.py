@@ -33,7 +33,7 @@ def test_other_engines_read_from_the_store() -> None:
     assert choose_path("auto", [GPU0], [GPU1], vllm=False) == ("store", "the engines are not vLLM's")
 
 
-@pytest.mark.parametrize("path", ["store", "files"])
+@pytest.mark.parametrize("path", ["store", "files", "mine"])
 def test_a_path_through_the_host_can_always_be_named(path: str) -> None:
     assert choose_path(path, [GPU0], [GPU1], vllm=True) == (path, "named by the job")  # type: ignore[arg-type]
 
