@@ -11,6 +11,7 @@ from rayalign.types import Candidate, Example, Message
 MARK = "####"
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 """what the annotators' calculator was asked, such as <<48/2=24>>"""
+_DIGIT = re.compile(r"[0-9]")
 
 
 def gsm8k(row: Row, where: str) -> Example | str:
@@ -21,7 +22,7 @@ def gsm8k(row: Row, where: str) -> Example | str:
     question = text_field(row, "question", where)
     answer = _CALCULATION.sub("", text_field(row, "answer", where)).strip()
     reference = answer.rpartition(MARK)[2].strip() if MARK in answer else ""
-    if not reference:
+    if not _DIGIT.search(reference):
         return f"no number after {MARK}"
     prompt = make_prompt((Message("user", question),), {"reference": reference})
     return Example(prompt, (Candidate(answer),))

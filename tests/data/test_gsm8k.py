@@ -26,7 +26,7 @@ def test_the_number_after_the_mark_is_the_reference_and_calculations_are_left_ou
     assert example.candidates == (Candidate("Half is 6/2 = 3.\n2 + 3 = 5.\n#### 5"),)
 
 
-@pytest.mark.parametrize("answer", ["it is 5", "#### ", ""])
+@pytest.mark.parametrize("answer", ["it is 5", "#### ", "#### five", ""])
 def test_an_answer_without_a_number_is_left_out(answer: str) -> None:
     assert gsm8k({**ROW, "answer": answer}, "here") == "no number after ####"
 
