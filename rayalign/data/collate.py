@@ -31,7 +31,7 @@ class EncodedRow:
     group: int
     score: float | None = None
     prompt: str = ""
-    """id of the prompt that it answers: what is held out, is held out by prompt"""
+    """The prompt's id; all rows of a prompt are held out together."""
     preference: float | None = None
     """of a pair's two rows: the probability that the first one is the better one"""
 

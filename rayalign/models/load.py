@@ -212,15 +212,15 @@ def verify_saved(folder: str | Path) -> None:
             )
 
 
-_UNSAVED = "its configuration and tokenizer come from the model that was trained, so correct them there"
+_UNSAVED = "its configuration and tokenizer come from the model that it was made from, so correct them there"
 
 
 def refuse_missing(path: str, loading_info: Mapping[str, Any]) -> None:
     """InputError where a checkpoint lacks weights, which would be drawn at random: it is of another kind."""
     if missing := sorted(loading_info["missing_keys"]):
         raise InputError(
-            f"model {path}: its files lack {', '.join(missing[:3])}, which chance would fill; name a model of the kind "
-            "that is wanted here"
+            f"model {path}: {', '.join(missing[:3])} are missing and would be initialised at random; name a model of "
+            "the right kind"
         )
 
 

@@ -208,7 +208,7 @@ class RunContext:
             stop()
 
     async def engines(self, model: str) -> GeneratorPool:
-        """Running engines of the model's architecture; which weights they hold is not said."""
+        """Engines of the model's architecture, holding any weights."""
         self.session()
         if self._pool is not None and _same_shapes(self._pool.model, model):
             return self._pool

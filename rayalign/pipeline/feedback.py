@@ -12,8 +12,8 @@ from rayalign.types import Candidate, Comparison, Example, Prompt
 def ranked(comparisons: Iterable[Comparison]) -> list[Example]:
     """The answers to each prompt as one group, each scored by the mean of its verdicts (Borda's count).
 
-    So an answer is read once however many verdicts it has, and verdicts correct each other. Two that were never
-    compared are ordered by what was said of them; those scored alike, and comparisons without a verdict, say nothing.
+    So an answer is read once however many verdicts it has, and verdicts correct each other. Answers never compared are
+    ordered by their mean verdicts. Equal means give no order, and missing verdicts add nothing.
     """
     prompts: dict[str, Prompt] = {}
     verdicts: dict[str, dict[Candidate, list[float]]] = {}

@@ -193,7 +193,7 @@ class StageKind(ABC, Generic[S]):
         yield from ()
 
     def prompt_models(self) -> Sequence[str]:
-        """The models in whose tokens the prompts of its `data` are read."""
+        """The models whose tokenizers encode the stage's prompts."""
         return ()
 
     def policy_readers(self) -> Mapping[str, str]:
