@@ -77,6 +77,8 @@ class StagePlan:
     """of the run's own process [bytes]"""
     shared: bool = False
     """engines and roles take turns on the same devices"""
+    logical: bool = False
+    """the devices are names, and what is on them is in main memory"""
 
     @property
     def devices(self) -> int:
@@ -101,7 +103,10 @@ class StagePlan:
     @property
     def memory(self) -> int:
         """Main memory of all actors and the run's own process, as far as it is known [bytes]."""
-        return self.driver_memory + sum((r.memory or 0) * r.devices.count("cpu") for r in self.roles)
+        actors = 0
+        for role in self.roles:
+            actors += (role.memory or 0) * (role.actors if self.logical else role.devices.count("cpu"))
+        return self.driver_memory + actors
 
     @property
     def device_memory(self) -> dict[str, int]:
@@ -161,8 +166,18 @@ def plan(job: Job, machine: Machine | None = None) -> Plan:
             pool = [role for role in roles if role.role == GENERATOR]
         shared = sharing and any(role.role == GENERATOR and role.gpus for role in roles)
         placed = tuple(_place(roles, shared))
-        driver_memory = kind.driver_memory(job)
-        stages.append(StagePlan(name, stage.kind, states[name], placed, kind.batch(), driver_memory, shared))
+        stages.append(
+            StagePlan(
+                name,
+                stage.kind,
+                states[name],
+                placed,
+                kind.batch(),
+                driver_memory=kind.driver_memory(job),
+                shared=shared,
+                logical=job.cluster.logical_devices is not None,
+            )
+        )
     return Plan(tuple(stages), machine, job.cluster.device_bytes)
 
 

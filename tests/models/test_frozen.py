@@ -21,3 +21,11 @@ def test_a_scalar_model_gives_values_and_scores(folder: str) -> None:
     assert outputs.logprobs_BT is None
     assert outputs.scores_B.shape == (len(batch),)
     assert outputs.values_BT.shape == batch["input_ids_BT"].shape
+
+
+def test_it_answers_as_before_once_it_is_back_from_host_memory(folder: str) -> None:
+    model = Frozen(folder, "causal", LearnerConfig())
+    before = model.evaluate(make_batch()).logprobs_BT
+    model.offload()
+    model.reload()
+    assert torch.equal(model.evaluate(make_batch()).logprobs_BT, before)

@@ -151,3 +151,8 @@ def test_other_weights_in_a_model_folder_run_the_stage_again(study: Study, tmp_p
     (folder / "model.safetensors").write_bytes(bytes(16))
     after = stage_hashes(study(override).job)
     assert [name for name in before if before[name] != after[name]] == ["sft", "draws", "verdicts", "rm", "rl", "test"]
+
+
+def test_sharing_devices_changes_no_hash(study: Study) -> None:
+    devices = ("cluster.gpus=null", "cluster.share_devices=true", "cluster.logical_devices={count: 1, bytes: 1000}")
+    assert changed(study, *devices, "rollout.gpus=1", "stages.rl.roles={policy: {gpus: 1, resident: true}}") == []

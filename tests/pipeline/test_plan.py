@@ -160,6 +160,8 @@ def test_a_shared_device_must_hold_its_fullest_turn(study: Study) -> None:
     policy, engine = (role_of(stage, name).parts or {} for name in ("policy", "generator"))
     assert stage.turn_memory("publish")["gpu:1"] == policy["weights"] + engine["weights"]
     assert stage.device_memory["gpu:1"] == max(training, memory["generator"])
+    # logical devices have no memory of their own
+    assert stage.memory == 2 * (training + memory["generator"]) + memory["reward"] + memory["reference"]
 
 
 def test_a_resident_role_counts_in_every_turn(study: Study) -> None:

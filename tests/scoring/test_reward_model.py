@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from rayalign.config import LearnerConfig
+from rayalign.config import LearnerConfig, RewardSource
 from rayalign.data.chat import encode_example
 from rayalign.data.paddock.tokenizer import build_tokenizer
-from rayalign.models.load import load_scalar, make_preset
+from rayalign.models.load import Frozen, load_scalar, make_preset
 from rayalign.scoring.reward_model import RewardModelScorer, _score
+from rayalign.scoring.sources import frozen_models, make_scorer
 from rayalign.types import Group, Message, Prompt, Score, Segment, Trajectory
 
 WORDS = ("yes", "no", "the", "please", "thanks")
@@ -91,3 +92,12 @@ def _without_end(t: Trajectory) -> Trajectory:
 def _with_tokens(t: Trajectory, token_ids: tuple[int, ...]) -> Trajectory:
     segments = (Segment(0, "template"), Segment(1, "policy", 0))
     return Trajectory(t.group_id, t.index, token_ids, segments, (0.0, 0.0), "stop", t.text)
+
+
+def test_the_models_of_a_reward_are_those_of_all_its_parts(model: str) -> None:
+    sources = [RewardSource(source=model, name="judge"), RewardSource(source="rules:length", name="brief")]
+    scorer = make_scorer(sources, named=True, config=LearnerConfig(), policy=model, timeout=1.0)
+    (frozen,) = frozen_models(scorer)
+    assert isinstance(frozen, Frozen)
+    single = make_scorer(sources[1:], named=False, config=LearnerConfig(), policy=model, timeout=1.0)
+    assert frozen_models(single) == []
