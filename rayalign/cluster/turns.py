@@ -107,15 +107,19 @@ class DeviceTurns:
         """Free what has to leave in this turn, then load what comes.
 
         Raises:
-            CapacityError: a device has no room for what comes.
+            CapacityError: a device has no room for what comes; nothing was loaded.
         """
         if not self._sharers:
             return
         start = time.perf_counter()
-        leaving = (self.offload(role, s.present - s.parts_in(turn)) for role, s in self._sharers.items())
-        await asyncio.gather(*leaving)
-        coming = (self.reload(role, s.parts_in(turn) - s.present) for role, s in self._sharers.items())
-        await asyncio.gather(*coming)
+        sharers = list(self._sharers.values())
+        leaving = {sharer.role: sharer.present - sharer.parts_in(turn) for sharer in sharers}
+        await asyncio.gather(*(self.offload(role, parts) for role, parts in leaving.items()))
+        coming = {sharer.role: sharer.parts_in(turn) - sharer.present for sharer in sharers}
+        for sharer in sharers:
+            self._claim(sharer, coming[sharer.role])
+        loads = [sharer.reload(_in_order(coming[sharer.role])) for sharer in sharers if coming[sharer.role]]
+        await asyncio.gather(*loads)
         self._events.write("turn", name=turn, seconds=time.perf_counter() - start)
 
     async def offload(self, role: str, parts: Collection[Part]) -> None:

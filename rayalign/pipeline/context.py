@@ -113,10 +113,11 @@ class RunContext:
         later = names[names.index(name) + 1 :]
         self._later = [kind for stage, kind in self._unfinished.items() if stage in later]
         kind = kind_of(job.stages[name])
-        if job.cluster.share_devices and not kind.uses_pool(job):
+        hosting = kind.hosting(job)
+        if job.cluster.share_devices and hosting and not kind.uses_pool(job):
             self.stop_pool()
         if self._session is not None:
-            self.workers.keep(kind.hosting(job))
+            self.workers.keep(hosting)
 
     def prepare_next(self) -> None:
         """Start the processes that later stages will need, roles and engines; called while this stage works."""

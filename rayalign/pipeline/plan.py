@@ -12,7 +12,7 @@ from rayalign.cluster.threads import share_threads
 from rayalign.cluster.turns import PRESENCE, TURNS, Presence, Sizes, Turn, present_parts
 from rayalign.config import Job, RoleConfig
 from rayalign.pipeline.hashing import stage_states
-from rayalign.pipeline.kind import GENERATOR, RoleNeed, StageKind, kind_of, shape_in
+from rayalign.pipeline.kind import GENERATOR, RoleNeed, StageKind, host_alone, kind_of, shape_in
 from rayalign.pipeline.machine import Machine, planned_machine
 from rayalign.pipeline.sizes import role_parts
 
@@ -161,10 +161,10 @@ def plan(job: Job, machine: Machine | None = None) -> Plan:
     pool: list[RolePlan] = []
     for name, stage in job.stages.items():
         kind = kind_of(stage)
-        roles = _roles(job, kind, cores, pool)
+        shared = sharing and kind.uses_pool(job)
+        roles = _roles(job, kind, cores, pool, shared)
         if pool_is_lasting:  # from its first stage to the end of the run
             pool = [role for role in roles if role.role == GENERATOR]
-        shared = sharing and any(role.role == GENERATOR and role.gpus for role in roles)
         placed = tuple(_place(roles, shared))
         stages.append(
             StagePlan(
@@ -186,15 +186,16 @@ def size(number: float) -> str:
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
 
 
-def _roles(job: Job, kind: StageKind[Any], cores: float, pool: Sequence[RolePlan]) -> list[RolePlan]:
+def _roles(job: Job, kind: StageKind[Any], cores: float, pool: Sequence[RolePlan], shared: bool) -> list[RolePlan]:
     """The roles of a stage; last `pool`, which runs already, where the stage has no use for it."""
     needs = kind.roles(job)
+    if not shared:
+        needs = [replace(need, host=host_alone(job.cluster, need.host)) for need in needs]
     shared_cores = 1 if math.isinf(cores) else int(cores)
     hosts = {need.role: need.host for need in needs if need.role != GENERATOR and need.within is None}
     threads = share_threads(hosts, shared_cores, kind.engine_threads(job))
     threads[GENERATOR] = job.rollout.threads
-    uses_pool = any(need.role == GENERATOR for need in needs)
-    idle = [] if uses_pool else list(pool)
+    idle = [] if kind.uses_pool(job) else list(pool)
     free_cores = cores - sum(role.actors * role.cpus for role in idle)
     share = _share([need.host for need in needs if need.within is None], free_cores)
     return [_role(job, need, share, threads.get(need.role, 1)) for need in needs] + idle

@@ -11,11 +11,11 @@ from rayalign.cluster.ledger import DeviceLedger
 from rayalign.cluster.placement import Slot
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.sharing import Share, SharedRoles, sharer, verify_devices
-from rayalign.cluster.turns import DeviceTurns, Sizes
+from rayalign.cluster.turns import PRESENCE, DeviceTurns, Sizes
 from rayalign.config import Job, RolloutConfig
 from rayalign.errors import InputError
-from rayalign.models.catalogue import shape_of
-from rayalign.pipeline.kind import GENERATOR, kind_of
+from rayalign.models.catalogue import ModelShape, shape_of
+from rayalign.pipeline.kind import GENERATOR, generator, kind_of
 from rayalign.pipeline.plan import RolePlan, StagePlan, plan
 from rayalign.pipeline.sizes import role_parts
 from rayalign.storage.events import EventLog
@@ -56,17 +56,16 @@ class DeviceSharing:
             )
             capacity = {device.name: cluster.device_bytes for device in self._devices.devices}
             self.turns = DeviceTurns(DeviceLedger(capacity), self._events)
-        return self._slots(_role(next(iter(self._stages.values())), GENERATOR))
+        return self._engine_slots()
 
     def admit_pool(self, pool: GeneratorPool) -> None:
         """Enter the engines, which have just started, into the turns."""
         if self._devices is None:
             return
-        stage_name, stage = next(iter(self._stages.items()))
-        planned = _role(stage, GENERATOR)
-        slots = self._slots(planned)
+        slots = self._engine_slots()
         verify_devices(pool.group, slots)
-        share = Share(self._sizes(stage_name, planned, pool.model), planned.presence)
+        need = generator(self._job, pool.model)
+        share = Share(role_parts(self._job, need, _shape(need.role, pool.model)), PRESENCE[GENERATOR])
         every = partial(pool.every, timeout=self._job.cluster.call_timeout)
         self.turns.add(sharer(GENERATOR, every, slots, share), "rollout")
 
@@ -99,6 +98,11 @@ class DeviceSharing:
         """The stages that share devices."""
         return {stage.name: stage for stage in plan(self._job).stages if stage.shared}
 
+    def _engine_slots(self) -> list[Slot]:
+        """The plan has the engines on the same devices in all stages."""
+        stage = next(iter(self._stages.values()))
+        return self._slots(next(role for role in stage.roles if role.role == GENERATOR))
+
     def _slots(self, planned: RolePlan) -> list[Slot]:
         assert self._devices is not None, "devices are reserved before anybody has a slot"
         slots = []
@@ -111,16 +115,16 @@ class DeviceSharing:
         """The parts of a role; of a model that the plan did not know, by its files, which are here now."""
         if planned.parts is not None:
             return planned.parts
-        shape = shape_of(str(model_folder(model)))
-        if shape is None:
-            raise InputError(
-                f"{model} does not say how large it is, so {planned.role} cannot share a device; "
-                "set cluster.share_devices to false"
-            )
         needs = kind_of(self._job.stages[stage_name]).roles(self._job)
         need = next(need for need in needs if need.role == planned.role)
-        return role_parts(self._job, need, shape)
+        return role_parts(self._job, need, _shape(planned.role, model))
 
 
-def _role(stage: StagePlan, name: str) -> RolePlan:
-    return next(role for role in stage.roles if role.role == name)
+def _shape(role: str, model: str) -> ModelShape:
+    """The shape of a model by its files."""
+    shape = shape_of(str(model_folder(model)))
+    if shape is None:
+        raise InputError(
+            f"{model} does not say how large it is, so {role} cannot share a device; set cluster.share_devices to false"
+        )
+    return shape

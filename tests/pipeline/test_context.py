@@ -105,3 +105,26 @@ def test_actors_get_the_absolute_path_of_a_relative_folder(study: Study, tmp_pat
         assert context.model("models/mine") == str(tmp_path / "models" / "mine")
         assert context.model("nobody/nothing") == "nobody/nothing"
         assert Path(context.model("stage:sft")).is_absolute()
+
+
+class Pool:
+    """A pool that only ends."""
+
+    def __init__(self) -> None:
+        self.running = True
+
+    def stop(self) -> None:
+        self.running = False
+
+
+@pytest.mark.parametrize(("stage", "running"), [("sft", False), ("verdicts", True), ("rl", True), ("test", True)])
+def test_engines_that_share_devices_end_before_a_stage_that_needs_devices_alone(
+    study: Study, stage: str, running: bool
+) -> None:
+    devices = "cluster={cpus: 4, share_devices: true, logical_devices: {count: 1, bytes: 1000000000}}"
+    loaded = study(devices, "rollout.gpus=1")
+    pool: Any = Pool()
+    with RunContext(loaded, Inputs(loaded)) as context:
+        context._pool = pool
+        context.begin(stage)
+        assert pool.running == running

@@ -164,6 +164,12 @@ def test_a_shared_device_must_hold_its_fullest_turn(study: Study) -> None:
     assert stage.memory == 2 * (training + memory["generator"]) + memory["reward"] + memory["reference"]
 
 
+def test_stages_that_share_nothing_claim_no_logical_device(study: Study) -> None:
+    job = study(*SHARED, "stages.sft.roles.policy.gpus=1").job
+    stage = stage_of(plan(job), "sft")
+    assert (stage.shared, role_of(stage, "policy").devices) == (False, ("cpu",))
+
+
 def test_a_resident_role_counts_in_every_turn(study: Study) -> None:
     job = study(*SHARED, "stages.rl.roles.reward.resident=true").job
     stage = stage_of(plan(job), "rl")
