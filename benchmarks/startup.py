@@ -1,7 +1,7 @@
 """Seconds from the command to the first training step, seconds between two stages, and memory, of jobs that end soon.
 
-`python -m benchmarks.startup` measures this checkout, `python -m benchmarks.startup OLDER` also another one,
-by turns. Memory is the proportional set size of all processes of the PPO job, after its first step.
+`python -m benchmarks.startup` measures this checkout, `python -m benchmarks.startup OLDER` also the first stages
+of another one, by turns. Memory is the proportional set size of all processes of the PPO job, after its first step.
 """
 
 from __future__ import annotations
@@ -189,7 +189,9 @@ def main() -> None:
                 compileall.compile_dir(tree / "rayalign", quiet=1)
                 folder = Path(scratch) / f"{name}-{turn}"
                 folder.mkdir()
-                turns[name].append(measure_starts(tree, inputs, folder) | measure_chain(tree, inputs, folder))
+                turns[name].append(measure_starts(tree, inputs, folder))
+                if name == "now":
+                    turns[name][-1] |= measure_chain(tree, inputs, folder)
     medians: dict[str, dict[str, float]] = {}
     for name, figures in turns.items():
         medians[name] = {key: round(statistics.median(turn[key] for turn in figures), 2) for key in figures[0]}
