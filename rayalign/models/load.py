@@ -219,8 +219,8 @@ def refuse_missing(path: str, loading_info: Mapping[str, Any]) -> None:
     """InputError where a checkpoint lacks weights, which would be drawn at random: it is of another kind."""
     if missing := sorted(loading_info["missing_keys"]):
         raise InputError(
-            f"model {path}: its files lack {', '.join(missing[:3])}, which would be initialised at random; name a model "
-            "of the right kind"
+            f"model {path}: its files lack {', '.join(missing[:3])}, which would be initialised at random; name a "
+            "model of the right kind"
         )
 
 
