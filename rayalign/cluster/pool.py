@@ -20,13 +20,14 @@ from typing import Any
 import ray
 
 from rayalign.actors.generator import GeneratorActor
+from rayalign.cluster.forks import IMPORTS
 from rayalign.cluster.group import Actor, ActorGroup, Call
-from rayalign.cluster.placement import Placement, Slot, claims, free_cpus, process_environment
+from rayalign.cluster.placement import Placement, Slot, claims, free_cpus
 from rayalign.config import ClusterConfig, LoraConfig, RoleConfig, RolloutConfig
 from rayalign.errors import ActorError, WeightError
 from rayalign.rollout import EngineName
 from rayalign.rollout.base import Finished, Request
-from rayalign.rollout.vllm import environment
+from rayalign.rollout.vllm import LIBRARIES, environment
 from rayalign.storage.events import EventLog
 
 HOMES = 4096
@@ -235,8 +236,9 @@ async def start_pool(
     placement = Placement({"generator": hosting}, shares, timeout=timeout, slots={"generator": slots} if slots else {})
     remote = ray.remote(GeneratorActor)
     seats: dict[Actor, Seat] = {}
+    imports = {IMPORTS: ",".join(LIBRARIES)} if engine == "vllm" and not config.gpus else {}
     for _ in range(config.engines):
-        options = placement.options(claim, {**process_environment(claim), **environment(config)})
+        options = placement.options(claim, {**environment(config), **imports})
         kind = remote.options(max_concurrency=8, **options)
         seat = partial(kind.remote, engine, model, config, cluster.call_timeout, adapter)
         seats[seat()] = seat

@@ -10,10 +10,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
 
+from rayalign.cluster import forks
+from rayalign.cluster.placement import Claim, process_environment
 from rayalign.cluster.ray_2_60 import loopback_node, reload_authentication
 from rayalign.config import ClusterConfig
 from rayalign.errors import InputError
@@ -22,6 +25,7 @@ LOCAL = {
     "RAY_prestart_worker_first_driver": "0",  # idle processes, one for each core, that no actor of ours can use
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # this machine is not preempted
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # notices the end of a stage at once
+    "RAY_worker_register_timeout_seconds": "300",  # the first workers wait for the fork server's imports
 }
 """settings of a local session, where the environment has no other"""
 
@@ -29,8 +33,10 @@ LOCAL = {
 class Session:
     """A Ray session, from entering to leaving; a cluster that it attaches to keeps running."""
 
-    def __init__(self, config: ClusterConfig) -> None:
+    def __init__(self, config: ClusterConfig, *, share_imports: bool = True) -> None:
+        """A local session whose workers hold models shares their imports, where that is possible."""
         self._config = config
+        self._share_imports = share_imports and forks.possible()
         self._open = ExitStack()
         self.attached = config.address or os.environ.get("RAY_ADDRESS")
         """address of a cluster that outlives this session, with its detached actors; None: a local session"""
@@ -43,7 +49,7 @@ class Session:
                 self._attach(self.attached)
             else:
                 undo.enter_context(own_token())
-                self._start()
+                self._start(self._worker_command(undo))
             undo.callback(ray.shutdown)
             self._open = undo.pop_all()
         if callable(handler) and threading.current_thread() is threading.main_thread():
@@ -74,7 +80,15 @@ class Session:
         except ConnectionError as error:
             raise InputError(f"no Ray cluster answers at {address}; start one with `ray start --head`") from error
 
-    def _start(self) -> None:
+    def _worker_command(self, undo: ExitStack) -> dict[str, Any]:
+        """Ray's runtime environment that starts workers as forks; empty where they are started one by one."""
+        if not self._share_imports:
+            return {}
+        server = forks.ForkServer(process_environment(Claim(cpus=0.0, gpus=0.0, threads=1)))
+        undo.callback(server.stop)
+        return {"py_executable": server.command, "config": {"eager_install": False}}
+
+    def _start(self, runtime_env: dict[str, Any]) -> None:
         config = self._config
         for name, value in LOCAL.items():
             os.environ.setdefault(name, value)
@@ -87,6 +101,7 @@ class Session:
                 include_dashboard=False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
+                runtime_env=runtime_env,
             )
 
 

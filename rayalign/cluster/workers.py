@@ -25,13 +25,12 @@ import ray
 
 from rayalign.actors.hosted import Place
 from rayalign.actors.worker import Worker
+from rayalign.cluster.forks import LIBRARIES
 from rayalign.cluster.placement import Claim, Placement, Slots, claims, free_cpus, process_environment
 from rayalign.cluster.session import dead_actors, machines
 from rayalign.cluster.threads import IDLE_ENGINES, EngineThreads, share_threads
 from rayalign.config import ClusterConfig, RoleConfig
 
-LIBRARIES = ("deepspeed", "transformers.models.llama.modeling_llama", "rayalign.models.learner")
-"""they take seconds to import, and every model needs them"""
 Hosting = Mapping[str, RoleConfig]
 """how each role of a stage is hosted"""
 Bundles = tuple[tuple[float | None, float], ...]

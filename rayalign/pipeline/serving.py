@@ -29,7 +29,7 @@ def serve_until_stopped(config: ServiceConfig, say: Callable[[str], object]) -> 
         os.environ.setdefault(name, value)
     if config.haproxy:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
-    with Session(ClusterConfig(object_store=128 << 20)):
+    with Session(ClusterConfig(object_store=128 << 20), share_imports=False):
         url = start(config)
         for number in (signal.SIGINT, signal.SIGTERM):  # after Ray, which replaces the handler of SIGTERM
             signal.signal(number, lambda *_: stopped.set())

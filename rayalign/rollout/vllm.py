@@ -24,6 +24,15 @@ from rayalign.weights.sets import DeviceSet, WeightSet
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput
 
+LIBRARIES = (
+    "vllm.entrypoints.llm",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.v1.attention.backends.cpu_attn",
+    "vllm.v1.core.sched.scheduler",
+    "vllm.model_executor.models.llama",
+    "compressed_tensors",
+)
+"""what an engine on a CPU has imported once it is open"""
 _IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 CPU_STEP_TOKENS = 4096
 """prompt tokens that one step on a CPU reads, or one whole prompt"""
@@ -39,8 +48,6 @@ def environment(config: RolloutConfig) -> dict[str, str]:
     binding = {"VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(config.tensor_parallel)))}
     return {
         **variables,
-        # One sampling helper is compiled whatever enforce_eager says, for 4 to 11 s and no gain on a CPU.
-        "TORCH_COMPILE_DISABLE": "1",
         "OMP_NUM_THREADS": str(config.threads),
         **(binding if config.tensor_parallel > 1 else {}),
     }
@@ -57,6 +64,8 @@ def open_llm(model_path: str, config: RolloutConfig, **more: Any) -> LLM:
     from vllm import LLM
 
     gpu = config.gpus > 0
+    # One sampling helper is compiled whatever enforce_eager says, for 4 to 11 s and no gain on a CPU.
+    torch._dynamo.config.disable = torch._dynamo.config.disable or not gpu
     if gpu:
         more["gpu_memory_utilization"] = memory_share(model_path, config, torch.cuda.mem_get_info()[1])
     return LLM(
