@@ -18,14 +18,13 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 LARGEST_MESSAGE = 1 << 20
-RAY = ("ray", "rayalign.actors.worker", "ray._private.node", "ray._private.runtime_env.setup_hook")
-"""Ray reads the number of its job from the environment when it is loaded, so the first worker's has to be there"""
+RAY_MODULES = ("ray", "rayalign.actors.worker", "ray._private.node", "ray._private.runtime_env.setup_hook")
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,17 @@ def load(libraries: Sequence[str]) -> None:
     gc.freeze()
 
 
+def load_ray(environment: Mapping[str, str]) -> None:
+    """Import Ray, which then reads the number of its job and the visible devices, the same for all workers.
+
+    Args:
+        environment: of the first worker; it may be one that hides the devices, as others do not.
+    """
+    os.environ.update(environment)
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    load(RAY_MODULES)
+
+
 def grow(listener: socket.socket) -> Message | None:
     """The trunk: serve until the driver has ended. Returns in a fork, with the message of the worker to become."""
     branches: dict[str, socket.socket] = {}
@@ -81,8 +91,7 @@ def grow(listener: socket.socket) -> Message | None:
         if message is None:
             continue
         if "ray" not in sys.modules:
-            os.environ.update(message.worker["environment"])
-            load(RAY)
+            load_ray(message.worker["environment"])
         forked = not message.imports and fork(message)
         if message.imports and message.imports not in branches:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from rayalign.errors import InputError
 from rayalign.models.adapter_folder import CONFIG, PREFIX, WEIGHTS, AdapterFolder, Factors
-from rayalign.models.weighted_sums import Mode, merge_tensors
-from rayalign.weights.streaming import PIECE, read_together, write_tensors
+from rayalign.models.stored_sums import summed_pieces
+from rayalign.models.weighted_sums import Mode
+from rayalign.weights.streaming import StoredTensor, write_tensors
 
 _SUM_TOLERANCE = 1e-6
 
@@ -50,20 +51,33 @@ def write_sum(
 def _tensors(
     adapters: Sequence[AdapterFolder], weights: Sequence[float], dtype: torch.dtype, mode: Mode, rank: int | None
 ) -> Iterator[Tensor]:
-    for module in adapters[0].modules:
-        factors = [adapter.modules[module] for adapter in adapters]
-        if mode == "factor":
-            yield merge_tensors([f.a.read().to(dtype) for f in factors], weights)
-            yield merge_tensors([f.b.read().to(dtype) for f in factors], weights)
-        elif rank is None:
-            yield from (f.a.read().to(dtype) for f in factors)
-            yield _scaled_outputs(factors, weights, dtype)
-        else:
-            a = torch.cat([f.a.read().to(dtype) for f in factors])
-            yield from nearest_factors(a, _scaled_outputs(factors, weights, dtype), rank)
-    for name in adapters[0].whole:
-        for pieces in read_together([adapter.whole[name] for adapter in adapters], PIECE):
-            yield merge_tensors(pieces, weights)
+    by_module = [[adapter.modules[module] for adapter in adapters] for module in adapters[0].modules]
+    if mode == "factor":
+        yield from summed_pieces(_factors_in_turn(by_module), weights, dtype)
+    else:
+        for factors in by_module:
+            yield from _joined(factors, weights, dtype, rank)
+    whole = [[adapter.whole[name] for adapter in adapters] for name in adapters[0].whole]
+    yield from summed_pieces(whole, weights)
+
+
+def _factors_in_turn(by_module: Sequence[Sequence[Factors]]) -> Iterator[list[StoredTensor]]:
+    """The A of all adapters, then the B, of one module after the other."""
+    for factors in by_module:
+        yield [f.a for f in factors]
+        yield [f.b for f in factors]
+
+
+def _joined(
+    factors: Sequence[Factors], weights: Sequence[float], dtype: torch.dtype, rank: int | None
+) -> Iterator[Tensor]:
+    """A and B of the exact sum, or of the nearest one of that rank."""
+    if rank is None:
+        yield from (f.a.read().to(dtype) for f in factors)
+        yield _scaled_outputs(factors, weights, dtype)
+    else:
+        a = torch.cat([f.a.read().to(dtype) for f in factors])
+        yield from nearest_factors(a, _scaled_outputs(factors, weights, dtype), rank)
 
 
 def _scaled_outputs(factors: Sequence[Factors], weights: Sequence[float], dtype: torch.dtype) -> Tensor:

@@ -11,14 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import Tensor
-
 from rayalign.errors import InputError
 from rayalign.models.adapter_folder import AdapterFolder, same_targets
 from rayalign.models.adapter_sums import write_sum
 from rayalign.models.model_folder import ModelFolder, same_architecture, shared_tensors
+from rayalign.models.stored_sums import summed_pieces
 from rayalign.models.weighted_sums import Mode, merge_lora, merge_tensors, verify_weights
-from rayalign.weights.streaming import PIECE, StoredTensor, read_together, write_tensors
+from rayalign.weights.streaming import write_tensors
 
 __all__ = ["Mode", "merge_adapters", "merge_folders", "merge_lora", "merge_models", "merge_tensors"]
 
@@ -76,7 +75,7 @@ def merge_models(paths: Sequence[str | Path], weights: Sequence[float], out: str
             shard = {name: tensor for name, tensor in stored.items() if name in names}
             sources = [[model.tensors[name] for model in models] for name in shard]
             contents = {name: (tensor.dtype, tensor.shape) for name, tensor in shard.items()}
-            write_tensors(folder / file_name, contents, _merged(sources, weights))
+            write_tensors(folder / file_name, contents, summed_pieces(sources, weights))
 
 
 def merge_adapters(
@@ -100,13 +99,6 @@ def merge_adapters(
     with _whole_folder(Path(out), [adapter.path for adapter in adapters]) as folder:
         _copy_companions(adapters[0].path, folder)
         write_sum(adapters, weights, folder, mode=mode, rank=rank)
-
-
-def _merged(sources: Sequence[Sequence[StoredTensor]], weights: Sequence[float]) -> Iterator[Tensor]:
-    """The weighted sum of each row of sources, piece by piece."""
-    for stored in sources:
-        for pieces in read_together(stored, PIECE):
-            yield merge_tensors(pieces, weights)
 
 
 def _copy_companions(source: Path, folder: Path) -> None:

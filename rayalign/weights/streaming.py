@@ -63,20 +63,22 @@ class StoredTensor:
         return self.count * self.dtype.itemsize
 
     def pieces(self, count: int) -> Iterator[Tensor]:
-        """Its numbers in flat pieces of at most `count`; a piece is valid until the next one is read."""
-        step = count * self.dtype.itemsize
-        buffer = memoryview(bytearray(min(step, self.size)))
-        with self.file.open("rb") as stream:
-            stream.seek(self.start)
-            for begin in range(0, self.size, step):
-                part = buffer[: self.size - begin]
-                stream.readinto(part)
-                yield torch.frombuffer(part, dtype=self.dtype)
+        """Its numbers in flat pieces of at most `count`."""
+        for begin in range(0, self.count, count):
+            yield self.piece(begin, count)
+
+    def piece(self, begin: int, count: int) -> Tensor:
+        """At most `count` of its numbers from number `begin` on, flat."""
+        numbers = torch.empty(min(count, self.count - begin), dtype=self.dtype)
+        room: Any = numbers.view(torch.uint8).numpy()
+        with self.file.open("rb", buffering=0) as stream:
+            stream.seek(self.start + begin * self.dtype.itemsize)
+            stream.readinto(room)
+        return numbers
 
     def read(self) -> Tensor:
         """The whole tensor."""
-        whole = [piece.view(self.shape) for piece in self.pieces(max(1, self.count))]
-        return whole[0] if whole else torch.empty(self.shape, dtype=self.dtype)
+        return self.piece(0, self.count).view(self.shape)
 
 
 def read_layout(file: Path) -> dict[str, StoredTensor]:
@@ -100,11 +102,6 @@ def read_layout(file: Path) -> dict[str, StoredTensor]:
         if tensor.start + tensor.size > size:
             raise InputError(f"{file} is cut short: it ends before the end of {name}; copy it again")
     return dict(sorted(tensors.items(), key=lambda entry: entry[1].start))
-
-
-def read_together(tensors: Sequence[StoredTensor], count: int) -> Iterator[tuple[Tensor, ...]]:
-    """The same numbers of tensors of one shape, at most `count` of each at a time; see `StoredTensor.pieces`."""
-    return zip(*(tensor.pieces(count) for tensor in tensors), strict=True)
 
 
 def read_folder_layout(folder: Path) -> dict[str, dict[str, StoredTensor]]:

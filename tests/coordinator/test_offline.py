@@ -81,7 +81,7 @@ def endless(model: str, tmp_path: Path) -> OfflineSpec:
     learner = LearnerConfig(minibatch=8, micro_tokens=256)
     stage = TrainStage(kind="train", algorithm={"name": "reward"}, model=model, learner=learner, steps=10**6)
     events = tmp_path / "events.jsonl"
-    return replace(SPEC, stage=stage, model=model, folder=str(tmp_path), events=str(events), timeout=45.0)
+    return replace(SPEC, stage=stage, model=model, folder=str(tmp_path), events=str(events), timeout=15.0)
 
 
 def start(spec: OfflineSpec, launcher: str = "ray_train", workers: Workers | None = None) -> None:
