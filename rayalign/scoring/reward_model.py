@@ -17,14 +17,16 @@ from rayalign.types import Batch, Group, Score, Trajectory, with_turns
 class RewardModelScorer:
     """Scores the last token of prompt and answer.
 
-    Where the reward model has the policy's tokenizer it reads the very tokens that were written; else the dialogue is
-    rendered anew by its own template.
+    Where the reward model has the policy's tokens and chat template it reads the very tokens that were written; else
+    the dialogue is rendered anew by its own template.
     """
 
     def __init__(self, model: str, config: LearnerConfig, policy: str) -> None:
         self.model = Frozen(model, "scalar", config)
         self._tokenizer = load_tokenizer(model)
-        self._same_tokens = self._tokenizer.get_vocab() == load_tokenizer(policy).get_vocab()
+        theirs = load_tokenizer(policy)
+        same_vocabulary = self._tokenizer.get_vocab() == theirs.get_vocab()
+        self._same_tokens = same_vocabulary and self._tokenizer.chat_template == theirs.chat_template
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """One forward over all candidates of all groups."""

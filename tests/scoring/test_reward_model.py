@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,20 @@ def test_the_very_tokens_are_read_where_the_tokenizer_is_the_policys(model: str,
     assert scorer.score([cut])[0][0].value != pytest.approx(plain(model, [written])[0][0], abs=1e-5)
 
 
-def test_for_another_tokenizer_the_text_is_rendered_anew(model: str, tokenizer: Any, tmp_path: Path) -> None:
+def more_words(tokenizer: Any) -> None:
+    tokenizer.add_tokens(["anotherword"])
+
+
+def another_template(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+
+@pytest.mark.parametrize("change", [more_words, another_template])
+def test_for_another_tokenizer_the_text_is_rendered_anew(
+    change: Callable[[Any], None], model: str, tokenizer: Any, tmp_path: Path
+) -> None:
     other = build_tokenizer()
-    other.add_tokens(["anotherword"])
+    change(other)
     other.save_pretrained(tmp_path)
     written = group(tokenizer, "a", "yes no")
     foreign = Group("a", written.prompt, 0, (_with_tokens(written.trajectories[0], (7, 8, 9)),))
