@@ -7,9 +7,10 @@ expected loss over both orders, `p * loss(chosen, rejected) + (1 - p) * loss(rej
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, TypeVar
 
+import torch
 from torch import Tensor
 
 from rayalign.algorithms.base import Algorithm, AlgorithmConfig, Need
@@ -23,7 +24,7 @@ MEASURES = ("margin", "accuracy", "chosen_reward", "rejected_reward", "chosen_lo
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One side of N pairs."""
+    """Answers of N pairs: one side of them, or both."""
 
     logprobs: Tensor
     """sum over the answer's tokens"""
@@ -31,6 +32,14 @@ class Answers:
     """tokens"""
     reference: Tensor
     """the reference's sum; 0 where the algorithm has no reference"""
+    probabilities: Tensor
+    """that it is better than the other answer of its pair"""
+    shares: Tensor
+    """of the answers to its prompt that it beats, itself counted half; 0 where the algorithm needs no scores"""
+
+    def every_second(self, first: int) -> Answers:
+        """Of rows that are pairs, the chosen answers (first 0) or the rejected ones (first 1)."""
+        return Answers(*(getattr(self, field.name)[first::2] for field in fields(self)))
 
     @property
     def means(self) -> Tensor:
@@ -82,6 +91,9 @@ class Pairwise(Algorithm[C]):
         if self.has_reference:
             assert rollouts.reference_logprobs_BT is not None
             tensors["reference_B"] = zeroed(rollouts.reference_logprobs_BT, rollouts.policy_mask_BT).sum(1)
+        if "scores" in self.needs:
+            assert rollouts.scores_B is not None
+            tensors["shares_B"] = rollouts.scores_B
         return Batch(tensors, group_B)
 
     def normaliser(self, role: Role, minibatch: Minibatch) -> float:
@@ -91,9 +103,8 @@ class Pairwise(Algorithm[C]):
     def loss(self, role: Role, outputs: Outputs, minibatch: Minibatch) -> LossSum:
         """The sum of the pairs' expected losses."""
         chosen, rejected = _sides(outputs, minibatch)
-        probability = minibatch["preferences_B"][0::2]
         straight, swapped = self.pair_loss(chosen, rejected), self.pair_loss(rejected, chosen)
-        total = (probability * straight + (1 - probability) * swapped).sum()
+        total = (chosen.probabilities * straight + rejected.probabilities * swapped).sum()
         count = len(minibatch) / 2
         metrics = {"loss/policy": Metric(total.item() / max(count, 1.0), count)}
         return LossSum(total, count, metrics | self._measure(chosen, rejected, count))
@@ -113,9 +124,10 @@ def _sides(outputs: Outputs, minibatch: Minibatch) -> tuple[Answers, Answers]:
     mask_BT = minibatch["policy_mask_BT"].bool()
     sums_B = zeroed(outputs.logprobs_BT, mask_BT).sum(1)
     lengths_B = mask_BT.sum(1).clamp(min=1).to(sums_B.dtype)
-    reference_B = minibatch.tensors.get("reference_B", sums_B.new_zeros(len(sums_B)))
-    chosen, rejected = slice(0, None, 2), slice(1, None, 2)
-    return (
-        Answers(sums_B[chosen], lengths_B[chosen], reference_B[chosen]),
-        Answers(sums_B[rejected], lengths_B[rejected], reference_B[rejected]),
-    )
+    zero_B = sums_B.new_zeros(len(sums_B))
+    reference_B = minibatch.tensors.get("reference_B", zero_B)
+    shares_B = minibatch.tensors.get("shares_B", zero_B)
+    probability = minibatch["preferences_B"][0::2]
+    probabilities_B = torch.stack([probability, 1 - probability], dim=1).flatten()
+    answers = Answers(sums_B, lengths_B, reference_B, probabilities_B, shares_B)
+    return answers.every_second(0), answers.every_second(1)

@@ -1,13 +1,15 @@
 """Comparisons as pairs: the preferred answer first, with the probability that it is the better one.
 
-A pair keeps its identity: it is not flattened into scores of a group, as a reward model reads the same verdicts.
+A pair keeps its identity: it is not flattened into scores of a group, as a reward model reads the same verdicts. The
+score of its answers is their share of wins: the mean probability of beating the answers to the prompt that it was
+compared with, and itself, which counts as 1/2.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
 from statistics import mean
 
@@ -31,7 +33,9 @@ def pairs_of_comparisons(comparisons: Iterable[Comparison]) -> Iterator[Example]
         if comparison.preference is not None:
             probability = 2.0 - comparison.preference
             pair.probabilities.append(probability if comparison.first is first else 1.0 - probability)
-    yield from _decided(pair.example() for pair in verdicts.values())
+    duels = [(*pair.keys, mean(pair.probabilities)) for pair in verdicts.values() if pair.probabilities]
+    shares = _shares(duels)
+    yield from _decided(pair.example(shares) for pair in verdicts.values())
 
 
 def pairs_of_examples(examples: Iterable[Example]) -> Iterator[Example]:
@@ -50,20 +54,47 @@ class _Verdicts:
     probabilities: list[float] = field(default_factory=list)
     """that the first is better, by each verdict"""
 
-    def example(self) -> Example:
-        preference = mean(self.probabilities) if self.probabilities else None
-        return Example(self.prompt, (self.first, self.second), preference)
+    @property
+    def keys(self) -> tuple[Hashable, Hashable]:
+        """Of both answers, among all prompts."""
+        return (self.prompt.id, self.first.text), (self.prompt.id, self.second.text)
+
+    def example(self, shares: Mapping[Hashable, float]) -> Example:
+        if not self.probabilities:
+            return Example(self.prompt, (self.first, self.second))
+        first, second = (shares[key] for key in self.keys)
+        candidates = (replace(self.first, score=first), replace(self.second, score=second))
+        return Example(self.prompt, candidates, mean(self.probabilities))
 
 
 def _pairs(example: Example) -> Iterator[Example]:
+    answers, duels = example.candidates, _duels(example)
+    shares = _shares(duels)
+    for first, second, probability in duels:
+        pair = tuple(replace(answers[place], score=shares[place]) for place in (first, second))
+        yield Example(example.prompt, pair, probability)
+
+
+def _duels(example: Example) -> list[tuple[int, int, float]]:
+    """Every two answers of a row, by their places, with the probability that the first is better."""
     if example.preference is not None:
-        yield example
-        return
-    scored = [candidate for candidate in example.candidates if candidate.score is not None]
-    for first, second in combinations(scored, 2):
-        assert first.score is not None and second.score is not None
-        preference = (1.0 + (first.score > second.score) - (first.score < second.score)) / 2
-        yield Example(example.prompt, (first, second), preference)
+        return [(0, 1, example.preference)]
+    scores = {place: answer.score for place, answer in enumerate(example.candidates) if answer.score is not None}
+    return [(first, second, _order(scores[first], scores[second])) for first, second in combinations(scores, 2)]
+
+
+def _order(first: float, second: float) -> float:
+    """1 where the first score is higher, 0 where the second is, 1/2 where they are equal."""
+    return (1.0 + (first > second) - (first < second)) / 2
+
+
+def _shares(duels: Iterable[tuple[Hashable, Hashable, float]]) -> dict[Hashable, float]:
+    """The share of wins of each answer, by its key."""
+    wins: dict[Hashable, list[float]] = {}
+    for first, second, probability in duels:
+        wins.setdefault(first, [0.5]).append(probability)
+        wins.setdefault(second, [0.5]).append(1.0 - probability)
+    return {key: mean(probabilities) for key, probabilities in wins.items()}
 
 
 def _decided(pairs: Iterable[Example]) -> Iterator[Example]:

@@ -16,6 +16,13 @@ SETTINGS = (
     {"name": "ipo", "average": True},
     {"name": "simpo"},
     {"name": "orpo"},
+    {"name": "hinge", "beta": 0.2},
+    {"name": "slic", "delta": 3.0},
+    {"name": "cpo"},
+    {"name": "rpo", "beta": 0.5, "alpha": 2.0},
+    {"name": "sppo", "eta": 8.0},
+    {"name": "sppo", "eta": 8.0, "kind": "single"},
+    {"name": "sppo", "eta": 8.0, "kind": "hard"},
 )
 LENGTHS = (3, 2, 4, 4)
 
@@ -37,6 +44,7 @@ def rollouts(poison: float = 0.0) -> Rollouts:
         policy_mask_BT=mask_BT,
         group_B=torch.tensor([3, 3, 8, 8]),
         preferences_B=torch.tensor([1.0, 1.0, 0.75, 0.75], dtype=torch.float64),
+        scores_B=torch.tensor([0.75, 0.25, 0.625, 0.5], dtype=torch.float64),
         reference_logprobs_BT=reference_BT.masked_fill(mask_BT == 0, poison),
     )
 
@@ -56,21 +64,59 @@ def expectation(first, second) -> float:
     return first[0] + 0.75 * second[0] + 0.25 * second[1]
 
 
-# reference sums -3, -2, -2, -4: log-ratios 1.5, -2, 0, -2, so h = 3.5 and 2
-BY_HAND = {
-    "dpo": expectation((cost(1.75),), (cost(1), cost(-1))),
-    "ipo": expectation(((3.5 - 5) ** 2,), ((2 - 5) ** 2, (-2 - 5) ** 2)),
-    "simpo": expectation((cost(2 * 1.5 - 1),), (cost(2 * 1 - 1), cost(-2 - 1))),
-}
+# reference sums -3, -2, -2, -4: log-ratios 1.5, -2, 0, -2, so h = 3.5 and 2; a = 2.5 and 4
+BY_HAND = (
+    ({"name": "dpo", "beta": 0.5}, expectation((cost(1.75),), (cost(1), cost(-1)))),
+    ({"name": "ipo"}, expectation(((3.5 - 5) ** 2,), ((2 - 5) ** 2, (-2 - 5) ** 2))),
+    ({"name": "simpo"}, expectation((cost(2 * 1.5 - 1),), (cost(2 * 1 - 1), cost(-2 - 1)))),
+    ({"name": "hinge", "beta": 0.4}, expectation((0,), (1 - 0.8, 1 + 0.8))),
+    # the log-probs of the pair's answers are -2 and -6
+    ({"name": "slic", "delta": 3.0}, expectation((0.5 + 0.5 * 1.5,), (0.5 * 2, 7 + 0.5 * 6))),
+    ({"name": "cpo", "alpha": 2.0}, expectation((cost(0.25) + 2 * 0.5,), (cost(0.4) + 2 * 0.5, cost(-0.4) + 2 * 1.5))),
+    ({"name": "rpo", "beta": 0.5}, expectation((cost(1.75) + 0.5,), (cost(1) + 0.5, cost(-1) + 1.5))),
+    # targets 2, -2 and 1, 0 by the shares; 4, -4 and 2, -2 by the probabilities 1 and 3/4
+    ({"name": "sppo", "eta": 8.0}, ((1.5 - 2) ** 2 + 0) / 2 + ((0 - 1) ** 2 + (-2 - 0) ** 2) / 2),
+    ({"name": "sppo", "eta": 8.0, "kind": "single"}, ((1.5 - 4) ** 2 + (-2 + 4) ** 2) / 2 + ((0 - 2) ** 2 + 0) / 2),
+    (
+        {"name": "sppo", "eta": 8.0, "kind": "hard"},
+        expectation(((1.5 - 4) ** 2 + (-2 + 4) ** 2,), (4**2 + (-2 + 4) ** 2, (-2 - 4) ** 2 + 4**2)),
+    ),
+)
 
 
-@pytest.mark.parametrize("name", BY_HAND)
-def test_loss_by_hand(name):
-    algorithm = load({"name": name} | ({"beta": 0.5} if name == "dpo" else {}))
+@pytest.mark.parametrize(("settings", "by_hand"), BY_HAND, ids=lambda x: named(x) if isinstance(x, dict) else "")
+def test_loss_by_hand(settings, by_hand):
+    algorithm = load(settings)
     batch = algorithm.prepare(rollouts())
     loss = algorithm.loss("policy", outputs(batch["policy_mask_BT"]), batch)
-    assert loss.numerator.item() == pytest.approx(BY_HAND[name])
+    assert loss.numerator.item() == pytest.approx(by_hand)
     assert loss.normaliser == algorithm.normaliser("policy", batch) == 2
+
+
+# log-probs of the four answers -1.5, -4, -2, -6, over 3, 2, 4 and 4 tokens
+REWARDS = (
+    ({"name": "dpo", "beta": 0.5}, (0.75, -1, 0, -1)),
+    ({"name": "hinge", "beta": 0.5}, (0.75, -1, 0, -1)),
+    ({"name": "rpo", "beta": 0.5}, (0.75, -1, 0, -1)),
+    ({"name": "slic"}, (-1.5, -4, -2, -6)),
+    ({"name": "cpo"}, (-0.15, -0.4, -0.2, -0.6)),
+    ({"name": "simpo"}, (-1, -4, -1, -3)),
+    ({"name": "orpo"}, (-0.05, -0.2, -0.05, -0.15)),
+    ({"name": "ipo"}, (0.15, -0.2, 0, -0.2)),
+    ({"name": "ipo", "average": True}, (0.05, -0.1, 0, -0.05)),
+    ({"name": "sppo", "eta": 2.0}, (0.75, -1, 0, -1)),
+)
+
+
+@pytest.mark.parametrize(("settings", "rewards"), REWARDS, ids=lambda x: named(x) if isinstance(x, dict) else "")
+def test_implicit_rewards_by_hand(settings, rewards):
+    algorithm = load(settings)
+    batch = algorithm.prepare(rollouts())
+    metrics = algorithm.loss("policy", outputs(batch["policy_mask_BT"]), batch).metrics
+    chosen, rejected = sum(rewards[::2]) / 2, sum(rewards[1::2]) / 2
+    assert metrics["preference/chosen_reward"].value == pytest.approx(chosen)
+    assert metrics["preference/rejected_reward"].value == pytest.approx(rejected)
+    assert metrics["preference/margin"].value == pytest.approx(chosen - rejected)
 
 
 def test_orpo_by_hand():
@@ -93,7 +139,7 @@ def test_metrics_are_means_over_pairs():
     metrics = algorithm.loss("policy", outputs(batch["policy_mask_BT"]), batch).metrics
     assert metrics.keys() == algorithm.metrics
     assert {name: (metric.value, metric.weight) for name, metric in metrics.items()} == {
-        "loss/policy": (pytest.approx(BY_HAND["dpo"] / 2), 2),
+        "loss/policy": (pytest.approx(BY_HAND[0][1] / 2), 2),
         "preference/margin": (pytest.approx(0.5 * (3.5 + 2) / 2), 2),
         "preference/accuracy": (1.0, 2),
         "preference/chosen_reward": (pytest.approx(0.5 * (1.5 + 0) / 2), 2),
@@ -138,6 +184,8 @@ def test_it_gets_by_with_what_it_asks_for(settings):
     assert ("reference" in algorithm.roles) == ("reference_logprobs" in algorithm.needs)
     if "reference_logprobs" not in algorithm.needs:
         given.reference_logprobs_BT = None
+    if "scores" not in algorithm.needs:
+        given.scores_B = None
     assert len(algorithm.prepare(given)) == 4
 
 

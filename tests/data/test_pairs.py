@@ -55,3 +55,39 @@ def test_rows_of_a_data_set_are_their_own_preference_or_all_pairs_of_unlike_scor
         ("r", "b", "a", 1.0),
         ("r", "b", "c", 1.0),
     ]
+
+
+def shares(pairs: object) -> list[tuple[float | None, ...]]:
+    return [tuple(c.score for c in p.candidates) for p in pairs]  # type: ignore[attr-defined]
+
+
+def test_the_answers_of_a_pair_have_their_share_of_wins() -> None:
+    # x against itself, y, z: (1/2 + 1 + 1/4) / 3; y: (1/2 + 0) / 2; z: (1/2 + 3/4) / 2
+    verdicts = [verdict("x", "y", 1.0), verdict("x", "z", 1.75), verdict("y", "z", None)]
+    assert shares(pairs_of_comparisons(verdicts)) == [(pytest.approx(1.75 / 3), 0.25), (0.625, pytest.approx(1.75 / 3))]
+
+
+def test_a_tie_counts_among_the_wins_of_other_pairs() -> None:
+    verdicts = [verdict("x", "y", 1.5), verdict("x", "z", 1.0)]
+    assert shares(pairs_of_comparisons(verdicts)) == [(pytest.approx(2 / 3), 0.25)]
+
+
+def test_the_same_text_under_another_prompt_is_another_answer() -> None:
+    verdicts = [verdict("x", "y", 1.0), verdict("x", "y", 2.0, OTHER)]
+    assert shares(pairs_of_comparisons(verdicts)) == [(0.75, 0.25), (0.75, 0.25)]
+
+
+def test_a_row_has_the_shares_of_its_own_answers() -> None:
+    probable = Example(PROMPT, (Candidate("x", score=0.25), Candidate("y", score=0.75)), preference=0.25)
+    ranking = Example(
+        OTHER, tuple(Candidate(text, score=score) for text, score in zip("abcd", (7, 9, 7, 1), strict=True))
+    )
+    assert shares(pairs_of_examples([probable])) == [(0.625, 0.375)]
+    # of b 3.5 / 4, of a and c (1/2 + 0 + 1/2 + 1) / 4, of d 0.5 / 4
+    assert shares(pairs_of_examples([ranking])) == [
+        (0.875, 0.5),
+        (0.5, 0.125),
+        (0.875, 0.5),
+        (0.875, 0.125),
+        (0.5, 0.125),
+    ]
