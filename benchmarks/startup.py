@@ -1,7 +1,8 @@
 """Seconds from the command to the first training step, seconds between two stages, and memory, of jobs that end soon.
 
 `python -m benchmarks.startup` measures this checkout, `python -m benchmarks.startup OLDER` also the first stages
-of another one, by turns. Memory is the proportional set size of all processes of the PPO job, after its first step.
+of another one, by turns. Where RAYALIGN_TRL names a Python that has TRL, a first step of its SFT and reward training is
+measured beside them. Memory is the proportional set size of all processes of the PPO job, after its first step.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import psutil
 
 from benchmarks.record import record
 
+TRL = os.environ.get("RAYALIGN_TRL")
 TURNS = int(os.environ.get("RAYALIGN_TURNS", "1"))
 PAIRS = 256
 SFT_STEPS = 64
@@ -178,13 +180,27 @@ def measure_chain(tree: Path, inputs: dict[str, str], folder: Path) -> dict[str,
     return {"later_rm": steps["rm"] - ends["sft"], "later_ppo": steps["ppo"] - ends["rm"], "chain": max(ends.values())}
 
 
+def measure_trl(python: str, inputs: dict[str, str]) -> dict[str, float]:
+    """Seconds of a process that trains one step with TRL, from the same model and pairs."""
+    script, figures = str(Path(__file__).with_name("trl_start.py")), {}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for method in ("sft", "rm"):
+        command = [python, script, method, inputs["model"], inputs["pairs"]]
+        begin = time.time()
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=LONGEST)
+        figures[method] = time.time() - begin
+    return figures
+
+
 def main() -> None:
-    """Measure this checkout, and an older one beside it."""
+    """Measure this checkout, and an older one and TRL beside it."""
     trees = {"now": Path(__file__).parents[1], **({"before": Path(sys.argv[1]).resolve()} if sys.argv[1:] else {})}
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
     with tempfile.TemporaryDirectory() as scratch:
         inputs = make_inputs(Path(scratch))
         for turn in range(TURNS):
+            if TRL:
+                turns.setdefault("trl", []).append(measure_trl(TRL, inputs))
             for name, tree in trees.items():
                 compileall.compile_dir(tree / "rayalign", quiet=1)
                 folder = Path(scratch) / f"{name}-{turn}"
@@ -195,7 +211,10 @@ def main() -> None:
     medians: dict[str, dict[str, float]] = {}
     for name, figures in turns.items():
         medians[name] = {key: round(statistics.median(turn[key] for turn in figures), 2) for key in figures[0]}
-    record("startup", {"limits": LIMITS, "sft_steps": SFT_STEPS, "medians": medians, "turns": turns})
+    ratios = {method: round(medians["now"][method] / seconds, 2) for method, seconds in medians.get("trl", {}).items()}
+    record(
+        "startup", {"limits": LIMITS, "sft_steps": SFT_STEPS, "medians": medians, "times_trl": ratios, "turns": turns}
+    )
 
 
 if __name__ == "__main__":
