@@ -75,7 +75,7 @@ def more_words(tokenizer: Any) -> None:
 
 
 def another_template(tokenizer: Any) -> None:
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    tokenizer.chat_template = "please " + tokenizer.chat_template
 
 
 @pytest.mark.parametrize("change", [more_words, another_template])
