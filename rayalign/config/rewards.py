@@ -96,13 +96,23 @@ class FormatRule(RuleSection):
     """`#### NUMBER` as the last line; `<think>...</think>` and then an answer; one JSON value"""
 
 
+class MajorityRule(RuleSection):
+    """The share of the prompt's candidates that have the same final answer: a vote (Wang 2022, self-consistency)."""
+
+    kind: Literal["majority"] = "majority"
+    answer: Literal["number", "text"] = "number"
+    """the final number, as the rule `numeric` reads it, or the whole text but for white space and case"""
+    marked: bool = False
+    """only a number after `####` counts"""
+
+
 RuleConfig = Annotated[
-    ExactRule | NumericRule | RegexRule | LengthRule | FormatRule,
+    ExactRule | NumericRule | RegexRule | LengthRule | FormatRule | MajorityRule,
     Field(discriminator="kind"),
 ]
 _RULES: dict[str, type[RuleSection]] = {
     get_args(section.model_fields["kind"].annotation)[0]: section
-    for section in (ExactRule, NumericRule, RegexRule, LengthRule, FormatRule)
+    for section in (ExactRule, NumericRule, RegexRule, LengthRule, FormatRule, MajorityRule)
 }
 
 

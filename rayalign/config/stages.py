@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from rayalign.config.annotators import JudgeConfig
+from rayalign.config.best_of import BestOf
 from rayalign.config.references import Reference, references_in
 from rayalign.config.rewards import CombineKind, Reward, RewardSource, RewardText, reward_sources
 from rayalign.config.sections import (
@@ -154,17 +155,34 @@ class TrainStage(StageSection):
         return f"reward.{index}.source" if self.has_parts else "reward"
 
 
-class GenerateStage(StageSection):
+class DrawingSection(StageSection):
+    """What stages share that draw answers of models which they do not train."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    environment: str | None = None
+    """as of a train stage"""
+    max_turns: PositiveInt = 8
+    roles: dict[Role, RoleConfig] = {}
+    """of the models that read the answers: `reward`, and `reference`, which measures the perplexity"""
+    precision: Literal["fp32", "bf16"] | None = None
+    """in which those two compute; null: fp32"""
+
+    @property
+    def reader(self) -> LearnerConfig:
+        """How the models of `roles` are loaded, which are only read."""
+        return LearnerConfig(precision=self.precision or "fp32")
+
+
+class GenerateStage(DrawingSection):
     """Draw candidates for prompts with a model."""
 
     kind: Literal["generate"]
     model: str
     data: DataConfig = DataConfig()
     count: PositiveInt = 4
-    sampling: SamplingConfig = SamplingConfig()
-    environment: str | None = None
-    """as of a train stage"""
-    max_turns: PositiveInt = 8
+    """answers to each prompt"""
+    best_of: BestOf | None = None
+    """each answer is the best of several candidates; `stage:NAME/drawn` are all of them with their scores"""
 
 
 class AnnotateStage(StageSection):
@@ -181,12 +199,14 @@ class AnnotateStage(StageSection):
     """pairs drawn from each group"""
 
 
-class EvaluateStage(StageSection):
+class EvaluateStage(DrawingSection):
     """Compare models on the same unseen prompts; its figures are the run's summary."""
 
     kind: Literal["evaluate"]
     models: dict[str, str]
     """name in the table -> model"""
+    best_of: dict[str, BestOf] = {}
+    """name in the table -> how its answers are chosen; other models answer once"""
     baselines: tuple[Literal["constant", "empty", "copy", "longest", "oracle"], ...] = ()
     metric: Literal["gold_utility", "reward"] = "gold_utility"
     reward: RewardText | None = None
@@ -198,19 +218,6 @@ class EvaluateStage(StageSection):
     data: DataConfig = DataConfig(split="test")
     against: tuple[str, ...] = ()
     """models that every other one is compared with; empty: the first"""
-    roles: dict[Role, RoleConfig] = {}
-    """of `reward`, and of `reference`, which measures the perplexity"""
-    precision: Literal["fp32", "bf16"] | None = None
-    """in which those two compute; null: fp32"""
-    sampling: SamplingConfig = SamplingConfig()
-    environment: str | None = None
-    """as of a train stage"""
-    max_turns: PositiveInt = 8
-
-    @property
-    def reader(self) -> LearnerConfig:
-        """How the models of `roles` are loaded, which are only read."""
-        return LearnerConfig(precision=self.precision or "fp32")
 
 
 class MergeStage(StageSection):

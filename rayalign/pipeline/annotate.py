@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rayalign.annotator.judges import RubricJudge
 from rayalign.config import AnnotateStage
 from rayalign.errors import InputError
-from rayalign.pipeline.kind import CANDIDATES, COMPARISONS, AnnotatorRead, Output, Read, StageKind
+from rayalign.pipeline.kind import CANDIDATES, COMPARISONS, SCORED, AnnotatorRead, Output, Read, StageKind
 from rayalign.storage.records import decode, encode, read_jsonl, write_jsonl
 from rayalign.types import Candidate, Comparison, Example, Prompt
 
@@ -27,7 +27,7 @@ class AnnotateKind(StageKind[AnnotateStage]):
     """Verdicts on drawn pairs; records.jsonl holds the comparisons, those without a verdict too."""
 
     def reads(self) -> Sequence[Read]:
-        return [Read("examples", self.stage.examples, (CANDIDATES,))]
+        return [Read("examples", self.stage.examples, (CANDIDATES, SCORED))]
 
     def outputs(self) -> dict[str, Output]:
         return {"": Output(COMPARISONS, "records.jsonl")}

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rayalign.cluster.turns import AFTER_ROLLOUT
-from rayalign.config import DataConfig, EvaluateStage, Job, RewardSource, RoleConfig, SamplingConfig, nearest
+from rayalign.config import BestOf, DataConfig, EvaluateStage, Job, RewardSource, RoleConfig, SamplingConfig, nearest
+from rayalign.pipeline import best_of
 from rayalign.pipeline.kind import (
     FIGURES,
     LANGUAGE_MODEL,
@@ -20,7 +21,6 @@ from rayalign.pipeline.kind import (
     StageKind,
     generator,
 )
-from rayalign.types import Role
 
 if TYPE_CHECKING:
     from rayalign.data.readers import Use
@@ -37,13 +37,23 @@ class EvaluateKind(StageKind[EvaluateStage]):
             reads.append(Read("reward", self._reward_model, (REWARD_MODEL,)))
         if stage.perplexity:
             reads.append(Read("perplexity", stage.perplexity, (LANGUAGE_MODEL,)))
+        for key, choice in self._choices():
+            reads += best_of.reads(choice, key)
         return reads
+
+    def _choices(self) -> Iterator[tuple[str, BestOf]]:
+        """Each section `best_of` with its key."""
+        for name, choice in self.stage.best_of.items():
+            yield f"best_of.{name}", choice
 
     def outputs(self) -> dict[str, Output]:
         return {"": Output(FIGURES, "records.jsonl")}
 
     def batch(self) -> str:
-        return f"{len(self.stage.models)} models, one answer each to the same prompts"
+        written = f"{len(self.stage.models)} models, one answer each to the same prompts"
+        for name, choice in self.stage.best_of.items():
+            written += f"; {name} writes {choice.n} and takes the best"
+        return written
 
     @property
     def data(self) -> DataConfig:
@@ -62,21 +72,28 @@ class EvaluateKind(StageKind[EvaluateStage]):
         return self.stage.environment
 
     def annotators(self) -> Sequence[AnnotatorRead]:
-        return [AnnotatorRead("annotator", self.stage.annotator)] if self.stage.annotator else []
+        reads = [AnnotatorRead("annotator", self.stage.annotator)] if self.stage.annotator else []
+        for key, choice in self._choices():
+            reads += best_of.annotators(choice, key)
+        return reads
 
     def roles(self, job: Job) -> Sequence[RoleNeed]:
         stage = self.stage
         needs = [generator(job, next(iter(stage.models.values())))]
-        if stage.metric == "reward" and self._reward_model:
-            needs.append(self._reader("reward", self._reward_model))
+        needs += best_of.reward_role(stage, self._reward_models())
         if stage.perplexity:
-            needs.append(self._reader("reference", stage.perplexity))
+            host = stage.roles.get("reference", RoleConfig())
+            needs.append(RoleNeed("reference", stage.perplexity, host, stage.reader, presence=AFTER_ROLLOUT))
         return needs
 
-    def _reader(self, role: Role, model: str) -> RoleNeed:
-        """A model that reads the answers, once all are written."""
-        host = self.stage.roles.get(role, RoleConfig())
-        return RoleNeed(role, model, host, self.stage.reader, presence=AFTER_ROLLOUT)
+    def _reward_models(self) -> dict[str, None]:
+        """Every reward model that scores answers here, once."""
+        models: dict[str, None] = {}
+        if self.stage.metric == "reward" and self._reward_model:
+            models[self._reward_model] = None
+        for key, choice in self._choices():
+            models |= dict.fromkeys(read.value for read in best_of.reads(choice, key) if choice.n > 1)
+        return models
 
     def prompt_models(self) -> Sequence[str]:
         return list(self.stage.models.values())
@@ -90,6 +107,11 @@ class EvaluateKind(StageKind[EvaluateStage]):
         for name in stage.against:
             if name not in names:
                 yield "against", f"{name!r} is neither in models nor in baselines; {nearest(name, names)}"
+        for name in stage.best_of:
+            if name not in stage.models:
+                yield f"best_of.{name}", f"there is no such model in models; {nearest(name, list(stage.models))}"
+        for key, choice in self._choices():
+            yield from best_of.problems(choice, key)
         if stage.metric == "reward" and stage.reward is None:
             yield "reward", "the metric reward needs a reward model or rules; name a stage, a folder or rules:KIND"
         if stage.reward and RewardSource(source=stage.reward).form == "annotator":

@@ -16,11 +16,13 @@ from rayalign.coordinator.rendering import Renderer
 from rayalign.evaluation.baselines import ANSWERS, gold_utility
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.generate import draw
+from rayalign.pipeline.scoring import Chosen, choose
+from rayalign.scoring.selection import best_of_n_kl
 from rayalign.scoring.sources import make_scorer
 from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
 from rayalign.statistics.winrate import win_rate
 from rayalign.storage.records import write_jsonl
-from rayalign.types import Candidate, Group, Prompt, Role, Trajectory
+from rayalign.types import Candidate, Example, Group, Prompt, Role, Trajectory
 
 Answers = dict[str, dict[str, Candidate]]
 """name -> prompt id -> answer"""
@@ -30,10 +32,14 @@ Values = dict[str, dict[str, float]]
 async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict[str, Any]:
     """Draw one answer of each model to each prompt, measure, compare."""
     prompts = {e.prompt.id: e.prompt for e in context.inputs.prompts(name)}
-    answers = await _answers(context, name, stage, prompts)
+    chosen = await _choose(context, name, stage)
+    answers = _answers(stage, chosen, prompts)
     values = await _values(context, name, stage, prompts, answers)
-    write_jsonl(context.stage_folder(name) / "records.jsonl", _records(prompts, answers, values))
+    records = list(_records(prompts, answers, values))
+    _add_candidates(records, {model: own.drawn for model, own in chosen.items() if model in stage.best_of})
+    write_jsonl(context.stage_folder(name) / "records.jsonl", records)
     results, comparisons = compare(stage, values, seed=context.job.seed)
+    results += _estimated_kl(stage, answers)
     results += await asyncio.to_thread(_annotated, context, stage, prompts, answers)
     results += await _perplexities(context, name, stage, prompts, answers)
     return {"results": results, "comparisons": comparisons}
@@ -49,6 +55,24 @@ def _records(prompts: Mapping[str, Prompt], answers: Answers, values: Values) ->
             if answer.turns:
                 row["turns"] = [turn.content for turn in answer.turns]
             yield row
+
+
+def _add_candidates(records: Sequence[dict[str, Any]], drawn: Mapping[str, Sequence[Example]]) -> None:
+    """Put beside each answer that was chosen what it was chosen from."""
+    candidates = {name: {e.prompt.id: e.candidates for e in examples} for name, examples in drawn.items()}
+    for record in records:
+        if record["model"] in candidates:
+            own = candidates[record["model"]][record["prompt_id"]]
+            record["candidates"] = [{"answer": candidate.text, "score": candidate.score} for candidate in own]
+
+
+def _estimated_kl(stage: EvaluateStage, answers: Answers) -> list[dict[str, Any]]:
+    """How far best-of-n moves each model at most [nats]."""
+    rows = []
+    for name, choice in stage.best_of.items():
+        kl = {"name": name, "metric": "best_of_n_kl", "mean": best_of_n_kl(choice.n)}
+        rows.append({**kl, "low": None, "high": None, "n": len(answers[name])})
+    return rows
 
 
 def compare(stage: EvaluateStage, values: Values, *, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -105,13 +129,23 @@ def _annotated(
     return rows
 
 
-async def _answers(
-    context: RunContext, stage_name: str, stage: EvaluateStage, prompts: Mapping[str, Prompt]
-) -> Answers:
-    answers: Answers = {}
+async def _choose(context: RunContext, stage_name: str, stage: EvaluateStage) -> dict[str, Chosen]:
+    """The answers of each model, all written before the first is scored."""
+    drawn: dict[str, list[Group]] = {}
     for name, model in stage.models.items():
-        drawn = await draw(context, stage_name, model, stage, 1)
-        answers[name] = {example.prompt.id: example.candidates[0] for example in drawn}
+        choice = stage.best_of.get(name)
+        drawn[name] = await draw(context, stage_name, model, stage, choice.n if choice else 1)
+    chosen: dict[str, Chosen] = {}
+    for name, groups in drawn.items():
+        model, choice = stage.models[name], stage.best_of.get(name)
+        chosen[name] = await choose(context, stage_name, stage, model, choice, groups)
+    return chosen
+
+
+def _answers(stage: EvaluateStage, chosen: Mapping[str, Chosen], prompts: Mapping[str, Prompt]) -> Answers:
+    answers: Answers = {}
+    for name, own in chosen.items():
+        answers[name] = {example.prompt.id: example.candidates[0] for example in own.answers}
     for baseline in stage.baselines:
         write = ANSWERS[baseline]
         answers[baseline] = {p: Candidate(write(prompt), baseline) for p, prompt in prompts.items()}

@@ -3,30 +3,63 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rayalign.config import DataConfig, EvaluateStage, GenerateStage, Job, SamplingConfig
-from rayalign.pipeline.kind import CANDIDATES, LANGUAGE_MODEL, Output, Read, RoleNeed, StageKind, generator
-from rayalign.storage.records import encode, write_jsonl
-from rayalign.types import Candidate, Example, Group
+from rayalign.config import DataConfig, DrawingSection, GenerateStage, Job, SamplingConfig
+from rayalign.pipeline import best_of
+from rayalign.pipeline.kind import (
+    CANDIDATES,
+    LANGUAGE_MODEL,
+    SCORED,
+    AnnotatorRead,
+    Output,
+    Problem,
+    Read,
+    RoleNeed,
+    StageKind,
+    generator,
+)
+from rayalign.scoring.selection import best_of_n_kl
+from rayalign.storage.records import write_jsonl
+from rayalign.types import Group
 
 if TYPE_CHECKING:
     from rayalign.data.readers import Use
     from rayalign.pipeline.context import RunContext
+
+DRAWN = "drawn"
+"""output of a stage that chooses: all candidates with their scores"""
 
 
 class GenerateKind(StageKind[GenerateStage]):
     """Candidates for prompts; records.jsonl holds one example for each prompt."""
 
     def reads(self) -> Sequence[Read]:
-        return [Read("model", self.stage.model, (LANGUAGE_MODEL,))]
+        chosen_by = best_of.reads(self.stage.best_of, "best_of") if self.stage.best_of else ()
+        return [Read("model", self.stage.model, (LANGUAGE_MODEL,)), *chosen_by]
 
     def outputs(self) -> dict[str, Output]:
-        return {"": Output(CANDIDATES, "records.jsonl")}
+        outputs = {"": Output(CANDIDATES, "records.jsonl")}
+        if self._chooses:
+            outputs[DRAWN] = Output(SCORED, "drawn.jsonl")
+        return outputs
 
     def batch(self) -> str:
-        return f"{self.stage.count} candidates for each prompt"
+        count = self.stage.count
+        if not self._chooses:
+            return f"{count} candidates for each prompt"
+        return f"{count} x the best of {self._candidates // count} candidates for each prompt"
+
+    @property
+    def _candidates(self) -> int:
+        """Candidates of each prompt."""
+        choice = self.stage.best_of
+        return self.stage.count * (choice.n if choice else 1)
+
+    @property
+    def _chooses(self) -> bool:
+        return self._candidates > self.stage.count
 
     @property
     def data(self) -> DataConfig:
@@ -44,26 +77,43 @@ class GenerateKind(StageKind[GenerateStage]):
     def environment(self) -> str | None:
         return self.stage.environment
 
+    def annotators(self) -> Sequence[AnnotatorRead]:
+        return list(best_of.annotators(self.stage.best_of, "best_of")) if self.stage.best_of else []
+
+    def problems(self) -> Iterator[Problem]:
+        if self.stage.best_of:
+            yield from best_of.problems(self.stage.best_of, "best_of")
+
     def roles(self, job: Job) -> Sequence[RoleNeed]:
-        return [generator(job, self.stage.model)]
+        models = dict.fromkeys(read.value for read in self.reads()[1:]) if self._chooses else {}
+        return [generator(job, self.stage.model), *best_of.reward_role(self.stage, models)]
 
     def prompt_models(self) -> Sequence[str]:
         return [self.stage.model]
 
     def tokenizers(self, name: str) -> Sequence[tuple[str, str]]:
-        return [("model", self.stage.model)]
+        return [(read.key, read.value) for read in self.reads()]
 
     def run(self, context: RunContext, name: str) -> dict[str, Any]:
-        stage = self.stage
-        examples = asyncio.run(draw(context, name, stage.model, stage, stage.count))
-        write_jsonl(context.stage_folder(name) / self.outputs()[""].path, [encode(example) for example in examples])
-        return {"rows": len(examples)}
+        return asyncio.run(self._run(context, name))
+
+    async def _run(self, context: RunContext, name: str) -> dict[str, Any]:
+        from rayalign.pipeline.scoring import choose
+
+        stage, outputs, folder = self.stage, self.outputs(), context.stage_folder(name)
+        groups = await draw(context, name, stage.model, stage, self._candidates)
+        chosen = await choose(context, name, stage, stage.model, stage.best_of, groups)
+        write_jsonl(folder / outputs[""].path, chosen.answers)
+        figures: dict[str, Any] = {"rows": len(chosen.answers)}
+        if DRAWN in outputs:
+            write_jsonl(folder / outputs[DRAWN].path, chosen.drawn)
+            figures["without_score"] = len(groups) - len(chosen.answers)
+            figures["estimated_kl"] = best_of_n_kl(self._candidates // stage.count)
+        return figures
 
 
-async def draw(
-    context: RunContext, name: str, reference: str, stage: GenerateStage | EvaluateStage, count: int
-) -> list[Example]:
-    """`count` answers of a model to each prompt of a stage; a prompt whose generation failed is left out."""
+async def draw(context: RunContext, name: str, reference: str, stage: DrawingSection, count: int) -> list[Group]:
+    """`count` candidates of a model for each prompt of a stage; a prompt whose generation failed is left out."""
     from rayalign.coordinator.groups import GroupAssembler, GroupOrder
     from rayalign.coordinator.rendering import Renderer
     from rayalign.rollout.base import candidate_seed
@@ -86,11 +136,7 @@ async def draw(
         max_turns=stage.max_turns,
     )
     groups = [result.group for result in await assembler.generate(orders)]
-    return [_answers(group, reference) for group in groups if group is not None]
-
-
-def _answers(group: Group, source: str) -> Example:
-    return Example(group.prompt, tuple(Candidate(t.text, source, turns=t.turns) for t in group.trajectories))
+    return [group for group in groups if group is not None]
 
 
 KIND = GenerateKind

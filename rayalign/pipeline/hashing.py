@@ -108,7 +108,7 @@ def _fields(job: Job, stage: StageSection, hashes: Mapping[str, str]) -> dict[st
     return fields
 
 
-_OPTIONAL = frozenset({"combine", "lora", "precision"})
+_OPTIONAL = frozenset({"best_of", "combine", "lora", "precision"})
 """keys that count only where they are set: stages that finished before they existed stay finished"""
 
 

@@ -43,6 +43,7 @@ ADAPTER = "an adapter"
 AS_SOURCE = "what it was made from"
 """an output of the same kind as its source"""
 CANDIDATES = "candidates"
+SCORED = "scored candidates"
 COMPARISONS = "comparisons"
 FIGURES = "figures"
 MODELS = frozenset({LANGUAGE_MODEL, REWARD_MODEL, CRITIC, ADAPTER})

@@ -79,7 +79,17 @@ def read_examples(context: RunContext, stage: TrainStage) -> Iterator[Example]:
         comparisons = (decode(Comparison, row) for row in read_jsonl(path))
         return pairs_of_comparisons(comparisons) if pairwise else iter(ranked(comparisons))
     examples = (decode(Example, row) for row in read_jsonl(path))
-    return pairs_of_examples(examples) if pairwise else examples
+    if pairwise:
+        return pairs_of_examples(examples)
+    return _scored(examples) if "scores" in algorithm.needs else examples
+
+
+def _scored(examples: Iterable[Example]) -> Iterator[Example]:
+    """Examples without the candidates that lack a score."""
+    for example in examples:
+        scored = tuple(candidate for candidate in example.candidates if candidate.score is not None)
+        if scored:
+            yield replace(example, candidates=scored)
 
 
 def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[EncodedRow]) -> None:

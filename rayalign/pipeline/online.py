@@ -20,7 +20,7 @@ from rayalign.cluster.channel import WeightChannel, sites
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.roles import PREPARER, Roles, Specs
-from rayalign.config import RewardSource, TrainStage
+from rayalign.config import TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.order import PromptOrder
@@ -29,6 +29,7 @@ from rayalign.coordinator.rendering import Renderer
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.coordinator.scoring import EnvironmentScoring, ScoringLoop
 from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.scoring import resolved
 from rayalign.pipeline.train import TrainKind
 from rayalign.rollout.environment import load_environment
 from rayalign.scoring.parts import RewardCombiner
@@ -181,15 +182,8 @@ def _specs(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]) ->
 def _reward_spec(context: RunContext, stage: TrainStage, policy: str) -> RewardSpec:
     # A service that is away is asked `redo` times more, all within the wait for a whole iteration.
     wait = context.job.cluster.call_timeout / (stage.redo + 2)
-    sources: list[RewardSource] = []
-    for source in stage.rewards:
-        if source.form in ("model", "annotator"):
-            # the name of a part stays that of the job
-            place = {"source": context.model(source.source), "name": source.label}
-            sources.append(source.model_copy(update=place))
-        else:
-            sources.append(source)
-    return RewardSpec(tuple(sources), stage.learner, policy, wait, named=stage.has_parts)
+    sources = resolved(context, stage.rewards)
+    return RewardSpec(sources, stage.learner, policy, wait, named=stage.has_parts)
 
 
 def _channel(

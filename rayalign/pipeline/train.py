@@ -29,6 +29,7 @@ from rayalign.pipeline.kind import (
     GENERATOR,
     LANGUAGE_MODEL,
     REWARD_MODEL,
+    SCORED,
     AnnotatorRead,
     Output,
     Problem,
@@ -84,7 +85,7 @@ class TrainKind(StageKind[TrainStage]):
         if stage.critic:
             reads.append(Read("critic", stage.critic, (LANGUAGE_MODEL, REWARD_MODEL, CRITIC)))
         if stage.examples:
-            rows = (COMPARISONS,) if self._needs_verdicts else (CANDIDATES, COMPARISONS)
+            rows = (COMPARISONS, SCORED) if self._needs_verdicts else (CANDIDATES, COMPARISONS, SCORED)
             reads.append(Read("examples", stage.examples, rows))
         return reads
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from fractions import Fraction
 
-from rayalign.config import ExactRule, FormatRule, LengthRule, NumericRule, RegexRule, RuleSection
+from rayalign.config import ExactRule, FormatRule, LengthRule, MajorityRule, NumericRule, RegexRule, RuleSection
 from rayalign.types import Group, Prompt, Score
 
 MARK = "####"
@@ -41,8 +42,32 @@ class RuleScorer:
         """As `Scorer.score`."""
         scores: list[tuple[Score, ...]] = []
         for group in groups:
-            scores.append(tuple(apply(self._rule, group.prompt, t.text) for t in group.trajectories))
+            answers = [trajectory.text for trajectory in group.trajectories]
+            if isinstance(self._rule, MajorityRule):
+                scores.append(majority(self._rule, answers))
+            else:
+                scores.append(tuple(apply(self._rule, group.prompt, answer) for answer in answers))
         return scores
+
+
+def majority(rule: MajorityRule, answers: Sequence[str]) -> tuple[Score, ...]:
+    """The share of the answers to one prompt that agree with each; absent where an answer has no final number."""
+    votes = [_vote(rule, answer) for answer in answers]
+    counts = Counter(vote for vote in votes if vote is not None)
+    total = max(counts.total(), 1)
+    return tuple(
+        Score(None, f"the answer {answer[:40]!r} holds no final number")
+        if vote is None
+        else Score(counts[vote] / total)
+        for answer, vote in zip(answers, votes, strict=True)
+    )
+
+
+def _vote(rule: MajorityRule, answer: str) -> Hashable:
+    """What an answer votes for; None without a final number."""
+    if rule.answer == "number":
+        return final_number(answer, marked=rule.marked)
+    return " ".join(answer.casefold().split())
 
 
 def apply(rule: RuleSection, prompt: Prompt, answer: str) -> Score:

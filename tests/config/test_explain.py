@@ -29,7 +29,7 @@ def told(stage: dict[str, Any], **origins: str) -> str:
         ({"candidates": [{"source": "life"}]}, "stages.rl.candidates.0.source is 'life'; did you mean live?"),
         ({"guards": [{"above": 1}]}, "stages.rl.guards.0.metric is missing"),
         ({"reward": "rules:numerc"}, "stages.rl.reward is 'rules:numerc': there is no rule 'numerc'; "
-         "expected one of exact, numeric, regex, length, format"),
+         "expected one of exact, numeric, regex, length, format, majority"),
         ({"reward": ["stage:rm", {"source": "a/b", "weigth": 2}]}, "stages.rl.reward.1.weigth is not known; "
          "did you mean stages.rl.reward.1.weight?"),
         ({"reward": [{"rules": {"kind": "numerc"}}]}, "stages.rl.reward.0.rules.kind is 'numerc'; "

@@ -37,7 +37,8 @@ def test_a_sound_study_passes(study: Study) -> None:
         ),
         (
             "stages.rm.examples=stage:sft",
-            "stages.rm.examples: stage:sft makes a language model; expected a stage that makes comparisons",
+            "stages.rm.examples: stage:sft makes a language model; expected a stage that makes comparisons "
+            "or scored candidates",
         ),
         (
             "stages.test.models.rm=stage:rm",
@@ -136,6 +137,41 @@ def test_a_sound_study_passes(study: Study) -> None:
 )
 def test_each_problem_is_one_line_with_its_remedy(study: Study, override: str, message: str) -> None:
     assert message in [line.partition(": ")[2] for line in refusal(study, override)]
+
+
+BEST = "stages.draws.best_of={n: 4, reward: someone/scorer}"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "stages.draws.best_of={n: 4, reward: stage:sft}",
+            "stages.draws.best_of.reward: stage:sft makes a language model; expected a stage that makes a reward model",
+        ),
+        (
+            "stages.test.best_of.rl={n: 4, reward: 'annotator:gould'}",
+            "stages.test.best_of.rl.reward: there is no annotator 'gould'; did you mean gold?",
+        ),
+        (
+            "stages.test.best_of.rll={n: 4, reward: stage:rm}",
+            "stages.test.best_of.rll: there is no such model in models; did you mean rl?",
+        ),
+        (
+            "stages.draws.best_of={n: 4, reward: 'json:lods'}",
+            "stages.draws.best_of.reward: json:lods cannot be imported (module 'json' has no attribute 'lods'); "
+            "write it as package.module:name",
+        ),
+    ],
+)
+def test_what_chooses_among_candidates_is_checked_as_a_reward(study: Study, override: str, message: str) -> None:
+    assert message in [line.partition(": ")[2] for line in refusal(study, override)]
+
+
+def test_the_answers_of_best_of_n_are_candidates_and_all_that_was_drawn_is_scored(study: Study) -> None:
+    check(study(BEST, "stages.sft_2={kind: train, algorithm: {name: sft}, model: stage:base, examples: stage:draws}"))
+    check(study(BEST, "stages.rm.examples=stage:draws/drawn", "stages.rm.learner.minibatch=64"))
+    assert "draws makes no drawn" in refusal(study, "stages.rm.examples=stage:draws/drawn")[0]
 
 
 def test_a_reference_in_a_list_has_to_be_an_earlier_stage_too(study: Study) -> None:
@@ -241,7 +277,7 @@ def test_an_offline_stage_runs_its_reference_in_the_ranks_of_its_learner(study: 
 
 def test_pairs_are_whole_and_were_compared_before(study: Study) -> None:
     found = refusal(study, DPO, "stages.dpo.examples=stage:draws", "stages.dpo.learner.minibatch=33")
-    assert "stages.dpo.examples: stage:draws makes candidates; expected a stage that makes comparisons" in found[0]
+    assert "stages.dpo.examples: stage:draws makes candidates; expected a stage that makes comparisons or" in found[0]
     assert any("33 is not a multiple of 1 ranks x 2 samples that stay together = 2" in line for line in found)
     found = refusal(study, DPO, "stages.dpo.candidates=[{source: live, count: 2}]")
     assert any("stages.dpo.candidates: dpo learns from pairs that were compared before" in line for line in found)
@@ -249,7 +285,7 @@ def test_pairs_are_whole_and_were_compared_before(study: Study) -> None:
 
 def test_answers_without_a_score_are_nothing_to_rank(study: Study) -> None:
     found = refusal(study, "stages.rm.examples=stage:draws")
-    assert "stages.rm.examples: stage:draws makes candidates; expected a stage that makes comparisons" in found[0]
+    assert "stages.rm.examples: stage:draws makes candidates; expected a stage that makes comparisons or" in found[0]
     check(study("stages.sft2={kind: train, algorithm: {name: sft}, model: stage:sft, examples: stage:draws}"))
 
 

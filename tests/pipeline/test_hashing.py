@@ -60,6 +60,9 @@ def changed(study: Study, *overrides: str) -> list[str]:
         ("stages.rl.combine=min", ["rl", "test"]),
         ("stages.rl.reward=[{source: stage:rm, weight: 2}]", ["rl", "test"]),
         ("name=other", []),
+        ("stages.draws.roles.reward={actors: 2}", []),
+        ("stages.draws.best_of={n: 4, reward: someone/scorer}", ["draws", "verdicts", "rm", "rl", "test"]),
+        ("stages.test.best_of.rl={n: 4, reward: stage:rm}", ["test"]),
     ],
 )
 def test_a_hash_covers_what_is_computed_and_nothing_else(study: Study, override: str, stages: list[str]) -> None:

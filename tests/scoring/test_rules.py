@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from rayalign.config import ExactRule, FormatRule, LengthRule, NumericRule, RegexRule, RuleSection
+from rayalign.config import ExactRule, FormatRule, LengthRule, MajorityRule, NumericRule, RegexRule, RuleSection
 from rayalign.scoring.rules import RuleScorer, apply, exact_match, final_number, has_form, length_band, matches
 from rayalign.types import Group, Message, Prompt, Score, Segment, Trajectory
 
@@ -121,3 +121,23 @@ def test_the_scorer_answers_in_order() -> None:
     answers = [Trajectory("g", i, (1,), (Segment(0, "policy", 0),), (0.0,), "stop", str(i)) for i in range(3)]
     group = Group("g", prompt(reference="1"), 0, tuple(answers))
     assert RuleScorer(NumericRule()).score([group]) == [(Score(0.0), Score(1.0), Score(0.0))]
+
+
+def test_a_vote_is_the_share_of_candidates_with_the_same_final_number() -> None:
+    texts = ["#### 4", "it is 4.0", "none", "5"]
+    half, quarter = Score(0.5), Score(0.25)
+    absent = Score(None, "the answer 'none' holds no final number")
+    # three answers have a number, so the shares are of three
+    third = Score(1 / 3)
+    scores = RuleScorer(MajorityRule()).score([voters(*texts)])[0]
+    assert scores == (Score(2 / 3), Score(2 / 3), absent, third)
+    assert RuleScorer(MajorityRule(answer="text")).score([voters("A b", "a  B", "c", "d")])[0] == (
+        half, half, quarter, quarter
+    )  # fmt: skip
+
+
+def voters(*texts: str) -> Group:
+    trajectories = []
+    for index, text in enumerate(texts):
+        trajectories.append(Trajectory("g", index, (1, 2), (Segment(0, "template"),), (), "stop", text))
+    return Group("g", prompt(), 0, tuple(trajectories))

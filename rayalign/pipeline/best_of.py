@@ -1,0 +1,44 @@
+"""What a stage answers for its sections `best_of`, before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rayalign.cluster.turns import AFTER_ROLLOUT
+from rayalign.config import ANNOTATOR, BestOf, DrawingSection, RoleConfig
+from rayalign.errors import InputError
+from rayalign.pipeline.kind import REWARD_MODEL, AnnotatorRead, Problem, Read, RoleNeed
+from rayalign.scoring.code import import_code
+
+
+def reads(best_of: BestOf, key: str) -> Iterator[Read]:
+    """The reward models of a section under `key`."""
+    for index, source in enumerate(best_of.rewards):
+        if source.form == "model":
+            yield Read(f"{key}.{best_of.reward_key(index)}", source.source, (REWARD_MODEL,))
+
+
+def annotators(best_of: BestOf, key: str) -> Iterator[AnnotatorRead]:
+    """The annotators of a section under `key`."""
+    for index, source in enumerate(best_of.rewards):
+        if source.form == "annotator" and source.source.startswith(ANNOTATOR):
+            name = source.source.removeprefix(ANNOTATOR)
+            yield AnnotatorRead(f"{key}.{best_of.reward_key(index)}", name, scores=True)
+
+
+def problems(best_of: BestOf, key: str) -> Iterator[Problem]:
+    """Code of a section under `key` that cannot be imported."""
+    for index, source in enumerate(best_of.rewards):
+        if source.form == "code":
+            try:
+                import_code(source.source)
+            except InputError as error:
+                yield f"{key}.{best_of.reward_key(index)}", str(error)
+
+
+def reward_role(stage: DrawingSection, models: Mapping[str, None]) -> Iterator[RoleNeed]:
+    """The actors that score the answers by these models, once all are written."""
+    if models:
+        first, *further = models
+        host = stage.roles.get("reward", RoleConfig())
+        yield RoleNeed("reward", first, host, stage.reader, further_models=tuple(further), presence=AFTER_ROLLOUT)

@@ -1,0 +1,108 @@
+"""Scores of candidates that an offline stage has drawn: by reward actors where a reward model takes part, else here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rayalign.actors.reward import RewardSpec
+from rayalign.cluster.group import Actor, ActorGroup, together
+from rayalign.config import BestOf, DrawingSection, RewardSource
+from rayalign.coordinator.scoring import GROUPS_PER_CALL
+from rayalign.pipeline.context import RunContext
+from rayalign.scoring.parts import RewardCombiner
+from rayalign.scoring.selection import best_candidates, scored_example
+from rayalign.scoring.sources import make_scorer
+from rayalign.types import Example, Group, Score
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The answers that were chosen, and what they were chosen from."""
+
+    answers: list[Example]
+    """for each prompt that has any"""
+    drawn: list[Example]
+    """all candidates of all prompts, with their scores"""
+
+
+def resolved(context: RunContext, sources: Sequence[RewardSource]) -> tuple[RewardSource, ...]:
+    """Sources with models as folders and annotators as URLs; the name of a part stays that of the job."""
+    places: list[RewardSource] = []
+    for source in sources:
+        if source.form in ("model", "annotator"):
+            place = {"source": context.model(source.source), "name": source.label}
+            places.append(source.model_copy(update=place))
+        else:
+            places.append(source)
+    return tuple(places)
+
+
+async def choose(
+    context: RunContext, name: str, stage: DrawingSection, model: str, best_of: BestOf | None, groups: Sequence[Group]
+) -> Chosen:
+    """The answers among the candidates that a model wrote; all of them where nothing chooses."""
+    if best_of is None or best_of.n == 1:
+        answers = [scored_example(group, model) for group in groups]
+        return Chosen(answers, answers)
+    scored = await _scored(context, name, stage, model, best_of, groups)
+    drawn = [scored_example(group, model) for group in scored]
+    answers = []
+    for group, example in zip(scored, drawn, strict=True):
+        best = best_candidates(group, best_of.n)
+        if best:
+            answers.append(replace(example, candidates=tuple(example.candidates[place] for place in best)))
+    if len(answers) < len(groups):
+        logger.warning("%s: %d prompts have no candidate with a score", name, len(groups) - len(answers))
+    return Chosen(answers, drawn)
+
+
+async def _scored(
+    context: RunContext, name: str, stage: DrawingSection, model: str, best_of: BestOf, groups: Sequence[Group]
+) -> list[Group]:
+    scores = await _scores(context, name, stage, model, best_of, groups)
+    scored = [replace(group, scores=own) for group, own in zip(groups, scores, strict=True)]
+    if not best_of.has_parts:
+        return scored
+    return RewardCombiner(best_of.rewards, best_of.combine or "weighted").take(scored)
+
+
+async def _scores(
+    context: RunContext, name: str, stage: DrawingSection, model: str, best_of: BestOf, groups: Sequence[Group]
+) -> list[tuple[Score, ...]]:
+    """The scores of each group, by `reward` actors or in this process."""
+    policy, timeout = context.model(model), context.job.cluster.call_timeout
+    spec = RewardSpec(resolved(context, best_of.rewards), stage.reader, policy, timeout, named=best_of.has_parts)
+    if not any(source.form == "model" for source in best_of.rewards):
+        scorer = make_scorer(spec.sources, named=spec.named, config=spec.config, policy=policy, timeout=timeout)
+        return await asyncio.to_thread(scorer.score, groups)
+    context.session()
+    with context.starting(f"the reward of {name}"):
+        roles = await context.start_roles(name, {"reward": spec})
+    async with roles:
+        return await _by_actors(roles["reward"], groups)
+
+
+async def _by_actors(reward: ActorGroup, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+    """Calls of several groups each, by turns over the actors."""
+    starts = iter(range(0, len(groups), GROUPS_PER_CALL))
+    answers: dict[int, list[tuple[Score, ...]]] = {}
+
+    async def serve(actor: Actor) -> None:
+        for start in starts:
+            answers[start] = await reward.one(actor, _score_call(groups[start : start + GROUPS_PER_CALL]))
+
+    await together(*(serve(actor) for actor in reward.actors))
+    scores: list[tuple[Score, ...]] = []
+    for start in sorted(answers):
+        scores += answers[start]
+    return scores
+
+
+def _score_call(groups: Sequence[Group]) -> Any:
+    return lambda actor: actor.score.remote(groups)

@@ -1,0 +1,44 @@
+"""Best-of-n: which candidates of a scored group become answers."""
+
+from __future__ import annotations
+
+import math
+
+from rayalign.types import Candidate, Example, Group
+
+
+def best_candidates(group: Group, n: int) -> list[int]:
+    """Places among the trajectories of the best candidate of each answer, which has `n` candidates.
+
+    Candidate i is one of answer i // n. The first of equal scores wins. A candidate without a score never wins; an
+    answer whose candidates all lack one is left out.
+    """
+    best: dict[int, int] = {}
+    for place, (trajectory, score) in enumerate(zip(group.trajectories, group.scores, strict=True)):
+        if score.value is None:
+            continue
+        answer = trajectory.index // n
+        leader = best.get(answer)
+        if leader is None or score.value > _value(group, leader):
+            best[answer] = place
+    return [best[answer] for answer in sorted(best)]
+
+
+def scored_example(group: Group, source: str) -> Example:
+    """All candidates of a group with their scores, as an example."""
+    candidates: list[Candidate] = []
+    for place, trajectory in enumerate(group.trajectories):
+        score = group.scores[place].value if group.scores else None
+        candidates.append(Candidate(trajectory.text, source, score, trajectory.turns))
+    return Example(group.prompt, tuple(candidates))
+
+
+def best_of_n_kl(n: int) -> float:
+    """log n - (n-1)/n [nats]: what best-of-n moves the policy at most (Stiennon 2020, G.3; Beirami 2024, theorem 1)."""
+    return math.log(n) - (n - 1) / n
+
+
+def _value(group: Group, place: int) -> float:
+    value = group.scores[place].value
+    assert value is not None
+    return value

@@ -1,0 +1,84 @@
+"""Best-of-n with scorers that need no actor, in the place where stages choose their answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rayalign.config import BestOf, GenerateStage, LoadedJob
+from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.inputs import Inputs
+from rayalign.pipeline.kind import kind_of
+from rayalign.pipeline.scoring import Chosen, choose
+from rayalign.types import Group, Prompt, Segment, Trajectory
+
+Study = Callable[..., LoadedJob]
+
+
+def vowels(prompt: Prompt, answer: str) -> float:
+    if not answer:
+        raise ValueError("an empty answer")
+    return float(sum(answer.count(letter) for letter in "aeiou"))
+
+
+def drawn(number: int, *texts: str) -> Group:
+    trajectories = []
+    for index, text in enumerate(texts):
+        trajectories.append(Trajectory(str(number), index, (1, 2), (Segment(0, "template"),), (), "stop", text))
+    return Group(str(number), Prompt(f"p{number}", (), {"reference": "7"}), 0, tuple(trajectories))
+
+
+@pytest.fixture
+def chosen(study: Study, tmp_path: Path) -> Callable[..., Chosen]:
+    def choice(best_of: BestOf | None, *groups: Group) -> Chosen:
+        loaded = study()
+        stage = loaded.job.stages["draws"]
+        assert isinstance(stage, GenerateStage)
+        with RunContext(loaded, Inputs(loaded)) as context:
+            return asyncio.run(choose(context, "draws", stage, str(tmp_path), best_of, groups))
+
+    return choice
+
+
+def answers(chosen: Chosen) -> dict[str, list[str]]:
+    return {example.prompt.id: [candidate.text for candidate in example.candidates] for example in chosen.answers}
+
+
+CODE = f"{__name__}:vowels"
+
+
+def test_the_best_candidate_is_the_answer_and_all_are_kept(chosen: Callable[..., Chosen]) -> None:
+    result = chosen(BestOf(n=3, reward=CODE), drawn(0, "b", "aa", "a"), drawn(1, "", "b", ""), drawn(2, "", "", ""))
+    assert answers(result) == {"p0": ["aa"], "p1": ["b"]}  # nothing could be scored of the third prompt
+    assert result.answers[0].candidates[0].score == 2.0
+    assert [[c.score for c in example.candidates] for example in result.drawn] == [
+        [0.0, 2.0, 1.0], [None, 0.0, None], [None, None, None]
+    ]  # fmt: skip
+
+
+def test_one_candidate_is_not_scored(chosen: Callable[..., Chosen]) -> None:
+    groups = drawn(0, "b", "aa"), drawn(1, "", "b")
+    alone, plain = chosen(BestOf(n=1, reward=CODE), *groups), chosen(None, *groups)
+    assert answers(alone) == answers(plain) == {"p0": ["b", "aa"], "p1": ["", "b"]}
+    assert alone == plain
+    assert all(candidate.score is None for candidate in alone.answers[0].candidates)
+
+
+def test_several_parts_choose_together_and_a_vote_is_a_reward(chosen: Callable[..., Chosen]) -> None:
+    parts = BestOf.model_validate({"n": 3, "reward": [{"source": CODE}, {"source": "rules:numeric", "weight": 9.0}]})
+    assert answers(chosen(parts, drawn(0, "aaaa", "7", "a"))) == {"p0": ["7"]}
+    votes = BestOf(n=4, reward="rules:majority")
+    assert answers(chosen(votes, drawn(0, "8", "it is 7", "7.0", "none"))) == {"p0": ["it is 7"]}
+
+
+def test_the_plan_has_the_reward_only_where_it_chooses(study: Study) -> None:
+    def roles(choice: str) -> list[str]:
+        loaded = study(f"stages.draws.best_of={choice}")
+        return [need.role for need in kind_of(loaded.job.stages["draws"]).roles(loaded.job)]
+
+    assert roles("{n: 4, reward: someone/scorer}") == ["generator", "reward"]
+    assert roles("{n: 1, reward: someone/scorer}") == ["generator"]
+    assert roles("{n: 4, reward: 'rules:majority'}") == ["generator"]
