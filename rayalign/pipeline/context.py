@@ -22,7 +22,7 @@ from rayalign.cluster.turns import DeviceTurns
 from rayalign.cluster.workers import Workers
 from rayalign.config import ANNOTATOR, LoadedJob, Reference, RoleConfig
 from rayalign.errors import WeightError
-from rayalign.models.catalogue import model_path
+from rayalign.models.catalogue import model_path, shape_of
 from rayalign.pipeline.adapters import adapter_room
 from rayalign.pipeline.checks import devices, refuse
 from rayalign.pipeline.early_pool import EarlyPool, next_model
@@ -227,7 +227,8 @@ class RunContext:
 
     async def _start_pool(self, model: str) -> GeneratorPool:
         rollout = self._sharing.rollout
-        name, reason = choose(rollout, vllm_runs_on())
+        shape = shape_of(model)
+        name, reason = choose(rollout, vllm_runs_on(), shape.parameters if shape else None)
         logger.info("%d %s engines (%s)", rollout.engines, name, reason)
         adapter = adapter_room(self.job.model_copy(update={"rollout": rollout}), name)
         slots = self._sharing.reserve()

@@ -8,7 +8,7 @@ import pytest
 
 from rayalign.config.sections import RolloutConfig
 from rayalign.errors import InputError
-from rayalign.rollout import choose, vllm_runs_on
+from rayalign.rollout import LOCAL_PARAMETERS, choose, vllm_runs_on
 from rayalign.rollout.vllm import COMPUTE_BYTES, VllmEngine, environment, memory_share
 
 
@@ -23,6 +23,23 @@ def test_the_job_may_name_its_engine() -> None:
 )
 def test_auto_takes_vllm_where_it_runs(vllm: Literal["cpu", "gpu"] | None, gpus: int, name: str) -> None:
     assert choose(RolloutConfig(gpus=gpus), vllm)[0] == name
+
+
+@pytest.mark.parametrize(
+    ("vllm", "gpus", "parameters", "name"),
+    [
+        ("cpu", 0, LOCAL_PARAMETERS, "local"),
+        ("cpu", 0, LOCAL_PARAMETERS + 1, "vllm"),
+        ("cpu", 0, None, "vllm"),
+        ("gpu", 1, 1000, "vllm"),
+    ],
+)
+def test_small_models_are_written_by_the_local_engine_on_a_cpu(
+    vllm: Literal["cpu", "gpu"], gpus: int, parameters: int | None, name: str
+) -> None:
+    assert choose(RolloutConfig(gpus=gpus), vllm, parameters)[0] == name
+    assert choose(RolloutConfig(engine="vllm", gpus=gpus), vllm, parameters)[0] == "vllm"
+    assert choose(RolloutConfig(adapter="separate", gpus=gpus), vllm, parameters)[0] == "vllm"
 
 
 def test_vllm_by_name_must_run_here() -> None:
