@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from rayalign.statistics.doubts import reward_doubts
 from rayalign.storage.metrics import phase_seconds, read_metrics
 from rayalign.storage.records import atomic_write, read_jsonl
 from rayalign.storage.report_plots import PALETTE, forest, line_chart, number, stacked_bar
@@ -48,6 +49,7 @@ def write_report(run: Path) -> Path:
             metrics[stage] = read_metrics(folder / "metrics.jsonl")
     sections = [
         _header(name, job, rows, summary, events),
+        _doubts(job, summary),
         _results(summary),
         _curves(metrics),
         _phases(metrics),
@@ -99,6 +101,24 @@ def _header(
     if summary.get("peak_memory_bytes"):
         facts.append(f"peak memory {summary['peak_memory_bytes'] / 2**30:.1f} GiB")
     return f'<h1>{escape(name)}</h1><p class="soft">{escape(" · ".join(facts))}</p>'
+
+
+def _doubts(job: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """What speaks against the run's reward models, and which stages rest on them; before any figure of these."""
+    items = ""
+    for name, sentences in reward_doubts(summary.get("results", [])).items():
+        resting = [stage for stage, section in job.get("stages", {}).items() if _rewarded_by(section, f"stage:{name}")]
+        rest = f" What {', '.join(resting)} reached by it may mean nothing." if resting else ""
+        items += f"<li>{escape(' '.join(sentences) + rest)}</li>"
+    return f'<h2>Read this first</h2><ul class="doubts">{items}</ul>' if items else ""
+
+
+def _rewarded_by(stage: Mapping[str, Any], model: str) -> bool:
+    """Whether a stage trains or measures with a reward model."""
+    reward = stage.get("reward")
+    if isinstance(reward, list | tuple):
+        return any(part.get("source") == model for part in reward)
+    return bool(reward == model)
 
 
 def _results(summary: Mapping[str, Any]) -> str:
