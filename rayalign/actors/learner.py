@@ -17,6 +17,7 @@ from rayalign.types import Batch, Metrics, Role
 from rayalign.weights.paths.base import Header, PathConfig, WeightPath
 
 if TYPE_CHECKING:
+    from rayalign.models.mixture import MixtureSpec
     from rayalign.models.offload import LearnerPart
 
 
@@ -33,6 +34,8 @@ class LearnerSpec:
     seed: int
     timeout: float
     """seconds until a batch made by another actor must be there"""
+    mixture: MixtureSpec | None = None
+    """what each optimizer step trains on besides"""
 
 
 class LearnerActor(HostedActor):
@@ -49,11 +52,13 @@ class LearnerActor(HostedActor):
         """Meet the other ranks and load the model."""
         os.environ.update(meeting.environment())
         from rayalign.models.learner import Learner
+        from rayalign.models.mixture import Mixture
 
         self.use_threads()
         spec = self._spec
         self._meeting = meeting
         self._algorithm: Algorithm[Any] = load(spec.algorithm)
+        self._mixture = Mixture(spec.mixture) if spec.mixture else None
         self._learner = Learner(
             spec.model,
             self.head,
@@ -80,7 +85,7 @@ class LearnerActor(HostedActor):
         batch: Batch = fetch(handle, self._spec.timeout)
         steps: list[Metrics] = []
         for index in range(self._algorithm.passes):
-            steps += self._learner.update(batch, self._algorithm, pass_index=index, seed=seed)
+            steps += self._learner.update(batch, self._algorithm, pass_index=index, seed=seed, mixture=self._mixture)
         return steps
 
     def offload(self, parts: Sequence[LearnerPart]) -> None:

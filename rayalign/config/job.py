@@ -81,16 +81,20 @@ def _validate(section: type[T], tree: Tree, path: Path) -> T:
 
 
 def _inherit_data(tree: Tree) -> None:
-    """Give each stage the keys of the job's `data` that it does not set itself."""
+    """Give each stage, and the objective that it mixes in, the keys of the job's `data` that it does not set itself."""
     shared = tree.values.get("data", {})
     for name, stage in tree.values["stages"].items():
         section = section_of(stage["kind"])
         if section is None or "data" not in section.model_fields:
             continue
-        own = stage.setdefault("data", {})
-        for key in shared.keys() - own.keys():
-            own[key] = shared[key]
-            tree.origins[f"stages.{name}.data.{key}"] = tree.origins[f"data.{key}"]
+        places = {f"stages.{name}.data": stage}
+        if isinstance(stage.get("mix"), dict):
+            places[f"stages.{name}.mix.data"] = stage["mix"]
+        for place, holder in places.items():
+            own = holder.setdefault("data", {})
+            for key in shared.keys() - own.keys():
+                own[key] = shared[key]
+                tree.origins[f"{place}.{key}"] = tree.origins[f"data.{key}"]
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

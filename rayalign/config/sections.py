@@ -34,6 +34,18 @@ class Section(BaseModel):
         return filled
 
 
+class SourceConfig(Section):
+    """One of several data sets that are blended."""
+
+    format: str
+    """as of `data`"""
+    path: str | None = None
+    split: str = "train"
+    limit: PositiveInt | None = None
+    share: PositiveFloat = 1.0
+    """how often its rows come while all sources last"""
+
+
 class DataConfig(Section):
     """Where rows come from. A stage's own values override the job's `data`, key by key."""
 
@@ -46,6 +58,17 @@ class DataConfig(Section):
     """rows kept, the first ones after the reader's own order"""
     too_long: Literal["refuse", "skip"] = "refuse"
     """what becomes of a prompt that leaves no room for an answer"""
+    blend: tuple[SourceConfig, ...] | None = None
+    """several data sets in the place of `format`, `path` and `split`; `limit` counts the rows of all"""
+    phases: tuple[PositiveFloat, ...] | None = None
+    """proportions in which the phases of a study share the prompts, such as [2, 4, 4]"""
+    phase: PositiveInt | None = None
+    """which of them this is, from 1"""
+
+    @property
+    def embedded(self) -> bool:
+        """True where all rows come from the embedded world."""
+        return self.format == "paddock" and self.blend is None
 
 
 class SamplingConfig(Section):
@@ -100,6 +123,8 @@ class LearnerConfig(Section):
     attention: Literal["auto", "flash", "sdpa"] = "auto"
     lora: LoraConfig | None = None
     """train an adapter (and a scalar head) alone; None: all weights"""
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """decay of a moving average of the weights, saved beside them as `stage:NAME/ema`; 0.992 in DeepSpeed-Chat"""
 
 
 class RoleConfig(Section):
@@ -120,6 +145,7 @@ class RolloutConfig(Section):
     """The generator pool; one serves all stages of a run."""
 
     engine: Literal["auto", "vllm", "local"] = "auto"
+    """auto: vllm where it runs, but local for small models on a CPU, where it starts sooner and writes as fast"""
     engines: PositiveInt = 2
     context: PositiveInt = 128
     """longest prompt and answer together [tokens]"""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from rayalign.config.annotators import JudgeConfig
 from rayalign.config.best_of import BestOf
@@ -71,6 +71,19 @@ class PretrainStage(StageSection):
     roles: dict[Role, RoleConfig] = {}
 
 
+class MixConfig(Section):
+    """A second objective of the policy, on data of its own; InstructGPT's and DeepSpeed-Chat's `ptx` with `sft`."""
+
+    algorithm: dict[str, Any]
+    """one that trains a language model on sequences, without reference or scores"""
+    data: DataConfig = DataConfig()
+    """takes the keys of the job's `data` that it does not set itself, as the stage's own does"""
+    weight: PositiveFloat = 1.0
+    """of its loss beside the stage's own; 27.8 in InstructGPT and DeepSpeed-Chat"""
+    samples: PositiveInt = 32
+    """rows of each optimizer step"""
+
+
 class TrainStage(StageSection):
     """Train by one algorithm: online where candidates come from the live policy, else offline on `data`."""
 
@@ -98,6 +111,8 @@ class TrainStage(StageSection):
     data: DataConfig = DataConfig()
     examples: str | None = None
     """`stage:NAME` of a generate or annotate stage, in the place of `data`"""
+    mix: MixConfig | None = None
+    """online: what the policy's optimizer steps train on besides"""
     learner: LearnerConfig = LearnerConfig()
     critic_learner: LearnerConfig | None = None
     """None: as `learner`"""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
-from rayalign.config import DataConfig, nearest
+from rayalign.config import DataConfig, SourceConfig, nearest
 from rayalign.data import arithmetic
+from rayalign.data.blend import in_phase, interleaved
 from rayalign.data.fields import (
     hh_dialogue,
     instruction_prompt,
@@ -67,8 +68,12 @@ def load_examples(config: DataConfig, *, seed: int, use: Use) -> list[Example]:
 
 def stream_examples(config: DataConfig, *, seed: int, use: Use) -> Iterator[Example]:
     """As `load_examples`, one example at a time; the errors come while it is read."""
+    examples = _blended(config, seed, use) if config.blend else _examples(config, seed, use)
+    phases, phase = _phase(config)
+    if phase:
+        examples = (example for example in examples if in_phase(example.prompt, phases, phase))
     example = None
-    for example in islice(_examples(config, seed, use), config.limit):
+    for example in islice(examples, config.limit):
         yield example
     if example is None:
         raise InputError(f"data {_name(config)}: not one usable row; see `data.path`, `data.split` and the warnings")
@@ -82,11 +87,38 @@ def check(config: DataConfig, *, use: Use, whole: bool = False) -> None:
     Raises:
         InputError: as `load_examples` would.
     """
+    _phase(config)
+    for source in config.blend or ():
+        check(_as_data(source), use=use, whole=whole)
+    if config.blend:
+        return
     made_here = _reader(config.format) is None
     if made_here or whole or not is_hub_name(_path(config)):
         few = config.limit if whole and not made_here else min(config.limit or _CHECKED_ROWS, _CHECKED_ROWS)
         for _ in stream_examples(config.model_copy(update={"limit": few}), seed=0, use=use):
             pass
+
+
+def _phase(config: DataConfig) -> tuple[Sequence[float], int]:
+    """The proportions of the phases and the one that is read; no proportions and 0 where all is read."""
+    phases, phase = config.phases or (), config.phase or 0
+    if bool(phases) != bool(phase):
+        raise InputError("data.phases and data.phase belong together; give both, or neither")
+    if phase > len(phases):
+        raise InputError(f"data.phase {phase} is not one of {len(phases)} phases; take 1 to {len(phases)}")
+    return phases, phase
+
+
+def _blended(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
+    """The rows of several data sets; a prompt that two of them have comes once."""
+    assert config.blend is not None
+    sources = [stream_examples(_as_data(source), seed=seed, use=use) for source in config.blend]
+    blended = interleaved(sources, [source.share for source in config.blend])
+    return _distinct(blended) if use == "prompts" else blended
+
+
+def _as_data(source: SourceConfig) -> DataConfig:
+    return DataConfig(format=source.format, path=source.path, split=source.split, limit=source.limit)
 
 
 def _examples(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
@@ -112,6 +144,8 @@ def _path(config: DataConfig) -> str:
 
 
 def _name(config: DataConfig) -> str:
+    if config.blend:
+        return f"blend of {len(config.blend)}"
     return f"{config.format} {config.path or ''} [{config.split}]"
 
 

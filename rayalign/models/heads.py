@@ -157,9 +157,9 @@ def as_outputs(head: Head, first: Tensor, second: Tensor) -> Outputs:
     return Outputs(values_BT=first, scores_B=second)
 
 
-def read(module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The forward pass of a head, or of the engine around one."""
-    return module(batch["input_ids_BT"], batch["attention_mask_BT"], batch["policy_mask_BT"])
+def read(module: nn.Module, batch: Batch, **settings: float) -> tuple[Tensor, Tensor]:
+    """The forward pass of a head, or of the engine around one; settings are the head's own, such as a temperature."""
+    return module(batch["input_ids_BT"], batch["attention_mask_BT"], batch["policy_mask_BT"], **settings)
 
 
 def evaluate(head: Head, module: nn.Module, batch: Batch, token_budget: int, rounds: int = 0) -> Outputs:

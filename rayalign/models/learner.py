@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,11 +23,13 @@ from rayalign.algorithms.base import Algorithm
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.adapter_output import FOLDER, save_adapter
+from rayalign.models.averaging import WeightAverage
 from rayalign.models.batching import micro_batches, micro_rows, minibatches, shard
 from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
 from rayalign.models.load import Initial, load_head, verify_saved
 from rayalign.models.lora import adapter_off, add_adapter
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS
+from rayalign.models.mixture import Mixture, Objective
 from rayalign.models.offload import DeviceState
 from rayalign.models.partitioned import Partition
 from rayalign.models.process_group import meet
@@ -38,6 +41,19 @@ from rayalign.weights.sets import Form, WeightSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+AVERAGE = "ema"
+"""folder of the average inside the model's"""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A micro-batch of an objective, and what its loss sum is multiplied by."""
+
+    batch: Batch
+    objective: Objective
+    scale: float
 
 
 class Learner:
@@ -72,6 +88,7 @@ class Learner:
             self._head.model.gradient_checkpointing_enable({"use_reentrant": False})
         self._tensors = WholeTensors(self._head.model, config.lora, stage=self._stage, rank=self._rank)
         self._engine = self._start(total_steps)
+        self._average = WeightAverage(self._head.model, config.ema) if config.ema is not None else None
         self.device_state = DeviceState(self._head, self._engine.optimizer, self._device)
         if partition is not None and isinstance(self._head, TokenLogprobs):
             self._head.verify(path)  # only now can the engine gather what the ranks hold
@@ -117,11 +134,26 @@ class Learner:
         with nullcontext() if adapter else adapter_off(self._head.model):
             return evaluate(self._head, self._engine, batch, self.config.micro_tokens, rounds)
 
-    def update(self, batch: Batch, algorithm: Algorithm[Any], *, pass_index: int, seed: int) -> list[Metrics]:
-        """One pass over the batch, an optimizer step for each minibatch; metrics of each step over all ranks."""
+    def update(
+        self,
+        batch: Batch,
+        algorithm: Algorithm[Any],
+        *,
+        pass_index: int,
+        seed: int,
+        mixture: Mixture | None = None,
+    ) -> list[Metrics]:
+        """One pass over the batch, an optimizer step for each minibatch; metrics of each step over all ranks.
+
+        Args:
+            mixture: what each step trains on besides.
+        """
         lengths_B = batch["attention_mask_BT"].sum(dim=1)
-        parts = pass_over(lengths_B, batch.unit_B, self.config, seed, pass_index)
-        return self.over_ranks([self.step(batch.rows(rows), algorithm) for rows in parts])
+        steps: list[Metrics] = []
+        for index, rows in enumerate(pass_over(lengths_B, batch.unit_B, self.config, seed, pass_index)):
+            beside = mixture.draw((seed * 1009 + pass_index) * 10007 + index) if mixture else None
+            steps.append(self.step(batch.rows(rows), algorithm, beside))
+        return self.over_ranks(steps)
 
     def over_ranks(self, steps: list[Metrics]) -> list[Metrics]:
         """The metrics of steps, which each rank has of its own share, over all ranks."""
@@ -130,24 +162,28 @@ class Learner:
             dist.all_gather_object(everyone, steps)
         return [merged(ranks) for ranks in zip(*everyone, strict=True)]
 
-    def step(self, minibatch: Batch, algorithm: Algorithm[Any]) -> Metrics:
-        """One optimizer step on a minibatch that all ranks hold; this rank's metrics. Without rows there is no step."""
+    def step(self, minibatch: Batch, algorithm: Algorithm[Any], beside: Objective | None = None) -> Metrics:
+        """One optimizer step on a minibatch that all ranks hold; this rank's metrics. Without rows there is no step.
+
+        Args:
+            beside: a further objective, whose gradient is added.
+        """
         if not len(minibatch):
             return {}
         self._engine.train()
         if isinstance(self._head, TokenLogprobs):
             self._head.output.entropy_gradient = algorithm.differentiates_entropy
-        normaliser = algorithm.normaliser(self.role, minibatch)
-        scale = 1.0 / normaliser if normaliser else 0.0
-        micros = micro_batches(shard(minibatch, self._rank, self._world), self.config.micro_tokens)
-        rounds = self._most(len(micros))
+        own = Objective(minibatch, algorithm)
+        pieces = [piece for objective in (own, beside) if objective for piece in self._pieces(objective)]
+        rounds = self._most(len(pieces))
         parts: list[Metrics] = []
         for index in range(rounds):
             self._engine.set_gradient_accumulation_boundary(index == rounds - 1)
-            micro = micros[index] if index < len(micros) else None
-            parts.append(self._accumulate(micro, algorithm, scale))
+            parts.append(self._accumulate(pieces[index] if index < len(pieces) else None))
         rate = self._engine.get_lr()[0]
         norm, applied = self._apply()
+        if applied and self._average is not None:
+            self._average.update()
         parts.append(
             {
                 GRAD_NORM: Metric(norm),
@@ -157,22 +193,31 @@ class Learner:
         )
         return merged(parts)
 
-    def _accumulate(self, micro: Batch | None, algorithm: Algorithm[Any], scale: float) -> Metrics:
+    def _pieces(self, objective: Objective) -> list[Piece]:
+        """This rank's micro-batches of an objective; their losses are divided by the global minibatch's normaliser."""
+        normaliser = objective.algorithm.normaliser(self.role, objective.batch)
+        scale = objective.weight / normaliser if normaliser else 0.0
+        share = shard(objective.batch, self._rank, self._world)
+        return [Piece(micro, objective, scale) for micro in micro_batches(share, self.config.micro_tokens)]
+
+    def _accumulate(self, piece: Piece | None) -> Metrics:
         """Add a micro-batch to the gradient; None takes part with a gradient of zero."""
-        here = to_device(placeholder() if micro is None else micro, self._device)
-        outputs = as_outputs(self._head, *read(self._engine, here))
-        if micro is None:
+        here = to_device(placeholder() if piece is None else piece.batch, self._device)
+        temperature = piece.objective.temperature if piece else None
+        settings = {} if temperature is None else {"temperature": temperature}
+        outputs = as_outputs(self._head, *read(self._engine, here, **settings))
+        if piece is None:
             read_out = outputs.logprobs_BT if outputs.logprobs_BT is not None else outputs.scores_B
             assert read_out is not None
             self._engine.backward(read_out.sum() * 0.0)
             return {}
-        loss_sum = algorithm.loss(self.role, outputs, here)
+        loss_sum = piece.objective.algorithm.loss(self.role, outputs, here)
         # A poisoned gradient reaches the norm on every rank, so that all of them skip the step together.
         poison = 1.0 if math.isfinite(loss_sum.numerator.item()) else math.nan
         # DeepSpeed averages over ranks; this is a sum.
-        self._engine.backward(loss_sum.numerator * (scale * self._world * poison))
+        self._engine.backward(loss_sum.numerator * (piece.scale * self._world * poison))
         tokens = float(here["attention_mask_BT"].sum())
-        return loss_sum.metrics | {TOKENS: Metric(tokens, reduction="sum")}
+        return piece.objective.named(loss_sum.metrics) | {TOKENS: Metric(tokens, reduction="sum")}
 
     def _apply(self) -> tuple[float, bool]:
         """Take the step unless the gradient is not finite; its norm before clipping, and whether it was taken."""
@@ -211,7 +256,16 @@ class Learner:
         return rows
 
     def save(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Write a plain Hugging Face folder from rank 0; an adapter is merged, and lies in the folder by itself too."""
+        """Write a plain Hugging Face folder from rank 0; an adapter is merged, and lies in the folder by itself too.
+
+        The moving average of the weights, where there is one, is a folder of the same kind inside it.
+        """
+        self._write(Path(folder), tokenizer)
+        if self._average is not None:
+            with self._average.in_place():
+                self._write(Path(folder) / AVERAGE, tokenizer)
+
+    def _write(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         state = self._collect(self._tensors.full())
         adapter = self._collect(self._tensors.adapter()) if self.config.lora else {}
         if self._rank == 0:
@@ -219,7 +273,7 @@ class Learner:
             self._head.model.save_pretrained(folder, state_dict=state)
             tokenizer.save_pretrained(folder)
         if self._rank == 0 and self.config.lora:
-            save_adapter(Path(folder) / FOLDER, adapter, self.config.lora, base=self._path, head=self._kind)
+            save_adapter(folder / FOLDER, adapter, self.config.lora, base=self._path, head=self._kind)
         dist.barrier()
         if self._rank == 0:
             verify_saved(folder)
@@ -243,6 +297,8 @@ class Learner:
         )
         if self._rank == 0:
             (Path(folder) / "layout").write_text(self._layout, encoding="utf-8")
+        if self._average is not None:
+            torch.save(self._average.state(), self._average_file(folder))
         dist.barrier()
 
     def load_state(self, folder: str | Path) -> None:
@@ -258,6 +314,11 @@ class Learner:
         strict = self.config.lora is None
         _, state = self._engine.load_checkpoint(str(folder), tag="state", load_module_strict=strict)
         torch.set_rng_state(state["rng"])
+        if self._average is not None:
+            self._average.load_state(torch.load(self._average_file(folder), weights_only=True))
+
+    def _average_file(self, folder: str | Path) -> Path:
+        return Path(folder) / f"{AVERAGE}-{self._rank}.pt"
 
     @property
     def _layout(self) -> str:

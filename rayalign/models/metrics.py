@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 GRAD_NORM = "learner/grad_norm"
 """before clipping"""
 LEARNING_RATE = "learner/learning_rate"
@@ -10,3 +12,10 @@ SKIPPED_STEPS = "learner/skipped_steps"
 TOKENS = "learner/tokens"
 """real tokens, prompts included"""
 METRICS = frozenset({GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS})
+MIXTURE = "mixture"
+"""area of what a stage's second objective reports: `loss/sft` becomes `mixture/sft`"""
+
+
+def renamed(area: str, names: Iterable[str]) -> dict[str, str]:
+    """Names of metrics in another area, by the old one."""
+    return {f"{area}/{name.rpartition('/')[2]}": name for name in names}

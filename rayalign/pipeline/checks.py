@@ -173,12 +173,14 @@ def _environment(kind: StageKind[Any]) -> Iterator[Problem]:
 def _data(kind: StageKind[Any]) -> Iterator[Problem]:
     from rayalign.data import readers
 
-    if kind.data is None or kind.data_use is None:
-        return
-    try:
-        readers.check(kind.data, use=kind.data_use)
-    except InputError as error:
-        yield "data", str(error)
+    sections = list(kind.further_data())
+    if kind.data is not None and kind.data_use is not None:
+        sections.insert(0, ("data", kind.data, kind.data_use))
+    for key, data, use in sections:
+        try:
+            readers.check(data, use=use)
+        except InputError as error:
+            yield key, str(error)
 
 
 def devices(planned: Plan, machine: Machine, *, remedy: str = REHEARSE) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from rayalign.config import Job, Reference, StageSection
+from rayalign.config import DataConfig, Job, Reference, StageSection
 from rayalign.pipeline.kind import StageKind, kind_of, kinds_of
 from rayalign.storage.summary import read_done
 
@@ -96,8 +96,10 @@ def _fields(job: Job, stage: StageSection, hashes: Mapping[str, str]) -> dict[st
     fields.update(_model_contents(kind))
     if kind.data is not None:
         fields["rollout.context"] = job.rollout.context
-    if kind.data is not None and kind.data.path:
-        fields["data.content"] = _content(Path(kind.data.path))
+    if kind.data is not None:
+        fields.update(_data_contents("data", kind.data))
+    for key, data, _ in kind.further_data():
+        fields.update(_data_contents(key, data))
     if kind.sampling is not None:
         fields["rollout.dtype"] = job.rollout.dtype
     if kind.annotators():
@@ -108,7 +110,15 @@ def _fields(job: Job, stage: StageSection, hashes: Mapping[str, str]) -> dict[st
     return fields
 
 
-_OPTIONAL = frozenset({"best_of", "combine", "lora", "precision"})
+def _data_contents(key: str, data: DataConfig) -> dict[str, Any]:
+    """The contents of the files that a data section names."""
+    if data.blend is None:
+        return {f"{key}.content": _content(Path(data.path))} if data.path else {}
+    paths = {f"{key}.blend.{number}": source.path for number, source in enumerate(data.blend)}
+    return {f"{place}.content": _content(Path(path)) for place, path in paths.items() if path}
+
+
+_OPTIONAL = frozenset({"best_of", "blend", "combine", "ema", "lora", "mix", "phase", "phases", "precision"})
 """keys that count only where they are set: stages that finished before they existed stay finished"""
 
 

@@ -54,6 +54,9 @@ class Inputs:
                     self._check_vocabulary(key, model, kind.stage.model)
             with self._blaming(f"stages.{name}.data"):
                 self._check_rows(name, kind)
+            for key, data, use in kind.further_data():
+                with self._blaming(f"stages.{name}.{key}"):
+                    readers.check(data, use=use, whole=True)
             with self._blaming(f"stages.{name}.environment"):
                 self._check_environment(name, kind)
 

@@ -141,6 +141,10 @@ class StageKind(ABC, Generic[S]):
         """What the stage reads the rows of its `data` as; None where it reads none."""
         return None
 
+    def further_data(self) -> Sequence[tuple[str, DataConfig, Use]]:
+        """Key, section and use of data that the stage reads beside its `data`."""
+        return ()
+
     @property
     def sampling(self) -> SamplingConfig | None:
         """How the stage draws answers; None where it draws none."""

@@ -32,6 +32,7 @@ from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
 from rayalign.pipeline.kind import host_alone
 from rayalign.pipeline.train import TrainKind
+from rayalign.statistics.doubts import reward_doubts
 from rayalign.statistics.intervals import share_interval
 from rayalign.storage.metrics import ConsoleSink, last_row, read_metrics
 from rayalign.storage.records import decode, read_jsonl
@@ -45,7 +46,10 @@ def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str
     tokenizer = load_tokenizer(context.model(stage.model))
     rows = encode_examples(tokenizer, read_examples(context, stage), context=context.job.rollout.context)
     fit(context, name, stage, rows)
-    return {"results": heldout_results(name, read_metrics(context.stage_folder(name) / "metrics.jsonl"))}
+    results = heldout_results(name, read_metrics(context.stage_folder(name) / "metrics.jsonl"))
+    for sentences in reward_doubts(results).values():
+        logger.warning("%s", " ".join(sentences))
+    return {"results": results}
 
 
 def heldout_results(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

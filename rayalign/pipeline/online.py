@@ -28,6 +28,12 @@ from rayalign.coordinator.recovery import recover, restore_moments
 from rayalign.coordinator.rendering import Renderer
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.coordinator.scoring import EnvironmentScoring, ScoringLoop
+from rayalign.data.chat import load_tokenizer
+from rayalign.data.collate import encode_examples
+from rayalign.data.readers import stream_examples
+from rayalign.data.rows import write_rows
+from rayalign.errors import InputError
+from rayalign.models.mixture import MixtureSpec
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.scoring import resolved
 from rayalign.pipeline.train import TrainKind
@@ -78,7 +84,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
     model = context.model(stage.model)
     renderer = Renderer(model, job.rollout.context, stage.sampling)
     algorithm = load(stage.algorithm)
-    specs = _specs(context, stage, algorithm)
+    specs = _specs(context, stage, algorithm, _mixture(context, name, stage))
     pool, roles = await _start(context, name, model, specs, PreparerSpec(stage.algorithm, job.cluster.call_timeout))
     async with AsyncExitStack() as closing:
         await closing.enter_async_context(roles)
@@ -154,7 +160,20 @@ def _scoring(
     return EnvironmentScoring() if "scores" in algorithm.needs else None
 
 
-def _specs(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]) -> Specs:
+def _mixture(context: RunContext, name: str, stage: TrainStage) -> MixtureSpec | None:
+    """The rows of the stage's second objective, written where the policy's ranks read them."""
+    mix = stage.mix
+    if mix is None:
+        return None
+    tokenizer = load_tokenizer(context.model(stage.model))
+    examples = stream_examples(mix.data, seed=context.job.seed, use="demonstrations")
+    folder = context.stage_folder(name) / "mixture"
+    if not write_rows(folder, encode_examples(tokenizer, examples, context=context.job.rollout.context)):
+        raise InputError(f"stages.{name}.mix.data: no rows are left; raise rollout.context, or give other data")
+    return MixtureSpec(mix.algorithm, str(folder), mix.weight, mix.samples)
+
+
+def _specs(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any], mixture: MixtureSpec | None) -> Specs:
     """What each declared role is made from."""
     timeout = context.job.cluster.call_timeout
     policy = context.model(stage.model)
@@ -170,7 +189,14 @@ def _specs(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any]) ->
             config = stage.critic_learner if role == "critic" and stage.critic_learner else stage.learner
             steps = stage.iterations * algorithm.passes * -(-samples // config.minibatch)
             specs[role] = LearnerSpec(
-                context.model(source), config, stage.algorithm, temperature, steps, context.job.seed, timeout
+                context.model(source),
+                config,
+                stage.algorithm,
+                temperature,
+                steps,
+                context.job.seed,
+                timeout,
+                mixture if role == "policy" else None,
             )
         else:
             specs[role] = FrozenSpec(context.model(source), stage.learner, temperature, policy, timeout)

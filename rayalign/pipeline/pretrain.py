@@ -54,7 +54,7 @@ class PretrainKind(StageKind[PretrainStage]):
         return [("data", f"{STAGE}{name}")]
 
     def shape(self, job: Job, role: str) -> ModelShape | None:
-        vocabulary = None if self.stage.data.format == "paddock" else self.stage.vocabulary
+        vocabulary = None if self.stage.data.embedded else self.stage.vocabulary
         return shape_of(self.stage.model, vocabulary)
 
     def make_tokenizer(self, inputs: Inputs, name: str, role: str) -> PreTrainedTokenizerBase:
@@ -63,7 +63,7 @@ class PretrainKind(StageKind[PretrainStage]):
         cached = inputs.cached(name)
         if cached.exists():
             return load_tokenizer(str(cached))
-        if self.stage.data.format == "paddock":
+        if self.stage.data.embedded:
             from rayalign.data.paddock.tokenizer import build_tokenizer
 
             return build_tokenizer()

@@ -96,6 +96,8 @@ class TrainKind(StageKind[TrainStage]):
             outputs[role] = Output(_MADE[role], MAIN if role == trained[0] else role)
         if self.learner(trained[0]).lora is not None:
             outputs["adapter"] = Output(ADAPTER, f"{MAIN}/adapter")
+        if self.learner(trained[0]).ema is not None:
+            outputs["ema"] = Output(_MADE[trained[0]], f"{MAIN}/ema")
         return outputs
 
     @property
@@ -106,7 +108,7 @@ class TrainKind(StageKind[TrainStage]):
         return self._algorithm.trains if self.stage.online else self._algorithm.trains[:1]
 
     def source(self, role: str) -> str | None:
-        return self.models()[role] if role not in ("", "adapter") else self.stage.model
+        return self.models()[role] if role not in ("", "adapter", "ema") else self.stage.model
 
     def models(self) -> dict[str, str | None]:
         """Which model each role starts from; None where the job names none though one is needed."""
@@ -182,6 +184,9 @@ class TrainKind(StageKind[TrainStage]):
         single = self._algorithm.unit == "sequence" and not self._needs_verdicts
         return "demonstrations" if single else "comparisons"
 
+    def further_data(self) -> Sequence[tuple[str, DataConfig, Use]]:
+        return [("mix.data", self.stage.mix.data, "demonstrations")] if self.stage.mix else []
+
     @property
     def sampling(self) -> SamplingConfig | None:
         return self.stage.sampling if self.stage.online else None
@@ -206,8 +211,8 @@ class TrainKind(StageKind[TrainStage]):
         return needed
 
     def settings(self) -> dict[str, Any]:
-        config = self.algorithm.config.model_dump(mode="json")
-        return {"algorithm": {**config, "revision": self.algorithm.revision}}
+        settings = {"algorithm": _settings(self.algorithm)}
+        return settings | ({"mix": {"algorithm": _settings(load(self.stage.mix.algorithm))}} if self.stage.mix else {})
 
     def problems(self) -> Iterator[Problem]:
         if self._refusal is not None:
@@ -277,6 +282,11 @@ class TrainKind(StageKind[TrainStage]):
     @property
     def _needs_verdicts(self) -> bool:
         return self._algorithm is not None and bool(self._algorithm.needs & {"scores", "preferences"})
+
+
+def _settings(algorithm: Algorithm[Any]) -> dict[str, Any]:
+    """The settings of an algorithm, defaults too, and the revision of its mathematics."""
+    return {**algorithm.config.model_dump(mode="json"), "revision": algorithm.revision}
 
 
 KIND = TrainKind

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rayalign.algorithms.base import Algorithm
+from rayalign.algorithms.base import Algorithm, load
 from rayalign.config import TrainStage, nearest
 from rayalign.coordinator.iteration import METRICS as ITERATION_METRICS
 from rayalign.errors import InputError
 from rayalign.models.metrics import METRICS as LEARNER_METRICS
+from rayalign.models.metrics import MIXTURE, renamed
 from rayalign.pipeline.kind import Problem
 
 OFFLINE_METRICS = frozenset({"eval/loss", "eval/epoch", "heldout/count", "heldout/prompts", "phase/update"})
@@ -24,6 +25,7 @@ def problems(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, 
     yield from _reward_parts(stage, algorithm)
     yield from _batch(stage, algorithm)
     yield from _sampling(stage)
+    yield from _mixture(stage)
     yield from _guards(stage, algorithm)
     if stage.deterministic and stage.max_staleness:
         yield (
@@ -129,11 +131,37 @@ def _sampling(stage: TrainStage) -> Iterator[Problem]:
         )
 
 
+def _mixture(stage: TrainStage) -> Iterator[Problem]:
+    if stage.mix is None:
+        return
+    if not stage.online:
+        yield "mix", "only an online stage mixes a second objective in; add candidates, or leave it out"
+    try:
+        algorithm = load(stage.mix.algorithm)
+    except InputError as error:
+        yield "mix.algorithm", str(error)
+        return
+    if algorithm.roles != {"policy"} or algorithm.unit != "sequence" or algorithm.needs:
+        yield (
+            "mix.algorithm",
+            f"{stage.mix.algorithm['name']} needs more than the tokens of one answer; take one that does not, like sft",
+        )
+
+
+def _mixture_metrics(stage: TrainStage) -> set[str]:
+    if stage.mix is None:
+        return set()
+    try:
+        return set(renamed(MIXTURE, load(stage.mix.algorithm).metrics))
+    except InputError:  # a problem of `mix` already
+        return set()
+
+
 def _guards(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
     heldout = {f"eval/{name}" for name in algorithm.metrics}
     loop_metrics = ITERATION_METRICS if stage.online else OFFLINE_METRICS | heldout
     parts = {f"reward/{source.label}" for source in stage.rewards} if stage.has_parts else set[str]()
-    reported = sorted(algorithm.metrics | LEARNER_METRICS | loop_metrics | parts)
+    reported = sorted(algorithm.metrics | LEARNER_METRICS | loop_metrics | parts | _mixture_metrics(stage))
     for i, guard in enumerate(stage.guards):
         if guard.above is None and guard.below is None:
             yield f"guards.{i}", "a guard needs a limit; give above or below"

@@ -102,6 +102,13 @@ def test_stages_inherit_the_data_they_do_not_set(folder: Path) -> None:
     assert given.data.split == "validation"
 
 
+def test_a_second_objective_inherits_the_data_too(folder: Path) -> None:
+    loaded = load(BASE, "stages.sft.mix={algorithm: {name: sft}, data: {split: other}}")
+    mix = loaded.job.stages["sft"].mix  # type: ignore[union-attr]
+    assert (mix.data.format, mix.data.path, mix.data.split) == ("hh", "rows.jsonl", "other")
+    assert loaded.origins["stages.sft.mix.data.path"] == "job.yaml:2"
+
+
 def test_a_section_given_in_part_keeps_its_parents_default(folder: Path) -> None:
     stage = load(BASE).job.stages["base"]
     assert isinstance(stage, PretrainStage)

@@ -18,10 +18,11 @@ import psutil
 from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.records import read_jsonl
 
-_JOB = """\
+_JOB = (
+    """\
 name: tiny
 cluster: {cpus: 2, object_store: 134217728, call_timeout: 300}
-rollout: {engines: 2, context: 96, max_sequences: 32, cache_bytes: 33554432}
+rollout: {engine: vllm, engines: 2, context: 96, max_sequences: 32, cache_bytes: 33554432}
 stages:
   base: {kind: pretrain, data: {limit: 200}}
   sft:
@@ -46,7 +47,8 @@ stages:
     epochs: 6
     learner: {learning_rate: 1e-3, minibatch: 16}
   ppo: {algorithm: {name: ppo}, iterations: 6, checkpoint_every: 1, deterministic: true, ONLINE}
-  late: {algorithm: {name: ppo, epochs: 1}, iterations: 16, checkpoint_every: 2, max_staleness: 1, ONLINE}
+  late: {algorithm: {name: ppo, epochs: 1}, iterations: 16, checkpoint_every: 2, max_staleness: 1, ONLINE,
+    mix: {algorithm: {name: sft}, data: {limit: 64}}}
   rrhf: {algorithm: {name: rrhf}, iterations: 2, SCORED}
   final:
     kind: evaluate
@@ -56,16 +58,19 @@ stages:
     data: {limit: 32}
     sampling: {max_tokens: 24}
     perplexity: stage:base
-""".replace("SCORED", "reward: annotator:gold, WRITTEN").replace("ONLINE", "reward: stage:rm, WRITTEN")
+""".replace("MIX", "{algorithm: {name: sft}, data: {limit: 64}, samples: 8}")
+    .replace("SCORED", "reward: annotator:gold, WRITTEN")
+    .replace("ONLINE", "reward: stage:rm, WRITTEN")
+)
 JOB = _JOB.replace(
     "WRITTEN",
     "kind: train, model: stage:sft, candidates: [{source: live, count: 2}], prompts: 8, "
     "sampling: {max_tokens: 24}, learner: {learning_rate: 1e-3, minibatch: 8ADAPTER}",
 )
 ADAPTED = "late"
-"""the stage that trains adapters: of its policy and its critic"""
+"""the stage that trains adapters, of its policy and its critic, keeps their average, and mixes demonstrations in"""
 JOB = "\n".join(
-    line.replace("ADAPTER", ", lora: {rank: 4, alpha: 8}" if line.startswith(f"  {ADAPTED}:") else "")
+    line.replace("ADAPTER", ", lora: {rank: 4, alpha: 8}, ema: 0.9" if line.startswith(f"  {ADAPTED}:") else "")
     for line in JOB.splitlines()
 )
 STAGES = ("base", "sft", "answers", "labels", "rm", "ppo", "late", "rrhf", "final")

@@ -10,6 +10,7 @@ from statistics import median_low
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from rayalign.algorithms.base import load
@@ -229,6 +230,14 @@ def test_a_second_run_does_nothing(finished: Run) -> None:
 
 def _outputs(folder: Path) -> list[Path]:
     return [*(p for p in (folder / "stages").rglob("*") if p.is_file()), folder / "events.jsonl"]
+
+
+def test_a_second_objective_is_trained_on_and_the_average_is_kept(finished: Run) -> None:
+    folder = finished.folder / "stages" / ADAPTED
+    rows = [row["metrics"] for row in read_metrics(folder / "metrics.jsonl")]
+    assert all(0.0 < row["mixture/sft"] < 10.0 for row in rows)
+    average, last = (AutoModelForCausalLM.from_pretrained(folder / path) for path in ("model/ema", "model"))
+    assert any(not torch.equal(a, b) for a, b in zip(average.parameters(), last.parameters(), strict=True))
 
 
 def test_a_stage_with_adapters_keeps_the_merged_model_and_the_adapter(finished: Run) -> None:

@@ -16,9 +16,9 @@ SETTINGS: dict[str, dict[str, object]] = {
     "stage2": {"zero_stage": 2},
     "stage3": {"zero_stage": 3},
     # With DeepSpeed's thresholds models of this size are never gathered, and one chunk holds all their logits.
-    "gathered": {"zero_stage": 3, "zero_live_parameters": 0, "chunk_logits": 3 * VOCABULARY},
+    "gathered": {"zero_stage": 3, "zero_live_parameters": 0, "chunk_logits": 3 * VOCABULARY, "ema": 0.5},
     "lora": {"zero_stage": 3, "zero_live_parameters": 0, "lora": {"rank": 4, "alpha": 8}},
-    "lora2": {"zero_stage": 2, "lora": {"rank": 4, "alpha": 8}},
+    "lora2": {"zero_stage": 2, "lora": {"rank": 4, "alpha": 8}, "ema": 0.5},
 }
 
 

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from rayalign.algorithms.base import load
 from rayalign.algorithms.ppo import Ppo, PpoConfig
@@ -105,6 +111,33 @@ def test_two_ranks_end_as_one_does(two_ranks: Path, folder: str, name: str) -> N
     assert_close(ranks[0]["weights"], weights(alone), 1e-5)
     if SETTINGS[name].get("lora"):
         torch.testing.assert_close(ranks[1]["reference"], logprobs_BT[:9], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", [name for name, changes in SETTINGS.items() if "ema" in changes])
+def test_two_ranks_save_the_average_that_one_does(two_ranks: Path, folder: str, tmp_path: Path, name: str) -> None:
+    alone = make_learner(folder, settings(lora=SETTINGS[name].get("lora"), ema=0.5))
+    train(alone, passes=2)
+    alone.save(tmp_path, AutoTokenizer.from_pretrained(folder))
+    theirs, ours = (
+        AutoModelForCausalLM.from_pretrained(path / "ema") for path in (two_ranks / f"model-{name}", tmp_path)
+    )
+    assert_close(dict(theirs.state_dict()), dict(ours.state_dict()), 1e-5)
+    assert not all(torch.equal(ours.state_dict()[name], weight) for name, weight in weights(alone).items())
+
+
+def test_a_resumed_average_is_that_of_a_run_without_interruption(folder: str, tmp_path: Path) -> None:
+    config = settings(ema=0.5, clip_norm=0.3)
+    learner = make_learner(folder, config)
+    train(learner)
+    learner.save_state(tmp_path / "state")
+    train(learner)
+    learner.save(tmp_path / "whole", AutoTokenizer.from_pretrained(folder))
+    resumed = make_learner(folder, config)
+    resumed.load_state(tmp_path / "state")
+    train(resumed)
+    resumed.save(tmp_path / "resumed", AutoTokenizer.from_pretrained(folder))
+    whole, again = (load_file(tmp_path / name / "ema" / "model.safetensors") for name in ("whole", "resumed"))
+    assert_close(again, whole, 0.0)
 
 
 def test_the_first_ratio_of_ppo_is_one(folder: str) -> None:

@@ -26,6 +26,49 @@ def test_a_sound_study_passes(study: Study) -> None:
     check(study())
 
 
+MIX = "{algorithm: {name: %s}, data: {format: %s}}"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            f"stages.sft.mix={MIX % ('sft', 'paddock')}",
+            "stages.sft.mix: only an online stage mixes a second objective in; add candidates, or leave it out",
+        ),
+        (
+            f"stages.rl.mix={MIX % ('sfd', 'paddock')}",
+            "stages.rl.mix.algorithm: algorithm 'sfd' is not known; did you mean sft?",
+        ),
+        (
+            f"stages.rl.mix={MIX % ('dpo', 'paddock')}",
+            "stages.rl.mix.algorithm: dpo needs more than the tokens of one answer; take one that does not, like sft",
+        ),
+        (
+            f"stages.rl.mix={MIX % ('sft', 'hh')}",
+            "stages.rl.mix.data: data format 'hh' reads files: name a file or folder as `data.path`",
+        ),
+        (
+            "stages.test.models.rl=stage:rl/ema",
+            "stages.test.models.rl: stage rl makes no ema; it makes: policy, critic",
+        ),
+    ],
+)
+def test_a_second_objective_and_an_average_are_checked(study: Study, override: str, message: str) -> None:
+    assert [line.split(": ", 1)[1] for line in refusal(study, override)] == [message]
+
+
+def test_a_second_objective_is_guarded_and_an_average_is_read(study: Study) -> None:
+    check(
+        study(
+            f"stages.rl.mix={MIX % ('sft', 'paddock')}",
+            "stages.rl.guards=[{metric: mixture/sft, above: 9.0}]",
+            "stages.rl.learner.ema=0.9",
+            "stages.test.models.rl=stage:rl/ema",
+        )
+    )
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
