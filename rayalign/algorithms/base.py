@@ -21,7 +21,7 @@ from rayalign.errors import InputError
 from rayalign.types import Batch, Group, LossSum, Minibatch, Outputs, Role, Rollouts, Unit
 from rayalign.user_code import import_dotted
 
-Need = Literal["behaviour_logprobs", "logprobs", "reference_logprobs", "values", "scores", "preferences"]
+Need = Literal["behaviour_logprobs", "logprobs", "reference_logprobs", "values", "scores", "preferences", "exact_kl"]
 
 
 class AlgorithmConfig(Section):
@@ -85,6 +85,11 @@ class Algorithm(ABC, Generic[C]):
     def takes_engine_logprobs(self) -> bool:
         """Whether the engines' log-probs may fill `rollouts.logprobs_BT` where trainer and engines agree on them."""
         return False
+
+    @property
+    def reward_tokens(self) -> int:
+        """How many reward tokens the prompts' own is replaced among; `rollouts.reward_tokens` are their ids."""
+        return 0
 
     @property
     def max_rejections(self) -> int:

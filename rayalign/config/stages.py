@@ -3,19 +3,19 @@
 A model is named by a string: `preset:nano` (made from the seed), `stage:sft` (the output of an earlier stage), else a
 folder in Hugging Face format or a hub name.
 
-A stage kind is one section here and the file `rayalign/pipeline/KIND.py`, which describes it to the pipeline.
+A stage kind is one section, here or in `model_stages.py`, and the file `rayalign/pipeline/KIND.py`, which describes it
+to the pipeline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rayalign.config.annotators import JudgeConfig
 from rayalign.config.best_of import BestOf
-from rayalign.config.references import Reference, references_in
+from rayalign.config.model_stages import MergeStage, RewardTokensStage
 from rayalign.config.rewards import CombineKind, Reward, RewardSource, RewardText, reward_sources
 from rayalign.config.sections import (
     AnnotatorUse,
@@ -30,37 +30,14 @@ from rayalign.config.sections import (
     Section,
     TrackingConfig,
 )
+from rayalign.config.stage_section import CRITIC_SPEED, LEARNER_SPEED, DrawingSection, StageSection
 from rayalign.types import Role
-
-_SPEED = (
-    "micro_tokens",
-    "chunk_logits",
-    "zero_stage",
-    "zero_live_parameters",
-    "gradient_checkpointing",
-    "attention",
-)
-"""settings of a learner that change its speed and its memory, never its result"""
-_LEARNER_SPEED = frozenset(f"learner.{key}" for key in _SPEED)
-_CRITIC_SPEED = frozenset(f"critic_learner.{key}" for key in _SPEED)
-
-
-class StageSection(Section):
-    """What the sections of all stage kinds share."""
-
-    placement: ClassVar[Set[str]] = frozenset({"roles"})
-    """dotted keys that say where and how a stage runs, never what it computes"""
-    kind: str
-
-    def references(self) -> Iterator[tuple[str, Reference]]:
-        """Dotted key of each value that names an earlier stage's output, with that name."""
-        return references_in(self.model_dump())
 
 
 class PretrainStage(StageSection):
     """Make a model from its preset and train it on the unlabelled corpus; cached by content over runs."""
 
-    placement = StageSection.placement | _LEARNER_SPEED
+    placement = StageSection.placement | LEARNER_SPEED
     kind: Literal["pretrain"]
     model: str = "preset:nano"
     data: DataConfig = DataConfig(split="corpus")
@@ -89,8 +66,8 @@ class TrainStage(StageSection):
 
     placement = (
         StageSection.placement
-        | _LEARNER_SPEED
-        | _CRITIC_SPEED
+        | LEARNER_SPEED
+        | CRITIC_SPEED
         | {"keep", "checkpoint_every", "reference_outputs", "guards"}
     )
     kind: Literal["train"]
@@ -111,6 +88,8 @@ class TrainStage(StageSection):
     data: DataConfig = DataConfig()
     examples: str | None = None
     """`stage:NAME` of a generate or annotate stage, in the place of `data`"""
+    answers: Literal["chosen", "conditioned"] | None = None
+    """offline, of compared pairs: the better answer alone, or both, each after the reward token of its quality"""
     mix: MixConfig | None = None
     """online: what the policy's optimizer steps train on besides"""
     learner: LearnerConfig = LearnerConfig()
@@ -170,24 +149,6 @@ class TrainStage(StageSection):
         return f"reward.{index}.source" if self.has_parts else "reward"
 
 
-class DrawingSection(StageSection):
-    """What stages share that draw answers of models which they do not train."""
-
-    sampling: SamplingConfig = SamplingConfig()
-    environment: str | None = None
-    """as of a train stage"""
-    max_turns: PositiveInt = 8
-    roles: dict[Role, RoleConfig] = {}
-    """of the models that read the answers: `reward`, and `reference`, which measures the perplexity"""
-    precision: Literal["fp32", "bf16"] | None = None
-    """in which those two compute; null: fp32"""
-
-    @property
-    def reader(self) -> LearnerConfig:
-        """How the models of `roles` are loaded, which are only read."""
-        return LearnerConfig(precision=self.precision or "fp32")
-
-
 class GenerateStage(DrawingSection):
     """Draw candidates for prompts with a model."""
 
@@ -235,37 +196,9 @@ class EvaluateStage(DrawingSection):
     """models that every other one is compared with; empty: the first"""
 
 
-class MergeStage(StageSection):
-    """Add up models, or LoRA adapters, by weight: sum_i w_i theta_i."""
-
-    kind: Literal["merge"]
-    models: tuple[str, ...] = Field(min_length=1)
-    """as a list, or as a mapping of each model to its weight"""
-    weights: tuple[float, ...] = ()
-    """one for each model, negative ones too; empty: equal ones with sum 1"""
-    mode: Literal["delta", "factor"] | None = None
-    """of adapters: `delta` is exact and the default, `factor` averages the factors and keeps their rank"""
-    rank: PositiveInt | None = None
-    """of merged adapters in mode `delta`: reduce the sum to this rank"""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split_mapping(cls, values: Any) -> Any:
-        """`models: {stage:a: 0.7, stage:b: 0.3}` as two lists."""
-        if not isinstance(values, dict) or not isinstance(values.get("models"), dict):
-            return values
-        if "weights" in values:
-            raise ValueError("models is a mapping of weights already; leave out weights, or write models as a list")
-        models = values["models"]
-        return {**values, "models": list(models), "weights": list(models.values())}
-
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """The weight of each model."""
-        return self.weights or (1.0 / len(self.models),) * len(self.models)
-
-
-_Sections: TypeAlias = PretrainStage | TrainStage | GenerateStage | AnnotateStage | EvaluateStage | MergeStage
+_Sections: TypeAlias = (
+    PretrainStage | TrainStage | GenerateStage | AnnotateStage | EvaluateStage | MergeStage | RewardTokensStage
+)
 Stage = Annotated[_Sections, Field(discriminator="kind")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """a name that becomes a folder"""

@@ -6,23 +6,19 @@ models that share one base: theta = sum_i w_i theta_i. Weights may be negative a
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from rayalign.errors import InputError
 from rayalign.models.adapter_folder import AdapterFolder, same_targets
 from rayalign.models.adapter_sums import write_sum
 from rayalign.models.model_folder import ModelFolder, same_architecture, shared_tensors
+from rayalign.models.output_folder import copy_companions, whole_folder
 from rayalign.models.stored_sums import summed_pieces
 from rayalign.models.weighted_sums import Mode, merge_lora, merge_tensors, verify_weights
 from rayalign.weights.streaming import write_tensors
 
 __all__ = ["Mode", "merge_adapters", "merge_folders", "merge_lora", "merge_models", "merge_tensors"]
-
-_COMPANIONS = (".jinja", ".json", ".model", ".tiktoken", ".txt")
-_NOT_COMPANIONS = ("adapter_config.json", "probe.json", "trainer_state.json")
 
 
 def merge_folders(
@@ -68,9 +64,9 @@ def merge_models(paths: Sequence[str | Path], weights: Sequence[float], out: str
     models = [ModelFolder.read(Path(path)) for path in paths]
     same_architecture(models)
     names = shared_tensors(models)
-    with _whole_folder(Path(out), [model.path for model in models]) as folder:
-        _copy_companions(models[0].path, folder)
-        models[0].write_index(folder, names)
+    with whole_folder(Path(out), [model.path for model in models]) as folder:
+        copy_companions(models[0].path, folder)
+        models[0].write_index(folder, names, sum(models[0].tensors[name].size for name in names))
         for file_name, stored in models[0].shards.items():
             shard = {name: tensor for name, tensor in stored.items() if name in names}
             sources = [[model.tensors[name] for model in models] for name in shard]
@@ -96,40 +92,6 @@ def merge_adapters(
     verify_weights(weights, len(paths))
     adapters = [AdapterFolder.read(Path(path)) for path in paths]
     same_targets(adapters)
-    with _whole_folder(Path(out), [adapter.path for adapter in adapters]) as folder:
-        _copy_companions(adapters[0].path, folder)
+    with whole_folder(Path(out), [adapter.path for adapter in adapters]) as folder:
+        copy_companions(adapters[0].path, folder)
         write_sum(adapters, weights, folder, mode=mode, rank=rank)
-
-
-def _copy_companions(source: Path, folder: Path) -> None:
-    """Copy what belongs to a model beside its weights: configurations and tokenizer."""
-    for file in sorted(source.iterdir()):
-        is_companion = file.suffix in _COMPANIONS and file.name not in _NOT_COMPANIONS
-        if file.is_file() and is_companion and not file.name.endswith(".index.json"):
-            shutil.copyfile(file, folder / file.name)
-    templates = source / "additional_chat_templates"
-    if templates.is_dir():
-        shutil.copytree(templates, folder / templates.name)
-
-
-@contextmanager
-def _whole_folder(out: Path, inputs: Sequence[Path]) -> Iterator[Path]:
-    """A folder to write to, which becomes `out` at the end, or vanishes after a failure."""
-    target = out.resolve()
-    if target in [path.resolve() for path in inputs]:
-        raise InputError(f"{out} is one of the inputs; write to another folder")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"{out} exists and has content; remove it, or write to another folder")
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}); write to another folder") from error
-    try:
-        yield temporary
-        if target.exists():
-            target.rmdir()
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -54,14 +54,34 @@ class ModelFolder:
         """Input and output embeddings are one matrix, which may be stored once or twice."""
         return bool(self.config.get("tie_word_embeddings"))
 
-    def write_index(self, folder: Path, names: Sequence[str]) -> None:
-        """Copy the index of the shards, for these tensors; nothing where the model is one file."""
+    @property
+    def vocabulary(self) -> int:
+        """How many rows its embeddings have."""
+        size: int = self.config.get("text_config", self.config)["vocab_size"]
+        return size
+
+    def write_index(self, folder: Path, names: Sequence[str], size: int) -> None:
+        """Copy the index of the shards, for these tensors of `size` bytes; nothing where the model is one file."""
         if not (self.path / INDEX).exists():
             return
         index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
         index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name in names}
-        index["metadata"] = {"total_size": sum(self.tensors[name].size for name in names)}
+        index["metadata"] = {"total_size": size}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def embedding_names(model: ModelFolder) -> set[str]:
+    """The tensors with one row for each token: the input embedding, and the output embedding with its bias."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(model.path, trust_remote_code=False)
+    kind = getattr(transformers, (config.architectures or ["AutoModelForCausalLM"])[0])
+    with torch.device("meta"):
+        empty = kind(config)
+    layers = [empty.get_input_embeddings(), empty.get_output_embeddings()]
+    parameters = {id(p) for layer in layers if layer is not None for p in layer.parameters()}
+    named = empty.named_parameters(remove_duplicate=False)
+    return {name for name, parameter in named if id(parameter) in parameters}
 
 
 def same_architecture(models: Sequence[ModelFolder]) -> None:

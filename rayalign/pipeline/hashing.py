@@ -118,7 +118,7 @@ def _data_contents(key: str, data: DataConfig) -> dict[str, Any]:
     return {f"{place}.content": _content(Path(path)) for place, path in paths.items() if path}
 
 
-_OPTIONAL = frozenset({"best_of", "blend", "combine", "ema", "lora", "mix", "phase", "phases", "precision"})
+_OPTIONAL = frozenset({"answers", "best_of", "blend", "combine", "ema", "lora", "mix", "phase", "phases", "precision"})
 """keys that count only where they are set: stages that finished before they existed stay finished"""
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rayalign.config import DataConfig, LoadedJob, Reference
 from rayalign.data import readers
 from rayalign.data.chat import check_turns, encode_prompt, encode_turn, load_tokenizer
+from rayalign.data.reward_tokens import reward_token_ids
 from rayalign.errors import InputError
 from rayalign.pipeline.hashing import stage_hashes, stage_states
 from rayalign.pipeline.kind import StageKind, kinds_of
@@ -52,6 +53,8 @@ class Inputs:
             for key, model in kind.policy_readers().items():
                 with self._blaming(f"stages.{name}.{key}"):
                     self._check_vocabulary(key, model, kind.stage.model)
+            with self._blaming(f"stages.{name}.model"):
+                self._check_reward_tokens(kind)
             with self._blaming(f"stages.{name}.data"):
                 self._check_rows(name, kind)
             for key, data, use in kind.further_data():
@@ -139,6 +142,19 @@ class Inputs:
             raise InputError(
                 f"{model} has another vocabulary than the policy, whose token ids the {role} reads; "
                 f"name a model with the policy's tokenizer, such as {role}: {policy}"
+            )
+
+    def _check_reward_tokens(self, kind: StageKind[Any]) -> None:
+        """The model's tokenizer has as many reward tokens as the stage uses."""
+        needed = kind.reward_tokens
+        if not needed:
+            return
+        model = kind.stage.model
+        present = len(reward_token_ids(self.tokenizer(model)))
+        if present < needed:
+            raise InputError(
+                f"{model} has {present} reward tokens, but the stage uses {needed}; "
+                f"add a stage {{kind: reward_tokens, model: {model}, count: {needed}}} and name that one here"
             )
 
     def _check_environment(self, name: str, kind: StageKind[Any]) -> None:

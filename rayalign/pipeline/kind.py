@@ -155,6 +155,11 @@ class StageKind(ABC, Generic[S]):
         """The environment that the stage's candidates are driven through; None: each is one answer."""
         return None
 
+    @property
+    def reward_tokens(self) -> int:
+        """How many reward tokens its model must have."""
+        return 0
+
     def annotators(self) -> Sequence[AnnotatorRead]:
         """The annotators of the service that the stage asks."""
         return ()

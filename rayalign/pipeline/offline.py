@@ -26,6 +26,7 @@ from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import EncodedRow, encode_examples
 from rayalign.data.pairs import pairs_of_comparisons, pairs_of_examples
 from rayalign.data.readers import stream_examples
+from rayalign.data.reward_tokens import chosen_answers, conditioned, labelled_answers, reward_token_ids
 from rayalign.data.rows import write_rows
 from rayalign.errors import InputError
 from rayalign.pipeline.context import RunContext
@@ -44,7 +45,12 @@ logger = logging.getLogger(__name__)
 def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
     """Train one role on the rows of a data set or of an earlier stage."""
     tokenizer = load_tokenizer(context.model(stage.model))
-    rows = encode_examples(tokenizer, read_examples(context, stage), context=context.job.rollout.context)
+    examples = read_examples(context, stage)
+    if stage.answers is not None:
+        examples = chosen_answers(examples) if stage.answers == "chosen" else labelled_answers(examples)
+    rows = encode_examples(tokenizer, examples, context=context.job.rollout.context)
+    if stage.answers == "conditioned":
+        rows = conditioned(rows, reward_token_ids(tokenizer))
     fit(context, name, stage, rows)
     results = heldout_results(name, read_metrics(context.stage_folder(name) / "metrics.jsonl"))
     for sentences in reward_doubts(results).values():
@@ -69,10 +75,11 @@ def heldout_results(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
 def read_examples(context: RunContext, stage: TrainStage) -> Iterator[Example]:
     """The rows of an offline stage: those of an earlier stage where it names one, else those of its data.
 
-    An algorithm of pairs gets pairs, the preferred answer first; any other all answers to a prompt with their scores.
+    An algorithm of pairs gets pairs, the preferred answer first, and so does a stage that says which of their `answers`
+    it takes; any other all answers to a prompt with their scores.
     """
     algorithm = load(stage.algorithm)
-    pairwise = algorithm.unit == "pair"
+    pairwise = algorithm.unit == "pair" or stage.answers is not None
     if stage.examples is None:
         use = TrainKind(stage).data_use
         assert use is not None

@@ -85,7 +85,7 @@ class TrainKind(StageKind[TrainStage]):
         if stage.critic:
             reads.append(Read("critic", stage.critic, (LANGUAGE_MODEL, REWARD_MODEL, CRITIC)))
         if stage.examples:
-            rows = (COMPARISONS, SCORED) if self._needs_verdicts else (CANDIDATES, COMPARISONS, SCORED)
+            rows = (COMPARISONS, SCORED) if self._needs_verdicts or stage.answers else (CANDIDATES, COMPARISONS, SCORED)
             reads.append(Read("examples", stage.examples, rows))
         return reads
 
@@ -181,11 +181,17 @@ class TrainKind(StageKind[TrainStage]):
             return None
         if self.stage.online:
             return "prompts"
-        single = self._algorithm.unit == "sequence" and not self._needs_verdicts
+        single = self._algorithm.unit == "sequence" and not self._needs_verdicts and self.stage.answers is None
         return "demonstrations" if single else "comparisons"
 
     def further_data(self) -> Sequence[tuple[str, DataConfig, Use]]:
         return [("mix.data", self.stage.mix.data, "demonstrations")] if self.stage.mix else []
+
+    @property
+    def reward_tokens(self) -> int:
+        if self.stage.answers == "conditioned":
+            return 2
+        return self._algorithm.reward_tokens if self._algorithm else 0
 
     @property
     def sampling(self) -> SamplingConfig | None:

@@ -53,6 +53,9 @@ def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str
         yield "examples", "an online stage takes its prompts from data; leave examples or the candidates out"
     if stage.online and "scores" in algorithm.needs and not ("reward" in models or stage.environment):
         yield "reward", f"{name} needs scores of what the policy writes; name a reward model"
+    single = algorithm.unit == "sequence" and "scores" not in algorithm.needs
+    if stage.answers and (stage.online or not single):
+        yield "answers", f"only an offline algorithm of single answers, such as sft, takes them; {name} needs none"
     if stage.environment and not stage.online:
         yield "environment", "only what the live policy writes has an environment; add candidates or leave it out"
     count = stage.candidates_per_prompt
@@ -63,7 +66,8 @@ def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str
         )
     if stage.online and "preferences" in algorithm.needs:
         yield "candidates", f"{name} learns from pairs that were compared before; leave candidates out"
-    if not stage.online and algorithm.needs & {"behaviour_logprobs", "values"}:
+    learns_online = algorithm.needs & {"behaviour_logprobs", "values", "exact_kl"} or algorithm.reward_tokens
+    if not stage.online and learns_online:
         yield "candidates", f"{name} trains on what the policy writes; add [{{source: live, count: 1}}]"
 
 

@@ -217,6 +217,20 @@ def test_the_answers_of_best_of_n_are_candidates_and_all_that_was_drawn_is_score
     assert "draws makes no drawn" in refusal(study, "stages.rm.examples=stage:draws/drawn")[0]
 
 
+@pytest.mark.parametrize("answers", ["chosen", "conditioned"])
+def test_only_what_learns_single_answers_offline_takes_them_from_pairs(study: Study, answers: str) -> None:
+    fine = f"{{kind: train, algorithm: {{name: sft}}, model: stage:base, examples: stage:verdicts, answers: {answers}}}"
+    check(study(f"stages.feedme={fine}"))
+    for stage, name in (("rl", "ppo"), ("rm", "reward")):
+        message = f"only an offline algorithm of single answers, such as sft, takes them; {name} needs none"
+        assert message in refusal(study, f"stages.{stage}.answers={answers}")[0]
+
+
+def test_pairs_have_verdicts(study: Study) -> None:
+    feedme = "{kind: train, algorithm: {name: sft}, model: stage:base, examples: stage:draws, answers: chosen}"
+    assert "stage:draws makes candidates" in refusal(study, f"stages.feedme={feedme}")[0]
+
+
 def test_a_reference_in_a_list_has_to_be_an_earlier_stage_too(study: Study) -> None:
     teachers = "stages.rm.algorithm={name: 'tests.pipeline.teachers:Taught', teachers: [{model: stage:vanished}]}"
     (line,) = refusal(study, "stages.rm.algorithm=null", teachers)

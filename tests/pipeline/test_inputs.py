@@ -141,3 +141,18 @@ def test_an_environment_is_made_for_a_prompt_before_a_run(study: Study) -> None:
         InputError, match=r"stages\.rl\.environment: prompt .* has no `subject`; take the split two_turn"
     ):
         Inputs(study(*two_turn)).check()
+
+
+CONDITIONED = (
+    "stages.cond={kind: train, algorithm: {name: sft}, model: stage:base, examples: stage:verdicts, "
+    "answers: conditioned, learner: {minibatch: 64}}"
+)
+
+
+def test_reward_tokens_are_there_before_a_stage_that_uses_them(study: Study) -> None:
+    with pytest.raises(InputError, match="stage:base has 0 reward tokens, but the stage uses 2; add a stage"):
+        Inputs(study(CONDITIONED)).check()
+    tokens = "  tokens: {kind: reward_tokens, model: stage:base}\n  sft:"
+    Inputs(
+        study(CONDITIONED.replace("model: stage:base", "model: stage:tokens"), renamed=(("  sft:", tokens),))
+    ).check()
