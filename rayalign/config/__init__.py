@@ -1,6 +1,7 @@
 """Job files: their sections, how they are loaded, and what is said of a wrong one."""
 
 from rayalign.config.annotators import *  # noqa: F403
+from rayalign.config.answers import *  # noqa: F403
 from rayalign.config.best_of import *  # noqa: F403
 from rayalign.config.explain import explain as explain
 from rayalign.config.explain import nearest as nearest

@@ -71,6 +71,25 @@ class DataConfig(Section):
         return self.format == "paddock" and self.blend is None
 
 
+class BeamConfig(Section):
+    """Beam search in the place of drawing; in groups it is diverse (Vijayakumar 2018, arXiv 1610.02424)."""
+
+    width: PositiveInt = 4
+    """beams, and so the most candidates of a prompt"""
+    groups: PositiveInt = 1
+    """of beams that avoid each other's tokens; they divide the width"""
+    penalty: NonNegativeFloat = 1.0
+    """of a token for each time that an earlier group chose it at the same step [nats]"""
+    length_exponent: NonNegativeFloat = 1.0
+    """answers are ordered by log-prob / length ** this"""
+
+    @model_validator(mode="after")
+    def _groups_divide_the_width(self) -> BeamConfig:
+        if self.width % self.groups:
+            raise ValueError(f"width {self.width} is not a multiple of {self.groups} groups")
+        return self
+
+
 class SamplingConfig(Section):
     """How answers are drawn."""
 
@@ -80,6 +99,8 @@ class SamplingConfig(Section):
     """0: off"""
     max_tokens: PositiveInt = 48
     """longest answer [tokens]"""
+    beams: BeamConfig | None = None
+    """the candidates of a prompt are the answers of one search; `temperature` shapes its probabilities"""
 
 
 class LoraConfig(Section):
@@ -230,13 +251,6 @@ class AnnotatorUse(Section):
     """a running one; its token is read from RAYALIGN_TOKEN. None: the run starts one for itself"""
     file: str | None = None
     """pool of the run's own service; None: the embedded one"""
-
-
-class CandidateSource(Section):
-    """Where a group's candidates come from."""
-
-    source: Literal["live", "dataset"]
-    count: PositiveInt = 4  # drawn for each prompt, or at most so many of the row's own
 
 
 class GuardConfig(Section):

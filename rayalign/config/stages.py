@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rayalign.config.annotators import JudgeConfig
+from rayalign.config.answers import MIXTURES, AnswerSource, CandidateSource, Mixture
 from rayalign.config.best_of import BestOf
 from rayalign.config.model_stages import MergeStage, RewardTokensStage
 from rayalign.config.rewards import CombineKind, Reward, RewardSource, RewardText, reward_sources
 from rayalign.config.sections import (
     AnnotatorUse,
-    CandidateSource,
     ClusterConfig,
     DataConfig,
     GuardConfig,
@@ -157,8 +157,15 @@ class GenerateStage(DrawingSection):
     data: DataConfig = DataConfig()
     count: PositiveInt = 4
     """answers to each prompt"""
+    sources: tuple[AnswerSource, ...] | Mixture | None = None
+    """several places in the place of `count`, or a mixture of RRHF by its name: BP, DP, SP, D, P"""
     best_of: BestOf | None = None
     """each answer is the best of several candidates; `stage:NAME/drawn` are all of them with their scores"""
+
+    @property
+    def answer_sources(self) -> tuple[AnswerSource, ...]:
+        """The places that candidates come from; none where they are simply drawn."""
+        return MIXTURES[self.sources] if isinstance(self.sources, str) else self.sources or ()
 
 
 class AnnotateStage(StageSection):

@@ -20,7 +20,7 @@ from typing import Any
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.coordinator.dialogues import Dialogue, Limits
 from rayalign.coordinator.failures import raise_first
-from rayalign.coordinator.rendering import Renderer
+from rayalign.coordinator.rendering import Draw, Renderer
 from rayalign.coordinator.stepping import in_thread
 from rayalign.errors import DeadlineError, InputError
 from rayalign.rollout.base import Request
@@ -41,6 +41,8 @@ class GroupOrder:
     group_id: str
     prompt: Prompt
     seeds: tuple[int, ...]
+    draws: tuple[Draw, ...] = ()
+    """how each of these is drawn; empty: all by the renderer's sampling"""
     iteration: int = 0
     dataset: tuple[Candidate, ...] = ()
     """answers of the data set, which come after the written ones"""
@@ -111,7 +113,7 @@ class GroupAssembler:
         requests: list[Request] = []
         for order in orders:
             self._open[order.group_id] = _OpenGroup(order)
-            own = self._renderer.requests(order.group_id, order.prompt, order.seeds)
+            own = self._renderer.requests(order.group_id, order.prompt, order.seeds, order.draws)
             for index, request in enumerate(own):
                 self._dialogues[request.key] = Dialogue.begin(order.group_id, index, order.prompt, request)
             requests += own

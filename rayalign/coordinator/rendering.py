@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rayalign.config import SamplingConfig
 from rayalign.data.chat import (
@@ -17,6 +18,23 @@ from rayalign.data.chat import (
 from rayalign.rollout.base import Request
 from rayalign.rollout.environment import Turns
 from rayalign.types import Candidate, Prompt, Segment, Trajectory, with_turns
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How one candidate is drawn."""
+
+    sampling: SamplingConfig
+    place: int
+    """among the candidates that its prompt gets by this sampling"""
+
+
+def draws(counts: Sequence[tuple[int, SamplingConfig]]) -> tuple[Draw, ...]:
+    """The candidates of several sources one after another: so many by each sampling."""
+    draws: list[Draw] = []
+    for count, sampling in counts:
+        draws += [Draw(sampling, place) for place in range(count)]
+    return tuple(draws)
 
 
 class Renderer:
@@ -41,12 +59,15 @@ class Renderer:
         assert token_ids is not None, "a prompt that leaves no room for an answer comes to no stage"
         return token_ids
 
-    def requests(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> list[Request]:
-        """One request for each seed, with the key `GROUP/INDEX`."""
+    def requests(
+        self, group_id: str, prompt: Prompt, seeds: Sequence[int], own_draws: Sequence[Draw] = ()
+    ) -> list[Request]:
+        """One request for each seed, with the key `GROUP/INDEX`; without `own_draws` by the renderer's sampling."""
         token_ids = self.prompt_ids(prompt)
+        drawn = own_draws or draws([(len(seeds), self._sampling)])
         return [
-            Request(f"{group_id}/{index}", token_ids, seed, self._sampling, self._stop_ids)
-            for index, seed in enumerate(seeds)
+            Request(f"{group_id}/{index}", token_ids, seed, draw.sampling, self._stop_ids, draw.place)
+            for index, (seed, draw) in enumerate(zip(seeds, drawn, strict=True))
         ]
 
     def decode(self, tokens: Sequence[int]) -> str:

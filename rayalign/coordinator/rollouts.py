@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rayalign.algorithms.base import Algorithm
-from rayalign.config import TrainStage
+from rayalign.config import TrainStage, merged_sampling
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder, GroupResult
 from rayalign.coordinator.order import PromptOrder, Ticket
+from rayalign.coordinator.rendering import draws
 from rayalign.coordinator.scoring import ScoredGroup, Scoring
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import candidate_seed
@@ -141,7 +142,9 @@ class RolloutLoop:
         return f"{iteration:05d}-{slot:04d}.{serial}"
 
     def _order(self, group_id: str, ticket: Ticket) -> GroupOrder:
-        live = sum(source.count for source in self.settings.candidates if source.source == "live")
+        sources = [source for source in self.settings.candidates if source.source == "live"]
+        live = sum(source.count for source in sources)
+        own_draws = draws([(each.count, merged_sampling(self.settings.sampling, each.sampling)) for each in sources])
         dataset: list[Candidate] = []
         for source in self.settings.candidates:
             if source.source == "dataset":
@@ -150,7 +153,7 @@ class RolloutLoop:
         # a small data set may give a slot the same prompt again
         indices = range(ticket.attempt * live, (ticket.attempt + 1) * live)
         seeds = tuple(candidate_seed(self.seed, ticket.iteration, ticket.slot, prompt.id, index) for index in indices)
-        return GroupOrder(group_id, prompt, seeds, ticket.iteration, tuple(dataset))
+        return GroupOrder(group_id, prompt, seeds, own_draws, ticket.iteration, tuple(dataset))
 
     async def _gather(self, result: GroupResult) -> None:
         self.events.write("generation_finished", group=result.group_id, failure=result.failure)

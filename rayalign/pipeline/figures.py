@@ -15,7 +15,7 @@ from rayalign.config import EvaluateStage, LearnerConfig, RewardSource, Sampling
 from rayalign.coordinator.rendering import Renderer
 from rayalign.evaluation.baselines import ANSWERS, gold_utility
 from rayalign.pipeline.context import RunContext
-from rayalign.pipeline.generate import draw
+from rayalign.pipeline.drawing import draw
 from rayalign.pipeline.scoring import Chosen, choose
 from rayalign.scoring.selection import best_of_n_kl
 from rayalign.scoring.sources import make_scorer

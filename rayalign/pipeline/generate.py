@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rayalign.config import DataConfig, DrawingSection, GenerateStage, Job, SamplingConfig
+from rayalign.config import DataConfig, GenerateStage, Job, SamplingConfig, merged_sampling
 from rayalign.pipeline import best_of
 from rayalign.pipeline.kind import (
     CANDIDATES,
@@ -18,15 +19,17 @@ from rayalign.pipeline.kind import (
     Read,
     RoleNeed,
     StageKind,
+    beam_problems,
     generator,
 )
 from rayalign.scoring.selection import best_of_n_kl
 from rayalign.storage.records import write_jsonl
-from rayalign.types import Group
 
 if TYPE_CHECKING:
     from rayalign.data.readers import Use
     from rayalign.pipeline.context import RunContext
+    from rayalign.pipeline.drawing import Share
+    from rayalign.types import Example
 
 DRAWN = "drawn"
 """output of a stage that chooses: all candidates with their scores"""
@@ -37,7 +40,19 @@ class GenerateKind(StageKind[GenerateStage]):
 
     def reads(self) -> Sequence[Read]:
         chosen_by = best_of.reads(self.stage.best_of, "best_of") if self.stage.best_of else ()
-        return [Read("model", self.stage.model, (LANGUAGE_MODEL,)), *chosen_by]
+        drawn_by = [Read(key, model, (LANGUAGE_MODEL,)) for key, model in self._further_models()]
+        taken = [Read(key, stage, (CANDIDATES, SCORED)) for key, stage in self._earlier_answers()]
+        return [Read("model", self.stage.model, (LANGUAGE_MODEL,)), *drawn_by, *taken, *chosen_by]
+
+    def _further_models(self) -> list[tuple[str, str]]:
+        """Key and name of each source's own model."""
+        sources = enumerate(self.stage.answer_sources)
+        return [(f"sources.{i}.source", source.model) for i, source in sources if source.model and source.is_drawn]
+
+    def _earlier_answers(self) -> list[tuple[str, str]]:
+        """Key and name of each stage whose candidates are taken."""
+        sources = enumerate(self.stage.answer_sources)
+        return [(f"sources.{i}.examples", source.examples) for i, source in sources if source.examples]
 
     def outputs(self) -> dict[str, Output]:
         outputs = {"": Output(CANDIDATES, "records.jsonl")}
@@ -47,19 +62,36 @@ class GenerateKind(StageKind[GenerateStage]):
 
     def batch(self) -> str:
         count = self.stage.count
+        if self.stage.answer_sources:
+            parts = [f"{share.source.count} of {share.label}" for share in self._shares]
+            return f"{' + '.join(parts)} for each prompt"
         if not self._chooses:
             return f"{count} candidates for each prompt"
         return f"{count} x the best of {self._candidates // count} candidates for each prompt"
 
     @property
+    def _shares(self) -> list[Share]:
+        from rayalign.pipeline.drawing import shares
+
+        return shares(self.stage.answer_sources, self.stage.model)
+
+    @property
     def _candidates(self) -> int:
         """Candidates of each prompt."""
+        if self.stage.answer_sources:
+            return sum(source.count for source in self.stage.answer_sources)
         choice = self.stage.best_of
         return self.stage.count * (choice.n if choice else 1)
 
     @property
     def _chooses(self) -> bool:
-        return self._candidates > self.stage.count
+        """Whether candidates are scored and the best ones become answers."""
+        return self.stage.best_of is not None and self._candidates > self._answers
+
+    @property
+    def _answers(self) -> int:
+        """Answers to each prompt, where the best candidates are chosen."""
+        return 1 if self.stage.answer_sources else self.stage.count
 
     @property
     def data(self) -> DataConfig:
@@ -81,62 +113,74 @@ class GenerateKind(StageKind[GenerateStage]):
         return list(best_of.annotators(self.stage.best_of, "best_of")) if self.stage.best_of else []
 
     def problems(self) -> Iterator[Problem]:
-        if self.stage.best_of:
-            yield from best_of.problems(self.stage.best_of, "best_of")
+        stage = self.stage
+        if stage.best_of:
+            yield from best_of.problems(stage.best_of, "best_of")
+        if stage.answer_sources and stage.best_of and stage.best_of.n not in (1, self._candidates):
+            yield "best_of.n", f"the sources give {self._candidates} candidates; take that, or leave n out"
+        if stage.answer_sources and stage.environment:
+            yield "sources", "an environment is for candidates of one model; leave sources out"
+        for place, source in enumerate(stage.answer_sources):
+            if source.source and source.examples:
+                yield f"sources.{place}", "source and examples are two places; name one"
+            yield from beam_problems(source.count, merged_sampling(stage.sampling, source.sampling), f"sources.{place}")
+        if not stage.answer_sources:
+            yield from beam_problems(self._candidates, stage.sampling, "sampling")
 
     def roles(self, job: Job) -> Sequence[RoleNeed]:
-        models = dict.fromkeys(read.value for read in self.reads()[1:]) if self._chooses else {}
+        models: dict[str, None] = {}
+        if self._chooses and self.stage.best_of:
+            models = dict.fromkeys(read.value for read in best_of.reads(self.stage.best_of, "best_of"))
         return [generator(job, self.stage.model), *best_of.reward_role(self.stage, models)]
 
     def prompt_models(self) -> Sequence[str]:
-        return [self.stage.model]
+        return list(dict.fromkeys([self.stage.model, *(model for _, model in self._further_models())]))
+
+    def policy_readers(self) -> Mapping[str, str]:
+        return dict(self._further_models())
 
     def tokenizers(self, name: str) -> Sequence[tuple[str, str]]:
-        return [(read.key, read.value) for read in self.reads()]
+        rows = dict(self._earlier_answers())
+        return [(read.key, read.value) for read in self.reads() if read.key not in rows]
 
     def run(self, context: RunContext, name: str) -> dict[str, Any]:
         return asyncio.run(self._run(context, name))
 
     async def _run(self, context: RunContext, name: str) -> dict[str, Any]:
+        from rayalign.pipeline.drawing import draw, draw_sources, labels
         from rayalign.pipeline.scoring import choose
 
         stage, outputs, folder = self.stage, self.outputs(), context.stage_folder(name)
-        groups = await draw(context, name, stage.model, stage, self._candidates)
-        chosen = await choose(context, name, stage, stage.model, stage.best_of, groups)
+        sources = stage.answer_sources
+        if sources:
+            groups = await draw_sources(context, name, stage.model, stage, sources)
+            provenance: str | list[str] = labels(sources, stage.model)
+        else:
+            groups = await draw(context, name, stage.model, stage, self._candidates)
+            provenance = stage.model
+        chosen = await choose(context, name, stage, stage.model, stage.best_of, groups, provenance)
         write_jsonl(folder / outputs[""].path, chosen.answers)
         figures: dict[str, Any] = {"rows": len(chosen.answers)}
         if DRAWN in outputs:
             write_jsonl(folder / outputs[DRAWN].path, chosen.drawn)
+            figures["sample_reward"] = sample_reward(groups_of_scores(chosen.drawn))
             figures["without_score"] = len(groups) - len(chosen.answers)
-            figures["estimated_kl"] = best_of_n_kl(self._candidates // stage.count)
+            figures["estimated_kl"] = best_of_n_kl(self._candidates // self._answers)
         return figures
 
 
-async def draw(context: RunContext, name: str, reference: str, stage: DrawingSection, count: int) -> list[Group]:
-    """`count` candidates of a model for each prompt of a stage; a prompt whose generation failed is left out."""
-    from rayalign.coordinator.groups import GroupAssembler, GroupOrder
-    from rayalign.coordinator.rendering import Renderer
-    from rayalign.rollout.base import candidate_seed
-    from rayalign.rollout.environment import load_environment
+def groups_of_scores(examples: Sequence[Example]) -> list[list[float]]:
+    """The scores that each prompt's candidates have."""
+    groups = []
+    for example in examples:
+        groups.append([candidate.score for candidate in example.candidates if candidate.score is not None])
+    return [scores for scores in groups if scores]
 
-    job = context.job
-    model = context.model(reference)
-    renderer = Renderer(model, job.rollout.context, stage.sampling)
-    prompts = context.inputs.fitting(name, reference)
-    pool = await context.pool(model)
-    orders = []
-    for slot, example in enumerate(prompts):
-        seeds = tuple(candidate_seed(job.seed, 0, slot, example.prompt.id, index) for index in range(count))
-        orders.append(GroupOrder(str(slot), example.prompt, seeds))
-    assembler = GroupAssembler(
-        pool,
-        renderer,
-        timeout=job.cluster.call_timeout,
-        environment=load_environment(stage.environment) if stage.environment else None,
-        max_turns=stage.max_turns,
-    )
-    groups = [result.group for result in await assembler.generate(orders)]
-    return [group for group in groups if group is not None]
+
+def sample_reward(groups: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Over prompts, the mean of their candidates' mean score, deviation and maximum (Yuan 2023, table 2)."""
+    measures = {"mean": statistics.fmean, "deviation": statistics.pstdev, "maximum": max}
+    return {name: statistics.fmean(map(measure, groups)) for name, measure in measures.items()} if groups else {}
 
 
 KIND = GenerateKind

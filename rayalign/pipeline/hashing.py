@@ -118,7 +118,23 @@ def _data_contents(key: str, data: DataConfig) -> dict[str, Any]:
     return {f"{place}.content": _content(Path(path)) for place, path in paths.items() if path}
 
 
-_OPTIONAL = frozenset({"answers", "best_of", "blend", "combine", "ema", "lora", "mix", "phase", "phases", "precision"})
+_OPTIONAL = frozenset(
+    {
+        "answers",
+        "beams",
+        "best_of",
+        "blend",
+        "combine",
+        "ema",
+        "lora",
+        "mix",
+        "phase",
+        "phases",
+        "precision",
+        "sampling",
+        "sources",
+    }
+)
 """keys that count only where they are set: stages that finished before they existed stay finished"""
 
 
@@ -130,8 +146,17 @@ def _flat(values: Mapping[str, Any], placement: Set[str], prefix: str = "") -> I
             continue
         if isinstance(value, dict):
             yield from _flat(value, placement, f"{full}.")
+        elif isinstance(value, list):
+            yield full, [_without_unset(item) for item in value]
         else:
             yield full, value
+
+
+def _without_unset(item: Any) -> Any:
+    """An item of a list without the optional keys that it does not set."""
+    if not isinstance(item, dict):
+        return item
+    return {key: _without_unset(value) for key, value in item.items() if value is not None or key not in _OPTIONAL}
 
 
 def _model_contents(kind: StageKind[Any]) -> Iterator[tuple[str, str]]:

@@ -259,3 +259,13 @@ def generator(job: Job, model: str) -> RoleNeed:
     pool = job.rollout
     host = RoleConfig(actors=pool.engines, cpus=pool.cpus, gpus=pool.gpus, threads=pool.threads)
     return RoleNeed(GENERATOR, model, host)
+
+
+def beam_problems(count: int, sampling: SamplingConfig, key: str) -> Iterator[Problem]:
+    """A beam search gives no more candidates than it has beams, and cuts no tails."""
+    if sampling.beams is None:
+        return
+    if count > sampling.beams.width:
+        yield key, f"{count} candidates of a beam search of width {sampling.beams.width}; widen it, or take fewer"
+    if sampling.top_p < 1.0 or sampling.top_k:
+        yield key, "a beam search takes the likeliest tokens anyway; leave top_p and top_k out"

@@ -44,17 +44,29 @@ def resolved(context: RunContext, sources: Sequence[RewardSource]) -> tuple[Rewa
 
 
 async def choose(
-    context: RunContext, name: str, stage: DrawingSection, model: str, best_of: BestOf | None, groups: Sequence[Group]
+    context: RunContext,
+    name: str,
+    stage: DrawingSection,
+    model: str,
+    best_of: BestOf | None,
+    groups: Sequence[Group],
+    provenance: str | Sequence[str] | None = None,
 ) -> Chosen:
-    """The answers among the candidates that a model wrote; all of them where nothing chooses."""
-    if best_of is None or best_of.n == 1:
-        answers = [scored_example(group, model) for group in groups]
+    """The answers among the candidates that a model wrote; all of them where nothing chooses.
+
+    Args:
+        provenance: as `source` of `scored_example`; None: the model. A sequence: one answer is chosen of all places.
+    """
+    provenance = model if provenance is None else provenance
+    count = len(provenance) if not isinstance(provenance, str) else best_of.n if best_of else 1
+    if best_of is None or count == 1:
+        answers = [scored_example(group, provenance) for group in groups]
         return Chosen(answers, answers)
     scored = await _scored(context, name, stage, model, best_of, groups)
-    drawn = [scored_example(group, model) for group in scored]
+    drawn = [scored_example(group, provenance) for group in scored]
     answers = []
     for group, example in zip(scored, drawn, strict=True):
-        best = best_candidates(group, best_of.n)
+        best = best_candidates(group, count)
         if best:
             answers.append(replace(example, candidates=tuple(example.candidates[place] for place in best)))
     if len(answers) < len(groups):

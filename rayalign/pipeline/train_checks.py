@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rayalign.algorithms.base import Algorithm, load
-from rayalign.config import TrainStage, nearest
+from rayalign.config import TrainStage, merged_sampling, nearest
 from rayalign.coordinator.iteration import METRICS as ITERATION_METRICS
 from rayalign.errors import InputError
 from rayalign.models.metrics import METRICS as LEARNER_METRICS
 from rayalign.models.metrics import MIXTURE, renamed
-from rayalign.pipeline.kind import Problem
+from rayalign.pipeline.kind import Problem, beam_problems
 
 OFFLINE_METRICS = frozenset({"eval/loss", "eval/epoch", "heldout/count", "heldout/prompts", "phase/update"})
 """what the offline loop reports by itself"""
@@ -24,7 +24,7 @@ def problems(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, 
     yield from _rows(stage, algorithm, models)
     yield from _reward_parts(stage, algorithm)
     yield from _batch(stage, algorithm)
-    yield from _sampling(stage)
+    yield from _sampling(stage, algorithm)
     yield from _mixture(stage)
     yield from _guards(stage, algorithm)
     if stage.deterministic and stage.max_staleness:
@@ -124,15 +124,26 @@ def _near(value: int, step: int) -> str:
     return f"{below} or {above}" if below else f"{above}"
 
 
-def _sampling(stage: TrainStage) -> Iterator[Problem]:
-    sampling = stage.sampling
-    cut = sampling.top_p < 1.0 or sampling.top_k > 0 or sampling.temperature == 0
-    if stage.online and cut:
-        yield (
-            "sampling",
-            "training needs the log-probs of the distribution that was sampled from, which cut tails do not have; "
-            "take top_p 1, top_k 0 and a temperature above 0",
-        )
+def _sampling(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
+    """Methods that weigh tokens by their probability need that of the distribution that was sampled from."""
+    if not stage.online:
+        return
+    for number, source in enumerate(stage.candidates):
+        key = f"candidates.{number}.sampling" if source.sampling else "sampling"
+        sampling = merged_sampling(stage.sampling, source.sampling)
+        if source.source != "live":
+            if source.sampling:
+                yield key, "the data set's answers are not drawn; leave sampling out"
+            continue
+        yield from beam_problems(source.count, sampling, key)
+        cut = sampling.top_p < 1.0 or sampling.top_k > 0 or sampling.temperature == 0 or sampling.beams is not None
+        differs = sampling.temperature != stage.sampling.temperature
+        if "behaviour_logprobs" in algorithm.needs and (cut or differs):
+            yield (
+                key,
+                "training needs the log-probs of the distribution that was sampled from, which cut tails and searches "
+                "do not have; take top_p 1, top_k 0, one temperature above 0 and no beams",
+            )
 
 
 def _mixture(stage: TrainStage) -> Iterator[Problem]:

@@ -36,6 +36,8 @@ class Request:
     sampling: SamplingConfig
     stop_ids: tuple[int, ...]
     """tokens that end an answer; the one drawn is kept as the answer's last token"""
+    draw: int = 0
+    """the candidate's place among those that its prompt gets by this sampling"""
 
 
 @dataclass(frozen=True, slots=True)

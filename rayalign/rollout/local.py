@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rayalign.config import RolloutConfig, SamplingConfig
 from rayalign.rollout.base import EnginePart, Finished, Request
+from rayalign.rollout.beam_drafts import BeamDrafts
 from rayalign.rollout.drafts import Draft, Drafts
 from rayalign.weights.files import exactly
 from rayalign.weights.sets import WeightSet
@@ -36,6 +37,7 @@ class LocalEngine:
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
         self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(self._device).eval()
         self._drafts = Drafts(config.context)
+        self._beams = BeamDrafts(self._drafts, config.max_sequences)
         self._waiting: list[tuple[Draft, random.Random]] = []
         self._wave: list[tuple[Draft, random.Random]] = []
         self._cache: DynamicCache | None = None
@@ -47,7 +49,9 @@ class LocalEngine:
 
     def submit(self, request: Request) -> None:
         draft = self._drafts.submit(request)
-        if draft is not None:
+        if draft is not None and request.sampling.beams is not None:
+            self._beams.add(draft)
+        elif draft is not None:
             self._waiting.append((draft, random.Random(request.seed)))
 
     @torch.inference_mode()
@@ -56,6 +60,8 @@ class LocalEngine:
             free = self._config.max_sequences - len(self._wave)
             self._wave += self._waiting[:free]
             del self._waiting[:free]
+        if self._beams:
+            self._beams.write(self._next_tokens, self.version)
         if self._wave:
             tokens_B, logprobs_B = self._draw(self._next_logits())
             self._write(tokens_B.tolist(), logprobs_B.tolist())
@@ -118,6 +124,20 @@ class LocalEngine:
         )
         logits_BV: Tensor = outputs.logits[:, -1].float()
         return logits_BV
+
+    def _next_tokens(
+        self, prefixes: Sequence[tuple[int, ...]], count: int, sampling: SamplingConfig
+    ) -> list[list[tuple[int, float]]]:
+        """Likely next tokens of each sequence, which is read whole: a search keeps no cache."""
+        rows = [torch.tensor(prefix) for prefix in prefixes]
+        input_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self._device)
+        last_B = torch.tensor([len(row) - 1 for row in rows], device=self._device)
+        hidden_BTD = self._model.base_model(input_ids=input_BT, use_cache=False).last_hidden_state
+        hidden_BD = hidden_BTD[torch.arange(len(rows), device=self._device), last_B]
+        logits_BV = self._model.get_output_embeddings()(hidden_BD).float()
+        top = processed_logprobs(logits_BV, sampling).topk(min(count, logits_BV.shape[-1]))
+        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return [list(zip(tokens, logprobs, strict=True)) for tokens, logprobs in pairs]
 
     def _draw(self, logits_BV: Tensor) -> tuple[Tensor, Tensor]:
         tokens_B = torch.empty(len(self._wave), dtype=torch.long, device=self._device)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rayalign.config import LoraConfig, RolloutConfig
+from rayalign.config import LoraConfig, RolloutConfig, SamplingConfig
 from rayalign.errors import InputError
 from rayalign.rollout.base import EnginePart, Finished, Request
+from rayalign.rollout.beam_drafts import BeamDrafts
 from rayalign.rollout.drafts import Draft, Drafts
 from rayalign.rollout.vllm_transfer import WorkerTransfer, adapter_settings
 from rayalign.weights.files import exactly, shapes
@@ -36,6 +37,8 @@ LIBRARIES = (
 _IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 CPU_STEP_TOKENS = 4096
 """prompt tokens that one step on a CPU reads, or one whole prompt"""
+MAX_LIKELY = 256
+"""next tokens of which a beam search may know the log-probs"""
 COMPUTE_BYTES = 4 << 30
 """activations, CUDA graphs and communication of an engine on a GPU [bytes], an estimate"""
 
@@ -113,13 +116,20 @@ class VllmEngine:
 
     def __init__(self, model_path: str, config: RolloutConfig, adapter: LoraConfig | None = None) -> None:
         """`adapter`: the largest that the engine must take beside its base; None: none."""
-        settings = {"skip_tokenizer_init": True, "logprobs_mode": "processed_logprobs", **adapter_settings(adapter)}
+        settings = {
+            "skip_tokenizer_init": True,
+            "logprobs_mode": "processed_logprobs",
+            "max_logprobs": MAX_LIKELY,
+            **adapter_settings(adapter),
+        }
         self._llm = open_llm(model_path, config, **settings)
         self.version = 0
         self._names = frozenset(shapes(Path(model_path)))
         self._drafts = Drafts(config.context)
+        self._beams = BeamDrafts(self._drafts, config.max_sequences)
         self._writing: dict[str, Draft] = {}
         self._scores: dict[str, list[float] | None] = {}
+        self._likely: dict[str, list[tuple[int, float]] | None] = {}
         self._engine = self._llm.llm_engine
         self._engine.set_weight_version("0")
         self._transfer = WorkerTransfer(self._llm)
@@ -131,6 +141,9 @@ class VllmEngine:
     def submit(self, request: Request) -> None:
         draft = self._drafts.submit(request)
         if draft is None:
+            return
+        if request.sampling.beams is not None:
+            self._beams.add(draft)
             return
         self._writing[request.key] = draft
         sampling = request.sampling
@@ -147,6 +160,8 @@ class VllmEngine:
         )
 
     def step(self) -> list[Finished]:
+        if self._beams:
+            self._beams.write(self._next_tokens, self.version)
         if self._writing:
             self._advance()
         return self._drafts.take()
@@ -171,6 +186,19 @@ class VllmEngine:
         while None in self._scores.values():
             self._advance()
         return [scores for scores in self._scores.values() if scores is not None]
+
+    def _next_tokens(
+        self, prefixes: Sequence[tuple[int, ...]], count: int, sampling: SamplingConfig
+    ) -> list[list[tuple[int, float]]]:
+        """Likely next tokens of each sequence; what they share comes from the prefix cache."""
+        keys = [f"next {row}" for row in range(len(prefixes))]
+        self._likely = dict.fromkeys(keys)
+        logprobs = min(count, MAX_LIKELY)
+        for key, ids in zip(keys, prefixes, strict=True):
+            self._add(key, ids, temperature=sampling.temperature or 1.0, max_tokens=1, logprobs=logprobs)
+        while None in self._likely.values():
+            self._advance()
+        return [likely for likely in self._likely.values() if likely is not None]
 
     def sleep(self, *, keep_weights: bool = False) -> None:
         assert not self.pending, "an engine sleeps with nothing in flight"
@@ -200,6 +228,8 @@ class VllmEngine:
                 self._take(draft, output)
             elif output.request_id in self._scores:
                 self._scores[output.request_id] = _first_of_each(output.prompt_logprobs)[1:]
+            elif output.request_id in self._likely:
+                self._likely[output.request_id] = _all_of_first(output.outputs[0].logprobs)
 
     def _take(self, draft: Draft, output: RequestOutput) -> None:
         answer = output.outputs[0]
@@ -210,6 +240,13 @@ class VllmEngine:
         draft.logprobs = _first_of_each(answer.logprobs)
         draft.version_runs = [(span.start, int(span.version)) for span in answer.weight_versions]
         self._drafts.finish(draft, answer.finish_reason)
+
+
+def _all_of_first(flat: Any) -> list[tuple[int, float]]:
+    """Tokens and log-probs at the first position, the most likely ones first."""
+    here = slice(flat.start_indices[0], flat.end_indices[0])
+    likely = dict(zip(flat.token_ids[here], flat.logprobs[here], strict=True))  # the token drawn may be there twice
+    return sorted(likely.items(), key=lambda each: each[1], reverse=True)
 
 
 def _first_of_each(flat: Any) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rayalign.types import Candidate, Example, Group
 
@@ -24,12 +25,17 @@ def best_candidates(group: Group, n: int) -> list[int]:
     return [best[answer] for answer in sorted(best)]
 
 
-def scored_example(group: Group, source: str) -> Example:
-    """All candidates of a group with their scores, as an example."""
+def scored_example(group: Group, source: str | Sequence[str]) -> Example:
+    """All candidates of a group with their scores, as an example.
+
+    Args:
+        source: what wrote them, or for each place in the group what wrote the candidate there.
+    """
     candidates: list[Candidate] = []
     for place, trajectory in enumerate(group.trajectories):
         score = group.scores[place].value if group.scores else None
-        candidates.append(Candidate(trajectory.text, source, score, trajectory.turns))
+        author = source if isinstance(source, str) else source[trajectory.index]
+        candidates.append(Candidate(trajectory.text, author, score, trajectory.turns))
     return Example(group.prompt, tuple(candidates))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from rayalign.config import SamplingConfig
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder, GroupResult
+from rayalign.coordinator.rendering import Draw
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.environment import EnvironmentKind, Reply, SingleTurn, Turns
@@ -53,7 +54,9 @@ class Renderer:
         self.context = context
         self.turns = Turns(lambda messages: (8, len(messages[0].content), 9))
 
-    def requests(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> list[Request]:
+    def requests(
+        self, group_id: str, prompt: Prompt, seeds: Sequence[int], own_draws: Sequence[Draw] = ()
+    ) -> list[Request]:
         return [Request(f"{group_id}/{i}", (1, 2), seed, SamplingConfig(), (END,)) for i, seed in enumerate(seeds)]
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -18,6 +18,7 @@ from rayalign.config import CandidateSource, RewardSource, SamplingConfig, Train
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.order import PromptOrder
 from rayalign.coordinator.recovery import restore_moments
+from rayalign.coordinator.rendering import Draw
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.coordinator.scoring import ScoredGroup, ScoringLoop
 from rayalign.errors import ActorError, DeadlineError
@@ -80,7 +81,9 @@ class Renderer:
 
     context, turns = 128, None
 
-    def requests(self, group_id: str, prompt: Prompt, seeds: Sequence[int]) -> list[Request]:
+    def requests(
+        self, group_id: str, prompt: Prompt, seeds: Sequence[int], own_draws: Sequence[Draw] = ()
+    ) -> list[Request]:
         sampling = SamplingConfig(max_tokens=24)
         return [Request(f"{group_id}/{i}", (1, 2), seed, sampling, (0,)) for i, seed in enumerate(seeds)]
 

@@ -58,6 +58,41 @@ def test_a_second_objective_and_an_average_are_checked(study: Study, override: s
     assert [line.split(": ", 1)[1] for line in refusal(study, override)] == [message]
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("draws.sources=[{source: stage:nothing}]", "sources.0.source: there is no stage 'nothing'"),
+        ("draws.sources=[{examples: stage:sft}]", "sources.0.examples: stage:sft makes a language model; expected"),
+        ("draws.sources=[{source: a, examples: stage:sft}]", "sources.0: source and examples are two places; name one"),
+        ("draws.sampling.beams={width: 3}", "sampling: 4 candidates of a beam search of width 3; widen it"),
+        ("draws.sampling={beams: {width: 4}, top_k: 3}", "sampling: a beam search takes the likeliest tokens anyway"),
+        ("draws.sources=[{sampling: {beams: {width: 2}}}]", "sources.0: 4 candidates of a beam search of width 2"),
+        ("draws={sources: DP, best_of: {n: 3, reward: 'rules:numeric'}}", "best_of.n: the sources give 6 candidates"),
+        ("rl.candidates=[{source: live, sampling: {top_k: 3}}]", "candidates.0.sampling: training needs the log-probs"),
+        ("rl.sampling.beams={width: 4}", "sampling: training needs the log-probs"),
+        ("rl.candidates=[{source: live}, {source: dataset, sampling: {top_k: 3}}]", "candidates.1.sampling: the data"),
+    ],
+)
+def test_sources_of_candidates_are_checked(study: Study, override: str, message: str) -> None:
+    lines = [line.split(": ", 1)[1] for line in refusal(study, f"stages.{override}")]
+    stage = override.split(".")[0].split("=")[0]
+    assert any(line.startswith(f"stages.{stage}.{message}") for line in lines), lines
+
+
+@pytest.mark.parametrize("mixture", ["BP", "DP", "SP", "D", "P"])
+def test_a_mixture_of_rrhf_is_named(study: Study, mixture: str) -> None:
+    check(study(f"stages.draws.sources={mixture}"))
+
+
+def test_rrhf_learns_online_from_any_sampler(study: Study) -> None:
+    check(
+        study(
+            "stages.rl.algorithm={name: rrhf}",
+            "stages.rl.candidates=[{source: live, count: 2, sampling: {beams: {width: 2}}}, {source: live, count: 2}]",
+        )
+    )
+
+
 def test_a_second_objective_is_guarded_and_an_average_is_read(study: Study) -> None:
     check(
         study(

@@ -11,6 +11,7 @@ import pytest
 from rayalign.config.sections import SamplingConfig
 from rayalign.errors import WeightError
 from rayalign.rollout.base import Engine, Finished, Request
+from rayalign.rollout.scripted import ScriptedEngine
 from tests.rollout.engines import CONFIG, Pair, model_pair, scripted_pair, weights
 
 VLLM = [pytest.mark.vllm, pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm")]
@@ -108,6 +109,42 @@ def test_greedy_takes_the_most_likely_token(pair: Pair) -> None:
     assert first.logprobs == pytest.approx(expected, abs=1e-4)
     for other in (1, 50, 100):
         assert pair.score(pair.first, (5, 6, other))[-1] <= first.logprobs[0] + 1e-4
+
+
+def _searched(pair: Pair, count: int, **beams: object) -> list[Finished]:
+    """Candidates of one prompt that are the answers of one search."""
+    if isinstance(pair.engine, ScriptedEngine):
+        pytest.skip("it has no probabilities to search in")
+    sampling = SamplingConfig.model_validate({"max_tokens": 5, "beams": beams})
+    requests = [Request(f"c{draw}", (5, 6), 0, sampling, (), draw) for draw in range(count)]
+    candidates = _run(pair.engine, requests)
+    return [candidates[request.key] for request in requests]
+
+
+def test_a_search_of_one_beam_is_greedy(pair: Pair) -> None:
+    (beam,) = _searched(pair, 1, width=1)
+    greedy = Request("greedy", (5, 6), 0, SamplingConfig(temperature=0.0, max_tokens=5), ())
+    assert beam.tokens == _run(pair.engine, [greedy])["greedy"].tokens
+    assert beam.version_runs == ((0, 1),) and beam.reason == "length"
+
+
+def test_the_answers_of_a_search_are_different_candidates_the_best_first(pair: Pair) -> None:
+    beams = _searched(pair, 4, width=4, length_exponent=0.0)
+    assert len({beam.tokens for beam in beams}) == 4
+    sums = [sum(beam.logprobs) for beam in beams]
+    assert sums == sorted(sums, reverse=True)
+    for beam in beams:
+        assert beam.logprobs == pytest.approx(pair.score(pair.first, (5, 6, *beam.tokens))[-5:], abs=1e-4)
+
+
+def test_groups_of_beams_begin_differently(pair: Pair) -> None:
+    beams = _searched(pair, 3, width=3, groups=3, penalty=50.0)
+    assert len({beam.tokens[0] for beam in beams}) == 3
+
+
+def test_a_candidate_beyond_the_answers_of_its_search_fails(pair: Pair) -> None:
+    *_, last = _searched(pair, 3, width=2)
+    assert last.failure == "the beam search found 2 answers"
 
 
 def test_the_stop_token_is_kept_and_trained_on(pair: Pair) -> None:

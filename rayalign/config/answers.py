@@ -1,0 +1,73 @@
+"""Where the candidates of a prompt come from, and RRHF's mixtures by name."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from rayalign.config.sections import BeamConfig, SamplingConfig, Section
+
+__all__ = ["DATASET", "AnswerSource", "CandidateSource", "Mixture", "MIXTURES", "merged_sampling"]
+
+DATASET = "dataset"
+"""source of the answers that a row of the data brings"""
+
+
+class CandidateSource(Section):
+    """Where some of a group's candidates come from, in an online stage."""
+
+    source: Literal["live", "dataset"]
+    count: PositiveInt = 4  # drawn for each prompt, or at most so many of the row's own
+    sampling: SamplingConfig | None = None
+    """of the live policy; keys that it does not set are those of the stage's `sampling`"""
+
+
+class AnswerSource(Section):
+    """Where some of a prompt's candidates come from, in a generate stage."""
+
+    source: str | None = None
+    """`dataset` (the row's own answers), a model (`stage:NAME`, folder, hub name), or null: the stage's model"""
+    examples: str | None = None
+    """in the place of `source`: `stage:NAME` of an earlier generate stage, whose candidates it takes for the prompt"""
+    count: PositiveInt = 4
+    """candidates of each prompt, or at most so many of those that are there"""
+    sampling: SamplingConfig | None = None
+    """keys that it does not set are those of the stage's `sampling`"""
+    name: str | None = None
+    """kept with each candidate; null: the source, or what is kept with the earlier stage's"""
+
+    @property
+    def model(self) -> str | None:
+        """The model that draws, where the source names one of its own."""
+        return None if self.source == DATASET else self.source
+
+    @property
+    def is_drawn(self) -> bool:
+        """True where a model draws; false where the answers are there already."""
+        return self.source != DATASET and self.examples is None
+
+
+Mixture = Literal["BP", "DP", "SP", "D", "P"]
+_BEAMS = AnswerSource(sampling=SamplingConfig(beams=BeamConfig(width=4)))
+_DIVERSE = AnswerSource(sampling=SamplingConfig(temperature=0.8, beams=BeamConfig(width=4, groups=4, penalty=1.0)))
+_DRAWN = AnswerSource(sampling=SamplingConfig(temperature=1.0))
+_PUBLISHED = AnswerSource(source=DATASET, count=2)
+MIXTURES: MappingProxyType[Mixture, tuple[AnswerSource, ...]] = MappingProxyType(
+    {
+        "BP": (_BEAMS, _PUBLISHED),
+        "DP": (_DIVERSE, _PUBLISHED),
+        "SP": (_DRAWN, _PUBLISHED),
+        "D": (_DIVERSE,),
+        "P": (_PUBLISHED,),
+    }
+)
+"""RRHF's sampling settings (Yuan 2023, table 1): four answers by the first model, two of the data set; SP is ours"""
+
+
+def merged_sampling(stage: SamplingConfig, own: SamplingConfig | None) -> SamplingConfig:
+    """A source's sampling, with the stage's value for each key that it does not set."""
+    if own is None:
+        return stage
+    return stage.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})

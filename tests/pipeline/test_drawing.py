@@ -1,0 +1,140 @@
+"""Candidates of several sources for each prompt, over a pool that writes what its weights and the request say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rayalign.config import MIXTURES, AnswerSource, ClusterConfig, GenerateStage, SamplingConfig, merged_sampling
+from rayalign.data.chat import load_tokenizer
+from rayalign.pipeline.drawing import draw_sources, labels, shares
+from rayalign.rollout.base import Finished, Request
+from rayalign.storage.records import write_jsonl
+from rayalign.types import Candidate, Example, Message, Prompt
+
+EXAMPLES = [
+    Example(Prompt("a", (Message("user", "first"),)), (Candidate("published one"), Candidate("published two"))),
+    Example(Prompt("b", (Message("user", "second"),)), (Candidate("published three"),)),
+]
+
+
+class Pool:
+    """Writes the name of the model that it holds, and fails for some keys."""
+
+    def __init__(self, model: str, folder: str, fail: Sequence[str]) -> None:
+        self._tokenizer = load_tokenizer(folder)
+        self._model, self._fail = model, fail
+        self.requests: list[Request] = []
+        self._queue: asyncio.Queue[Request] = asyncio.Queue()
+
+    async def submit(self, requests: Sequence[Request]) -> None:
+        self.requests += requests
+        for request in requests:
+            self._queue.put_nowait(request)
+
+    async def finished(self) -> AsyncGenerator[Finished, None]:
+        while True:
+            request = await self._queue.get()
+            if request.key in self._fail:
+                yield Finished(request.key, failure="the engine stumbled")
+                continue
+            text = f"{self._model} {request.draw}"
+            tokens = (*self._tokenizer(text, add_special_tokens=False).input_ids, request.stop_ids[0])
+            yield Finished(request.key, tokens, (0.0,) * len(tokens), ((0, 0),), "stop")
+
+
+@dataclass
+class Context:
+    """A run as far as drawing sees it; every model has the same tokenizer."""
+
+    folder: str
+    earlier: Path
+    fail: Sequence[str] = ()
+    pools: list[Pool] = field(default_factory=list)
+    loaded: str = ""
+
+    @property
+    def job(self) -> Any:
+        return SimpleNamespace(seed=0, cluster=ClusterConfig(), rollout=SimpleNamespace(context=200))
+
+    @property
+    def inputs(self) -> Any:
+        return SimpleNamespace(fitting=lambda name, model: EXAMPLES)
+
+    def model(self, reference: str) -> str:
+        self.loaded = reference
+        return self.folder
+
+    def output(self, reference: str) -> Path:
+        return self.earlier
+
+    async def pool(self, folder: str) -> Pool:
+        self.pools.append(Pool(self.loaded, folder, self.fail))
+        return self.pools[-1]
+
+
+@pytest.fixture
+def context(model: str, tmp_path: Path) -> Context:
+    write_jsonl(tmp_path / "rows.jsonl", [Example(EXAMPLES[1].prompt, (Candidate("earlier"), Candidate("not taken")))])
+    return Context(model, tmp_path / "rows.jsonl")
+
+
+SOURCES = [
+    AnswerSource(count=2),
+    AnswerSource(source="the", count=1, sampling=SamplingConfig(temperature=0.5)),
+    AnswerSource(source="dataset", count=2, name="people"),
+    AnswerSource(count=1, sampling=SamplingConfig(temperature=0.25)),
+    AnswerSource(examples="stage:before", count=1),
+]
+
+
+def drawn(context: Context, sources: Sequence[AnswerSource]) -> list[list[tuple[int, str]]]:
+    stage = GenerateStage(kind="generate", model="please")
+    groups = asyncio.run(draw_sources(context, "answers", "please", stage, sources))  # type: ignore[arg-type]
+    return [[(t.index, t.text) for t in group.trajectories] for group in groups]
+
+
+def test_each_source_gives_its_share_in_its_place(context: Context) -> None:
+    first, second = drawn(context, SOURCES)
+    written = [(0, "please 0"), (1, "please 1"), (2, "the 0")]
+    assert first == [*written, (3, "published one"), (4, "published two"), (5, "please 0")]
+    assert second == [*written, (3, "published three"), (5, "please 0"), (6, "earlier")]
+    assert labels(SOURCES, "please") == ["please", "please", "the", "people", "people", "please", "stage:before"]
+    own, old = context.pools  # a model's weights are loaded once for all its sources
+    assert [request.sampling.temperature for request in own.requests] == [1.0, 1.0, 0.25] * 2
+    assert [request.sampling.temperature for request in old.requests] == [0.5] * 2
+
+
+def test_seeds_of_all_candidates_differ(context: Context) -> None:
+    drawn(context, SOURCES)
+    seeds = [request.seed for pool in context.pools for request in pool.requests]
+    assert len(set(seeds)) == len(seeds) == 8
+
+
+def test_what_failed_is_absent(context: Context) -> None:
+    context.fail = ["0/0", "0/1", "1/0"]
+    first, second = drawn(context, SOURCES[:3])
+    assert first == [(3, "published one"), (4, "published two")]
+    assert second == [(3, "published three")]
+
+
+def test_answers_of_the_data_set_alone_need_no_engine(context: Context) -> None:
+    assert drawn(context, MIXTURES["P"]) == [[(0, "published one"), (1, "published two")], [(0, "published three")]]
+    assert not context.pools
+
+
+def test_rrhfs_mixtures_have_four_answers_of_the_model_and_two_of_people() -> None:
+    counts = {name: [share.source.count for share in shares(MIXTURES[name], "own")] for name in MIXTURES}
+    assert counts == {"BP": [4, 2], "DP": [4, 2], "SP": [4, 2], "D": [4], "P": [2]}
+
+
+def test_a_source_sets_some_keys_of_the_sampling() -> None:
+    stage = SamplingConfig(max_tokens=9, temperature=0.7)
+    assert merged_sampling(stage, None) == stage
+    assert merged_sampling(stage, SamplingConfig(top_k=5)) == SamplingConfig(max_tokens=9, temperature=0.7, top_k=5)
