@@ -179,8 +179,13 @@ def groups_of_scores(examples: Sequence[Example]) -> list[list[float]]:
 
 def sample_reward(groups: Sequence[Sequence[float]]) -> dict[str, float]:
     """Over prompts, the mean of their candidates' mean score, deviation and maximum (Yuan 2023, table 2)."""
-    measures = {"mean": statistics.fmean, "deviation": statistics.pstdev, "maximum": max}
-    return {name: statistics.fmean(map(measure, groups)) for name, measure in measures.items()} if groups else {}
+    if not groups:
+        return {}
+    return {
+        "mean": statistics.fmean(statistics.fmean(scores) for scores in groups),
+        "deviation": statistics.fmean(statistics.pstdev(scores) for scores in groups),
+        "maximum": statistics.fmean(max(scores) for scores in groups),
+    }
 
 
 KIND = GenerateKind
