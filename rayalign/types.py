@@ -67,6 +67,8 @@ class Example:
     candidates: tuple[Candidate, ...]
     preference: float | None = None
     """of two candidates: the probability that the first is better; None: their scores alone order them"""
+    desirable: float | None = None
+    """of an answer by itself: the probability that it is a good one; a second candidate answers another prompt then"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,8 @@ class Rollouts:
     """weight versions between writing and consuming; 0 where no policy wrote the row"""
     preferences_B: Tensor | None = None
     """of rows that are pairs, the chosen one first: the probability that it is the better one, on both rows"""
+    desirable_B: Tensor | None = None
+    """of answers by themselves: the probability that it is a good one; NaN for the answer to another prompt"""
     state: Mapping[str, float] = field(default_factory=dict)
     """controllers' state (adaptive KL, running moments) before this batch"""
 

@@ -14,14 +14,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from rayalign.config import Section, explain, nearest
 from rayalign.errors import InputError
 from rayalign.types import Batch, Group, LossSum, Minibatch, Outputs, Role, Rollouts, Unit
 from rayalign.user_code import import_dotted
 
-Need = Literal["behaviour_logprobs", "logprobs", "reference_logprobs", "values", "scores", "preferences", "exact_kl"]
+Need = Literal[
+    "behaviour_logprobs",
+    "logprobs",
+    "reference_logprobs",
+    "values",
+    "scores",
+    "preferences",
+    "exact_kl",
+    "desirability",
+    "mismatched",
+]
+"""`preferences` are those of pairs; `desirability` is that of single answers, and `mismatched` gives each of them a
+second row with an answer to another prompt"""
 
 
 class AlgorithmConfig(Section):
@@ -99,6 +113,10 @@ class Algorithm(ABC, Generic[C]):
     def reject(self, group: Group) -> str | None:
         """Why a scored group is of no use for training, so that another prompt replaces it; None where it is."""
         return None
+
+    def measured_rows(self, rollouts: Rollouts) -> Tensor:
+        """Offline: True for each row of a minibatch whose `logprobs` `prepare` reads; by default all."""
+        return torch.ones(len(rollouts.group_B), dtype=torch.bool)
 
     @abstractmethod
     def prepare(self, rollouts: Rollouts) -> Batch:

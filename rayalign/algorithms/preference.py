@@ -177,11 +177,13 @@ def kto_loss(
         desirable: True where the answer is a good one.
         kl_logps: log-prob sums of answers to the prompts of other examples, and `kl_ref_logps` the reference's.
     """
-    ratio = logps - ref_logps
-    kl = _mean_ratio(kl_logps, kl_ref_logps)
-    good = desirable_weight * (1 - torch.sigmoid(beta * (ratio - kl)))
-    bad = undesirable_weight * (1 - torch.sigmoid(beta * (kl - ratio)))
-    return torch.where(desirable.bool(), good, bad)
+    good, bad = kto_values(logps - ref_logps, _mean_ratio(kl_logps, kl_ref_logps), beta=beta)
+    return torch.where(desirable.bool(), desirable_weight * good, undesirable_weight * bad)
+
+
+def kto_values(ratio: Tensor, kl: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
+    """What KTO takes an answer of this log-ratio for, were it a good one and were it a bad one, unweighted."""
+    return 1 - torch.sigmoid(beta * (ratio - kl)), 1 - torch.sigmoid(beta * (kl - ratio))
 
 
 def kto_pair_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
@@ -190,8 +192,8 @@ def kto_pair_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_reje
     The chosen answers have the KL estimate of the rejected half, and the rejected that of the chosen half.
     """
     chosen_kl, rejected_kl = _mean_ratio(chosen, ref_chosen), _mean_ratio(rejected, ref_rejected)
-    good = 1 - torch.sigmoid(beta * (chosen - ref_chosen - rejected_kl))
-    bad = 1 - torch.sigmoid(beta * (chosen_kl - (rejected - ref_rejected)))
+    good, _ = kto_values(chosen - ref_chosen, rejected_kl, beta=beta)
+    _, bad = kto_values(rejected - ref_rejected, chosen_kl, beta=beta)
     return torch.cat([good, bad])
 
 

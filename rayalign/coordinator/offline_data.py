@@ -82,7 +82,8 @@ class OfflineData:
         if self._reference is not None:
             rollouts.reference_logprobs_BT = self._reference.logprobs(rollouts, numbers_B)
         if "logprobs" in self.algorithm.needs:
-            rollouts.logprobs_BT = shared_logprobs(learner.evaluate, rollouts, self._device)
+            rows_B = self.algorithm.measured_rows(rollouts).nonzero().squeeze(1)
+            rollouts.logprobs_BT = shared_logprobs(learner.evaluate, rollouts, self._device, rows_B)
         return self.algorithm.prepare(rollouts)
 
 

@@ -76,14 +76,18 @@ class LiveReference:
         return shared_logprobs(self._model.evaluate, rollouts, self._device)
 
 
-def shared_logprobs(evaluate: Callable[[Batch], Outputs], rollouts: Rollouts, device: torch.device) -> Tensor:
-    """Token log-probs of all rows on every rank, of which each rank computes its share.
+def shared_logprobs(
+    evaluate: Callable[[Batch], Outputs], rollouts: Rollouts, device: torch.device, rows_B: Tensor | None = None
+) -> Tensor:
+    """Token log-probs on every rank, of which each rank computes its share.
 
     Args:
         device: what the ranks' collectives work on.
+        rows_B: the rows that count, of which the others are 0; None: all.
     """
     count = len(rollouts.input_ids_BT)
-    share_B = torch.arange(dist.get_rank(), count, dist.get_world_size())
+    numbers_B = torch.arange(count) if rows_B is None else rows_B
+    share_B = numbers_B[dist.get_rank() :: dist.get_world_size()]
     batch = Batch(token_tensors(rollouts), torch.arange(count)).rows(share_B)
     outputs = evaluate(batch)
     assert outputs.logprobs_BT is not None

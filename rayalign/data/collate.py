@@ -34,6 +34,8 @@ class EncodedRow:
     """The prompt's id; all rows of a prompt are held out together."""
     preference: float | None = None
     """of a pair's two rows: the probability that the first one is the better one"""
+    desirable: float | None = None
+    """of an answer by itself: the probability that it is a good one"""
 
 
 def encode_examples(
@@ -53,8 +55,10 @@ def encode_examples(
             continue
         answers, lost_turns = fitted
         cut += lost_turns
+        desirable = example.desirable
         for (ids, mask), candidate in zip(answers, example.candidates, strict=True):
-            yield EncodedRow(ids, mask, group, candidate.score, example.prompt.id, example.preference)
+            yield EncodedRow(ids, mask, group, candidate.score, example.prompt.id, example.preference, desirable)
+            desirable = None  # a second candidate is not an answer to this prompt
     if cut or dropped:
         log.warning("%d examples: %d lost early turns, %d left out, to fit %d tokens", total, cut, dropped, context)
 
@@ -70,10 +74,10 @@ def _encode_group(tokenizer: PreTrainedTokenizerBase, example: Example, context:
             f"prompt {prompt.id}: answers after several turns cannot be trained on from a data set; "
             "train online with their environment, or generate them without one"
         )
-    made = [encode_example(tokenizer, prompt, c.text) for c in example.candidates]
-    if max(len(ids) for ids, _ in made) <= context:
-        return made, False
-    longest = max(mask[::-1].index(False) for _, mask in made)
+    answers = [encode_example(tokenizer, prompt, c.text) for c in example.candidates]
+    if max(len(ids) for ids, _ in answers) <= context:
+        return answers, False
+    longest = max(mask[::-1].index(False) for _, mask in answers)
     fitting = cut_to_fit(tokenizer, prompt, context - longest)
     if fitting is None:
         return None
@@ -113,11 +117,15 @@ def padded(
 
 def collate_trajectories(groups: Sequence[Group], *, pad_id: int, version: int) -> Rollouts:
     """The trajectories of one iteration as tensors; `version` is that of the weights about to be trained."""
-    pairs = [(number, t) for number, group in enumerate(groups) for t in group.trajectories]
-    trajectories = [t for _, t in pairs]
-    scores = [s.value for group in groups for s in group.scores] or [None] * len(pairs)
-    assert len(scores) == len(pairs), "one score for each trajectory, or none at all"
-    rows = [EncodedRow(t.token_ids, t.loss_mask, n, s) for (n, t), s in zip(pairs, scores, strict=True)]
+    trajectories = list(chain.from_iterable(group.trajectories for group in groups))
+    numbers = chain.from_iterable([number] * len(group.trajectories) for number, group in enumerate(groups))
+    scored = list(chain.from_iterable(group.scores for group in groups))
+    scores = [score.value for score in scored] or [None] * len(trajectories)
+    assert len(scores) == len(trajectories), "one score for each trajectory, or none at all"
+    rows = [
+        EncodedRow(trajectory.token_ids, trajectory.loss_mask, number, score)
+        for trajectory, number, score in zip(trajectories, numbers, scores, strict=True)
+    ]
     rollouts = collate_examples(rows, pad_id)
     rollouts.ended_B = torch.tensor([float(t.finish_reason == "stop") for t in trajectories])
     rollouts.staleness_B = torch.tensor([0 if t.version is None else version - t.version for t in trajectories])

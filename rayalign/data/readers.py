@@ -24,10 +24,11 @@ from rayalign.data.fields import (
 )
 from rayalign.data.files import Row, is_hub_name, rows
 from rayalign.data.gsm8k import gsm8k
+from rayalign.data.unpaired import unpaired
 from rayalign.errors import InputError
 from rayalign.types import Candidate, Example, Message, Prompt
 
-Use = Literal["prompts", "demonstrations", "comparisons", "corpus"]
+Use = Literal["prompts", "demonstrations", "comparisons", "feedback", "corpus"]
 Reader = Callable[[Row, str], "Example | str"]
 """From one row and its place to an example, or to the reason why it is left out."""
 
@@ -47,6 +48,7 @@ def known_formats() -> dict[str, Reader | None]:
         "demonstrations": demonstrations,
         "comparisons": comparisons,
         "rankings": rankings,
+        "unpaired": unpaired,
         "gsm8k": gsm8k,
         "arithmetic": None,
     }
@@ -55,10 +57,10 @@ def known_formats() -> dict[str, Reader | None]:
 def load_examples(config: DataConfig, *, seed: int, use: Use) -> list[Example]:
     """The examples of one split, shaped for their use, at most `config.limit`.
 
-    `prompts` keeps one example for each distinct prompt, with the candidates that the format has (maybe none);
-    `demonstrations` one candidate, the best; `comparisons` at least two scored ones; `corpus` one example for each
-    candidate, of a prompt without messages where it is plain text. Unsuitable rows are left out and counted in a
-    warning.
+    `prompts`: one example for each distinct prompt, with the candidates that the format has (maybe none);
+    `demonstrations`: the best candidate; `comparisons`: at least two scored ones; `feedback`: these, or one that is
+    good or bad; `corpus`: one example for each candidate, of a prompt without messages where it is plain text.
+    Unsuitable rows are left out and counted in a warning.
 
     Raises:
         InputError: unknown format, nothing to read, a malformed row, or a format that cannot serve this use.
@@ -153,8 +155,8 @@ def _made_here(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
     """The examples of a format without files."""
     if config.format == "paddock":
         return _paddock(config, seed, use)
-    if use == "comparisons":
-        raise InputError(f"{config.format} has no comparisons; choose another `data.format`")
+    if use in ("comparisons", "feedback"):
+        raise InputError(f"{config.format} has no {use}; choose another `data.format`")
     numbers = arithmetic.rows(seed, config.split, distinct=use == "prompts")
     read = (gsm8k(row, f"arithmetic:{number}") for number, row in enumerate(numbers, start=1))
     return (example for example in read if isinstance(example, Example))
@@ -204,8 +206,8 @@ def _hashed_split(prompt: Prompt) -> str:
 def _shape(example: Example, use: Use, where: str) -> list[Example]:
     if use == "prompts":
         return [example]
-    scored = [c for c in example.candidates if c.score is not None]
-    if not example.candidates or (use == "comparisons" and len(scored) < 2):
+    judged, compared = example.desirable is not None, sum(c.score is not None for c in example.candidates) > 1
+    if not example.candidates or not {"comparisons": compared, "feedback": compared or judged}.get(use, not judged):
         raise InputError(f"{where}: a row of this format cannot serve as {use}; choose another `data.format`")
     if use == "corpus":
         return [replace(example, candidates=(c,)) for c in example.candidates]

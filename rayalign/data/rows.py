@@ -5,7 +5,7 @@
     index.bin    RECORD  of each row: where its tokens start, how many they are, and whose they are
     digest               of the three, which names what was made from these rows
 
-The index alone is read whole (44 bytes a row); tokens come from the page cache, so memory does not grow with the rows.
+The index alone is read whole (52 bytes a row); tokens come from the page cache, so memory does not grow with the rows.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ RECORD = np.dtype(
         ("prompt", "<u8"),
         ("score", "<f8"),
         ("preference", "<f8"),
+        ("desirable", "<f8"),
     ]
 )
 
@@ -63,11 +64,12 @@ def write_rows(folder: Path, rows: Iterable[EncodedRow]) -> int:
     return count
 
 
-def _record(row: EncodedRow, start: int) -> tuple[int, int, int, int, float, float]:
+def _record(row: EncodedRow, start: int) -> tuple[int, int, int, int, float, float, float]:
     prompt = int.from_bytes(hashlib.blake2b(row.prompt.encode(), digest_size=8).digest(), "little")
-    score = math.nan if row.score is None else row.score
-    preference = math.nan if row.preference is None else row.preference
-    return start, len(row.token_ids), row.group, prompt, score, preference
+    score, preference, desirable = (
+        math.nan if value is None else value for value in (row.score, row.preference, row.desirable)
+    )
+    return start, len(row.token_ids), row.group, prompt, score, preference, desirable
 
 
 class RowFile:
@@ -83,6 +85,7 @@ class RowFile:
         self.group_N = torch.from_numpy(self._index["group"].astype(np.int64))
         self.scores_N = torch.from_numpy(self._index["score"].copy())
         self.preferences_N = torch.from_numpy(self._index["preference"].copy())
+        self.desirable_N = torch.from_numpy(self._index["desirable"].copy())
 
     def __len__(self) -> int:
         return len(self._index)
@@ -103,6 +106,7 @@ class RowFile:
             pad_id=PAD_ID,
         )
         rollouts.preferences_B = self.preferences_N[numbers_B].float()
+        rollouts.desirable_B = self.desirable_N[numbers_B].float()
         return rollouts
 
     def prompts(self) -> Tensor:

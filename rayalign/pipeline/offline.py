@@ -8,7 +8,7 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from rayalign.data.pairs import pairs_of_comparisons, pairs_of_examples
 from rayalign.data.readers import stream_examples
 from rayalign.data.reward_tokens import chosen_answers, conditioned, labelled_answers, reward_token_ids
 from rayalign.data.rows import write_rows
+from rayalign.data.unpaired import answers_of_pairs, single_answers, with_mismatched
 from rayalign.errors import InputError
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
@@ -76,23 +77,33 @@ def read_examples(context: RunContext, stage: TrainStage) -> Iterator[Example]:
     """The rows of an offline stage: those of an earlier stage where it names one, else those of its data.
 
     An algorithm of pairs gets pairs, the preferred answer first, and so does a stage that says which of their `answers`
-    it takes; any other all answers to a prompt with their scores.
+    it takes; one of single answers gets these, each perhaps with an answer to another prompt; any other all answers to
+    a prompt with their scores.
     """
     algorithm = load(stage.algorithm)
-    pairwise = algorithm.unit == "pair" or stage.answers is not None
+    if "desirability" in algorithm.needs:
+        answers = _read(context, stage, single_answers, lambda rows: answers_of_pairs(pairs_of_comparisons(rows)))
+        return with_mismatched(answers) if "mismatched" in algorithm.needs else answers
+    if algorithm.unit == "pair" or stage.answers is not None:
+        return _read(context, stage, pairs_of_examples, pairs_of_comparisons)
+    return _read(context, stage, _scored if "scores" in algorithm.needs else iter, ranked)
+
+
+def _read(
+    context: RunContext,
+    stage: TrainStage,
+    of_examples: Callable[[Iterable[Example]], Iterator[Example]],
+    of_comparisons: Callable[[Iterable[Comparison]], Iterable[Example]],
+) -> Iterator[Example]:
+    """What the algorithm trains on, made of a data set's rows, or of the candidates or comparisons of a stage."""
     if stage.examples is None:
         use = TrainKind(stage).data_use
         assert use is not None
-        examples = stream_examples(stage.data, seed=context.job.seed, use=use)
-        return pairs_of_examples(examples) if pairwise else examples
+        return of_examples(stream_examples(stage.data, seed=context.job.seed, use=use))
     path = context.output(stage.examples)
     if "first" in next(read_jsonl(path), {}):
-        comparisons = (decode(Comparison, row) for row in read_jsonl(path))
-        return pairs_of_comparisons(comparisons) if pairwise else iter(ranked(comparisons))
-    examples = (decode(Example, row) for row in read_jsonl(path))
-    if pairwise:
-        return pairs_of_examples(examples)
-    return _scored(examples) if "scores" in algorithm.needs else examples
+        return iter(of_comparisons(decode(Comparison, row) for row in read_jsonl(path)))
+    return of_examples(decode(Example, row) for row in read_jsonl(path))
 
 
 def _scored(examples: Iterable[Example]) -> Iterator[Example]:

@@ -181,6 +181,8 @@ class TrainKind(StageKind[TrainStage]):
             return None
         if self.stage.online:
             return "prompts"
+        if "desirability" in self._algorithm.needs:
+            return "feedback"
         single = self._algorithm.unit == "sequence" and not self._needs_verdicts and self.stage.answers is None
         return "demonstrations" if single else "comparisons"
 
@@ -287,7 +289,7 @@ class TrainKind(StageKind[TrainStage]):
 
     @property
     def _needs_verdicts(self) -> bool:
-        return self._algorithm is not None and bool(self._algorithm.needs & {"scores", "preferences"})
+        return self._algorithm is not None and bool(self._algorithm.needs & {"scores", "preferences", "desirability"})
 
 
 def _settings(algorithm: Algorithm[Any]) -> dict[str, Any]:

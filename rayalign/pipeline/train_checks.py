@@ -66,6 +66,8 @@ def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str
         )
     if stage.online and "preferences" in algorithm.needs:
         yield "candidates", f"{name} learns from pairs that were compared before; leave candidates out"
+    if stage.online and "desirability" in algorithm.needs:
+        yield "candidates", f"{name} learns from answers that were judged before; leave candidates out"
     learns_online = algorithm.needs & {"behaviour_logprobs", "values", "exact_kl"} or algorithm.reward_tokens
     if not stage.online and learns_online:
         yield "candidates", f"{name} trains on what the policy writes; add [{{source: live, count: 1}}]"

@@ -30,6 +30,7 @@ def make_rollouts():
             group_B=torch.tensor(GROUPS),
             scores_B=torch.tensor([1.0, 3.0, 2.0, 0.5, 0.5, -1.0], dtype=torch.float64),
             preferences_B=torch.full((6,), 0.75, dtype=torch.float64),
+            desirable_B=torch.tensor([1.0, 0.0, 0.75, 1.0, 0.0, 0.0], dtype=torch.float64),
             ended_B=torch.tensor([1, 0, 1, 1, 1, 0]),
             behaviour_logprobs_BT=logprobs + 0.1 * numbers(),
             logprobs_BT=logprobs,

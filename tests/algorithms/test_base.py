@@ -25,6 +25,8 @@ SETTINGS = (
     {"name": "grpo", "kl_coefficient": 0.0, "clip_high": 0.28, "aggregation": "token-mean", "score_clip": 1.0},
     {"name": "rloo"},
     {"name": "rloo", "kl_coefficient": 0.0, "normalise_scores": True, "clip_high": 1e9},
+    {"name": "kto", "undesirable_weight": 2.0},
+    {"name": "kto", "kl": "opposite"},
 )
 SPLITS = {"sequence": ([0, 3], [1], [2, 4, 5]), "group": ([3, 4], [0, 1, 2, 5])}
 

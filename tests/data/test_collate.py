@@ -95,6 +95,13 @@ def test_examples_are_cut_alike_or_left_out_whole(caplog: pytest.LogCaptureFixtu
     assert "3 examples: 1 lost early turns, 1 left out, to fit 20 tokens" in caplog.text
 
 
+def test_only_the_answer_to_its_own_prompt_is_good_or_bad() -> None:
+    tokenizer: Any = train_tokenizer(["a b c"], 262)
+    example = Example(PROMPT, (Candidate("a"), Candidate("b")), desirable=0.75)
+    rows = list(encode_examples(tokenizer, [example], context=30))
+    assert [row.desirable for row in rows] == [0.75, None]
+
+
 def test_answers_after_several_turns_are_refused() -> None:
     tokenizer: Any = train_tokenizer(["a b c"], 262)
     turns = (Message("assistant", "which ?"), Message("user", "that"))

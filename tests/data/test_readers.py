@@ -163,6 +163,7 @@ DIALOGUE = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}
             "q",
             (Candidate("a", score=0.25), Candidate("b", score=0.75)),
         ),
+        ("unpaired", {"prompt": "q", "completion": "a", "label": False}, "q", (Candidate("a"),)),
         (
             "rankings",
             {"query": "\n\nHuman: q\n\nAssistant:", "responses": ["a", "b", "c"], "scores": [1, -2, 0.5]},
@@ -194,6 +195,13 @@ def test_an_example_is_shaped_for_its_use(tmp_path: Path) -> None:
     demonstration = write(tmp_path / "b.jsonl", [{"prompt": "q", "answer": "a"}])
     with pytest.raises(InputError, match="cannot serve as comparisons"):
         load(demonstration, "demonstrations", "comparisons")
+    assert len(load(file, "rankings", "feedback")[0].candidates) == 3
+    with pytest.raises(InputError, match="cannot serve as feedback"):
+        load(demonstration, "demonstrations", "feedback")
+    bad = write(tmp_path / "c.jsonl", [{"prompt": "q", "answer": "a", "desirable": False}])
+    assert load(bad, "unpaired", "feedback")[0].desirable == 0.0
+    with pytest.raises(InputError, match="cannot serve as demonstrations"):
+        load(bad, "unpaired", "demonstrations")
 
 
 def test_check_imports_nothing_heavy(tmp_path: Path) -> None:

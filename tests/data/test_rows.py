@@ -38,6 +38,14 @@ def test_preferences_are_absent_where_a_row_has_none(rows: RowFile) -> None:
     assert preferences_B[2].isnan()
 
 
+def test_an_answer_is_good_or_bad_or_neither(tmp_path: Path) -> None:
+    labels = (0.75, None, 0.0)
+    write_rows(tmp_path / "rows", [replace(row, desirable=label) for row, label in zip(ROWS, labels, strict=True)])
+    desirable_B = RowFile(tmp_path / "rows").collate(torch.arange(3)).desirable_B
+    assert desirable_B is not None
+    assert desirable_B.nan_to_num(-1).tolist() == [0.75, -1.0, 0.0]
+
+
 def test_the_digest_names_the_content(tmp_path: Path, rows: RowFile) -> None:
     write_rows(tmp_path / "same", ROWS)
     write_rows(tmp_path / "other", [*ROWS[:2], replace(ROWS[2], score=0.5)])

@@ -375,6 +375,15 @@ def test_pairs_are_whole_and_were_compared_before(study: Study) -> None:
     assert any("stages.dpo.candidates: dpo learns from pairs that were compared before" in line for line in found)
 
 
+def test_single_answers_were_judged_before(study: Study) -> None:
+    kto = "stages.kto={kind: train, algorithm: {name: kto}, model: stage:sft, examples: stage:verdicts}"
+    check(study(kto))
+    found = refusal(study, kto, "stages.kto.candidates=[{source: live, count: 2}]")
+    assert any("stages.kto.candidates: kto learns from answers that were judged before" in line for line in found)
+    found = refusal(study, kto, "stages.kto.examples=null")
+    assert any("paddock has no ready comparisons" in line for line in found)
+
+
 def test_answers_without_a_score_are_nothing_to_rank(study: Study) -> None:
     found = refusal(study, "stages.rm.examples=stage:draws")
     assert "stages.rm.examples: stage:draws makes candidates; expected a stage that makes comparisons or" in found[0]

@@ -1,8 +1,83 @@
+"""What an offline stage trains on, and what it reports at its end."""
+
 from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rayalign.pipeline.offline import heldout_results
+from rayalign.config import LoadedJob, TrainStage
+from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.inputs import Inputs
+from rayalign.pipeline.offline import heldout_results, read_examples
+from rayalign.storage.records import write_jsonl
+from rayalign.types import Candidate, Comparison, Example, Message, Prompt
+
+Study = Callable[..., LoadedJob]
+RANKINGS = [
+    {"query": "p", "responses": ["a", "b", "c"], "scores": [1, 3, 2]},
+    {"query": "q", "responses": ["d", "e"], "scores": [0.5, 0.25]},
+]
+UNPAIRED = [
+    {"prompt": "p", "answer": "a", "desirable": True},
+    {"prompt": "q", "answer": "d", "desirable": False},
+]
+
+
+def read(study: Study, algorithm: str, **source: Any) -> list[Example]:
+    """The rows that a stage trains on, of the verdicts or of a file."""
+    loaded = study()
+    stage = TrainStage.model_validate({"kind": "train", "algorithm": {"name": algorithm}, "model": "m", **source})
+    with RunContext(loaded, Inputs(loaded)) as context:
+        if stage.examples is not None:
+            write_jsonl(context.output(stage.examples), verdicts())
+        return list(read_examples(context, stage))
+
+
+def texts(example: Example) -> str:
+    return "".join(candidate.text for candidate in example.candidates)
+
+
+def scores(example: Example) -> list[float | None]:
+    return [candidate.score for candidate in example.candidates]
+
+
+def verdicts() -> list[Comparison]:
+    prompts = {name: Prompt(name, (Message("user", name),)) for name in "pq"}
+    rows = (("p", "a", "b", 2.0), ("p", "b", "c", 1.25), ("q", "d", "e", 1.0))
+    return [Comparison(prompts[name], Candidate(x), Candidate(y), verdict, "j") for name, x, y, verdict in rows]
+
+
+def test_verdicts_are_rankings_or_pairs_or_single_answers(study: Study) -> None:
+    rankings, pairs, answers = (read(study, name, examples="stage:verdicts") for name in ("rrhf", "sppo", "kto"))
+    assert [(texts(row), scores(row)) for row in rankings] == [("abc", [0, 0.875, 0.25]), ("de", [1, 0])]
+    assert [(texts(row), scores(row), row.preference) for row in pairs] == [
+        ("ba", [0.75, 0.25], 1.0),
+        ("bc", [0.75, 0.375], 0.75),
+        ("de", [0.75, 0.25], 1.0),
+    ]
+    # each with an answer to the other prompt
+    expected = [("bd", 1.0), ("ae", 0.0), ("bd", 0.75), ("ce", 0.25), ("db", 1.0), ("ea", 0.0)]
+    assert [(texts(row), row.desirable) for row in answers] == expected
+
+
+def source_of(tmp_path: Path, rows: list[dict[str, Any]], form: str) -> dict[str, Any]:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"data": {"format": form, "path": str(path)}}
+
+
+def test_rankings_of_a_file_are_groups_with_their_scores(study: Study, tmp_path: Path) -> None:
+    rows = read(study, "rrhf", **source_of(tmp_path, RANKINGS, "rankings"))
+    assert [(texts(row), scores(row)) for row in rows] == [("abc", [1, 3, 2]), ("de", [0.5, 0.25])]
+
+
+def test_answers_of_a_file_are_good_or_bad(study: Study, tmp_path: Path) -> None:
+    rows = read(study, "kto", **source_of(tmp_path, UNPAIRED, "unpaired"))
+    assert [(texts(row), row.desirable) for row in rows] == [("ad", 1.0), ("da", 0.0)]
 
 
 def test_the_last_held_out_accuracies_become_results() -> None:
