@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from rayalign.config.sections import BeamConfig, SamplingConfig, Section
 
-__all__ = ["DATASET", "AnswerSource", "CandidateSource", "Mixture", "MIXTURES", "merged_sampling"]
+__all__ = ["DATASET", "AnswerSource", "CandidateSource", "Endpoint", "Mixture", "MIXTURES", "merged_sampling"]
 
 DATASET = "dataset"
 """source of the answers that a row of the data brings"""
@@ -24,6 +24,21 @@ class CandidateSource(Section):
     """of the live policy; keys that it does not set are those of the stage's `sampling`"""
 
 
+class Endpoint(Section):
+    """A model behind an OpenAI-compatible endpoint."""
+
+    model: str
+    base_url: str = Field(pattern="^https?://")
+    key_variable: str = "OPENAI_API_KEY"
+    """the environment variable that holds the key"""
+    concurrency: PositiveInt = 16
+    """requests in flight"""
+    timeout: PositiveFloat = 60.0
+    """seconds of one attempt"""
+    deadline: PositiveFloat = 300.0
+    """seconds of all attempts at one answer together"""
+
+
 class AnswerSource(Section):
     """Where some of a prompt's candidates come from, in a generate stage."""
 
@@ -31,6 +46,8 @@ class AnswerSource(Section):
     """`dataset` (the row's own answers), a model (`stage:NAME`, folder, hub name), or null: the stage's model"""
     examples: str | None = None
     """in the place of `source`: `stage:NAME` of an earlier generate stage, whose candidates it takes for the prompt"""
+    endpoint: Endpoint | None = None
+    """in the place of `source`: a model over HTTP"""
     count: PositiveInt = 4
     """candidates of each prompt, or at most so many of those that are there"""
     sampling: SamplingConfig | None = None
@@ -45,8 +62,13 @@ class AnswerSource(Section):
 
     @property
     def is_drawn(self) -> bool:
-        """True where a model draws; false where the answers are there already."""
-        return self.source != DATASET and self.examples is None
+        """True where the engines draw; false where answers are there already, or come over HTTP."""
+        return self.source != DATASET and self.examples is None and self.endpoint is None
+
+    @property
+    def places(self) -> int:
+        """How many places it names; more than one contradict each other."""
+        return sum(place is not None for place in (self.source, self.examples, self.endpoint))
 
 
 Mixture = Literal["BP", "DP", "SP", "D", "P"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rayalign.config import DATASET, AnswerSource, DrawingSection, merged_sampling
+from rayalign.annotator.answers import AnswerRequest, write_answers
+from rayalign.config import DATASET, AnswerSource, DrawingSection, Endpoint, merged_sampling
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder
 from rayalign.coordinator.rendering import Draw, Renderer, draws
 from rayalign.pipeline.context import RunContext
@@ -21,14 +22,15 @@ class Share:
 
     source: AnswerSource
     model: str | None
-    """that draws; None: the answers are there already"""
+    """that the engines draw with; None: the answers come from elsewhere"""
     first: int
     """place of its first candidate in the group"""
 
     @property
     def label(self) -> str:
         """What is kept with each candidate."""
-        return self.source.name or self.model or self.source.examples or DATASET
+        endpoint = self.source.endpoint.model if self.source.endpoint else None
+        return self.source.name or self.model or self.source.examples or endpoint or DATASET
 
     @property
     def places(self) -> range:
@@ -68,15 +70,17 @@ async def draw_sources(
                 place = places[trajectory.index]
                 by_slot.setdefault(slot, {})[place] = replace(trajectory, index=place)
     renderer = Renderer(context.model(model), context.job.rollout.context, stage.sampling)
-    earlier = {share.source.examples: _answers_of(context, share.source.examples) for share in all_shares}
+    examples = context.inputs.fitting(name, model)
+    for share in all_shares:
+        for slot, answers in enumerate(await _written_elsewhere(context, stage, share, examples)):
+            for place, answer in zip(share.places, answers, strict=False):
+                if answer is not None:
+                    trajectory = renderer.dataset_trajectory(str(slot), place, examples[slot].prompt, answer)
+                    by_slot.setdefault(slot, {})[place] = trajectory
     merged: list[Group] = []
-    for slot, example in enumerate(context.inputs.fitting(name, model)):
-        trajectories = by_slot.setdefault(slot, {})
-        answers = {**{key: rows.get(example.prompt.id, ()) for key, rows in earlier.items()}, None: example.candidates}
-        for place, answer in _written_before(all_shares, answers):
-            trajectories[place] = renderer.dataset_trajectory(str(slot), place, example.prompt, answer)
-        if trajectories:
-            merged.append(Group(str(slot), example.prompt, 0, tuple(trajectories[key] for key in sorted(trajectories))))
+    for slot in sorted(by_slot):
+        trajectories = tuple(trajectory for _, trajectory in sorted(by_slot[slot].items()))
+        merged.append(Group(str(slot), examples[slot].prompt, 0, trajectories))
     return merged
 
 
@@ -85,21 +89,34 @@ def labels(sources: Sequence[AnswerSource], model: str) -> list[str]:
     return [share.label for share in shares(sources, model) for _ in share.places]
 
 
-def _answers_of(context: RunContext, examples: str | None) -> dict[str, tuple[Candidate, ...]]:
-    """The candidates that an earlier stage has of each prompt, by the prompt's id."""
-    if examples is None:
-        return {}
-    rows = (decode(Example, row) for row in read_jsonl(context.output(examples)))
-    return {example.prompt.id: example.candidates for example in rows}
+async def _written_elsewhere(
+    context: RunContext, stage: DrawingSection, share: Share, examples: Sequence[Example]
+) -> list[Sequence[Candidate | None]]:
+    """The answers of a source to each prompt, where it is not the engines that write them."""
+    if share.model is not None:
+        return []
+    if share.source.endpoint is not None:
+        return await _over_http(context, stage, share, share.source.endpoint, examples)
+    if share.source.examples is None:
+        return [example.candidates for example in examples]
+    rows = [decode(Example, row) for row in read_jsonl(context.output(share.source.examples))]
+    by_prompt = {example.prompt.id: example.candidates for example in rows}
+    return [by_prompt.get(example.prompt.id, ()) for example in examples]
 
 
-def _written_before(
-    all_shares: Sequence[Share], answers: Mapping[str | None, Sequence[Candidate]]
-) -> Iterator[tuple[int, Candidate]]:
-    """Place and text of the answers that no model draws now, by the stage that has them; None: the data set."""
-    for share in all_shares:
-        if share.model is None:
-            yield from zip(share.places, answers[share.source.examples], strict=False)
+async def _over_http(
+    context: RunContext, stage: DrawingSection, share: Share, endpoint: Endpoint, examples: Sequence[Example]
+) -> list[Sequence[Candidate | None]]:
+    requests: list[AnswerRequest] = []
+    for slot, example in enumerate(examples):
+        for place in share.places:
+            requests.append(
+                AnswerRequest(example.prompt, candidate_seed(context.job.seed, 0, slot, example.prompt.id, place))
+            )
+    texts = await write_answers(endpoint, requests, merged_sampling(stage.sampling, share.source.sampling))
+    answers = [None if text is None else Candidate(text) for text in texts]
+    count = share.source.count
+    return [answers[start : start + count] for start in range(0, len(answers), count)]
 
 
 async def _draw_by_model(

@@ -121,8 +121,8 @@ class GenerateKind(StageKind[GenerateStage]):
         if stage.answer_sources and stage.environment:
             yield "sources", "an environment is for candidates of one model; leave sources out"
         for place, source in enumerate(stage.answer_sources):
-            if source.source and source.examples:
-                yield f"sources.{place}", "source and examples are two places; name one"
+            if source.places > 1:
+                yield f"sources.{place}", "source, examples and endpoint are different places; name one"
             yield from beam_problems(source.count, merged_sampling(stage.sampling, source.sampling), f"sources.{place}")
         if not stage.answer_sources:
             yield from beam_problems(self._candidates, stage.sampling, "sampling")

@@ -126,6 +126,7 @@ _OPTIONAL = frozenset(
         "blend",
         "combine",
         "ema",
+        "endpoint",
         "lora",
         "mix",
         "phase",

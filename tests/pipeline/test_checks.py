@@ -63,7 +63,7 @@ def test_a_second_objective_and_an_average_are_checked(study: Study, override: s
     [
         ("draws.sources=[{source: stage:nothing}]", "sources.0.source: there is no stage 'nothing'"),
         ("draws.sources=[{examples: stage:sft}]", "sources.0.examples: stage:sft makes a language model; expected"),
-        ("draws.sources=[{source: a, examples: stage:sft}]", "sources.0: source and examples are two places; name one"),
+        ("draws.sources=[{source: a, examples: stage:sft}]", "sources.0: source, examples and endpoint are different"),
         ("draws.sampling.beams={width: 3}", "sampling: 4 candidates of a beam search of width 3; widen it"),
         ("draws.sampling={beams: {width: 4}, top_k: 3}", "sampling: a beam search takes the likeliest tokens anyway"),
         ("draws.sources=[{sampling: {beams: {width: 2}}}]", "sources.0: 4 candidates of a beam search of width 2"),

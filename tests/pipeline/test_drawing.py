@@ -11,12 +11,22 @@ from typing import Any
 
 import pytest
 
-from rayalign.config import MIXTURES, AnswerSource, ClusterConfig, GenerateStage, SamplingConfig, merged_sampling
+from rayalign.config import (
+    MIXTURES,
+    AnswerSource,
+    ClusterConfig,
+    Endpoint,
+    GenerateStage,
+    SamplingConfig,
+    merged_sampling,
+)
 from rayalign.data.chat import load_tokenizer
+from rayalign.errors import InputError
 from rayalign.pipeline.drawing import draw_sources, labels, shares
 from rayalign.rollout.base import Finished, Request
 from rayalign.storage.records import write_jsonl
 from rayalign.types import Candidate, Example, Message, Prompt
+from tests.annotator.stub_endpoint import Stub
 
 EXAMPLES = [
     Example(Prompt("a", (Message("user", "first"),)), (Candidate("published one"), Candidate("published two"))),
@@ -127,6 +137,29 @@ def test_what_failed_is_absent(context: Context) -> None:
 def test_answers_of_the_data_set_alone_need_no_engine(context: Context) -> None:
     assert drawn(context, MIXTURES["P"]) == [[(0, "published one"), (1, "published two")], [(0, "published three")]]
     assert not context.pools
+
+
+def test_a_model_over_http_answers_each_prompt_with_its_own_seed(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    with Stub(script=[None, "400", None, None]) as stub:
+        endpoint = Endpoint(model="elsewhere", base_url=stub.url, concurrency=1)
+        first, second = drawn(
+            context, [AnswerSource(endpoint=endpoint, count=2), AnswerSource(source="dataset", count=1)]
+        )
+    assert [place for place, _ in first] == [0, 2] and [place for place, _ in second] == [0, 1, 2]
+    assert first[0][1].startswith("Output") and first[1][1] == "published one"
+    assert [body["messages"][-1]["content"] for body in stub.bodies] == ["first", "second", "second"]
+    assert len({body["seed"] for body in stub.bodies}) == 3
+    assert not context.pools
+
+
+def test_without_a_key_an_endpoint_is_refused(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_KEY", raising=False)
+    endpoint = Endpoint(model="elsewhere", base_url="http://127.0.0.1:9/v1", key_variable="NO_KEY")
+    with pytest.raises(InputError, match="NO_KEY holds no key"):
+        drawn(context, [AnswerSource(endpoint=endpoint)])
 
 
 def test_rrhfs_mixtures_have_four_answers_of_the_model_and_two_of_people() -> None:
