@@ -141,11 +141,20 @@ class LearnerConfig(Section):
     zero_live_parameters: NonNegativeInt | None = None
     """ZeRO stage 3: parameters that a rank keeps whole between two uses; None: DeepSpeed's default"""
     gradient_checkpointing: bool = False
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """what DeepSpeed keeps in host memory during a step: Adam's state (from ZeRO stage 1 on), weights too (stage 3)"""
     attention: Literal["auto", "flash", "sdpa"] = "auto"
     lora: LoraConfig | None = None
     """train an adapter (and a scalar head) alone; None: all weights"""
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
     """decay of a moving average of the weights, saved beside them as `stage:NAME/ema`; 0.992 in DeepSpeed-Chat"""
+
+    @model_validator(mode="after")
+    def _offloads_what_is_divided(self) -> LearnerConfig:
+        least = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < least:
+            raise ValueError(f"offload {self.offload} needs zero_stage {least} or higher")
+        return self
 
 
 class RoleConfig(Section):

@@ -17,6 +17,7 @@ _SPEED = (
     "zero_stage",
     "zero_live_parameters",
     "gradient_checkpointing",
+    "offload",
     "attention",
 )
 """settings of a learner that change its speed and its memory, never its result"""

@@ -84,6 +84,8 @@ def test_steps_are_those_of_plain_torch(folder: str) -> None:
         {"micro_tokens": 1},
         {"micro_tokens": 60},
         {"micro_tokens": 60, "zero_stage": 1},
+        {"zero_stage": 2, "offload": "optimizer"},
+        {"zero_stage": 3, "offload": "all"},
         {"gradient_checkpointing": True},
     ],
 )
