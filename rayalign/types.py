@@ -249,6 +249,8 @@ class Rollouts:
     """of answers by themselves: the probability that it is a good one; NaN for the answer to another prompt"""
     state: Mapping[str, float] = field(default_factory=dict)
     """controllers' state (adaptive KL, running moments) before this batch"""
+    reward_tokens: tuple[int, ...] = ()
+    """ids of the policy's reward tokens, the best first; prompts hold the best one"""
 
 
 @dataclass(slots=True)
@@ -287,6 +289,8 @@ class Outputs:
     """scalar head at the state before each token (critic)"""
     scores_B: Tensor | None = None
     """scalar head at the last real token (reward)"""
+    kl_BT: Tensor | None = None
+    """exact KL(policy || reference) of each token's distribution [nats], where the algorithm needs it"""
 
 
 @dataclass(slots=True)

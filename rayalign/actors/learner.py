@@ -36,6 +36,8 @@ class LearnerSpec:
     """seconds until a batch made by another actor must be there"""
     mixture: MixtureSpec | None = None
     """what each optimizer step trains on besides"""
+    reference: str | None = None
+    """for an algorithm that needs the exact KL: the frozen model; None: the policy without its adapter"""
 
 
 class LearnerActor(HostedActor):
@@ -69,6 +71,8 @@ class LearnerActor(HostedActor):
             seed=spec.seed,
             initial="zero",
         )
+        if "exact_kl" in self._algorithm.needs and self.role == "policy":
+            self._learner.hold_reference(spec.reference)
 
     def evaluate(self, rollouts: Handle) -> Handle:
         """This rank's share of the rows, forward only; shares follow each other in the order of ranks."""

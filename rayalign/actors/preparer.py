@@ -22,6 +22,8 @@ class PreparerSpec:
     algorithm: Mapping[str, Any]
     timeout: float
     """seconds until what another actor made must be there"""
+    reward_tokens: tuple[int, ...] = ()
+    """ids of the policy's reward tokens, the best first"""
 
 
 class PreparerActor(HostedActor):
@@ -30,6 +32,7 @@ class PreparerActor(HostedActor):
     def __init__(self, spec: PreparerSpec) -> None:
         self._algorithm = load(spec.algorithm)
         self._timeout = spec.timeout
+        self._reward_tokens = spec.reward_tokens
 
     def setup(self, meeting: Rendezvous) -> None:
         """Nothing: it loads no model, and there is one of it."""
@@ -47,7 +50,7 @@ class PreparerActor(HostedActor):
         the policy's own log-probs those of the engines take their place.
         """
         fetched: Rollouts = fetch(rollouts, self._timeout)
-        filled: dict[str, Any] = {"state": dict(state)}
+        filled: dict[str, Any] = {"state": dict(state), "reward_tokens": self._reward_tokens}
         if "logprobs" in self._algorithm.needs:
             filled["logprobs_BT"] = fetched.behaviour_logprobs_BT
         for name, shares in outputs.items():

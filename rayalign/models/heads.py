@@ -18,6 +18,8 @@ from rayalign.types import Batch, Outputs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from rayalign.models.exact_kl import Reference
+
 CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}
 """logits that exist at a time: 64 MiB in fp32 on a CPU; thin matrix products leave a GPU idle, so 512 MiB there"""
 
@@ -40,20 +42,29 @@ class OutputLayer(nn.Module):
         self._chunk_logits = chunk_logits
 
     def forward(
-        self, hidden_ND: Tensor, tokens_N: Tensor | None = None, temperature: float = 1.0
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Plain logits; or, for chosen tokens, the log-prob of each and the entropy of its distribution [nats]."""
+        self,
+        hidden_ND: Tensor,
+        tokens_N: Tensor | None = None,
+        temperature: float = 1.0,
+        reference: Reference | None = None,
+        reference_ND: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Plain logits; or, for chosen tokens, the log-prob of each and the entropy of its distribution [nats].
+
+        With a reference and its hidden states also the KL of that distribution to the reference's [nats].
+        """
         if tokens_N is None:
             return nn.functional.linear(hidden_ND, self.weight, self.bias)
         chunk = self._chunk(hidden_ND.device)
         if len(tokens_N) <= chunk:
-            return self._logprobs(hidden_ND, tokens_N, temperature)
-        parts = [
-            checkpoint(self._logprobs, hidden, tokens, temperature, use_reentrant=False)
-            for hidden, tokens in zip(hidden_ND.split(chunk), tokens_N.split(chunk), strict=True)
-        ]
-        logprobs, entropies = zip(*parts, strict=True)
-        return torch.cat(logprobs), torch.cat(entropies)
+            return self._read(hidden_ND, tokens_N, temperature, reference, reference_ND)
+        parts: list[tuple[Tensor, ...]] = []
+        for start in range(0, len(tokens_N), chunk):
+            part = slice(start, start + chunk)
+            theirs_ND = None if reference_ND is None else reference_ND[part]
+            inputs = hidden_ND[part], tokens_N[part], temperature, reference, theirs_ND
+            parts.append(checkpoint(self._read, *inputs, use_reentrant=False))
+        return tuple(torch.cat(readings) for readings in zip(*parts, strict=True))
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Logits in fp32, as the model itself would compute them."""
@@ -62,14 +73,25 @@ class OutputLayer(nn.Module):
             return logits_NV
         return self.softcap * torch.tanh(logits_NV / self.softcap)
 
-    def _logprobs(self, hidden_ND: Tensor, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def _read(
+        self,
+        hidden_ND: Tensor,
+        tokens_N: Tensor,
+        temperature: float,
+        reference: Reference | None,
+        reference_ND: Tensor | None,
+    ) -> tuple[Tensor, ...]:
         logits_NV = self.logits(hidden_ND) / temperature
         normaliser_N = logits_NV.logsumexp(dim=-1)
         logprobs_N = logits_NV.gather(1, tokens_N[:, None])[:, 0] - normaliser_N
         with torch.set_grad_enabled(self.entropy_gradient and torch.is_grad_enabled()):
             expected_N = (logits_NV.softmax(dim=-1) * logits_NV).sum(dim=-1)
             entropy_N = normaliser_N - expected_N
-        return logprobs_N, entropy_N
+        if reference is None or reference_ND is None:
+            return logprobs_N, entropy_N
+        ours_NV = logits_NV - normaliser_N[:, None]
+        theirs_NV = (reference.logits(reference_ND) / temperature).log_softmax(dim=-1)
+        return logprobs_N, entropy_N, (ours_NV.exp() * (ours_NV - theirs_NV)).sum(dim=-1)
 
     def _chunk(self, device: torch.device) -> int:
         """Tokens whose logits exist at a time."""
@@ -87,6 +109,8 @@ class TokenLogprobs(nn.Module):
         assert temperature > 0.0, "the greedy distribution has no gradient"
         self.model = model
         self.temperature = temperature
+        self.reference: Reference | None = None
+        """what the exact KL is measured against"""
         softcap: float | None = model.config.get_text_config().to_dict().get("final_logit_softcapping")
         # It takes the place of the model's own layer, so that weights keep their names.
         model.set_output_embeddings(OutputLayer(model.get_output_embeddings(), chunk_logits, softcap))
@@ -99,16 +123,22 @@ class TokenLogprobs(nn.Module):
 
     def forward(
         self, input_ids_BT: Tensor, attention_mask_BT: Tensor, select_BT: Tensor, temperature: float | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Log-prob of token t given the tokens before it, and that distribution's entropy [nats]; else 0."""
-        hidden_BTD = _hidden(self.model, input_ids_BT, attention_mask_BT)
+    ) -> tuple[Tensor, ...]:
+        """Log-prob of token t given the tokens before it, and that distribution's entropy [nats]; else 0.
+
+        In training, with a reference, also its KL to the reference's.
+        """
+        hidden_BTD = hidden_states(self.model, input_ids_BT, attention_mask_BT)
         select_BT = select_BT.bool()
         select_BT = torch.cat([torch.zeros_like(select_BT[:, :1]), select_BT[:, 1:]], dim=1)
         rows_N, columns_N = select_BT.nonzero(as_tuple=True)
         hidden_ND, tokens_N = hidden_BTD[rows_N, columns_N - 1], input_ids_BT[rows_N, columns_N]
-        logprobs_N, entropy_N = self.output(hidden_ND, tokens_N, temperature or self.temperature)
+        reference, reference_ND = self.reference if self.training else None, None
+        if reference is not None:
+            reference_ND = reference.hidden(input_ids_BT, attention_mask_BT)[rows_N, columns_N - 1]
+        readings = self.output(hidden_ND, tokens_N, temperature or self.temperature, reference, reference_ND)
         blank_BT = torch.zeros_like(input_ids_BT, dtype=torch.float32)
-        return blank_BT.index_put((rows_N, columns_N), logprobs_N), blank_BT.index_put((rows_N, columns_N), entropy_N)
+        return tuple(blank_BT.index_put((rows_N, columns_N), reading_N) for reading_N in readings)
 
     @torch.no_grad()
     def verify(self, name: str) -> None:
@@ -120,8 +150,8 @@ class TokenLogprobs(nn.Module):
         ids_BT = torch.arange(4, device=self.output.weight.device)[None] % self.output.vocabulary
         own_BTV = self.model(input_ids=ids_BT, use_cache=False).logits.float()
         own_N = own_BTV[0, :-1].log_softmax(dim=-1).gather(1, ids_BT[0, 1:, None])[:, 0]
-        hidden_BTD = _hidden(self.model, ids_BT, torch.ones_like(ids_BT))
-        read_N, _ = self.output(hidden_BTD[0, :-1], ids_BT[0, 1:])
+        hidden_BTD = hidden_states(self.model, ids_BT, torch.ones_like(ids_BT))
+        read_N, *_ = self.output(hidden_BTD[0, :-1], ids_BT[0, 1:])
         if not torch.allclose(own_N, read_N, atol=1e-3):
             raise InputError(f"model {name}: it scales its logits in a way that is not supported; choose another model")
 
@@ -137,7 +167,7 @@ class TokenValues(nn.Module):
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, select_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Values of the state before each token (0 before the first and at padding), scores at the last real token."""
-        hidden_BTD = _hidden(self.model, input_ids_BT, attention_mask_BT)
+        hidden_BTD = hidden_states(self.model, input_ids_BT, attention_mask_BT)
         head = self.model.score
         after_BT = head(hidden_BTD.to(head.weight.dtype)).float()[..., 0]
         mask_BT = attention_mask_BT.bool()
@@ -150,14 +180,14 @@ class TokenValues(nn.Module):
 Head = TokenLogprobs | TokenValues
 
 
-def as_outputs(head: Head, first: Tensor, second: Tensor) -> Outputs:
+def as_outputs(head: Head, first: Tensor, second: Tensor, kl: Tensor | None = None) -> Outputs:
     """What a head's forward returned, by name."""
     if isinstance(head, TokenLogprobs):
-        return Outputs(logprobs_BT=first, entropy_BT=second)
+        return Outputs(logprobs_BT=first, entropy_BT=second, kl_BT=kl)
     return Outputs(values_BT=first, scores_B=second)
 
 
-def read(module: nn.Module, batch: Batch, **settings: float) -> tuple[Tensor, Tensor]:
+def read(module: nn.Module, batch: Batch, **settings: float) -> tuple[Tensor, ...]:
     """The forward pass of a head, or of the engine around one; settings are the head's own, such as a temperature."""
     return module(batch["input_ids_BT"], batch["attention_mask_BT"], batch["policy_mask_BT"], **settings)
 
@@ -194,7 +224,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return Batch({name: x.to(device, non_blocking=True) for name, x in batch.tensors.items()}, batch.unit_B)
 
 
-def _hidden(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+def hidden_states(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
     """Last hidden states. Causal attention never sees padding on the right, so only left padding needs a mask."""
     if bool(attention_mask_BT[:, 0].all()):
         return model.base_model(input_ids=input_ids_BT, use_cache=False).last_hidden_state

@@ -25,6 +25,7 @@ from rayalign.errors import InputError
 from rayalign.models.adapter_output import FOLDER, save_adapter
 from rayalign.models.averaging import WeightAverage
 from rayalign.models.batching import micro_batches, micro_rows, minibatches, shard
+from rayalign.models.exact_kl import reference_of
 from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
 from rayalign.models.load import Initial, load_head, verify_saved
 from rayalign.models.lora import adapter_off, add_adapter
@@ -92,6 +93,11 @@ class Learner:
         self.device_state = DeviceState(self._head, self._engine.optimizer, self._device)
         if partition is not None and isinstance(self._head, TokenLogprobs):
             self._head.verify(path)  # only now can the engine gather what the ranks hold
+
+    def hold_reference(self, path: str | None) -> None:
+        """Have updates measure the exact KL to a frozen model, or (None) to the policy without its adapter."""
+        assert isinstance(self._head, TokenLogprobs)
+        self._head.reference = reference_of(self._head, path, self.config, self._device)
 
     def _partition(self) -> Partition | None:
         """How the model is spread over the ranks while it is loaded; None where each rank loads it whole."""

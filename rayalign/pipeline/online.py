@@ -31,6 +31,7 @@ from rayalign.coordinator.scoring import EnvironmentScoring, ScoringLoop
 from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import encode_examples
 from rayalign.data.readers import stream_examples
+from rayalign.data.reward_tokens import reward_token_ids
 from rayalign.data.rows import write_rows
 from rayalign.errors import InputError
 from rayalign.models.mixture import MixtureSpec
@@ -85,7 +86,9 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
     renderer = Renderer(model, job.rollout.context, stage.sampling)
     algorithm = load(stage.algorithm)
     specs = _specs(context, stage, algorithm, _mixture(context, name, stage))
-    pool, roles = await _start(context, name, model, specs, PreparerSpec(stage.algorithm, job.cluster.call_timeout))
+    reward_tokens = reward_token_ids(renderer.tokenizer)
+    preparer = PreparerSpec(stage.algorithm, job.cluster.call_timeout, reward_tokens)
+    pool, roles = await _start(context, name, model, specs, preparer)
     async with AsyncExitStack() as closing:
         await closing.enter_async_context(roles)
         context.prepare_next()
@@ -180,6 +183,8 @@ def _specs(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any], mi
     temperature = stage.sampling.temperature if "behaviour_logprobs" in algorithm.needs else 1.0
     samples = stage.prompts * stage.candidates_per_prompt
     models = TrainKind(stage).models()
+    exact = models.pop("reference", None) if "exact_kl" in algorithm.needs else None
+    reference = context.model(exact) if exact else None
     specs: dict[Role, LearnerSpec | FrozenSpec | RewardSpec] = {}
     for role in ("policy", "critic", "reference"):
         source = models.get(role)
@@ -197,6 +202,7 @@ def _specs(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any], mi
                 context.job.seed,
                 timeout,
                 mixture if role == "policy" else None,
+                reference if role == "policy" else None,
             )
         else:
             specs[role] = FrozenSpec(context.model(source), stage.learner, temperature, policy, timeout)

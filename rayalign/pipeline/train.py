@@ -151,8 +151,8 @@ class TrainKind(StageKind[TrainStage]):
         for role, model in self.models().items():
             if role == GENERATOR:
                 needs.append(generator(job, self.stage.model))
-            elif role == "reference" and model and not self.stage.online:
-                needs.append(self._offline_reference(model))
+            elif role == "reference" and model and self._reference_in_learner:
+                needs.append(self._reference_within(model))
             elif model:
                 trained = role in self.algorithm.trains
                 further = self._further_models(role)
@@ -165,10 +165,16 @@ class TrainKind(StageKind[TrainStage]):
         busy = job.rollout.engines * job.rollout.threads
         return EngineThreads(update=busy if self.stage.max_staleness else 0, score=busy)
 
-    def _offline_reference(self, model: str) -> RoleNeed:
+    @property
+    def _reference_in_learner(self) -> bool:
+        """Offline, and online where the KL is exact, the reference runs in the ranks of the learner."""
+        return not self.stage.online or "exact_kl" in self.algorithm.needs
+
+    def _reference_within(self, model: str) -> RoleNeed:
         """The reference in the learner's ranks; its stored outputs are computed before the learner needs the memory."""
         learner = self.algorithm.trains[0]
-        memory = 0 if self.stage.reference_outputs == "stored" else None
+        stored = not self.stage.online and self.stage.reference_outputs == "stored"
+        memory = 0 if stored else None
         return RoleNeed("reference", model, self.host(learner), self.stage.learner, memory=memory, within=learner)
 
     @property
@@ -231,6 +237,13 @@ class TrainKind(StageKind[TrainStage]):
 
     def device_problems(self, job: Job) -> Iterator[Problem]:
         staleness = self.stage.max_staleness
+        exact = self._algorithm is not None and "exact_kl" in self._algorithm.needs
+        if self.stage.online and job.cluster.share_devices and exact:
+            yield (
+                "algorithm",
+                "the exact KL keeps the reference beside the policy, which cannot leave a shared device; set "
+                "kl_coefficient to 0, or cluster.share_devices to false",
+            )
         if self.stage.online and job.cluster.share_devices and staleness:
             yield (
                 "max_staleness",

@@ -42,8 +42,16 @@ def _roles(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, st
     for role in stage.roles:
         if role not in models:
             yield f"roles.{role}", f"{name} runs no {role}; its roles: {', '.join(models)}"
-    if not stage.online and "reference" in stage.roles and "reference" in models:
-        yield "roles.reference", "an offline stage runs its reference in the ranks of its learner; leave this out"
+    beside = not stage.online or "exact_kl" in algorithm.needs
+    if beside and "reference" in stage.roles and "reference" in models:
+        which = f"{name}, whose KL is exact," if stage.online else "an offline stage"
+        yield "roles.reference", f"{which} runs its reference in the ranks of its learner; leave this out"
+    if "exact_kl" in algorithm.needs and stage.learner.zero_stage == 3:
+        yield (
+            "learner.zero_stage",
+            "the exact KL needs reference and policy whole in one process, which stage 3 splits; take 2, or "
+            "kl_coefficient 0",
+        )
 
 
 def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str | None]) -> Iterator[Problem]:

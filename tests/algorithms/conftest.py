@@ -5,11 +5,15 @@ from rayalign.types import Outputs, Rollouts
 
 LENGTHS = (3, 5, 1, 4, 2, 5)
 GROUPS = (0, 0, 0, 1, 1, 2)
+REWARD_TOKENS = (90, 91, 92, 93)
 
 
 @pytest.fixture
 def make_rollouts():
-    """Six answers of three groups after prompts of two tokens; one has a token of the environment within."""
+    """Six answers of three groups; one has a token of the environment within.
+
+    Prompts are two tokens, the first a reward token.
+    """
 
     def make(poison: float = 0.0, seed: int = 0) -> Rollouts:
         generator = torch.Generator().manual_seed(seed)
@@ -23,8 +27,10 @@ def make_rollouts():
             return x.masked_fill(mask == 0, poison)
 
         logprobs = numbers()
+        input_ids = torch.randint(0, 9, (6, 8), generator=generator)
+        input_ids[:, 0] = REWARD_TOKENS[0]
         return Rollouts(
-            input_ids_BT=torch.randint(0, 9, (6, 8), generator=generator),
+            input_ids_BT=input_ids,
             attention_mask_BT=attention,
             policy_mask_BT=mask,
             group_B=torch.tensor(GROUPS),
@@ -37,6 +43,7 @@ def make_rollouts():
             reference_logprobs_BT=logprobs + 0.3 * numbers(),
             values_BT=numbers(),
             staleness_B=torch.tensor([0, 1, 0, 2, 0, 0]),
+            reward_tokens=REWARD_TOKENS,
         )
 
     return make
@@ -54,6 +61,6 @@ def make_outputs():
             return x.masked_fill(mask_BT == 0, poison).requires_grad_()
 
         scores = torch.randn(len(mask_BT), dtype=torch.float64, generator=generator).requires_grad_()
-        return Outputs(leaf(), leaf(), leaf(), scores)
+        return Outputs(leaf(), leaf(), leaf(), scores, leaf())
 
     return make

@@ -9,6 +9,7 @@ import pytest
 from rayalign.config import LoadedJob
 from rayalign.errors import InputError
 from rayalign.pipeline.checks import check, devices
+from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.machine import Machine
 from rayalign.pipeline.plan import plan
 from tests.pipeline.conftest import ROUNDS
@@ -264,6 +265,25 @@ def test_only_what_learns_single_answers_offline_takes_them_from_pairs(study: St
 def test_pairs_have_verdicts(study: Study) -> None:
     feedme = "{kind: train, algorithm: {name: sft}, model: stage:base, examples: stage:draws, answers: chosen}"
     assert "stage:draws makes candidates" in refusal(study, f"stages.feedme={feedme}")[0]
+
+
+QUARK = "stages.rl.algorithm={name: quark, kl_coefficient: 0.1}"
+
+
+def test_an_exact_divergence_keeps_the_reference_in_the_ranks_of_the_policy(study: Study) -> None:
+    loaded = study(QUARK)
+    check(loaded)
+    within = {need.role: need.within for need in kind_of(loaded.job.stages["rl"]).roles(loaded.job)}
+    assert within == {"policy": None, "reference": "policy", "reward": None, "generator": None}
+    assert "whose KL is exact, runs its reference" in refusal(study, QUARK, "stages.rl.roles.reference={}")[0]
+    assert "which stage 3 splits" in refusal(study, QUARK, "stages.rl.learner.zero_stage=3")[0]
+    assert "trains on what the policy writes" in refusal(study, QUARK, "stages.rl.candidates=[]")[0]
+    shared = (
+        "cluster={gpus: 1, share_devices: true}",
+        "rollout={engines: 1, gpus: 1}",
+        "stages.rl.roles.policy.gpus=1",
+    )
+    assert any("cannot leave a shared device" in line for line in refusal(study, QUARK, *shared))
 
 
 def test_a_reference_in_a_list_has_to_be_an_earlier_stage_too(study: Study) -> None:
