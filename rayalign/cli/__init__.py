@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rayalign.cli import annotator, evaluate, head_to_head, measure, merge, show
+from rayalign.cli import annotator, evaluate, head_to_head, measure, merge, model, show
 from rayalign.errors import InputError, RayalignError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(model.app, name="model")
 evaluate.app.command("head-to-head")(head_to_head.head_to_head)
 for command in (measure.judge, measure.perplexity, measure.reward, measure.frontier):
     evaluate.app.command()(command)

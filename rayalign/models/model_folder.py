@@ -99,6 +99,43 @@ def same_architecture(models: Sequence[ModelFolder]) -> None:
             raise InputError(f"{model.path} and {first.path} have different tokenizers; merge models of one vocabulary")
 
 
+def same_base(raw: ModelFolder, tuned: ModelFolder) -> None:
+    """InputError unless a model may have been made from another: all shapes equal, but for embeddings that grew.
+
+    The tuned model may have further tokens at the end of the vocabulary, and a head of its own.
+    """
+    if raw.config["model_type"] != tuned.config["model_type"]:
+        raise InputError(
+            f"{tuned.path} is a {tuned.config['model_type']}, but {raw.path} is a {raw.config['model_type']}; name the "
+            "raw model that it was made from"
+        )
+    _same_tokens(raw, tuned)
+    shared = [name for name in tuned.tensors if name in raw.tensors]
+    if not shared:
+        raise InputError(
+            f"{tuned.path} and {raw.path} have no tensor in common; name the raw model that it was made from"
+        )
+    embeddings = embedding_names(tuned)
+    for name in shared:
+        ours, theirs = raw.tensors[name].shape, tuned.tensors[name].shape
+        grew = name in embeddings and ours[1:] == theirs[1:] and ours[0] < theirs[0]
+        if ours != theirs and not grew:
+            raise InputError(
+                f"{name} is {theirs} in {tuned.path}, but {ours} in {raw.path}; name the raw model that it was made of"
+            )
+
+
+def _same_tokens(raw: ModelFolder, tuned: ModelFolder) -> None:
+    ours, theirs = _vocabulary(raw.path), _vocabulary(tuned.path)
+    if ours is None or theirs is None:
+        return
+    (pieces, added), (own_pieces, own_added) = ours, theirs
+    if pieces != own_pieces or not added.items() <= own_added.items():
+        raise InputError(
+            f"{tuned.path} and {raw.path} have different tokenizers; name the raw model that it was made from"
+        )
+
+
 def shared_tensors(models: Sequence[ModelFolder]) -> list[str]:
     """The names that all models have, in the order of the first one.
 

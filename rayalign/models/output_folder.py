@@ -10,7 +10,7 @@ from pathlib import Path
 from rayalign.errors import InputError
 
 _COMPANIONS = (".jinja", ".json", ".model", ".tiktoken", ".txt")
-_NOT_COMPANIONS = ("adapter_config.json", "probe.json", "trainer_state.json")
+_NOT_COMPANIONS = ("adapter_config.json", "difference.json", "probe.json", "trainer_state.json")
 
 
 def copy_companions(source: Path, folder: Path) -> None:

@@ -34,7 +34,8 @@ _DTYPES = MappingProxyType(
         "BOOL": torch.bool,
     }
 )
-_CODES = MappingProxyType({dtype: code for code, dtype in _DTYPES.items()})
+CODES = MappingProxyType({dtype: code for code, dtype in _DTYPES.items()})
+"""the format's name of each type"""
 _ALIGNMENT = 8
 PIECE = 1 << 18
 """numbers of a tensor that are usually in memory at a time"""
@@ -133,7 +134,7 @@ def write_tensors(
     end = 0
     for name, (dtype, shape) in contents.items():
         begin, end = end, end + prod(shape) * dtype.itemsize
-        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     written = 0

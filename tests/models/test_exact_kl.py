@@ -10,6 +10,7 @@ from rayalign.algorithms.quark import Quark, QuarkConfig
 from rayalign.config import LearnerConfig, LoraConfig
 from rayalign.models.exact_kl import FrozenReference, WithoutAdapter, reference_of
 from rayalign.models.heads import TokenLogprobs
+from rayalign.models.load import load_causal
 from rayalign.models.lora import add_adapter
 from rayalign.types import Batch
 from tests.models.conftest import make_batch, make_learner, settings, weights
@@ -32,7 +33,7 @@ def moved(folder: str, tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pyt
 
 
 def head(folder: str, chunk_logits: int = 1 << 20) -> TokenLogprobs:
-    return TokenLogprobs(AutoModelForCausalLM.from_pretrained(folder), 0.7, chunk_logits).train()
+    return TokenLogprobs(load_causal(folder, LearnerConfig()), 0.7, chunk_logits).train()  # without dropout
 
 
 def arguments(batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
