@@ -194,13 +194,20 @@ class EvaluateStage(DrawingSection):
     metric: Literal["gold_utility", "reward"] = "gold_utility"
     reward: RewardText | None = None
     """for the metric of that name: a reward model, `rules:KIND`, or code as `package.module:function`"""
-    annotator: str | None = None
-    """compares each model with those of `against`, over the annotator service; one more win rate"""
+    annotator: str | tuple[str, ...] | None = None
+    """compares each model with those of `against`, over the annotator service; several give one win rate each"""
     perplexity: str | None = None
     """an independent model that measures the answers' perplexity"""
     data: DataConfig = DataConfig(split="test")
     against: tuple[str, ...] = ()
     """models that every other one is compared with; empty: the first"""
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The annotators."""
+        if self.annotator is None:
+            return ()
+        return (self.annotator,) if isinstance(self.annotator, str) else self.annotator
 
 
 _Sections: TypeAlias = (

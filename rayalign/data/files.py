@@ -16,11 +16,11 @@ from rayalign.errors import InputError
 Row = dict[str, Any]
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 def is_hub_name(path: str) -> bool:
-    """True for a name like owner/name that is no local path."""
+    """True for a name like owner/name, or owner/name:configuration, that is no local path."""
     return not Path(path).exists() and bool(_HUB_NAME.fullmatch(path)) and not path.endswith(_SUFFIXES)
 
 
@@ -28,7 +28,8 @@ def rows(path: str, split: str) -> Iterator[tuple[Row, str]]:
     """Each row with its place, such as `train.jsonl:17`.
 
     A file is read whole. Of a folder, the files named `split` in it and in its sub-folders are read by turns, so that
-    the first rows are a mixture. A name like owner/name that is no local path is a Hugging Face data set.
+    the first rows are a mixture. A name like owner/name that is no local path is a Hugging Face data set, of which
+    owner/name:configuration names one configuration.
 
     Raises:
         InputError: no such file, a file of another kind, or a malformed row (with its line).
@@ -122,7 +123,8 @@ def _hub_rows(name: str, split: str) -> Iterator[tuple[Row, str]]:
     try:
         from datasets import load_dataset
 
-        dataset = load_dataset(name, split=split)
+        repository, _, configuration = name.partition(":")
+        dataset = load_dataset(repository, configuration or None, split=split)
     except ImportError as error:
         raise InputError(f"{name}: no such local path; a Hugging Face data set needs `pip install datasets`") from error
     except (OSError, ValueError) as error:

@@ -72,7 +72,7 @@ class EvaluateKind(StageKind[EvaluateStage]):
         return self.stage.environment
 
     def annotators(self) -> Sequence[AnnotatorRead]:
-        reads = [AnnotatorRead("annotator", self.stage.annotator)] if self.stage.annotator else []
+        reads = [AnnotatorRead("annotator", judge) for judge in self.stage.judges]
         for key, choice in self._choices():
             reads += best_of.annotators(choice, key)
         return reads

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
+from itertools import combinations
 from typing import Any
 
 from rayalign.actors.hosted import FrozenSpec
@@ -20,8 +21,10 @@ from rayalign.pipeline.scoring import Chosen, choose
 from rayalign.scoring.selection import best_of_n_kl
 from rayalign.scoring.sources import make_scorer
 from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
+from rayalign.statistics.ranks import rank_correlation
 from rayalign.statistics.winrate import win_rate
 from rayalign.storage.records import write_jsonl
+from rayalign.storage.report_judges import RANKS
 from rayalign.types import Candidate, Example, Group, Prompt, Role, Trajectory
 
 Answers = dict[str, dict[str, Candidate]]
@@ -40,7 +43,8 @@ async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict
     write_jsonl(context.stage_folder(name) / "records.jsonl", records)
     results, comparisons = compare(stage, values, seed=context.job.seed)
     results += _estimated_kl(stage, answers)
-    results += await asyncio.to_thread(_annotated, context, stage, prompts, answers)
+    annotated = await asyncio.to_thread(_annotated, context, stage, prompts, answers)
+    results += [*annotated, *judge_correlations(stage.judges, _rivals(stage), annotated)]
     results += await _perplexities(context, name, stage, prompts, answers)
     return {"results": results, "comparisons": comparisons}
 
@@ -101,11 +105,16 @@ def _preference(ours: float, theirs: float) -> float:
 
 def _meetings(stage: EvaluateStage, table: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, str, list[str]]]:
     """Each model, one that it is compared with, and the prompts that both have in the table."""
-    for rival in stage.against or (next(iter(stage.models)),):
+    for rival in _rivals(stage):
         for name in stage.models:
             common = [p for p in table[name] if p in table[rival]]
             if name != rival and common:
                 yield name, rival, common
+
+
+def _rivals(stage: EvaluateStage) -> tuple[str, ...]:
+    """The models that every other one is compared with."""
+    return stage.against or (next(iter(stage.models)),)
 
 
 def _wins(name: str, metric: str, preferences: Sequence[float | None], seed: int) -> dict[str, Any]:
@@ -118,15 +127,33 @@ def _annotated(
     context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers
 ) -> list[dict[str, Any]]:
     """Win rates as an annotator of the service sees them."""
-    if stage.annotator is None:
-        return []
     rows, seed = [], context.job.seed
-    with closing(context.annotator(stage.annotator)) as service:
-        for name, rival, common in _meetings(stage, answers):
-            pairs = [(prompts[p], answers[rival][p].text, answers[name][p].text) for p in common]
-            metric = f"win_rate_by_{stage.annotator}_against_{rival}"
-            rows.append(_wins(name, metric, service.compare(pairs, seed=seed), seed))
+    for judge in stage.judges:
+        with closing(context.annotator(judge)) as service:
+            for name, rival, common in _meetings(stage, answers):
+                pairs = [(prompts[p], answers[rival][p].text, answers[name][p].text) for p in common]
+                rows.append(
+                    _wins(name, f"win_rate_by_{judge}_against_{rival}", service.compare(pairs, seed=seed), seed)
+                )
     return rows
+
+
+def judge_correlations(judges: Sequence[str], rivals: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Spearman's correlation of each two judges' win rates over the models that both compared with a rival."""
+    rates: dict[str, dict[str, float]] = {}
+    for row in rows:
+        rates.setdefault(row["metric"], {})[row["name"]] = row["mean"]
+    correlations = []
+    for first, second in combinations(judges, 2):
+        for rival in rivals:
+            ours = rates.get(f"win_rate_by_{first}_against_{rival}", {})
+            theirs = rates.get(f"win_rate_by_{second}_against_{rival}", {})
+            names = [name for name in ours if name in theirs]
+            rho = rank_correlation([ours[name] for name in names], [theirs[name] for name in names])
+            metric = f"rank_correlation_of_{first}_and_{second}_against_{rival}"
+            row = {"name": RANKS, "metric": metric, "mean": rho, "low": None, "high": None, "n": len(names)}
+            correlations.append(row)
+    return [row for row in correlations if not math.isnan(row["mean"])]
 
 
 async def _choose(context: RunContext, stage_name: str, stage: EvaluateStage) -> dict[str, Chosen]:

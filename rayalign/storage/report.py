@@ -16,6 +16,7 @@ import yaml
 from rayalign.statistics.doubts import reward_doubts
 from rayalign.storage.metrics import phase_seconds, read_metrics
 from rayalign.storage.records import atomic_write, read_jsonl
+from rayalign.storage.report_judges import judges_table
 from rayalign.storage.report_plots import PALETTE, forest, line_chart, number, stacked_bar
 from rayalign.storage.summary import read_done
 
@@ -50,6 +51,7 @@ def write_report(run: Path) -> Path:
     sections = [
         _header(name, job, rows, summary, events),
         _doubts(job, summary),
+        judges_table(summary.get("results", [])),
         _results(summary),
         _curves(metrics),
         _phases(metrics),
@@ -115,6 +117,10 @@ def _doubts(job: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
 
 def _rewarded_by(stage: Mapping[str, Any], model: str) -> bool:
     """Whether a stage trains or measures with a reward model."""
+    choices = stage.get("best_of") or {}
+    choices = [choices] if "reward" in choices else list(choices.values())
+    if any(_rewarded_by(choice, model) for choice in choices):
+        return True
     reward = stage.get("reward")
     if isinstance(reward, list | tuple):
         return any(part.get("source") == model for part in reward)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rayalign.config import DataConfig
-from rayalign.data.files import rows
+from rayalign.data.files import is_hub_name, rows
 from rayalign.data.readers import Use, check, known_formats, load_examples
 from rayalign.errors import InputError
 from rayalign.types import Candidate, Example, Message
@@ -90,6 +90,12 @@ def test_what_is_not_there_is_refused_with_the_remedy(tmp_path: Path) -> None:
 def test_the_embedded_world_says_which_splits_it_does_not_have(use: Use) -> None:
     with pytest.raises(InputError, match=f"no {use} of the split 'hard'"):
         check(DataConfig(split="hard"), use=use)
+
+
+@pytest.mark.parametrize("name", ["owner/name", "owner/name:configuration"])
+def test_a_name_of_two_parts_is_a_hub_name_with_or_without_a_configuration(name: str) -> None:
+    assert is_hub_name(name)
+    assert not is_hub_name(f"{name}/train.json") and not is_hub_name(f"./{name}/more")
 
 
 def test_a_hub_name_out_of_reach_is_refused_with_the_remedy() -> None:

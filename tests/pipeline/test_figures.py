@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rayalign.config import EvaluateStage, RewardSource
-from rayalign.pipeline.figures import compare, verified
+from rayalign.pipeline.figures import compare, judge_correlations, verified
 from rayalign.types import Candidate, Prompt
 
 VALUES = {
@@ -64,3 +64,16 @@ def test_rules_measure_answers_without_an_actor() -> None:
     answers = {name: {p: Candidate(text) for p, text in own.items()} for name, own in texts.items()}
     values = verified(RewardSource(source="rules:numeric"), prompts, answers)
     assert values == {"sft": {"1": 1.0, "2": 0.0}, "rl": {"1": 1.0, "2": 1.0}}
+
+
+def test_judges_are_correlated_over_the_models_that_both_compared() -> None:
+    rates = {"pool": {"a": 60.0, "b": 50.0, "c": 70.0}, "gold": {"a": 80.0, "b": 90.0, "c": 95.0, "d": 1.0}}
+    rows = []
+    for judge, own in rates.items():
+        rows += [
+            {"name": name, "metric": f"win_rate_by_{judge}_against_sft", "mean": rate} for name, rate in own.items()
+        ]
+    (row,) = judge_correlations(["pool", "gold"], ["sft"], rows)
+    assert (row["metric"], row["n"]) == ("rank_correlation_of_pool_and_gold_against_sft", 3)
+    assert row["mean"] == pytest.approx(0.5)  # ranks 1 0 2 and 0 1 2
+    assert judge_correlations(["pool"], ["sft"], rows) == []

@@ -1,0 +1,56 @@
+"""The main table of a study: each model's win rate against one baseline, a column for each judge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from rayalign.storage.report_plots import number
+
+RANKS = "judges"
+"""name of the rows that correlate judges"""
+_BY_JUDGE = re.compile(r"win_rate_by_(?P<judge>.+)_against_(?P<rival>.+)")
+Row = Mapping[str, Any]
+
+
+def judges_table(results: Sequence[Row]) -> str:
+    """A table for each baseline that at least two judges compared the models with, best model first."""
+    rivals: dict[str, dict[str, dict[str, Row]]] = {}
+    for row in results:
+        match = _BY_JUDGE.fullmatch(str(row["metric"]))
+        if match:
+            rivals.setdefault(match["rival"], {}).setdefault(match["judge"], {})[row["name"]] = row
+    correlations = [row for row in results if row["name"] == RANKS]
+    parts = []
+    for rival, judges in rivals.items():
+        if len(judges) > 1:
+            parts.append(_table(rival, judges))
+            own = [row for row in correlations if str(row["metric"]).endswith(f"_against_{rival}")]
+            parts.extend(_sentence(row) for row in own)
+    return f"<h2>Win rates by judge</h2>{''.join(parts)}" if parts else ""
+
+
+def _table(rival: str, judges: Mapping[str, Mapping[str, Row]]) -> str:
+    first = next(iter(judges.values()))
+    models = sorted(first, key=lambda name: -float(first[name]["mean"]))
+    heading = "".join(f'<th class="n">{escape(judge)}</th>' for judge in judges)
+    lines = [f"<th>against {escape(rival)} [%]</th>{heading}"]
+    for model in models:
+        cells = "".join(f'<td class="n">{_cell(rows.get(model))}</td>' for rows in judges.values())
+        lines.append(f"<td>{escape(model)}</td>{cells}")
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="scroll"><table>{body}</table></div>'
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return number(None)
+    return f"{number(row['mean'])} ({number(row['low'])} to {number(row['high'])})"
+
+
+def _sentence(row: Row) -> str:
+    pair = str(row["metric"]).removeprefix("rank_correlation_of_").partition("_against_")[0]
+    names = escape(pair.replace("_and_", " and "))
+    return f'<p class="soft">Rank correlation of {names} over {row["n"]} models: {number(row["mean"])}</p>'

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from typing import Any
+
+from rayalign.storage.report_judges import judges_table
+
+
+def row(name: str, metric: str, mean: float) -> dict[str, Any]:
+    return {"name": name, "metric": metric, "mean": mean, "low": mean - 5, "high": mean + 5, "n": 40}
+
+
+RESULTS = [
+    row("dpo", "win_rate_by_pool_against_sft", 55.0),
+    row("ppo", "win_rate_by_pool_against_sft", 65.0),
+    row("ppo", "win_rate_by_gold_against_sft", 75.0),
+    row("judges", "rank_correlation_of_pool_and_gold_against_sft", 0.5) | {"n": 2},
+    row("ppo", "gold_utility", 0.7),
+]
+
+
+def test_a_column_for_each_judge_and_the_best_model_first() -> None:
+    text = judges_table(RESULTS)
+    assert text.index("<td>ppo</td>") < text.index("<td>dpo</td>")
+    assert '<td>ppo</td><td class="n">65 (60 to 70)</td><td class="n">75 (70 to 80)</td>' in text
+    assert '<td>dpo</td><td class="n">55 (50 to 60)</td><td class="n">–</td>' in text
+    assert "Rank correlation of pool and gold over 2 models: 0.5" in text
+
+
+def test_one_judge_needs_no_table_of_its_own() -> None:
+    assert judges_table(RESULTS[:2]) == "" == judges_table([])
