@@ -81,20 +81,20 @@ def test_it_is_the_loss_of_the_preference_room():
 
 def test_opposite_estimates_are_those_of_pairs():
     algorithm = load({"name": "kto", "kl": "opposite"})
-    given = rollouts((1, 0, 1, 0, 1, 0))
-    batch = algorithm.prepare(given)
-    made = Outputs(logprobs_BT=given.logprobs_BT)
-    loss = algorithm.loss("policy", made, batch)
-    sums = (given.logprobs_BT * given.policy_mask_BT).sum(1)
-    reference = (given.reference_logprobs_BT * given.policy_mask_BT).sum(1)
+    inputs = rollouts((1, 0, 1, 0, 1, 0))
+    batch = algorithm.prepare(inputs)
+    policy = Outputs(logprobs_BT=inputs.logprobs_BT)
+    loss = algorithm.loss("policy", policy, batch)
+    sums = (inputs.logprobs_BT * inputs.policy_mask_BT).sum(1)
+    reference = (inputs.reference_logprobs_BT * inputs.policy_mask_BT).sum(1)
     values = preference.kto_pair_loss(sums[::2], sums[1::2], reference[::2], reference[1::2], beta=0.1)
     assert loss.numerator.item() == pytest.approx(values.sum().item())
 
 
 def test_the_estimate_is_never_below_zero():
-    given = rollouts()
-    given.logprobs_BT = given.reference_logprobs_BT - 1
-    batch = load({"name": "kto"}).prepare(given)
+    inputs = rollouts()
+    inputs.logprobs_BT = inputs.reference_logprobs_BT - 1
+    batch = load({"name": "kto"}).prepare(inputs)
     assert batch["good_kl_B"].tolist() == batch["bad_kl_B"].tolist() == [0, 0, 0]
 
 
@@ -106,12 +106,12 @@ def test_without_one_kind_of_answer_the_opposite_estimate_is_zero():
 
 @pytest.mark.parametrize("kl", ESTIMATES)
 def test_only_rows_that_the_estimate_reads_are_measured(kl):
-    algorithm, given = load({"name": "kto", "kl": kl}), rollouts()
-    whole = algorithm.prepare(given)
-    measured_B = algorithm.measured_rows(given)
+    algorithm, inputs = load({"name": "kto", "kl": kl}), rollouts()
+    whole = algorithm.prepare(inputs)
+    measured_B = algorithm.measured_rows(inputs)
     assert measured_B.tolist() == [kl == "opposite", kl == "mismatched"] * 3
-    given.logprobs_BT = given.logprobs_BT.masked_fill(~measured_B[:, None], 0.0)
-    part = algorithm.prepare(given)
+    inputs.logprobs_BT = inputs.logprobs_BT.masked_fill(~measured_B[:, None], 0.0)
+    part = algorithm.prepare(inputs)
     assert all(torch.equal(part[name], tensor) for name, tensor in whole.tensors.items())
 
 
@@ -119,15 +119,15 @@ def test_only_rows_that_the_estimate_reads_are_measured(kl):
 def test_neither_split_nor_order_nor_padding_changes_the_gradient(kl):
     algorithm = load({"name": "kto", "kl": kl})
     clean = algorithm.prepare(rollouts())
-    made = outputs(clean["policy_mask_BT"])
-    expected = torch.autograd.grad(algorithm.loss("policy", made, clean).numerator, made.logprobs_BT)[0]
+    policy = outputs(clean["policy_mask_BT"])
+    expected = torch.autograd.grad(algorithm.loss("policy", policy, clean).numerator, policy.logprobs_BT)[0]
     batch = algorithm.prepare(rollouts(poison=NAN))
-    made = outputs(batch["policy_mask_BT"], NAN)
+    policy = outputs(batch["policy_mask_BT"], NAN)
     total = 0.0
     for rows in (torch.tensor([2, 0]), torch.tensor([1])):
-        part = Outputs(logprobs_BT=made.logprobs_BT[rows])
+        part = Outputs(logprobs_BT=policy.logprobs_BT[rows])
         total = total + algorithm.loss("policy", part, batch.rows(rows)).numerator
-    gradient = torch.autograd.grad(total, made.logprobs_BT)[0]
+    gradient = torch.autograd.grad(total, policy.logprobs_BT)[0]
     torch.testing.assert_close(gradient, expected)
     assert (gradient[0] != 0).tolist() == batch["policy_mask_BT"][0].bool().tolist()
 
