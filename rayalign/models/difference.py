@@ -5,7 +5,7 @@ raw model's embeddings get rows with their mean first where the vocabulary grew.
 has a checksum of what a recovery makes, so a wrong raw model or a damaged file is found.
 
     write_difference(tuned, raw, out) -> out   tuned - raw                  with configuration and tokenizer of tuned
-    recover(out, raw, model)          -> model raw + difference, proven     bit for bit what write_difference saw
+    recover(out, raw, model)          -> model raw + difference, proven     the weights that write_difference foresaw
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Difference:
     sum: float
     """of all numbers of the recovered model, the figure that AlpacaFarm publishes"""
     unequal: int
-    """numbers that a recovery does not give back bit for bit"""
+    """numbers that a recovery gives back with another value"""
     largest_error: float
     """of those numbers"""
     dtypes: dict[str, str]
@@ -62,7 +62,8 @@ class Padded:
         """The numbers of a stored matrix, padded to so many rows."""
         own = tensor.read()
         mean = own.double().mean(dim=0, keepdim=True).to(own.dtype)
-        return cls(torch.cat([own, mean.expand(rows - len(own), *own.shape[1:])]).flatten())
+        further = mean.expand(rows - len(own), *own.shape[1:])
+        return cls(torch.cat([own, further]).flatten())
 
     @property
     def count(self) -> int:
@@ -212,15 +213,15 @@ def _prove(change: ModelFolder, base: ModelFolder, tuned: ModelFolder) -> Differ
     checksum, unequal, largest = Checksum(), 0, 0.0
     dtypes: dict[str, str] = {}
     for file_name, stored in change.shards.items():
-        wanted = tuned.shards[file_name]
-        contents = {name: (wanted[name].dtype, tensor.shape) for name, tensor in stored.items()}
+        original = tuned.shards[file_name]
+        contents = {name: (original[name].dtype, tensor.shape) for name, tensor in stored.items()}
         recovered = checksum.passing(contents, _sums(stored, base, contents, 1.0))
-        originals = chain.from_iterable(wanted[name].pieces(PIECE) for name in stored)
-        for ours, theirs in zip(recovered, originals, strict=True):
+        numbers = chain.from_iterable(original[name].pieces(PIECE) for name in stored)
+        for ours, theirs in zip(recovered, numbers, strict=True):
             errors = (ours.double() - theirs.double()).abs()
             unequal += int((errors > 0).sum())
             largest = max(largest, float(errors.max()) if errors.numel() else 0.0)
         for name, tensor in stored.items():
-            if wanted[name].dtype != tensor.dtype:
-                dtypes[name] = str(wanted[name].dtype).removeprefix("torch.")
+            if original[name].dtype != tensor.dtype:
+                dtypes[name] = str(original[name].dtype).removeprefix("torch.")
     return Difference(checksum.digest, checksum.sum, unequal, largest, dtypes)

@@ -173,8 +173,7 @@ class TrainKind(StageKind[TrainStage]):
     def _reference_within(self, model: str) -> RoleNeed:
         """The reference in the learner's ranks; its stored outputs are computed before the learner needs the memory."""
         learner = self.algorithm.trains[0]
-        stored = not self.stage.online and self.stage.reference_outputs == "stored"
-        memory = 0 if stored else None
+        memory = 0 if not self.stage.online and self.stage.reference_outputs == "stored" else None
         return RoleNeed("reference", model, self.host(learner), self.stage.learner, memory=memory, within=learner)
 
     @property
@@ -236,20 +235,8 @@ class TrainKind(StageKind[TrainStage]):
         yield from train_checks.problems(self.stage, self.algorithm, self.models())
 
     def device_problems(self, job: Job) -> Iterator[Problem]:
-        staleness = self.stage.max_staleness
-        exact = self._algorithm is not None and "exact_kl" in self._algorithm.needs
-        if self.stage.online and job.cluster.share_devices and exact:
-            yield (
-                "algorithm",
-                "the exact KL keeps the reference beside the policy, which cannot leave a shared device; set "
-                "kl_coefficient to 0, or cluster.share_devices to false",
-            )
-        if self.stage.online and job.cluster.share_devices and staleness:
-            yield (
-                "max_staleness",
-                f"{staleness} overlaps writing with updates, which cannot share devices; take 0, or set "
-                "cluster.share_devices to false",
-            )
+        if self._algorithm is not None and self.stage.online and job.cluster.share_devices:
+            yield from train_checks.shared_device_problems(self.stage, self._algorithm)
 
     def batch(self) -> str:
         stage = self.stage

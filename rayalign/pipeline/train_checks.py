@@ -34,6 +34,22 @@ def problems(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, 
         )
 
 
+def shared_device_problems(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
+    """What is wrong with an online training whose engines and roles take turns on the same devices."""
+    if "exact_kl" in algorithm.needs:
+        yield (
+            "algorithm",
+            "the exact KL keeps the reference beside the policy, which cannot leave a shared device; set "
+            "kl_coefficient to 0, or cluster.share_devices to false",
+        )
+    if stage.max_staleness:
+        yield (
+            "max_staleness",
+            f"{stage.max_staleness} overlaps writing with updates, which cannot share devices; take 0, or set "
+            "cluster.share_devices to false",
+        )
+
+
 def _roles(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str | None]) -> Iterator[Problem]:
     name = stage.algorithm["name"]
     for role, model in models.items():
