@@ -35,7 +35,7 @@ class LearnerSpec:
     timeout: float
     """seconds until a batch made by another actor must be there"""
     mixture: MixtureSpec | None = None
-    """what each optimizer step trains on besides"""
+    """a second objective that is trained in the same optimizer steps"""
     reference: str | None = None
     """for an algorithm that needs the exact KL: the frozen model; None: the policy without its adapter"""
 

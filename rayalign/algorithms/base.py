@@ -71,6 +71,11 @@ class Algorithm(ABC, Generic[C]):
         return frozenset()
 
     @property
+    def learns_online_only(self) -> bool:
+        """Whether it needs what the live policy writes; by default where it needs numbers that no file has."""
+        return bool(self.needs & {"behaviour_logprobs", "values", "exact_kl"})
+
+    @property
     def passes(self) -> int:
         """How often each rollout batch is gone through."""
         return 1

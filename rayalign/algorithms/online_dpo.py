@@ -37,6 +37,11 @@ class OnlineDpo(Dpo):
         return frozenset({"scores", "reference_logprobs"})
 
     @property
+    def learns_online_only(self) -> bool:
+        """Its pairs are made of what the policy has just written; `dpo` learns from pairs of a file."""
+        return True
+
+    @property
     def passes(self) -> int:
         """Epochs over each rollout batch."""
         return self.config.epochs

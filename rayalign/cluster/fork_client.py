@@ -1,4 +1,4 @@
-"""The command that starts a worker of a local session: has the fork server fork, or becomes Python where there is none.
+"""The command that starts a worker of a local session: requests a fork, or runs Python itself if no server answers.
 
 `fork_client.py ADDRESS SCRIPT ARGUMENTS...`. It runs without site packages, so that it costs a few milliseconds.
 """
@@ -8,12 +8,12 @@ import os
 import socket
 import sys
 
-DEADLINE = 300.0
-"""of the fork, which waits for the first imports of the session [s]"""
+DEADLINE = 120.0
+"""of the fork, which waits for the first imports of the session, less than Ray's own for a worker [s]"""
 
 
 def main() -> None:
-    """Ask for a fork that runs the script, and end once it is there."""
+    """Request a fork that runs the script, and exit when it has started."""
     address, *command = sys.argv[1:]
     worker = {"command": command, "environment": dict(os.environ), "folder": os.getcwd(), "group": os.getpgrp()}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:

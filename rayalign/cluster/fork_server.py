@@ -149,8 +149,11 @@ def fork(message: Message) -> bool:
     child = os.fork()
     if not child:
         return True
-    os.setpgid(child, message.worker["group"])
-    os.write(message.descriptors[3], b"1")
+    try:
+        os.setpgid(child, message.worker["group"])
+        os.write(message.descriptors[3], b"1")
+    except OSError:  # the client has ended, and nobody waits for this worker
+        os.kill(child, signal.SIGKILL)
     message.close()
     return False
 

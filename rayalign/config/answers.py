@@ -53,7 +53,7 @@ class AnswerSource(Section):
     sampling: SamplingConfig | None = None
     """keys that it does not set are those of the stage's `sampling`"""
     name: str | None = None
-    """kept with each candidate; null: the source, or what is kept with the earlier stage's"""
+    """kept with each candidate; null: the source"""
 
     @property
     def model(self) -> str | None:

@@ -92,9 +92,14 @@ def _inherit_data(tree: Tree) -> None:
             places[f"stages.{name}.mix.data"] = stage["mix"]
         for place, holder in places.items():
             own = holder.setdefault("data", {})
-            for key in shared.keys() - own.keys():
+            for key in shared.keys() - own.keys() - _replaced(own):
                 own[key] = shared[key]
                 tree.origins[f"{place}.{key}"] = tree.origins[f"data.{key}"]
+
+
+def _replaced(own: Mapping[str, Any]) -> set[str]:
+    """Inherited keys that make no sense beside a section's own: one data set takes the place of a blend of several."""
+    return {"blend"} if own.keys() & {"format", "path", "split"} else set()
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -91,7 +91,7 @@ class TrainStage(StageSection):
     answers: Literal["chosen", "conditioned"] | None = None
     """offline, of compared pairs: the better answer alone, or both, each after the reward token of its quality"""
     mix: MixConfig | None = None
-    """online: what the policy's optimizer steps train on besides"""
+    """online: a second objective that is trained in the policy's optimizer steps"""
     learner: LearnerConfig = LearnerConfig()
     critic_learner: LearnerConfig | None = None
     """None: as `learner`"""

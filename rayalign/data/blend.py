@@ -12,7 +12,7 @@ from rayalign.types import Example, Prompt
 def interleaved(sources: Sequence[Iterator[Example]], shares: Sequence[float]) -> Iterator[Example]:
     """Examples of all sources, each as often as its share says, until all are exhausted; no example comes twice.
 
-    The next one is of the source that is furthest behind its share, so that any beginning is blended too.
+    The next one is of the source that is furthest behind its share, so that every prefix has the same proportions.
     """
     counts = [0] * len(sources)
     remaining = set(range(len(sources)))

@@ -70,8 +70,9 @@ def load_examples(config: DataConfig, *, seed: int, use: Use) -> list[Example]:
 
 def stream_examples(config: DataConfig, *, seed: int, use: Use) -> Iterator[Example]:
     """As `load_examples`, one example at a time; the errors come while it is read."""
-    examples = _blended(config, seed, use) if config.blend else _examples(config, seed, use)
     phases, phase = _phase(config)
+    whole = config.model_copy(update={"limit": None}) if phase else config  # the limit counts rows of the phase
+    examples = _blended(whole, seed, use) if config.blend else _examples(whole, seed, use)
     if phase:
         examples = (example for example in examples if in_phase(example.prompt, phases, phase))
     example = None

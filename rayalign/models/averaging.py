@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """The average of the parameters that are trained, started from what they are now."""
+    """The average of the trained parameters, initialised with the current weights."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
@@ -30,7 +30,7 @@ class WeightAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within it the average stands in the place of the weights."""
+        """Replace the weights by their average inside the `with` block."""
         weights = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._fill(self._averages)
         try:

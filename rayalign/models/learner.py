@@ -152,13 +152,13 @@ class Learner:
         """One pass over the batch, an optimizer step for each minibatch; metrics of each step over all ranks.
 
         Args:
-            mixture: what each step trains on besides.
+            mixture: draws a second objective for each step.
         """
         lengths_B = batch["attention_mask_BT"].sum(dim=1)
         steps: list[Metrics] = []
         for index, rows in enumerate(pass_over(lengths_B, batch.unit_B, self.config, seed, pass_index)):
-            beside = mixture.draw((seed * 1009 + pass_index) * 10007 + index) if mixture else None
-            steps.append(self.step(batch.rows(rows), algorithm, beside))
+            second = mixture.draw((seed * 1009 + pass_index) * 10007 + index) if mixture else None
+            steps.append(self.step(batch.rows(rows), algorithm, second))
         return self.over_ranks(steps)
 
     def over_ranks(self, steps: list[Metrics]) -> list[Metrics]:
@@ -168,11 +168,11 @@ class Learner:
             dist.all_gather_object(everyone, steps)
         return [merged(ranks) for ranks in zip(*everyone, strict=True)]
 
-    def step(self, minibatch: Batch, algorithm: Algorithm[Any], beside: Objective | None = None) -> Metrics:
+    def step(self, minibatch: Batch, algorithm: Algorithm[Any], second: Objective | None = None) -> Metrics:
         """One optimizer step on a minibatch that all ranks hold; this rank's metrics. Without rows there is no step.
 
         Args:
-            beside: a further objective, whose gradient is added.
+            second: a further objective; its gradient is added.
         """
         if not len(minibatch):
             return {}
@@ -180,7 +180,7 @@ class Learner:
         if isinstance(self._head, TokenLogprobs):
             self._head.output.entropy_gradient = algorithm.differentiates_entropy
         own = Objective(minibatch, algorithm)
-        pieces = [piece for objective in (own, beside) if objective for piece in self._pieces(objective)]
+        pieces = [piece for objective in (own, second) if objective for piece in self._pieces(objective)]
         rounds = self._most(len(pieces))
         parts: list[Metrics] = []
         for index in range(rounds):

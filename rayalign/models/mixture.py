@@ -1,7 +1,7 @@
-"""A second objective that each optimizer step takes beside its own, on rows of its own.
+"""A second objective that is trained in the same optimizer steps, on rows of its own.
 
-InstructGPT's PPO-ptx (Ouyang 2022, arXiv 2203.02155, eq. 2) so mixes the language modelling loss of other data into the
-policy's, weighted by gamma. Which loss it is, is the algorithm's matter.
+InstructGPT's PPO-ptx (Ouyang 2022, arXiv 2203.02155, eq. 2) mixes the language modelling loss of other data into the
+policy's this way, weighted by gamma. The named algorithm defines the loss.
 """
 
 from __future__ import annotations

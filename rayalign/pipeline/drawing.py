@@ -50,8 +50,7 @@ def shares(sources: Sequence[AnswerSource], model: str) -> list[Share]:
 
 async def draw(context: RunContext, name: str, model: str, stage: DrawingSection, count: int) -> list[Group]:
     """`count` candidates of a model for each prompt of a stage; a prompt whose generation failed is left out."""
-    drawn = await _draw_by_model(context, name, model, stage, list(range(count)), ())
-    return [group for group in drawn if group is not None]
+    return list((await _draw_by_model(context, name, model, stage, list(range(count)), ())).values())
 
 
 async def draw_sources(
@@ -59,28 +58,33 @@ async def draw_sources(
 ) -> list[Group]:
     """The candidates of all sources for each prompt; a prompt without any is left out."""
     all_shares = shares(sources, model)
-    by_slot: dict[int, dict[int, Trajectory]] = {}
+    examples = context.inputs.fitting(name, model)
+    by_prompt: dict[str, dict[int, Trajectory]] = {example.prompt.id: {} for example in examples}
+    renderer = Renderer(context.model(model), context.job.rollout.context, stage.sampling)
     for own_model in dict.fromkeys(share.model for share in all_shares if share.model):
         own = [share for share in all_shares if share.model == own_model]
         places = [place for share in own for place in share.places]
         samplings = [(share.source.count, merged_sampling(stage.sampling, share.source.sampling)) for share in own]
         groups = await _draw_by_model(context, name, own_model, stage, places, draws(samplings))
-        for slot, group in enumerate(groups):
-            for trajectory in group.trajectories if group else ():
+        for prompt_id in groups.keys() & by_prompt.keys():
+            for trajectory in groups[prompt_id].trajectories:
                 place = places[trajectory.index]
-                by_slot.setdefault(slot, {})[place] = replace(trajectory, index=place)
-    renderer = Renderer(context.model(model), context.job.rollout.context, stage.sampling)
-    examples = context.inputs.fitting(name, model)
+                if own_model != model:  # whose tokens the stage's model may not have
+                    text = Candidate(trajectory.text, turns=trajectory.turns)
+                    trajectory = renderer.dataset_trajectory(prompt_id, place, groups[prompt_id].prompt, text)
+                by_prompt[prompt_id][place] = replace(trajectory, index=place)
     for share in all_shares:
-        for slot, answers in enumerate(await _written_elsewhere(context, stage, share, examples)):
+        written = await _written_elsewhere(context, stage, share, examples)
+        for example, answers in zip(examples, written, strict=False):
             for place, answer in zip(share.places, answers, strict=False):
                 if answer is not None:
-                    trajectory = renderer.dataset_trajectory(str(slot), place, examples[slot].prompt, answer)
-                    by_slot.setdefault(slot, {})[place] = trajectory
+                    trajectory = renderer.dataset_trajectory(example.prompt.id, place, example.prompt, answer)
+                    by_prompt[example.prompt.id][place] = trajectory
     merged: list[Group] = []
-    for slot in sorted(by_slot):
-        trajectories = tuple(trajectory for _, trajectory in sorted(by_slot[slot].items()))
-        merged.append(Group(str(slot), examples[slot].prompt, 0, trajectories))
+    for slot, example in enumerate(examples):
+        trajectories = tuple(trajectory for _, trajectory in sorted(by_prompt[example.prompt.id].items()))
+        if trajectories:
+            merged.append(Group(str(slot), example.prompt, 0, trajectories))
     return merged
 
 
@@ -126,8 +130,8 @@ async def _draw_by_model(
     stage: DrawingSection,
     places: Sequence[int],
     own_draws: tuple[Draw, ...],
-) -> list[Group | None]:
-    """Candidates of one model for each prompt, of which the i-th stands at `places[i]`; None where drawing failed."""
+) -> dict[str, Group]:
+    """Candidates of one model by the prompt's id, the i-th at `places[i]`; none where drawing failed."""
     job, folder = context.job, context.model(model)
     renderer = Renderer(folder, job.rollout.context, stage.sampling)
     pool = await context.pool(folder)
@@ -142,4 +146,5 @@ async def _draw_by_model(
         environment=load_environment(stage.environment) if stage.environment else None,
         max_turns=stage.max_turns,
     )
-    return [result.group for result in await assembler.generate(orders)]
+    groups = [result.group for result in await assembler.generate(orders)]
+    return {group.prompt.id: group for group in groups if group is not None}

@@ -19,6 +19,7 @@ from rayalign.pipeline.kind import (
     Read,
     RoleNeed,
     StageKind,
+    beam_problems,
     generator,
 )
 
@@ -107,6 +108,8 @@ class EvaluateKind(StageKind[EvaluateStage]):
         for name in stage.against:
             if name not in names:
                 yield "against", f"{name!r} is neither in models nor in baselines; {nearest(name, names)}"
+        most = max([1, *(choice.n for choice in stage.best_of.values())])
+        yield from beam_problems(most, stage.sampling, "sampling")
         for name in stage.best_of:
             if name not in stage.models:
                 yield f"best_of.{name}", f"there is no such model in models; {nearest(name, list(stage.models))}"

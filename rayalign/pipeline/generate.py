@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rayalign.config import DataConfig, GenerateStage, Job, SamplingConfig, merged_sampling
+from rayalign.config import DataConfig, Endpoint, GenerateStage, Job, SamplingConfig, merged_sampling
 from rayalign.pipeline import best_of
 from rayalign.pipeline.kind import (
     CANDIDATES,
@@ -122,8 +123,12 @@ class GenerateKind(StageKind[GenerateStage]):
             yield "sources", "an environment is for candidates of one model; leave sources out"
         for place, source in enumerate(stage.answer_sources):
             if source.places > 1:
-                yield f"sources.{place}", "source, examples and endpoint are different places; name one"
-            yield from beam_problems(source.count, merged_sampling(stage.sampling, source.sampling), f"sources.{place}")
+                yield f"sources.{place}", "set only one of source, examples and endpoint"
+            sampling = merged_sampling(stage.sampling, source.sampling)
+            if source.is_drawn:
+                yield from beam_problems(source.count, sampling, f"sources.{place}")
+            if source.endpoint:
+                yield from _endpoint_problems(source.endpoint, sampling, f"sources.{place}.endpoint")
         if not stage.answer_sources:
             yield from beam_problems(self._candidates, stage.sampling, "sampling")
 
@@ -135,9 +140,6 @@ class GenerateKind(StageKind[GenerateStage]):
 
     def prompt_models(self) -> Sequence[str]:
         return list(dict.fromkeys([self.stage.model, *(model for _, model in self._further_models())]))
-
-    def policy_readers(self) -> Mapping[str, str]:
-        return dict(self._further_models())
 
     def tokenizers(self, name: str) -> Sequence[tuple[str, str]]:
         rows = dict(self._earlier_answers())
@@ -160,13 +162,26 @@ class GenerateKind(StageKind[GenerateStage]):
             provenance = stage.model
         chosen = await choose(context, name, stage, stage.model, stage.best_of, groups, provenance)
         write_jsonl(folder / outputs[""].path, chosen.answers)
-        figures: dict[str, Any] = {"rows": len(chosen.answers)}
+        written = sum(len(group.trajectories) for group in groups)
+        figures: dict[str, Any] = {"rows": len(chosen.answers), "candidates": written}
         if DRAWN in outputs:
             write_jsonl(folder / outputs[DRAWN].path, chosen.drawn)
             figures["sample_reward"] = sample_reward(groups_of_scores(chosen.drawn))
             figures["without_score"] = len(groups) - len(chosen.answers)
-            figures["estimated_kl"] = best_of_n_kl(self._candidates // self._answers)
+            if not sources:  # those of several sources are no draws of one distribution
+                figures["estimated_kl"] = best_of_n_kl(self._candidates // self._answers)
         return figures
+
+
+def _endpoint_problems(endpoint: Endpoint, sampling: SamplingConfig, key: str) -> Iterator[Problem]:
+    if not os.environ.get(endpoint.key_variable, "").strip():
+        yield (
+            f"{key}.key_variable",
+            f"the environment variable {endpoint.key_variable} holds no key; set it (to any word, if the "
+            "endpoint needs none), or name another",
+        )
+    if sampling.beams or sampling.top_k:
+        yield key, "an endpoint takes neither beams nor top_k; leave them out of its sampling"
 
 
 def groups_of_scores(examples: Sequence[Example]) -> list[list[float]]:

@@ -266,6 +266,9 @@ def beam_problems(count: int, sampling: SamplingConfig, key: str) -> Iterator[Pr
     if sampling.beams is None:
         return
     if count > sampling.beams.width:
-        yield key, f"{count} candidates of a beam search of width {sampling.beams.width}; widen it, or take fewer"
+        yield (
+            key,
+            f"{count} candidates of a beam search of width {sampling.beams.width}; raise beams.width or lower it",
+        )
     if sampling.top_p < 1.0 or sampling.top_k:
         yield key, "a beam search takes the likeliest tokens anyway; leave top_p and top_k out"

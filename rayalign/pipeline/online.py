@@ -191,7 +191,7 @@ def _specs(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any], mi
         if source is None:
             continue
         if role in algorithm.trains:
-            config = stage.critic_learner if role == "critic" and stage.critic_learner else stage.learner
+            config = TrainKind(stage).learner(role)
             steps = stage.iterations * algorithm.passes * -(-samples // config.minibatch)
             specs[role] = LearnerSpec(
                 context.model(source),

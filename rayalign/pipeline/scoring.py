@@ -14,7 +14,7 @@ from rayalign.config import BestOf, DrawingSection, RewardSource
 from rayalign.coordinator.scoring import GROUPS_PER_CALL
 from rayalign.pipeline.context import RunContext
 from rayalign.scoring.parts import RewardCombiner
-from rayalign.scoring.selection import best_candidates, scored_example
+from rayalign.scoring.selection import answers_apart, best_candidates, scored_example
 from rayalign.scoring.sources import make_scorer
 from rayalign.types import Example, Group, Score
 
@@ -62,7 +62,7 @@ async def choose(
     if best_of is None or count == 1:
         answers = [scored_example(group, provenance) for group in groups]
         return Chosen(answers, answers)
-    scored = await _scored(context, name, stage, model, best_of, groups)
+    scored = await _scored(context, name, stage, model, best_of, groups, count)
     drawn = [scored_example(group, provenance) for group in scored]
     answers = []
     for group, example in zip(scored, drawn, strict=True):
@@ -75,10 +75,21 @@ async def choose(
 
 
 async def _scored(
-    context: RunContext, name: str, stage: DrawingSection, model: str, best_of: BestOf, groups: Sequence[Group]
+    context: RunContext,
+    name: str,
+    stage: DrawingSection,
+    model: str,
+    best_of: BestOf,
+    groups: Sequence[Group],
+    count: int,
 ) -> list[Group]:
-    scores = await _scores(context, name, stage, model, best_of, groups)
-    scored = [replace(group, scores=own) for group, own in zip(groups, scores, strict=True)]
+    """Groups with their scores; the candidates of one answer are scored together, and no others: they may vote."""
+    ballots = [ballot for group in groups for ballot in answers_apart(group, count)]
+    scores = iter(await _scores(context, name, stage, model, best_of, ballots))
+    scored = []
+    for group in groups:
+        own = [score for _ in answers_apart(group, count) for score in next(scores)]
+        scored.append(replace(group, scores=tuple(own)))
     if not best_of.has_parts:
         return scored
     return RewardCombiner(best_of.rewards, best_of.combine or "weighted").take(scored)

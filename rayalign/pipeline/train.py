@@ -139,8 +139,9 @@ class TrainKind(StageKind[TrainStage]):
 
     def learner(self, role: str) -> LearnerConfig:
         """The section that a role is trained, or only evaluated, by."""
-        critic = self.stage.critic_learner if role == "critic" else None
-        return critic or self.stage.learner
+        if role == "critic":
+            return self.stage.critic_learner or self.stage.learner.model_copy(update={"ema": None})
+        return self.stage.learner
 
     def host(self, role: Any) -> RoleConfig:
         """How a role other than the generator is hosted."""

@@ -92,8 +92,7 @@ def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str
         yield "candidates", f"{name} learns from pairs that were compared before; leave candidates out"
     if stage.online and "desirability" in algorithm.needs:
         yield "candidates", f"{name} learns from answers that were judged before; leave candidates out"
-    learns_online = algorithm.needs & {"behaviour_logprobs", "values", "exact_kl"} or algorithm.reward_tokens
-    if not stage.online and learns_online:
+    if not stage.online and (algorithm.learns_online_only or algorithm.reward_tokens):
         yield "candidates", f"{name} trains on what the policy writes; add [{{source: live, count: 1}}]"
 
 

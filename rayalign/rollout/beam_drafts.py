@@ -25,11 +25,11 @@ class BeamDrafts:
         return len(self._waiting)
 
     def add(self, draft: Draft) -> None:
-        """Let a candidate wait."""
+        """Queue a candidate."""
         self._waiting.append(draft)
 
     def write(self, next_tokens: NextTokens, version: int) -> None:
-        """Run the searches of some candidates of one sampling to their end, and let these out."""
+        """Run beam searches for queued candidates with equal sampling settings, and return their answers."""
         sampling = self._waiting[0].request.sampling
         assert sampling.beams is not None
         by_prompt: dict[tuple[object, ...], list[Draft]] = {}

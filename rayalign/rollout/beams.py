@@ -1,4 +1,4 @@
-"""Beam search, plain and diverse, over whatever can say which tokens are likely next; no engine and no model in here.
+"""Beam search, plain and diverse, over any function that returns likely next tokens; independent of engine and model.
 
 Diverse beam search (Vijayakumar 2018, arXiv 1610.02424, algorithm 1 with Hamming diversity) divides the beams into
 groups that go forward one after another. A token that earlier groups have chosen at the same step costs a later group
@@ -23,7 +23,7 @@ NextTokens = Callable[[Sequence[tuple[int, ...]], int], Sequence[Likely]]
 
 @dataclass(frozen=True, slots=True)
 class Beam:
-    """An answer in the making, or a whole one."""
+    """A partial or finished answer."""
 
     tokens: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()

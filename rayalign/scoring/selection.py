@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from rayalign.types import Candidate, Example, Group
+from rayalign.types import Candidate, Example, Group, Trajectory
 
 
 def best_candidates(group: Group, n: int) -> list[int]:
@@ -23,6 +24,14 @@ def best_candidates(group: Group, n: int) -> list[int]:
         if leader is None or score.value > _value(group, leader):
             best[answer] = place
     return [best[answer] for answer in sorted(best)]
+
+
+def answers_apart(group: Group, n: int) -> list[Group]:
+    """The candidates of each answer as a group of their own, in their order; candidate i is one of answer i // n."""
+    by_answer: dict[int, list[Trajectory]] = {}
+    for trajectory in group.trajectories:
+        by_answer.setdefault(trajectory.index // n, []).append(trajectory)
+    return [replace(group, trajectories=tuple(by_answer[answer])) for answer in sorted(by_answer)]
 
 
 def scored_example(group: Group, source: str | Sequence[str]) -> Example:

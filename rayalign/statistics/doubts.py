@@ -27,9 +27,12 @@ def reward_doubts(results: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def _doubts(own: Mapping[str, Any], longer: Mapping[str, Any] | None) -> Iterator[str]:
-    name, mean, low = own["name"], own["mean"], own["low"]
+    name, mean, low, high = own["name"], own["mean"], own["low"], own["high"]
     if low is not None and low <= CHANCE:
-        interval = f"{low:.0%} to {own['high']:.0%}"
-        yield f"{name} orders {mean:.0%} of the held-out pairs as annotated ({interval}), which may be chance."
+        verdict = "which is worse than chance" if high < CHANCE else "which may be chance"
+        yield f"{name} orders {mean:.0%} of the held-out pairs as annotated ({low:.0%} to {high:.0%}), {verdict}."
     if longer is not None and longer["mean"] is not None and mean <= longer["mean"]:
-        yield f"{name} is right in {mean:.0%} of the held-out pairs, and the longer answer in {longer['mean']:.0%}."
+        yield (
+            f"{name} orders {mean:.0%} of the held-out pairs correctly; "
+            f"always preferring the longer answer orders {longer['mean']:.0%}."
+        )

@@ -109,22 +109,19 @@ def _doubts(job: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """What speaks against the run's reward models, and which stages rest on them; before any figure of these."""
     items = ""
     for name, sentences in reward_doubts(summary.get("results", [])).items():
-        resting = [stage for stage, section in job.get("stages", {}).items() if _rewarded_by(section, f"stage:{name}")]
-        rest = f" What {', '.join(resting)} reached by it may mean nothing." if resting else ""
+        dependent = [stage for stage, section in job.get("stages", {}).items() if _mentions(section, f"stage:{name}")]
+        rest = f" The results of {', '.join(dependent)} depend on it and may be meaningless." if dependent else ""
         items += f"<li>{escape(' '.join(sentences) + rest)}</li>"
-    return f'<h2>Read this first</h2><ul class="doubts">{items}</ul>' if items else ""
+    return f'<h2>Warnings</h2><ul class="doubts">{items}</ul>' if items else ""
 
 
-def _rewarded_by(stage: Mapping[str, Any], model: str) -> bool:
-    """Whether a stage trains or measures with a reward model."""
-    choices = stage.get("best_of") or {}
-    choices = [choices] if "reward" in choices else list(choices.values())
-    if any(_rewarded_by(choice, model) for choice in choices):
-        return True
-    reward = stage.get("reward")
-    if isinstance(reward, list | tuple):
-        return any(part.get("source") == model for part in reward)
-    return bool(reward == model)
+def _mentions(section: Any, model: str) -> bool:
+    """Whether any value of a stage, however deep, names a model."""
+    if isinstance(section, Mapping):
+        return any(_mentions(value, model) for value in section.values())
+    if isinstance(section, list | tuple):
+        return any(_mentions(value, model) for value in section)
+    return bool(section == model)
 
 
 def _results(summary: Mapping[str, Any]) -> str:

@@ -71,10 +71,15 @@ class StoredTensor:
     def piece(self, begin: int, count: int) -> Tensor:
         """At most `count` of its numbers from number `begin` on, flat."""
         numbers = torch.empty(min(count, self.count - begin), dtype=self.dtype)
-        room: Any = numbers.view(torch.uint8).numpy()
+        content: Any = numbers.view(torch.uint8).numpy()
+        room = memoryview(content)
         with self.file.open("rb", buffering=0) as stream:
             stream.seek(self.start + begin * self.dtype.itemsize)
-            stream.readinto(room)
+            while len(room):  # the system reads at most 2 GiB at a time
+                count = stream.readinto(room)
+                if not count:
+                    raise InputError(f"{self.file} ends too early; copy it again")
+                room = room[count:]
         return numbers
 
     def read(self) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from rayalign.cluster import forks
 from rayalign.cluster.forks import IMPORTS, ForkServer
 
 REPORT = """\
@@ -105,6 +106,16 @@ def test_without_a_server_the_command_is_python(tmp_path: Path) -> None:
     assert "to stderr" in state["errors"]
 
 
+def test_a_client_that_is_killed_costs_the_server_nothing(server: ForkServer, tmp_path: Path) -> None:
+    script = tmp_path / "sleep.py"
+    script.write_text("import time; time.sleep(60)")
+    for _ in range(5):
+        client = subprocess.Popen([*shlex.split(server.command), str(script)], process_group=0)
+        client.kill()
+        client.wait(timeout=10.0)
+    assert start(server.command, tmp_path)["parent"] == server.pid
+
+
 def test_the_server_ends_with_its_driver() -> None:
     script = """\
 import os
@@ -120,6 +131,7 @@ os._exit(1)
 
 
 @pytest.mark.ray
+@pytest.mark.skipif(not forks.possible(), reason="a process with a GPU must not fork")
 def test_actors_of_a_local_session_share_their_imports(ray_session: None) -> None:
     import ray
 

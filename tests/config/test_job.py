@@ -102,6 +102,13 @@ def test_stages_inherit_the_data_they_do_not_set(folder: Path) -> None:
     assert given.data.split == "validation"
 
 
+def test_a_data_set_of_its_own_takes_the_place_of_an_inherited_blend(folder: Path) -> None:
+    blend = "data.blend=[{format: hh, path: a.jsonl}, {format: hh, path: b.jsonl}]"
+    loaded = load(BASE, blend, "stages.sft.data={format: gsm8k, path: sums.jsonl}")
+    assert loaded.job.stages["sft"].data.blend is None  # type: ignore[union-attr]
+    assert load(BASE, blend, "stages.sft.data={limit: 3}").job.stages["sft"].data.blend is not None  # type: ignore[union-attr]
+
+
 def test_a_second_objective_inherits_the_data_too(folder: Path) -> None:
     loaded = load(BASE, "stages.sft.mix={algorithm: {name: sft}, data: {split: other}}")
     mix = loaded.job.stages["sft"].mix  # type: ignore[union-attr]

@@ -64,11 +64,20 @@ def test_a_second_objective_and_an_average_are_checked(study: Study, override: s
     [
         ("draws.sources=[{source: stage:nothing}]", "sources.0.source: there is no stage 'nothing'"),
         ("draws.sources=[{examples: stage:sft}]", "sources.0.examples: stage:sft makes a language model; expected"),
-        ("draws.sources=[{source: a, examples: stage:sft}]", "sources.0: source, examples and endpoint are different"),
-        ("draws.sampling.beams={width: 3}", "sampling: 4 candidates of a beam search of width 3; widen it"),
+        (
+            "draws.sources=[{source: a, examples: stage:sft}]",
+            "sources.0: set only one of source, examples",
+        ),
+        ("draws.sampling.beams={width: 3}", "sampling: 4 candidates of a beam search of width 3; raise beams.width"),
         ("draws.sampling={beams: {width: 4}, top_k: 3}", "sampling: a beam search takes the likeliest tokens anyway"),
         ("draws.sources=[{sampling: {beams: {width: 2}}}]", "sources.0: 4 candidates of a beam search of width 2"),
         ("draws={sources: DP, best_of: {n: 3, reward: 'rules:numeric'}}", "best_of.n: the sources give 6 candidates"),
+        (
+            "draws.sources=[{endpoint: {model: m, base_url: 'http://a', key_variable: NO_SUCH_KEY}}]",
+            "sources.0.endpoint.key_variable: the environment variable NO_SUCH_KEY holds no key",
+        ),
+        ("test={sampling: {beams: {width: 4}}, best_of: {rl: {n: 8, reward: 'rules:numeric'}}}", "sampling: 8 candid"),
+        ("sft.algorithm={name: online_dpo}", "candidates: online_dpo trains on what the policy writes"),
         ("rl.candidates=[{source: live, sampling: {top_k: 3}}]", "candidates.0.sampling: training needs the log-probs"),
         ("rl.sampling.beams={width: 4}", "sampling: training needs the log-probs"),
         ("rl.candidates=[{source: live}, {source: dataset, sampling: {top_k: 3}}]", "candidates.1.sampling: the data"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -122,15 +123,17 @@ def test_finished_run_shows_its_figures(tmp_path: Path) -> None:
 
 def test_a_reward_model_at_chance_is_said_before_what_rests_on_it(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
-    stages = "  ppo: {kind: train, reward: 'stage:rm'}\n  test: {kind: evaluate, reward: [{source: 'stage:rm'}]}\n"
-    (run / "job.yaml").write_text(f"name: doubted\nstages:\n  rm: {{kind: train}}\n{stages}")
+    best_of = {"reward": [{"source": "stage:rm"}]}
+    stages = {"rm": {"kind": "train"}, "ppo": {"kind": "train", "reward": "stage:rm"}}
+    stages["test"] = {"kind": "generate", "best_of": best_of}  # type: ignore[dict-item]
+    (run / "job.yaml").write_text(json.dumps({"name": "doubted", "stages": stages}))
     accuracy = {"name": "rm", "metric": "reward_accuracy", "mean": 0.52, "low": 0.45, "high": 0.59, "n": 200}
     write_summary(run / "summary.json", [accuracy], [], [])
     page = write_report(run).read_text()
     words = "rm orders 52% of the held-out pairs as annotated (45% to 59%), which may be chance."
-    assert f"{words} What ppo, test reached by it may mean nothing." in page
+    assert f"{words} The results of ppo, test depend on it and may be meaningless." in page
     assert page.index(words) < page.index("<h2>Comparison")
-    assert "Read this first" not in write_report(finished_run(tmp_path / "other")).read_text()
+    assert "<h2>Warnings" not in write_report(finished_run(tmp_path / "other")).read_text()
 
 
 def test_empty_folder_makes_a_page(tmp_path: Path) -> None:
