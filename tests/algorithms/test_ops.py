@@ -198,6 +198,14 @@ def test_rollout_metrics():
     assert ops.rollout_metrics(absent)["reward/mean"].value == 1.0
 
 
+def test_the_largest_mismatch_is_so_on_either_side():
+    mask = torch.tensor([[0, 1, 1]])
+    rollouts = Rollouts(mask, mask, mask, torch.arange(1))
+    rollouts.logprobs_BT = torch.tensor([[0, -3.0, -1.0]])
+    rollouts.behaviour_logprobs_BT = torch.tensor([[0, -1.0, -1.5]])
+    assert ops.rollout_metrics(rollouts)["rollout/mismatch_max"].value == 2.0
+
+
 def test_tokens_of_a_data_set_have_no_mismatch():
     mask = torch.tensor([[0, 1, 1], [0, 1, 1]])
     rollouts = Rollouts(mask, mask, mask, torch.arange(2))

@@ -117,8 +117,9 @@ def test_an_absent_score_is_refused():
 
 def test_first_minibatch_has_ratio_one_and_nothing_clipped(make_rollouts):
     algorithm = load({"name": "ppo"})
-    batch = algorithm.prepare(make_rollouts())
-    loss = algorithm.loss("policy", Outputs(logprobs_BT=batch["logprobs_BT"]), batch)
+    rollouts = make_rollouts()
+    batch = algorithm.prepare(rollouts)
+    loss = algorithm.loss("policy", Outputs(logprobs_BT=rollouts.logprobs_BT), batch)
     found = {name: metric.value for name, metric in loss.metrics.items() if name.startswith("policy/")}
     assert found == {
         "policy/clip_fraction": 0.0,

@@ -118,6 +118,21 @@ def test_groups_come_in_the_order_of_their_orders_and_candidates_in_that_of_thei
         ]
 
 
+class Silent(Pool):
+    """Each answer is its end alone."""
+
+    async def finished(self) -> AsyncGenerator[Finished, None]:
+        while True:
+            request = await self._turns.get()
+            yield Finished(request.key, (END,), (-0.5,), ((0, self.version),), "stop")
+
+
+def test_an_answer_of_its_end_alone_is_a_candidate() -> None:
+    (result,) = generate(Silent(), [GroupOrder("a", PROMPT, (9, 4))])
+    assert result.group is not None
+    assert [(t.token_ids, t.loss_mask) for t in result.group.trajectories] == [((1, 2, END), [False, False, True])] * 2
+
+
 def test_answers_of_the_data_set_come_after_the_written_ones() -> None:
     (result,) = generate(Pool(), [GroupOrder("a", PROMPT, (5,), dataset=(Candidate("x"), Candidate("y")))])
     assert result.group is not None

@@ -36,6 +36,13 @@ def test_trajectories_are_padded_on_the_right() -> None:
     assert rollouts.group_B.tolist() == [0, 0, 1]
 
 
+def test_an_end_token_that_is_the_padding_too_is_trained_on() -> None:
+    rollouts = collate_trajectories(groups(), pad_id=7, version=5)
+    assert rollouts.input_ids_BT[0].tolist() == [5, 6, 7, 7, 7]
+    assert rollouts.attention_mask_BT[0].tolist() == [1, 1, 1, 0, 0]
+    assert rollouts.policy_mask_BT[0].tolist() == [0, 1, 1, 0, 0]
+
+
 def test_behaviour_logprobs_stand_at_their_tokens() -> None:
     rollouts = collate_trajectories(groups(), pad_id=1, version=5)
     assert rollouts.behaviour_logprobs_BT is not None

@@ -21,7 +21,7 @@ from rayalign.algorithms.ppo import Ppo, PpoConfig
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.heads import TokenLogprobs
-from rayalign.models.learner import Learner
+from rayalign.models.learner import Learner, pass_over
 from rayalign.models.metrics import METRICS
 from rayalign.models.schedule import schedule
 from rayalign.types import Batch, LossSum, Minibatch, Outputs, Role
@@ -262,6 +262,19 @@ def test_a_critic_learns_from_zero_and_is_saved(
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     own_B1 = model(input_ids=batch["input_ids_BT"], attention_mask=batch["attention_mask_BT"]).logits
     torch.testing.assert_close(learner.evaluate(batch).scores_B, own_B1[:, 0].detach(), atol=1e-5, rtol=0)
+
+
+def test_each_pass_has_every_row_once_in_an_order_of_its_own() -> None:
+    lengths_B, unit_B = torch.full((20,), 5), torch.arange(20)
+    passes = [torch.cat(pass_over(lengths_B, unit_B, settings(minibatch=8), 3, index)).tolist() for index in (0, 1)]
+    assert [sorted(rows) for rows in passes] == [list(range(20))] * 2
+    assert passes[0] != passes[1]
+
+
+def test_micro_batches_do_not_move_the_learning_rate(folder: str) -> None:
+    config = settings(learning_rate=1.0, schedule="linear", micro_tokens=30)
+    rates = [step["learner/learning_rate"].value for step in train(make_learner(folder, config), passes=2)]
+    assert rates == pytest.approx([1.0, 0.9, 0.8, 0.7])
 
 
 def test_the_probe_is_at_temperature_one(folder: str) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import torch
 
 from rayalign.config.sections import SamplingConfig
 from rayalign.errors import WeightError
 from rayalign.rollout.base import Engine, Finished, Request
 from rayalign.rollout.scripted import ScriptedEngine
-from tests.rollout.engines import CONFIG, Pair, model_pair, scripted_pair, weights
+from tests.rollout.engines import CONFIG, VOCAB, Pair, model_pair, scripted_pair, weights
 
 VLLM = [pytest.mark.vllm, pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm")]
 
@@ -99,6 +100,14 @@ def test_logprobs_are_those_of_a_forward_pass(pair: Pair) -> None:
     candidate = _run(pair.engine, [request])["c1"]
     expected = pair.score(pair.first, (*request.prompt_ids, *candidate.tokens))[-12:]
     assert candidate.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_logprobs_are_of_the_distribution_at_its_temperature(pair: Pair) -> None:
+    request = Request("c", (5, 6, 7), 1, SamplingConfig(temperature=0.5, max_tokens=1), ())
+    candidate = _run(pair.engine, [request])["c"]
+    plain_V = torch.tensor([pair.score(pair.first, (5, 6, 7, token))[-1] for token in range(VOCAB)])
+    expected_V = (plain_V / 0.5).log_softmax(-1)
+    assert candidate.logprobs[0] == pytest.approx(float(expected_V[candidate.tokens[0]]), abs=1e-4)
 
 
 def test_greedy_takes_the_most_likely_token(pair: Pair) -> None:
