@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
 from statistics import mean
 
-from rayalign.types import Candidate, Comparison, Example, Prompt
+from rayalign.types import Candidate, Comparison, Example, Message, Prompt
 
 log = logging.getLogger(__name__)
 
@@ -97,19 +97,23 @@ def _shares(duels: Iterable[tuple[Hashable, Hashable, float]]) -> dict[Hashable,
     return {key: mean(probabilities) for key, probabilities in wins.items()}
 
 
+def _words(answer: Candidate) -> tuple[str, tuple[Message, ...]]:
+    return answer.text.strip(), answer.turns
+
+
 def _decided(pairs: Iterable[Example]) -> Iterator[Example]:
-    """The pairs with a better answer, that one first."""
+    """The pairs with a better answer, that one first. Two answers of the same text are a tie, whatever was said."""
     ties = undecided = total = 0
     for pair in pairs:
         total += 1
+        first, second = pair.candidates
         if pair.preference is None:
             undecided += 1
-        elif pair.preference == 0.5:
+        elif pair.preference == 0.5 or _words(first) == _words(second):
             ties += 1
         elif pair.preference > 0.5:
             yield pair
         else:
-            first, second = pair.candidates
             yield Example(pair.prompt, (second, first), 1.0 - pair.preference)
     if ties or undecided:
         log.warning("%d pairs: %d ties and %d without a verdict are left out", total, ties, undecided)

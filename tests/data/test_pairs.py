@@ -39,6 +39,13 @@ def test_ties_and_pairs_without_a_verdict_are_left_out_and_counted(caplog: pytes
     assert "4 pairs: 2 ties and 1 without a verdict are left out" in caplog.text
 
 
+def test_two_answers_of_the_same_text_are_a_tie(caplog: pytest.LogCaptureFixture) -> None:
+    same = Example(PROMPT, (Candidate("x", score=1.0), Candidate("x ", score=0.0)))
+    assert shown(pairs_of_examples([same])) == []
+    assert shown(pairs_of_comparisons([verdict("y", "y", 1.0)])) == []
+    assert "1 pairs: 1 ties and 0 without a verdict are left out" in caplog.text
+
+
 def test_a_cycle_stays_what_was_said_of_each_pair() -> None:
     verdicts = [verdict("x", "y", 1.0), verdict("y", "z", 1.0), verdict("z", "x", 1.0)]
     assert shown(pairs_of_comparisons(verdicts)) == [("p", "x", "y", 1.0), ("p", "y", "z", 1.0), ("p", "z", "x", 1.0)]
