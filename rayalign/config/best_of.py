@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import PositiveInt
 
-from rayalign.config.rewards import CombineKind, Reward, RewardSource, reward_sources
+from rayalign.config.rewards import CombineKind, Reward, Rewarded
 from rayalign.config.sections import Section
 
 
-class BestOf(Section):
+class BestOf(Rewarded, Section):
     """Each answer is the best of `n` candidates (Stiennon 2020, section 3.3; AlpacaFarm, section 3.3)."""
 
     n: PositiveInt = 1
@@ -17,17 +17,3 @@ class BestOf(Section):
     """as of a train stage; `rules:majority` is a vote among the candidates"""
     combine: CombineKind | None = None
     """as of a train stage"""
-
-    @property
-    def rewards(self) -> tuple[RewardSource, ...]:
-        """The sources of the reward."""
-        return reward_sources(self.reward)
-
-    @property
-    def has_parts(self) -> bool:
-        """True where scores have named parts."""
-        return isinstance(self.reward, tuple)
-
-    def reward_key(self, index: int) -> str:
-        """Dotted key of a source of the reward, inside this section."""
-        return f"reward.{index}.source" if self.has_parts else "reward"

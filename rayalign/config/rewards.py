@@ -227,3 +227,23 @@ def reward_sources(reward: str | tuple[RewardSource, ...] | None) -> tuple[Rewar
     if reward is None:
         return ()
     return (RewardSource(source=reward),) if isinstance(reward, str) else reward
+
+
+class Rewarded:
+    """What sections with a `reward` share."""
+
+    reward: Reward | None
+
+    @property
+    def rewards(self) -> tuple[RewardSource, ...]:
+        """The sources of the reward; none where there is no reward."""
+        return reward_sources(self.reward)
+
+    @property
+    def has_parts(self) -> bool:
+        """True where scores have named parts."""
+        return isinstance(self.reward, tuple)
+
+    def reward_key(self, index: int) -> str:
+        """Dotted key of a source of the reward, inside the section."""
+        return f"reward.{index}.source" if self.has_parts else "reward"

@@ -17,7 +17,7 @@ from rayalign.config.annotators import JudgeConfig
 from rayalign.config.answers import MIXTURES, AnswerSource, CandidateSource, Mixture
 from rayalign.config.best_of import BestOf
 from rayalign.config.model_stages import MergeStage, RewardTokensStage
-from rayalign.config.rewards import CombineKind, Reward, RewardSource, RewardText, reward_sources
+from rayalign.config.rewards import CombineKind, Reward, Rewarded, RewardText
 from rayalign.config.sections import (
     AnnotatorUse,
     ClusterConfig,
@@ -61,7 +61,7 @@ class MixConfig(Section):
     """rows of each optimizer step"""
 
 
-class TrainStage(StageSection):
+class TrainStage(Rewarded, StageSection):
     """Train by one algorithm: online where candidates come from the live policy, else offline on `data`."""
 
     placement = (
@@ -133,20 +133,6 @@ class TrainStage(StageSection):
     def candidates_per_prompt(self) -> int:
         """Candidates of one group, counting all that a data set may give."""
         return sum(c.count for c in self.candidates)
-
-    @property
-    def rewards(self) -> tuple[RewardSource, ...]:
-        """The sources of the reward; none where there is no reward."""
-        return reward_sources(self.reward)
-
-    @property
-    def has_parts(self) -> bool:
-        """True where scores have named parts."""
-        return isinstance(self.reward, tuple)
-
-    def reward_key(self, index: int) -> str:
-        """Dotted key of a source of the reward."""
-        return f"reward.{index}.source" if self.has_parts else "reward"
 
 
 class GenerateStage(DrawingSection):
