@@ -26,7 +26,8 @@ from rayalign.coordinator.offline_data import OfflineData, OfflineSpec
 from rayalign.coordinator.progress import Heartbeat
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.data.rows import write_rows
-from rayalign.models.learner import Learner, pass_over
+from rayalign.models.batching import pass_over
+from rayalign.models.learner import Learner
 from rayalign.models.process_group import meet
 from rayalign.types import Rollouts
 

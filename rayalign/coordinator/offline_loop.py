@@ -143,7 +143,7 @@ class _OfflineRun:
 
     def _pass(self, index: int) -> list[Tensor]:
         """The minibatches of one pass, as places in the training side."""
-        from rayalign.models.learner import pass_over
+        from rayalign.models.batching import pass_over
 
         side = self._data.training
         return pass_over(side.lengths_B, side.unit_B, self._stage.learner, self._spec.seed, index)

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+AVERAGE = "ema"
+"""folder of the average inside the model's, and name of its files in a checkpoint"""
 
 
 class WeightAverage:
@@ -38,15 +42,16 @@ class WeightAverage:
         finally:
             self._fill(weights)
 
-    def state(self) -> dict[str, Tensor]:
-        """What `load_state` goes on from."""
-        return self._averages
+    def save(self, folder: Path, rank: int) -> None:
+        """Write what this rank has of the average into the folder of a checkpoint."""
+        torch.save(self._averages, _file(folder, rank))
 
     @torch.no_grad()
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from the state of a model of the same shape and layout."""
+    def load(self, folder: Path, rank: int) -> None:
+        """Go on from `save` of a model of the same shape and layout."""
+        saved = torch.load(_file(folder, rank), weights_only=True)
         for name, average in self._averages.items():
-            average.copy_(state[name])
+            average.copy_(saved[name])
 
     @torch.no_grad()
     def _fill(self, values: dict[str, Tensor]) -> None:
@@ -62,3 +67,7 @@ def _own(parameter: Tensor) -> Tensor:
 
 def _copy(weight: Tensor) -> Tensor:
     return weight.to("cpu", torch.float32, copy=True)
+
+
+def _file(folder: Path, rank: int) -> Path:
+    return folder / f"{AVERAGE}-{rank}.pt"

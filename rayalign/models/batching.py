@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rayalign.config import LearnerConfig
 from rayalign.types import Batch
 
 
@@ -104,3 +105,9 @@ def unit_rows(batch: Batch) -> list[Tensor]:
 
 def _joined(rows: list[Tensor]) -> Tensor:
     return torch.cat(rows) if rows else torch.empty(0, dtype=torch.long)
+
+
+def pass_over(lengths_B: Tensor, unit_B: Tensor, config: LearnerConfig, seed: int, index: int) -> list[Tensor]:
+    """The rows of each minibatch of one pass; the same for the same arguments on every rank."""
+    generator = torch.Generator().manual_seed(seed * 1009 + index)
+    return minibatches(lengths_B, unit_B, config.minibatch, generator, window=config.length_window)

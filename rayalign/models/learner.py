@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,14 +22,15 @@ from rayalign.algorithms.base import Algorithm
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.adapter_output import FOLDER, save_adapter
-from rayalign.models.averaging import WeightAverage
-from rayalign.models.batching import micro_batches, micro_rows, minibatches, shard
+from rayalign.models.averaging import AVERAGE, WeightAverage
+from rayalign.models.batching import micro_rows, pass_over
 from rayalign.models.exact_kl import reference_of
 from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
 from rayalign.models.load import Initial, load_head, verify_saved
 from rayalign.models.lora import adapter_off, add_adapter
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS
-from rayalign.models.mixture import Mixture, Objective
+from rayalign.models.mixture import Mixture
+from rayalign.models.objective import Objective, Piece
 from rayalign.models.offload import DeviceState
 from rayalign.models.partitioned import Partition
 from rayalign.models.process_group import meet
@@ -42,19 +42,6 @@ from rayalign.weights.sets import Form, WeightSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-AVERAGE = "ema"
-"""folder of the average inside the model's"""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A micro-batch of an objective, and what its loss sum is multiplied by."""
-
-    batch: Batch
-    objective: Objective
-    scale: float
 
 
 class Learner:
@@ -180,7 +167,9 @@ class Learner:
         if isinstance(self._head, TokenLogprobs):
             self._head.output.entropy_gradient = algorithm.differentiates_entropy
         own = Objective(minibatch, algorithm)
-        pieces = [piece for objective in (own, second) if objective for piece in self._pieces(objective)]
+        pieces = own.pieces(self.role, self._rank, self._world, self.config.micro_tokens)
+        if second is not None:
+            pieces += second.pieces(self.role, self._rank, self._world, self.config.micro_tokens)
         rounds = self._most(len(pieces))
         parts: list[Metrics] = []
         for index in range(rounds):
@@ -198,13 +187,6 @@ class Learner:
             }
         )
         return merged(parts)
-
-    def _pieces(self, objective: Objective) -> list[Piece]:
-        """This rank's micro-batches of an objective; their losses are divided by the global minibatch's normaliser."""
-        normaliser = objective.algorithm.normaliser(self.role, objective.batch)
-        scale = objective.weight / normaliser if normaliser else 0.0
-        share = shard(objective.batch, self._rank, self._world)
-        return [Piece(micro, objective, scale) for micro in micro_batches(share, self.config.micro_tokens)]
 
     def _accumulate(self, piece: Piece | None) -> Metrics:
         """Add a micro-batch to the gradient; None takes part with a gradient of zero."""
@@ -304,7 +286,7 @@ class Learner:
         if self._rank == 0:
             (Path(folder) / "layout").write_text(self._layout, encoding="utf-8")
         if self._average is not None:
-            torch.save(self._average.state(), self._average_file(folder))
+            self._average.save(Path(folder), self._rank)
         dist.barrier()
 
     def load_state(self, folder: str | Path) -> None:
@@ -321,10 +303,7 @@ class Learner:
         _, state = self._engine.load_checkpoint(str(folder), tag="state", load_module_strict=strict)
         torch.set_rng_state(state["rng"])
         if self._average is not None:
-            self._average.load_state(torch.load(self._average_file(folder), weights_only=True))
-
-    def _average_file(self, folder: str | Path) -> Path:
-        return Path(folder) / f"{AVERAGE}-{self._rank}.pt"
+            self._average.load(Path(folder), self._rank)
 
     @property
     def _layout(self) -> str:
@@ -340,9 +319,3 @@ def _size(parameter: Tensor) -> int:
     """Elements of the whole parameter, which may lie in parts."""
     size: int = getattr(parameter, "ds_numel", parameter.numel())
     return size
-
-
-def pass_over(lengths_B: Tensor, unit_B: Tensor, config: LearnerConfig, seed: int, index: int) -> list[Tensor]:
-    """The rows of each minibatch of one pass; the same for the same arguments on every rank."""
-    generator = torch.Generator().manual_seed(seed * 1009 + index)
-    return minibatches(lengths_B, unit_B, config.minibatch, generator, window=config.length_window)

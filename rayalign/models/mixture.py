@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from rayalign.algorithms.base import Algorithm, load
+from rayalign.algorithms.base import load
 from rayalign.data.rows import RowFile
-from rayalign.models.metrics import MIXTURE, renamed
-from rayalign.types import Batch, Metrics
+from rayalign.models.metrics import MIXTURE
+from rayalign.models.objective import Objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +29,6 @@ class MixtureSpec:
     weight: float
     samples: int
     """rows of each optimizer step, over all ranks"""
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """One loss of an optimizer step: the mean over its batch, times its weight."""
-
-    batch: Batch
-    algorithm: Algorithm[Any]
-    weight: float = 1.0
-    temperature: float | None = None
-    """at which log-probs are read; None: the head's own"""
-    area: str | None = None
-    """that its metrics are reported in; None: as the algorithm names them"""
-
-    def named(self, metrics: Metrics) -> Metrics:
-        """Metrics of the algorithm under the names of this objective."""
-        if self.area is None:
-            return metrics
-        return {new: metrics[name] for new, name in renamed(self.area, metrics).items()}
 
 
 class Mixture:

@@ -42,8 +42,8 @@ class GenerateKind(StageKind[GenerateStage]):
     def reads(self) -> Sequence[Read]:
         chosen_by = best_of.reads(self.stage.best_of, "best_of") if self.stage.best_of else ()
         drawn_by = [Read(key, model, (LANGUAGE_MODEL,)) for key, model in self._further_models()]
-        taken = [Read(key, stage, (CANDIDATES, SCORED)) for key, stage in self._earlier_answers()]
-        return [Read("model", self.stage.model, (LANGUAGE_MODEL,)), *drawn_by, *taken, *chosen_by]
+        earlier = [Read(key, stage, (CANDIDATES, SCORED)) for key, stage in self._earlier_answers()]
+        return [Read("model", self.stage.model, (LANGUAGE_MODEL,)), *drawn_by, *earlier, *chosen_by]
 
     def _further_models(self) -> list[tuple[str, str]]:
         """Key and name of each source's own model."""

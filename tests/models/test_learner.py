@@ -20,8 +20,9 @@ from rayalign.algorithms.base import load
 from rayalign.algorithms.ppo import Ppo, PpoConfig
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
+from rayalign.models.batching import pass_over
 from rayalign.models.heads import TokenLogprobs
-from rayalign.models.learner import Learner, pass_over
+from rayalign.models.learner import Learner
 from rayalign.models.metrics import METRICS
 from rayalign.models.schedule import schedule
 from rayalign.types import Batch, LossSum, Minibatch, Outputs, Role
