@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rayalign.cli import annotator, evaluate, head_to_head, measure, merge, model, show
+from rayalign.cli import annotator, evaluate, export, head_to_head, measure, merge, model, show
 from rayalign.errors import InputError, RayalignError
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ app.command()(annotator.token)
 app.command()(annotator.annotate)
 app.command("fit-human")(measure.fit_human)
 app.command()(merge.merge)
+app.command()(export.export)
 
 
 def main() -> None:

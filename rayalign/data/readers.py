@@ -24,6 +24,7 @@ from rayalign.data.fields import (
 )
 from rayalign.data.files import Row, is_hub_name, rows
 from rayalign.data.gsm8k import gsm8k
+from rayalign.data.rankings import rankings
 from rayalign.data.unpaired import unpaired
 from rayalign.errors import InputError
 from rayalign.types import Candidate, Example, Message, Prompt
@@ -285,17 +286,3 @@ def comparisons(row: Row, where: str) -> Example | str:
         return "a tie"
     candidates = (Candidate(first, score=2.0 - preference), Candidate(second, score=preference - 1.0))
     return Example(instruction_prompt(row, where), candidates, preference=2.0 - preference)
-
-
-def rankings(row: Row, where: str) -> Example | str:
-    """RRHF: `query` with `responses` and their `scores`; the query may be a dialogue in the notation of HH."""
-    query, responses, scores = text_field(row, "query", where), row.get("responses"), row.get("scores")
-    if not isinstance(responses, list) or not isinstance(scores, list) or len(responses) != len(scores):
-        raise InputError(f"{where}: `responses` and `scores` must be two lists of the same length")
-    if not all(isinstance(r, str) for r in responses) or not all(isinstance(s, int | float) for s in scores):
-        raise InputError(f"{where}: `responses` must be texts and `scores` numbers")
-    is_dialogue = query.startswith("\n\nHuman:")
-    messages = hh_dialogue(query.removesuffix("\n\nAssistant:"), where) if is_dialogue else (Message("user", query),)
-    pairs = zip(responses, scores, strict=True)
-    candidates = tuple(Candidate(text, score=float(score)) for text, score in pairs if text.strip())
-    return Example(make_prompt(messages), candidates) if len(candidates) > 1 else "fewer than two answers"
