@@ -18,7 +18,7 @@ INDEX_URL = $(call pip_setting,INDEX_URL,index-url)
 UV_SOURCES = $(or $(foreach link,$(FIND_LINKS),--find-links "$(link)"),--torch-backend cpu) \
 	$(foreach index,$(INDEX_URL),--default-index "$(index)")
 
-.PHONY: help setup runtime quickstart test mutants lint types lock clean
+.PHONY: help setup runtime quickstart test mutants studies lint types lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -38,6 +38,9 @@ test: lint types ## what continuous integration runs: lint, types and all tests
 
 mutants: setup ## break each point of the arithmetic by one line: a test has to fail; POINTS="1 2" for some
 	@$(BIN)/python -m benchmarks.mutants $(POINTS)
+
+studies: setup ## the small studies of several seeds, as docs/studies; hours; STUDIES="methods" SEEDS=0,1 for some
+	@$(BIN)/python -m benchmarks.studies $(if $(SEEDS),--seeds $(SEEDS)) $(STUDIES)
 
 lint: setup ## formatting and lint
 	@$(BIN)/ruff format --check .
