@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
+
+from benchmarks.plots import forest
 
 DOCS = Path(__file__).parents[1] / "docs" / "studies"
 Row = Mapping[str, Any]
 Published = Mapping[str, tuple[float | None, float | None]]
-_WIDTH, _LEFT, _LINE, _MARGIN = 640, 150, 22, 24
-_COLOURS = {"better": "#009e73", "worse": "#d55e00", "open": "#7f7f7f"}
-"""of Okabe and Ito"""
 
 
 def write_page(name: str, title: str, introduction: str, results: Row, published: Published) -> None:
@@ -36,49 +34,6 @@ def write_page(name: str, title: str, introduction: str, results: Row, published
     ]
     text = "\n\n".join(part for part in parts if part)
     (DOCS / f"{name}.md").write_text(f"{text}\n")
-
-
-def forest(rows: Sequence[Row], key: str, title: str) -> str:
-    """The differences `key` of the rows that have it, as one SVG."""
-    present = [row for row in rows if key in row]
-    lows = [row[key]["low"] for row in present]
-    highs = [row[key]["high"] for row in present]
-    least, most = min(0.0, *lows), max(0.0, *highs)
-    scale = (_WIDTH - _LEFT - _MARGIN) / (most - least)
-
-    def place(value: float) -> float:
-        return _LEFT + (value - least) * scale
-
-    height = _MARGIN + _LINE * (len(present) + 1) + _MARGIN
-    bottom = height - _MARGIN
-    marks = [f'<line x1="{place(0):.1f}" x2="{place(0):.1f}" y1="{_MARGIN}" y2="{bottom}" stroke="#999"/>']
-    for number, row in enumerate(present, start=1):
-        marks += _interval(row["model"], row[key], _MARGIN + _LINE * number, place)
-    for value in (least, 0.0, most):
-        marks.append(f'<text x="{place(value):.1f}" y="{height - 6}" text-anchor="middle">{value:.2f}</text>')
-    heading = f'<text x="{_LEFT}" y="16">{escape(title)}</text>'
-    style = "<style>text{font:13px sans-serif;fill:#444}</style>"
-    drawing = "\n".join([style, heading, *marks])
-    box = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
-    background = '<rect width="100%" height="100%" fill="#fff"/>'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {box}>\n{background}\n{drawing}\n</svg>\n'
-
-
-def _interval(model: str, difference: Row, y: float, place: Any) -> list[str]:
-    """One line: the name, the interval, the mean, and a dot for each seed."""
-    tone = "open"
-    if difference["shown"]:
-        tone = "better" if difference["mean"] > 0 else "worse"
-    colour = _COLOURS[tone]
-    low, high, mean = place(difference["low"]), place(difference["high"]), place(difference["mean"])
-    marks = [
-        f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(model)}</text>',
-        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>',
-        f'<circle cx="{mean:.1f}" cy="{y}" r="4.5" fill="{colour}"/>',
-    ]
-    for value in difference["seeds"].values():
-        marks.append(f'<circle cx="{place(value):.1f}" cy="{y + 7}" r="1.8" fill="#444"/>')
-    return marks
 
 
 def _controls(rows: Sequence[Row]) -> list[str]:
@@ -115,7 +70,7 @@ def _utility_table(rows: Sequence[Row], controls: Sequence[str]) -> str:
             cells += [_difference(difference), _seeds(difference)] if difference else ["", ""]
         cells.append("" if row["seconds"] is None else f"{row['seconds']:.0f}")
         lines.append(cells)
-    return _table(heading, lines)
+    return table(heading, lines)
 
 
 def _judge_table(rows: Sequence[Row], published: Published) -> str:
@@ -137,7 +92,7 @@ def _judge_table(rows: Sequence[Row], published: Published) -> str:
             pair = published.get(row["model"], (None, None))
             cells += ["" if value is None else f"{value:.1f}" for value in pair]
         lines.append(cells)
-    return _table(heading, lines)
+    return table(heading, lines)
 
 
 def _correlation_table(correlations: Mapping[str, Mapping[str, float]]) -> str:
@@ -148,10 +103,11 @@ def _correlation_table(correlations: Mapping[str, Mapping[str, float]]) -> str:
     sentence = (
         "Spearman's correlation of the methods' order here with the published win rates against text-davinci-003:"
     )
-    return f"{sentence}\n\n{_table(['order by', *columns], lines)}"
+    return f"{sentence}\n\n{table(['order by', *columns], lines)}"
 
 
-def _table(heading: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(heading: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     rule = ["---"] * len(heading)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heading, rule, *lines))
 

@@ -5,6 +5,8 @@ from rayalign.evaluation.frontier import OverOptimisation as OverOptimisation
 from rayalign.evaluation.frontier import Turn as Turn
 from rayalign.evaluation.frontier import frontier as frontier
 from rayalign.evaluation.frontier import overoptimisation as overoptimisation
+from rayalign.evaluation.scaling_laws import Law as Law
+from rayalign.evaluation.scaling_laws import best_of_n_values as best_of_n_values
 from rayalign.statistics.agreement import Agreement as Agreement
 from rayalign.statistics.agreement import BothOrders as BothOrders
 from rayalign.statistics.agreement import agreement as agreement

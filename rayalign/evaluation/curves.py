@@ -40,10 +40,14 @@ class Curve(NamedTuple):
     is the embedded world's or the stage has not finished"""
 
 
-class _TrainedGroup(NamedTuple):
+class TrainedGroup(NamedTuple):
+    """The answers to one prompt that were trained on."""
+
     iteration: int
     proxy: float
+    """the mean score"""
     gold: float
+    """the mean gold utility"""
 
 
 def curves(run: Path) -> list[Curve]:
@@ -96,12 +100,12 @@ def _has_both(metrics: Mapping[str, float | None]) -> bool:
 
 def _overoptimised(path: Path, windows: Sequence[Window]) -> OverOptimisation | None:
     """Each window's groups are its sample; those of different windows are independent, whatever their order."""
-    groups: list[list[_TrainedGroup]] = [[] for _ in windows]
+    groups: list[list[TrainedGroup]] = [[] for _ in windows]
     window_of_step: dict[int, int] = {}
     for index, window in enumerate(windows):
         window_of_step |= dict.fromkeys(window, index)
     with closing(Journal(path)) as journal:
-        for group in _trained_groups(journal):
+        for group in trained_groups(journal):
             if group.iteration in window_of_step:
                 groups[window_of_step[group.iteration]].append(group)
     if not all(groups):
@@ -114,7 +118,7 @@ def _overoptimised(path: Path, windows: Sequence[Window]) -> OverOptimisation | 
     return overoptimisation(last_steps, _padded(proxy_rows), _padded(gold_rows))
 
 
-def _trained_groups(journal: Journal) -> Iterator[_TrainedGroup]:
+def trained_groups(journal: Journal) -> Iterator[TrainedGroup]:
     """Each group of the embedded world that was trained on, with its mean score and mean gold utility."""
     golds: dict[str, float] = {}
     proxies: dict[str, float] = {}
@@ -130,7 +134,7 @@ def _trained_groups(journal: Journal) -> Iterator[_TrainedGroup]:
         elif entry["kind"] == "consumed":
             for name in entry["groups"]:
                 if name in golds and name in proxies:
-                    yield _TrainedGroup(entry["iteration"], proxies.pop(name), golds.pop(name))
+                    yield TrainedGroup(entry["iteration"], proxies.pop(name), golds.pop(name))
 
 
 def _mean_gold(group: Group) -> float:

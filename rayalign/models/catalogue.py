@@ -50,6 +50,7 @@ class ModelShape:
 
 PRESETS: Mapping[str, ModelShape] = MappingProxyType(
     {
+        "pico": ModelShape(512, 64, 2, 2, 2, 192, False),
         "nano": ModelShape(512, 128, 4, 4, 4, 384, False),
         "tiny": ModelShape(512, 192, 6, 6, 6, 576, False),
         "small": ModelShape(2048, 512, 8, 8, 8, 1536, False),
