@@ -163,7 +163,7 @@ def _find(name: str) -> type[Algorithm[Any]]:
         if hasattr(module, "ALGORITHM"):
             algorithm: type[Algorithm[Any]] = module.ALGORITHM
             return algorithm
-    raise InputError(f"algorithm {name!r} is not known; {nearest(name, _algorithm_names())}")
+    raise InputError(f"algorithm {name!r} is not known; {nearest(name, algorithm_names())}")
 
 
 def _import_class(path: str) -> type[Algorithm[Any]]:
@@ -180,7 +180,7 @@ def _file_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
-def _algorithm_names() -> list[str]:
+def algorithm_names() -> list[str]:
     """The files of this folder that are algorithms; the others hold what several share."""
     modules = {name: importlib.import_module(f"rayalign.algorithms.{name}") for name in _file_names()}
     return [name for name, module in modules.items() if hasattr(module, "ALGORITHM")]
