@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
 from rayalign.config.sections import BeamConfig, SamplingConfig, Section
 
-__all__ = ["DATASET", "AnswerSource", "CandidateSource", "Endpoint", "Mixture", "MIXTURES", "merged_sampling"]
+__all__ = [
+    "DATASET",
+    "MIXTURES",
+    "ONLINE_MIXTURES",
+    "AnswerSource",
+    "CandidateSource",
+    "Candidates",
+    "Endpoint",
+    "Mixture",
+    "merged_sampling",
+]
 
 DATASET = "dataset"
 """source of the answers that a row of the data brings"""
@@ -71,9 +81,10 @@ class AnswerSource(Section):
         return sum(place is not None for place in (self.source, self.examples, self.endpoint))
 
 
-Mixture = Literal["BP", "DP", "SP", "D", "P"]
+Mixture = Literal["BP", "DP", "SP", "D", "P", "IP"]
+_DIVERSE_BEAMS = SamplingConfig(temperature=0.8, beams=BeamConfig(width=4, groups=4, penalty=1.0))
 _BEAMS = AnswerSource(sampling=SamplingConfig(beams=BeamConfig(width=4)))
-_DIVERSE = AnswerSource(sampling=SamplingConfig(temperature=0.8, beams=BeamConfig(width=4, groups=4, penalty=1.0)))
+_DIVERSE = AnswerSource(sampling=_DIVERSE_BEAMS)
 _DRAWN = AnswerSource(sampling=SamplingConfig(temperature=1.0))
 _PUBLISHED = AnswerSource(source=DATASET, count=2)
 MIXTURES: MappingProxyType[Mixture, tuple[AnswerSource, ...]] = MappingProxyType(
@@ -83,9 +94,39 @@ MIXTURES: MappingProxyType[Mixture, tuple[AnswerSource, ...]] = MappingProxyType
         "SP": (_DRAWN, _PUBLISHED),
         "D": (_DIVERSE,),
         "P": (_PUBLISHED,),
+        "IP": (_DIVERSE, _PUBLISHED),
     }
 )
-"""RRHF's sampling settings (Yuan 2023, table 1): four answers by the first model, two of the data set; SP is ours"""
+"""RRHF's sampling settings (Yuan 2023, table 1): four answers by a model, two of the data set; SP is ours.
+
+IP is DP by the model of the round before: round n of a loop is IP-n, and IP-1 is DP.
+"""
+_LIVE = CandidateSource(source="live", sampling=_DIVERSE_BEAMS)
+ONLINE_MIXTURES: MappingProxyType[str, tuple[CandidateSource, ...]] = MappingProxyType(
+    {"OP": (_LIVE, CandidateSource(source="dataset", count=2)), "OD": (_LIVE,)}
+)
+"""RRHF's online settings: OP-k, with the data set's answers, draws with new weights after every k optimizer steps.
+
+OD-k, without these answers, is ours.
+"""
+
+
+def _online(name: str) -> str:
+    mixture, _, steps = name.partition("-")
+    if mixture not in ONLINE_MIXTURES or not steps.isdigit() or not int(steps):
+        raise ValueError("expected a list, or OP-k or OD-k with the steps between two sets of weights, such as OP-32")
+    return name
+
+
+def _form(value: Any) -> str:
+    return "name" if isinstance(value, str) else "sources"
+
+
+Candidates = Annotated[
+    Annotated[tuple[CandidateSource, ...], Tag("sources")] | Annotated[str, AfterValidator(_online), Tag("name")],
+    Discriminator(_form),
+]
+"""sources, or an online setting of RRHF by its name, such as OP-32"""
 
 
 def merged_sampling(stage: SamplingConfig, own: SamplingConfig | None) -> SamplingConfig:

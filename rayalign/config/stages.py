@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rayalign.config.annotators import JudgeConfig
-from rayalign.config.answers import MIXTURES, AnswerSource, CandidateSource, Mixture
+from rayalign.config.answers import MIXTURES, ONLINE_MIXTURES, AnswerSource, Candidates, CandidateSource, Mixture
 from rayalign.config.best_of import BestOf
 from rayalign.config.model_stages import MergeStage, RewardTokensStage
 from rayalign.config.rewards import CombineKind, Reward, Rewarded, RewardText
@@ -104,7 +104,8 @@ class TrainStage(Rewarded, StageSection):
     """offline: share of the rows kept for the held-out figures"""
     steps: PositiveInt | None = None
     """offline: exactly so many optimizer steps, in the place of `epochs`"""
-    candidates: tuple[CandidateSource, ...] = ()
+    candidates: Candidates = ()
+    """sources, or RRHF's online settings by name: OP-k, OD-k"""
     sampling: SamplingConfig = SamplingConfig()
     environment: str | None = None
     """online: replies to the policy's turns; `paddock_two_turn`, or `package.module:Class`. None: one turn each"""
@@ -127,12 +128,24 @@ class TrainStage(Rewarded, StageSection):
     @property
     def online(self) -> bool:
         """True where the live policy writes candidates."""
-        return any(c.source == "live" for c in self.candidates)
+        return any(c.source == "live" for c in self.candidate_sources)
+
+    @property
+    def candidate_sources(self) -> tuple[CandidateSource, ...]:
+        """Where the candidates of a prompt come from, online."""
+        if isinstance(self.candidates, str):
+            return ONLINE_MIXTURES[self.candidates.partition("-")[0]]
+        return self.candidates
+
+    @property
+    def renewal_steps(self) -> int | None:
+        """Optimizer steps after which the engines are to have new weights; None: as many as an iteration has."""
+        return int(self.candidates.partition("-")[2]) if isinstance(self.candidates, str) else None
 
     @property
     def candidates_per_prompt(self) -> int:
         """Candidates of one group, counting all that a data set may give."""
-        return sum(c.count for c in self.candidates)
+        return sum(c.count for c in self.candidate_sources)
 
 
 class GenerateStage(DrawingSection):
@@ -144,7 +157,7 @@ class GenerateStage(DrawingSection):
     count: PositiveInt = 4
     """answers to each prompt"""
     sources: tuple[AnswerSource, ...] | Mixture | None = None
-    """several places in the place of `count`, or a mixture of RRHF by its name: BP, DP, SP, D, P"""
+    """several places in the place of `count`, or a mixture of RRHF by its name: BP, DP, SP, D, P, IP"""
     best_of: BestOf | None = None
     """each answer is the best of several candidates; `stage:NAME/drawn` are all of them with their scores"""
 

@@ -44,7 +44,7 @@ def forward_passes(algorithm: Algorithm[Any], stage: TrainStage, gap: float) -> 
     needs = set(algorithm.needs)
     sampling = stage.sampling
     whole_distribution = not sampling.top_k and sampling.top_p == 1.0
-    present_weights = not stage.max_staleness and all(source.source == "live" for source in stage.candidates)
+    present_weights = not stage.max_staleness and all(source.source == "live" for source in stage.candidate_sources)
     agreement = gap <= AGREEMENT and not stage.deterministic
     watched = any(guard.metric in MISMATCH_METRICS for guard in stage.guards)
     if algorithm.takes_engine_logprobs and not watched and whole_distribution and present_weights and agreement:

@@ -142,11 +142,11 @@ class RolloutLoop:
         return f"{iteration:05d}-{slot:04d}.{serial}"
 
     def _order(self, group_id: str, ticket: Ticket) -> GroupOrder:
-        sources = [source for source in self.settings.candidates if source.source == "live"]
+        sources = [source for source in self.settings.candidate_sources if source.source == "live"]
         live = sum(source.count for source in sources)
         own_draws = draws([(each.count, merged_sampling(self.settings.sampling, each.sampling)) for each in sources])
         dataset: list[Candidate] = []
-        for source in self.settings.candidates:
+        for source in self.settings.candidate_sources:
             if source.source == "dataset":
                 dataset += ticket.example.candidates[: source.count]
         prompt = ticket.example.prompt

@@ -24,6 +24,7 @@ def problems(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, 
     yield from _rows(stage, algorithm, models)
     yield from _reward_parts(stage, algorithm)
     yield from _batch(stage, algorithm)
+    yield from _renewal(stage, algorithm)
     yield from _sampling(stage, algorithm)
     yield from _mixture(stage)
     yield from _guards(stage, algorithm)
@@ -115,7 +116,7 @@ def _batch(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
     count = stage.candidates_per_prompt
     unit = {"sequence": 1, "pair": 2, "group": count or 1}[algorithm.unit]
     # how many candidates a data set has for each prompt is known only later
-    count_known = stage.online and all(c.source != "dataset" for c in stage.candidates)
+    count_known = stage.online and all(c.source != "dataset" for c in stage.candidate_sources)
     for role in algorithm.trains:
         key, minibatch = "learner.minibatch", stage.learner.minibatch
         if role == "critic" and stage.critic_learner is not None:
@@ -128,6 +129,22 @@ def _batch(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
             yield key, f"indivisible batch: {minibatch} is not a multiple of {split}; take {near}"
         elif count_known and stage.prompts * count % minibatch:
             yield key, _indivisible(stage.prompts, count, minibatch, step)
+
+
+def _renewal(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
+    """The engines get new weights after each iteration, so one has as many optimizer steps as the setting names."""
+    steps, minibatch, count = stage.renewal_steps, stage.learner.minibatch, stage.candidates_per_prompt
+    if steps is None:
+        return
+    if algorithm.passes > 1:
+        yield "algorithm", f"{stage.candidates} counts the steps of one pass over the answers; take epochs: 1"
+    elif minibatch % count == 0 and stage.prompts * count != steps * minibatch:
+        yield (
+            "prompts",
+            f"{stage.prompts} prompts x {count} candidates / minibatch {minibatch} are "
+            f"{stage.prompts * count / minibatch:.4g} optimizer steps between two sets of weights; {stage.candidates} "
+            f"has {steps}: take {steps * minibatch // count} prompts",
+        )
 
 
 def _indivisible(prompts: int, count: int, minibatch: int, step: int) -> str:
@@ -153,7 +170,7 @@ def _sampling(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]
     """Methods that weigh tokens by their probability need that of the distribution that was sampled from."""
     if not stage.online:
         return
-    for number, source in enumerate(stage.candidates):
+    for number, source in enumerate(stage.candidate_sources):
         key = f"candidates.{number}.sampling" if source.sampling else "sampling"
         sampling = merged_sampling(stage.sampling, source.sampling)
         if source.source != "live":

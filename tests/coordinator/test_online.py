@@ -12,14 +12,16 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
 from rayalign.cluster.channel import Transfer
 from rayalign.cluster.ledger import DeviceLedger
 from rayalign.cluster.turns import PRESENCE, DeviceTurns, Move, Part, Sharer, Sizes
-from rayalign.config import CandidateSource, GuardConfig, TrackingConfig, TrainStage
+from rayalign.config import CandidateSource, GuardConfig, LearnerConfig, TrackingConfig, TrainStage
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.recovery import Resumption
 from rayalign.errors import ActorError, GuardError, RayalignError
+from rayalign.models.batching import pass_over
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Accounting, Journal
@@ -53,7 +55,7 @@ class Role:
             answer = self._answers.get(method)
             if isinstance(answer, Exception):
                 raise answer
-            return answer
+            return answer(*arguments) if callable(answer) else answer
 
         return SimpleNamespace(remote=remote)
 
@@ -243,6 +245,23 @@ def test_the_policy_does_not_read_again_what_engines_agree_on(make: Callable[...
     prepared = [arguments for name, arguments in bench.log if name == "preparer.prepare"]
     assert prepared[0] == ("rollouts", {"values_BT": ["values"]}, {})
     assert "policy.evaluate" not in dict(bench.log)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_op_k_draws_with_new_weights_after_every_k_optimizer_steps(make: Callable[..., Bench], steps: int) -> None:
+    learner, prompts = LearnerConfig(minibatch=12), 2 * steps
+    bench = make(candidates=f"OP-{steps}", prompts=prompts, learner=learner)
+    group_B = torch.arange(prompts).repeat_interleave(bench.settings.candidates_per_prompt)
+
+    def update(batch: object, seed: int) -> list[Any]:
+        bench.log += [("step", seed) for _ in pass_over(torch.ones_like(group_B), group_B, learner, seed, 0)]
+        return []
+
+    bench.answers["policy"]["update"] = update
+    bench.train()
+    weights = [name for name in bench.calls if name in ("step", "published", "take")]
+    iteration = ["take", *["step"] * steps, "published"]
+    assert weights == ["published", *iteration, *iteration]
 
 
 def test_every_group_is_consumed_once(make: Callable[..., Bench]) -> None:

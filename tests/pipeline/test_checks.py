@@ -89,9 +89,33 @@ def test_sources_of_candidates_are_checked(study: Study, override: str, message:
     assert any(line.startswith(f"stages.{stage}.{message}") for line in lines), lines
 
 
-@pytest.mark.parametrize("mixture", ["BP", "DP", "SP", "D", "P"])
+@pytest.mark.parametrize("mixture", ["BP", "DP", "SP", "D", "P", "IP"])
 def test_a_mixture_of_rrhf_is_named(study: Study, mixture: str) -> None:
     check(study(f"stages.draws.sources={mixture}"))
+
+
+ONLINE = ("stages.rl.algorithm={name: rrhf, kl_coefficient: 0.01}", "stages.rl.learner.minibatch=24")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("candidates=OP-0", "candidates is 'OP-0': expected a list, or OP-k or OD-k"),
+        ("candidates=DP-3", "candidates is 'DP-3': expected a list, or OP-k or OD-k"),
+        ("candidates=OP-2", "prompts: 32 prompts x 6 candidates / minibatch 24 are 8 optimizer steps between two sets"),
+        ("candidates=OD-3", "prompts: 32 prompts x 4 candidates / minibatch 24 are 5.333 optimizer steps between two"),
+        ("candidates=OP-8 algorithm.epochs=2", "algorithm: OP-8 counts the steps of one pass over the answers; take"),
+    ],
+)
+def test_an_online_setting_of_rrhf_has_its_steps(study: Study, override: str, message: str) -> None:
+    overrides = [f"stages.rl.{text}" for text in override.split(" ")]
+    lines = [line.split(": ", 1)[1] for line in refusal(study, *ONLINE, *overrides)]
+    assert any(line.startswith(f"stages.rl.{message}") for line in lines), lines
+
+
+@pytest.mark.parametrize(("setting", "prompts"), [("OP-8", 32), ("OD-2", 12)])
+def test_an_online_setting_of_rrhf_is_named(study: Study, setting: str, prompts: int) -> None:
+    check(study(*ONLINE, f"stages.rl.candidates={setting}", f"stages.rl.prompts={prompts}"))
 
 
 def test_rrhf_learns_online_from_any_sampler(study: Study) -> None:

@@ -164,7 +164,7 @@ def test_without_a_key_an_endpoint_is_refused(context: Context, monkeypatch: pyt
 
 def test_rrhfs_mixtures_have_four_answers_of_the_model_and_two_of_people() -> None:
     counts = {name: [share.source.count for share in shares(MIXTURES[name], "own")] for name in MIXTURES}
-    assert counts == {"BP": [4, 2], "DP": [4, 2], "SP": [4, 2], "D": [4], "P": [2]}
+    assert counts == {"BP": [4, 2], "DP": [4, 2], "SP": [4, 2], "D": [4], "P": [2], "IP": [4, 2]}
 
 
 def test_a_source_sets_some_keys_of_the_sampling() -> None:
