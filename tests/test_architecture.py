@@ -21,7 +21,7 @@ ROWS = [
     {"models", "weights", "rollout", "scoring", "storage", "annotator"},
     {"actors"},
     {"cluster"},
-    {"coordinator", "evaluation", "annotator.service"},
+    {"coordinator", "evaluation", "evolve", "annotator.service"},
     {"pipeline"},
     {"cli", "__init__"},
 ]
