@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import ray
 from ray._common import tls_utils
 from ray._common.network_utils import is_localhost
 from ray._private import ray_constants
 from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader, Config
+
+logger = logging.getLogger(__name__)
+STARTS = 3
+"""how often a node is started before the run gives up"""
+_TIMED_OUT = "timed out during startup"
+_GRACE = 10.0
+"""seconds that the processes of a failed start have to end"""
+
+
+def start_node(start: Callable[[], object]) -> None:
+    """Call `start`, which calls `ray.init`, again where the node was not up within 30 s, as on a machine under load.
+
+    Ray has no setting for these 30 s. It raises a bare `Exception` then, and leaves the processes that it has started.
+    """
+    for attempt in range(1, STARTS + 1):
+        before = set(psutil.Process().children())
+        try:
+            start()
+            return
+        except Exception as error:
+            if _TIMED_OUT not in str(error) or attempt == STARTS:
+                raise
+            logger.warning("Ray's node did not start within Ray's 30 s; start %d of %d follows", attempt + 1, STARTS)
+            _end([process for process in psutil.Process().children() if process not in before])
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Terminate processes; kill those that do not end."""
+    for process in processes:
+        process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=_GRACE)
+    for process in alive:
+        process.kill()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ray.autoscaler.sdk import request_resources
 
 from rayalign.cluster import forks
 from rayalign.cluster.placement import Claim, process_environment
-from rayalign.cluster.ray_2_60 import loopback_node, reload_authentication
+from rayalign.cluster.ray_2_60 import loopback_node, reload_authentication, start_node
 from rayalign.config import ClusterConfig
 from rayalign.errors import InputError
 
@@ -92,17 +92,18 @@ class Session:
         config = self._config
         for name, value in LOCAL.items():
             os.environ.setdefault(name, value)
+        settings: dict[str, Any] = {
+            "address": "local",  # never a session that runs on this machine already
+            "num_cpus": int(config.cpus or os.cpu_count() or 1),
+            "num_gpus": config.devices,
+            "object_store_memory": config.object_store,
+            "include_dashboard": False,
+            "logging_level": logging.ERROR,
+            "log_to_driver": False,
+            "runtime_env": runtime_env,
+        }
         with loopback_node():
-            ray.init(
-                address="local",  # never a session that runs on this machine already
-                num_cpus=int(config.cpus or os.cpu_count() or 1),
-                num_gpus=config.devices,
-                object_store_memory=config.object_store,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                runtime_env=runtime_env,
-            )
+            start_node(lambda: ray.init(**settings))
 
 
 def machines() -> list[dict[str, float]]:
