@@ -10,3 +10,7 @@ from rayalign import evaluation
 )
 def test_the_public_statistics_are_functions_of_evaluation(name: str) -> None:
     assert callable(getattr(evaluation, name))
+
+
+def test_the_benchmarks_are_modules_of_evaluation() -> None:
+    assert callable(evaluation.mt_bench.pairwise) and callable(evaluation.mt_bench.single)
