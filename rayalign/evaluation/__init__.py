@@ -1,5 +1,6 @@
 """Evaluation of models and judges, and the public names of its statistics."""
 
+from rayalign.evaluation import arena_hard as arena_hard
 from rayalign.evaluation import mt_bench as mt_bench
 from rayalign.evaluation.frontier import FrontierPoint as FrontierPoint
 from rayalign.evaluation.frontier import OverOptimisation as OverOptimisation

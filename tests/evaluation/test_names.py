@@ -13,4 +13,5 @@ def test_the_public_statistics_are_functions_of_evaluation(name: str) -> None:
 
 
 def test_the_benchmarks_are_modules_of_evaluation() -> None:
+    assert callable(evaluation.arena_hard.scores) and callable(evaluation.arena_hard.style_features)
     assert callable(evaluation.mt_bench.pairwise) and callable(evaluation.mt_bench.single)
