@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rayalign.cli import annotator, evaluate, export, head_to_head, measure, merge, model, show
+from rayalign.cli import annotator, arena_hard, evaluate, export, head_to_head, measure, merge, model, mt_bench, show
 from rayalign.errors import InputError, RayalignError
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ app = typer.Typer(
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(model.app, name="model")
 evaluate.app.command("head-to-head")(head_to_head.head_to_head)
+evaluate.app.command("mt-bench")(mt_bench.mt_bench)
+evaluate.app.command("arena-hard")(arena_hard.arena_hard)
 for command in (measure.judge, measure.perplexity, measure.reward, measure.frontier):
     evaluate.app.command()(command)
 

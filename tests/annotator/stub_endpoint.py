@@ -47,6 +47,7 @@ class Stub:
         shares: fault -> share of requests, drawn with `seed`.
         script: faults of the first requests, one after the other; None is a good one.
         prefers: prompt -> whether the first answer is better; gives "Output (a)", a ranking or log-probs as asked.
+        says: messages -> the answer's text, in the place of what `prefers` gives.
         retry_after: of every 429.
         honours_keys: work done for an Idempotency-Key is given again in place of being done, and billed, again.
         key: the only one accepted; None: any.
@@ -59,6 +60,7 @@ class Stub:
         shares: Mapping[str, float] | None = None,
         script: Iterable[str | None] = (),
         prefers: Callable[[str], bool] = prefers_longer,
+        says: Callable[[list[dict[str, str]]], str] | None = None,
         retry_after: str = "0.2",
         honours_keys: bool = True,
         key: str | None = None,
@@ -76,6 +78,7 @@ class Stub:
         """Idempotency-Key -> how often a whole, good reply was sent"""
         self.most_at_once = self._at_once = 0
         self._latency, self._shares, self._prefers = latency, dict(shares or {}), prefers
+        self._says = says
         self._retry_after, self._honours, self._key = retry_after, honours_keys, key
         self._rng = random.Random(seed)
         self._done: set[str] = set()
@@ -197,6 +200,8 @@ class Stub:
         elif "model_1" in prompt:
             best, other = ("model_1", "model_2") if first else ("model_2", "model_1")
             content = str([{"model": best, "rank": 1}, {"model": other, "rank": 2}])
+        if self._says is not None:
+            content = self._says(body["messages"])
         content = "" if empty else content
         choice |= {"text": content} if legacy else {"message": {"role": "assistant", "content": content}}
         if "tools" in body and not empty:
