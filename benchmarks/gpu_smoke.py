@@ -144,7 +144,6 @@ async def update(roles: Roles) -> dict[str, Any]:
     steps = answers[0]
     return {
         "steps": len(steps),
-        "skipped": sum(step["learner/skipped_steps"].value for step in steps),
         "grad_norm": steps[-1]["learner/grad_norm"].value,
     }
 

@@ -6,7 +6,7 @@
     |- DeadlineError     a wait on another process ran out; also a TimeoutError
     |- WeightError       a weight transfer was corrupt, or its probe disagreed
     |- CapacityError     a device has too little memory for a claim
-    |- GuardError        a guard stopped the run
+    |- GuardError        a guard, or a loss that is not finite, stopped the run
 
 Every error is made of its message alone, so that it survives pickling through Ray.
 """
@@ -39,4 +39,4 @@ class CapacityError(RayalignError, RuntimeError):
 
 
 class GuardError(RayalignError, RuntimeError):
-    """A guard whose action is `stop` was tripped; the run can be resumed."""
+    """A guard whose action is `stop` was tripped, or a loss was not finite; the run can be resumed."""

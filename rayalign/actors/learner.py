@@ -38,6 +38,8 @@ class LearnerSpec:
     """a second objective that is trained in the same optimizer steps"""
     reference: str | None = None
     """for an algorithm that needs the exact KL: the frozen model; None: the policy without its adapter"""
+    inspection: str | None = None
+    """folder for a minibatch whose loss is not finite; None: it is not saved"""
 
 
 class LearnerActor(HostedActor):
@@ -70,6 +72,7 @@ class LearnerActor(HostedActor):
             total_steps=spec.total_steps,
             seed=spec.seed,
             initial="zero",
+            inspection=Path(spec.inspection) if spec.inspection else None,
         )
         if "exact_kl" in self._algorithm.needs and self.role == "policy":
             self._learner.hold_reference(spec.reference)

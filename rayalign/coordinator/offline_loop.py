@@ -72,6 +72,7 @@ class _OfflineRun:
     """The state of the loop between epochs."""
 
     def __init__(self, spec: OfflineSpec, data: OfflineData, heartbeat: Heartbeat) -> None:
+        from rayalign.models.inspection import FOLDER
         from rayalign.models.learner import Learner
 
         self._spec, self._data, self._heartbeat = spec, data, heartbeat
@@ -81,7 +82,13 @@ class _OfflineRun:
         head: Literal["causal", "scalar"] = "causal" if spec.role == "policy" else "scalar"
         heartbeat.report(f"the model {spec.model}")
         self._learner: Learner = Learner(
-            spec.model, head, stage.learner, role=spec.role, total_steps=total, seed=spec.seed
+            spec.model,
+            head,
+            stage.learner,
+            role=spec.role,
+            total_steps=total,
+            seed=spec.seed,
+            inspection=Path(spec.folder) / FOLDER,
         )
         self._rank, self._world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self._folder = Path(spec.folder)

@@ -8,10 +8,10 @@ are collective: every rank calls them in the same order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -20,20 +20,21 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from rayalign.algorithms.base import Algorithm
 from rayalign.config import LearnerConfig
-from rayalign.errors import InputError
 from rayalign.models.adapter_output import FOLDER, save_adapter
 from rayalign.models.averaging import AVERAGE, WeightAverage
 from rayalign.models.batching import micro_rows, pass_over
+from rayalign.models.engine_state import load_engine, save_engine
 from rayalign.models.exact_kl import reference_of
 from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
+from rayalign.models.inspection import minibatch_file, not_finite, save_minibatch
 from rayalign.models.load import Initial, load_head, verify_saved
 from rayalign.models.lora import adapter_off, add_adapter
-from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS
+from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, TOKENS
 from rayalign.models.mixture import Mixture
 from rayalign.models.objective import Objective, Piece
 from rayalign.models.offload import DeviceState
 from rayalign.models.partitioned import Partition
-from rayalign.models.process_group import meet
+from rayalign.models.process_group import highest, meet
 from rayalign.models.schedule import schedule
 from rayalign.models.whole import WholeTensors
 from rayalign.models.zero import engine_config
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
 
 
 class Learner:
-    """A model, its optimizer and its schedule on one rank; world and rank come from torch.distributed's environment."""
+    """A model, its optimizer and its schedule on one rank; world and rank come from torch.distributed's environment.
+
+    `inspection` is the folder for a minibatch whose loss is not finite; without one it is not saved.
+    """
 
     def __init__(
         self,
@@ -58,15 +62,18 @@ class Learner:
         total_steps: int,
         seed: int,
         initial: Initial = "reward",
+        inspection: Path | None = None,
     ) -> None:
         self.config = config
         self.role: Role = role
         self._device = meet()
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
         self._path, self._kind = path, head
+        self._inspection = inspection
         # Stage 0 has no fp32 master weights; stage 1 has, with the same mathematics.
         self._stage = max(config.zero_stage, int(config.precision == "bf16"))
-        partition = self._partition()
+        spread = self._stage == 3 and self._world > 1
+        partition = Partition(self._rank, self._device, engine_config(config, self._stage)) if spread else None
         self._head = load_head(
             path, head, config, temperature=temperature, seed=seed, initial=initial, partition=partition
         )
@@ -85,12 +92,6 @@ class Learner:
         """Have updates measure the exact KL to a frozen model, or (None) to the policy without its adapter."""
         assert isinstance(self._head, TokenLogprobs)
         self._head.reference = reference_of(self._head, path, self.config, self._device)
-
-    def _partition(self) -> Partition | None:
-        """How the model is spread over the ranks while it is loaded; None where each rank loads it whole."""
-        if self._stage < 3 or self._world == 1:
-            return None
-        return Partition(self._rank, self._device, engine_config(self.config, self._stage))
 
     def _start(self, total_steps: int) -> Any:
         import deepspeed
@@ -121,9 +122,8 @@ class Learner:
     def evaluate(self, batch: Batch, *, adapter: bool = True) -> Outputs:
         """Outputs for this rank's own rows, in their order, on the CPU; without its adapter as the model was before."""
         self._engine.eval()
-        rounds = 0
-        if self._stage == 3:
-            rounds = self._most(len(micro_rows(batch, self.config.micro_tokens)))
+        count = len(micro_rows(batch, self.config.micro_tokens)) if self._stage == 3 else 0
+        rounds = highest(count, self._device) if self._stage == 3 else 0
         with nullcontext() if adapter else adapter_off(self._head.model):
             return evaluate(self._head, self._engine, batch, self.config.micro_tokens, rounds)
 
@@ -160,33 +160,40 @@ class Learner:
 
         Args:
             second: a further objective; its gradient is added.
+
+        Raises:
+            GuardError: on all ranks, where the loss or its gradient is not finite on one; no step was taken.
         """
         if not len(minibatch):
             return {}
         self._engine.train()
         if isinstance(self._head, TokenLogprobs):
             self._head.output.entropy_gradient = algorithm.differentiates_entropy
-        own = Objective(minibatch, algorithm)
-        pieces = own.pieces(self.role, self._rank, self._world, self.config.micro_tokens)
-        if second is not None:
-            pieces += second.pieces(self.role, self._rank, self._world, self.config.micro_tokens)
-        rounds = self._most(len(pieces))
+        objectives = [Objective(minibatch, algorithm)] + ([second] if second else [])
+        pieces: list[Piece] = []
+        for objective in objectives:
+            pieces += objective.pieces(self.role, self._rank, self._world, self.config.micro_tokens)
+        rounds = highest(len(pieces), self._device)
         parts: list[Metrics] = []
         for index in range(rounds):
             self._engine.set_gradient_accumulation_boundary(index == rounds - 1)
             parts.append(self._accumulate(pieces[index] if index < len(pieces) else None))
-        rate = self._engine.get_lr()[0]
+        rate, number = self._engine.get_lr()[0], self._engine.global_steps + 1
         norm, applied = self._apply()
-        if applied and self._average is not None:
+        if not applied:
+            self._stop(number, objectives)
+        if self._average is not None:
             self._average.update()
-        parts.append(
-            {
-                GRAD_NORM: Metric(norm),
-                LEARNING_RATE: Metric(rate),
-                SKIPPED_STEPS: Metric(float(not applied and self._rank == 0), reduction="sum"),
-            }
-        )
+        parts.append({GRAD_NORM: Metric(norm), LEARNING_RATE: Metric(rate)})
         return merged(parts)
+
+    def _stop(self, number: int, objectives: Sequence[Objective]) -> NoReturn:
+        """Save the minibatch of a step that was not taken, then raise; no rank raises before the file is there."""
+        file = minibatch_file(self._inspection, self.role, number) if self._inspection else None
+        if file is not None and self._rank == 0:
+            save_minibatch(file, objectives)
+        dist.barrier()
+        raise not_finite(self.role, number, file)
 
     def _accumulate(self, piece: Piece | None) -> Metrics:
         """Add a micro-batch to the gradient; None takes part with a gradient of zero."""
@@ -200,12 +207,12 @@ class Learner:
             self._engine.backward(read_out.sum() * 0.0)
             return {}
         loss_sum = piece.objective.algorithm.loss(self.role, outputs, here)
-        # A poisoned gradient reaches the norm on every rank, so that all of them skip the step together.
+        # A poisoned gradient reaches the norm on every rank, so that all of them stop together.
         poison = 1.0 if math.isfinite(loss_sum.numerator.item()) else math.nan
         # DeepSpeed averages over ranks; this is a sum.
         self._engine.backward(loss_sum.numerator * (piece.scale * self._world * poison))
-        tokens = float(here["attention_mask_BT"].sum())
-        return piece.objective.named(loss_sum.metrics) | {TOKENS: Metric(tokens, reduction="sum")}
+        tokens = Metric(float(here["attention_mask_BT"].sum()), reduction="sum")
+        return piece.objective.named(loss_sum.metrics) | {TOKENS: tokens}
 
     def _apply(self) -> tuple[float, bool]:
         """Take the step unless the gradient is not finite; its norm before clipping, and whether it was taken."""
@@ -219,14 +226,6 @@ class Learner:
         else:
             self._engine.zero_grad()
         return norm, applied
-
-    def _most(self, count: int) -> int:
-        """The largest of all ranks' counts."""
-        if self._world == 1:
-            return count
-        highest = torch.tensor(count, device=self._device)
-        dist.all_reduce(highest, op=dist.ReduceOp.MAX)
-        return int(highest)
 
     def weights(self, version: int, form: Form = "merged") -> WeightSet:
         """The model for the engines; every rank reads the tensors to the end, only rank 0 gets them whole."""
@@ -254,8 +253,8 @@ class Learner:
                 self._write(Path(folder) / AVERAGE, tokenizer)
 
     def _write(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        state = self._collect(self._tensors.full())
-        adapter = self._collect(self._tensors.adapter()) if self.config.lora else {}
+        state = self._tensors.on_host(self._tensors.full())
+        adapter = self._tensors.on_host(self._tensors.adapter()) if self.config.lora else {}
         if self._rank == 0:
             self._head.model.config.pad_token_id = tokenizer.pad_token_id
             self._head.model.save_pretrained(folder, state_dict=state)
@@ -266,25 +265,10 @@ class Learner:
         if self._rank == 0:
             verify_saved(folder)
 
-    def _collect(self, named: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors on the CPU; empty on other ranks than 0, which take part."""
-        state: dict[str, Tensor] = {}
-        for name, tensor in named:
-            if self._rank == 0:
-                state[name] = tensor.cpu()
-        return state
-
     def save_state(self, folder: str | Path) -> None:
         """Write weights, optimizer, schedule and RNG; `load_state` goes on bit by bit."""
-        # What an adapter leaves frozen is in the model's own folder.
-        self._engine.save_checkpoint(
-            str(folder),
-            tag="state",
-            client_state={"rng": torch.get_rng_state()},
-            exclude_frozen_parameters=self.config.lora is not None,
-        )
-        if self._rank == 0:
-            (Path(folder) / "layout").write_text(self._layout, encoding="utf-8")
+        whole = self.config.lora is None
+        save_engine(self._engine, Path(folder), self._layout, whole=whole, rank=self._rank)
         if self._average is not None:
             self._average.save(Path(folder), self._rank)
         dist.barrier()
@@ -295,13 +279,7 @@ class Learner:
         Raises:
             InputError: nothing there, or it was written at another world size, ZeRO stage or precision.
         """
-        layout = Path(folder) / "layout"
-        found = layout.read_text(encoding="utf-8") if layout.is_file() else "nothing"
-        if found != self._layout:
-            raise InputError(f"checkpoint {folder}: wanted {self._layout}, found {found}; resume as it was saved")
-        strict = self.config.lora is None
-        _, state = self._engine.load_checkpoint(str(folder), tag="state", load_module_strict=strict)
-        torch.set_rng_state(state["rng"])
+        load_engine(self._engine, Path(folder), self._layout, whole=self.config.lora is None)
         if self._average is not None:
             self._average.load(Path(folder), self._rank)
 

@@ -7,11 +7,9 @@ from collections.abc import Iterable
 GRAD_NORM = "learner/grad_norm"
 """before clipping"""
 LEARNING_RATE = "learner/learning_rate"
-SKIPPED_STEPS = "learner/skipped_steps"
-"""steps not taken because a loss or gradient was not finite"""
 TOKENS = "learner/tokens"
 """real tokens, prompts included"""
-METRICS = frozenset({GRAD_NORM, LEARNING_RATE, SKIPPED_STEPS, TOKENS})
+METRICS = frozenset({GRAD_NORM, LEARNING_RATE, TOKENS})
 MIXTURE = "mixture"
 """area of what a stage's second objective reports: `loss/sft` becomes `mixture/sft`"""
 

@@ -28,6 +28,15 @@ def meet() -> torch.device:
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
 
 
+def highest(count: int, device: torch.device) -> int:
+    """The largest of all ranks' counts; every rank calls it."""
+    if dist.get_world_size() == 1:
+        return count
+    counts = torch.tensor(count, device=device)
+    dist.all_reduce(counts, op=dist.ReduceOp.MAX)
+    return int(counts)
+
+
 def leave() -> None:
     """Undo `meet`, so that this process can join other ranks."""
     import deepspeed

@@ -51,6 +51,14 @@ class WholeTensors:
             if key is not None:
                 yield key, self._whole(parameter)
 
+    def on_host(self, named: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors on the CPU; empty on other ranks than 0, which take part."""
+        tensors: dict[str, Tensor] = {}
+        for name, tensor in named:
+            if self._rank == 0:
+                tensors[name] = tensor.cpu()
+        return tensors
+
     def _whole(self, parameter: Tensor) -> Tensor:
         tensor = parameter.detach()
         with self._gathered([parameter]):

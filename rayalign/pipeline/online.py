@@ -34,6 +34,7 @@ from rayalign.data.readers import stream_examples
 from rayalign.data.reward_tokens import reward_token_ids
 from rayalign.data.rows import write_rows
 from rayalign.errors import InputError
+from rayalign.models.inspection import FOLDER as INSPECTION
 from rayalign.models.mixture import MixtureSpec
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.scoring import resolved
@@ -85,7 +86,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
     model = context.model(stage.model)
     renderer = Renderer(model, job.rollout.context, stage.sampling)
     algorithm = load(stage.algorithm)
-    specs = _specs(context, stage, algorithm, _mixture(context, name, stage))
+    specs = _specs(context, name, stage, algorithm, _mixture(context, name, stage))
     reward_tokens = reward_token_ids(renderer.tokenizer)
     preparer = PreparerSpec(stage.algorithm, job.cluster.call_timeout, reward_tokens)
     pool, roles = await _start(context, name, model, specs, preparer)
@@ -176,7 +177,9 @@ def _mixture(context: RunContext, name: str, stage: TrainStage) -> MixtureSpec |
     return MixtureSpec(mix.algorithm, str(folder), mix.weight, mix.samples)
 
 
-def _specs(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any], mixture: MixtureSpec | None) -> Specs:
+def _specs(
+    context: RunContext, name: str, stage: TrainStage, algorithm: Algorithm[Any], mixture: MixtureSpec | None
+) -> Specs:
     """What each declared role is made from."""
     timeout = context.job.cluster.call_timeout
     policy = context.model(stage.model)
@@ -203,6 +206,7 @@ def _specs(context: RunContext, stage: TrainStage, algorithm: Algorithm[Any], mi
                 timeout,
                 mixture if role == "policy" else None,
                 reference if role == "policy" else None,
+                str(context.stage_folder(name) / INSPECTION),
             )
         else:
             specs[role] = FrozenSpec(context.model(source), stage.learner, temperature, policy, timeout)

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from rayalign.algorithms.base import load
+from rayalign.algorithms.sft import Sft
 from rayalign.config import GuardConfig, LearnerConfig, TrackingConfig, TrainStage
 from rayalign.coordinator.offline_data import OfflineSpec
 from rayalign.coordinator.offline_loop import train_offline
@@ -28,6 +29,7 @@ from rayalign.models.learner import Learner
 from rayalign.models.load import Frozen
 from rayalign.models.process_group import meet
 from rayalign.storage.metrics import read_metrics, reduce
+from rayalign.types import LossSum, Minibatch, Outputs, Role
 
 WEIGHTS = "model.safetensors"
 LEARNER = LearnerConfig(learning_rate=1e-3, minibatch=8, micro_tokens=40)
@@ -117,6 +119,23 @@ def test_a_guard_stops_the_stage(prepare: Any, metric: str, tripped: str) -> Non
     spec = prepare({"name": "reward"}, make_rows(), holdout=0.25, guards=(guard,))
     with pytest.raises(GuardError, match=tripped):
         train_offline(spec)
+
+
+class Undefined(Sft):
+    """A loss that is no number."""
+
+    def loss(self, role: Role, outputs: Outputs, minibatch: Minibatch) -> LossSum:
+        loss_sum = super().loss(role, outputs, minibatch)
+        return LossSum(loss_sum.numerator * torch.nan, loss_sum.normaliser)
+
+
+def test_a_loss_that_is_no_number_stops_the_stage_and_leaves_its_minibatch(prepare: Any) -> None:
+    spec = prepare({"name": f"{__name__}:Undefined"}, make_rows())
+    file = Path(spec.folder) / "inspection" / "policy-step-000001.safetensors"
+    with pytest.raises(GuardError, match=f"policy step 1: .* in {file}"):
+        train_offline(spec)
+    assert load_file(file)["input_ids_BT"].shape[0] == LEARNER.minibatch
+    assert not (Path(spec.folder) / "model").exists()
 
 
 def test_held_out_answers_that_are_all_alike_are_no_measure(prepare: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,9 @@ import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
-from tests.models.conftest import VOCABULARY, make_batch, make_learner, settings, train, weights
+from rayalign.errors import GuardError
+from rayalign.models.learner import Learner
+from tests.models.conftest import VOCABULARY, WEIGHTED, make_batch, make_learner, settings, train, weights
 
 SETTINGS: dict[str, dict[str, object]] = {
     "stage0": {"zero_stage": 0},
@@ -22,12 +24,23 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 
 
+def stopped(learner: Learner) -> str:
+    """The error of a step whose loss is not finite on one rank; one unit has the bad number."""
+    bad = make_batch()
+    bad.tensors["advantages_BT"][0, 5] = torch.nan
+    try:
+        learner.step(bad, WEIGHTED)
+    except GuardError as error:
+        return str(error)
+    return "nothing stopped the step"
+
+
 def main(folder: str, out: Path) -> None:
     torch.set_num_threads(1)
     results = {}
     for name, changes in SETTINGS.items():
         # One unit of the first minibatch fills a micro-batch, so that the ranks differ in how many they have.
-        learner = make_learner(folder, settings(micro_tokens=30, **changes))
+        learner = make_learner(folder, settings(micro_tokens=30, **changes), inspection=out / "inspection")
         mine = make_batch().rows(torch.arange(12)[: 9 if dist.get_rank() else 2])
         before = learner.evaluate(mine).logprobs_BT
         probe = learner.score_probe([[4, 5, 6, 7]])
@@ -41,6 +54,8 @@ def main(folder: str, out: Path) -> None:
         train(learner)
         learner.load_state(out / f"state-{name}")
         results[name]["resumed"] = all(torch.equal(x, after[key]) for key, x in weights(learner).items())
+        results[name] |= {"stopped": stopped(learner), "steps": len(metrics)}
+        results[name]["unmoved"] = all(torch.equal(x, after[key]) for key, x in weights(learner).items())
         learner.close()
     torch.save(results, out / f"rank{dist.get_rank()}.pt")
 

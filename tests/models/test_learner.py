@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import os
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
@@ -19,11 +22,12 @@ from transformers import (
 from rayalign.algorithms.base import load
 from rayalign.algorithms.ppo import Ppo, PpoConfig
 from rayalign.config import LearnerConfig
-from rayalign.errors import InputError
+from rayalign.errors import GuardError, InputError
 from rayalign.models.batching import pass_over
 from rayalign.models.heads import TokenLogprobs
 from rayalign.models.learner import Learner
 from rayalign.models.metrics import METRICS
+from rayalign.models.objective import Objective
 from rayalign.models.schedule import schedule
 from rayalign.types import Batch, LossSum, Minibatch, Outputs, Role
 from tests.models.conftest import WEIGHTED, Weighted, make_batch, make_learner, settings, train, weights
@@ -180,24 +184,38 @@ def test_metrics_of_a_step_cover_all_its_micro_batches(folder: str) -> None:
     assert len(steps) == 2
     assert sum(s["learner/tokens"].value for s in steps) == batch["attention_mask_BT"].sum()
     assert sum(s["loss/toy"].weight for s in steps) == batch["policy_mask_BT"].sum()
-    assert [s["learner/skipped_steps"].value for s in steps] == [0.0, 0.0]
     assert {name for name in steps[0] if name.startswith("learner/")} == METRICS
 
 
 @pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16")])
-def test_a_loss_that_is_not_finite_costs_its_step_only(folder: str, stage: int, precision: str) -> None:
-    config = settings(zero_stage=stage, precision=precision, schedule="linear", minibatch=12, micro_tokens=60)
-    learner = make_learner(folder, config)
+def test_a_loss_that_is_not_finite_stops_before_its_step(
+    folder: str, tmp_path: Path, stage: int, precision: str
+) -> None:
+    config = settings(zero_stage=stage, precision=precision, minibatch=12, micro_tokens=60)
+    learner = make_learner(folder, config, inspection=tmp_path / "inspection")
     train(learner)
     before, bad = weights(learner), make_batch()
     bad.tensors["advantages_BT"][5, 5] = torch.inf
-    (skipped,) = learner.update(bad, WEIGHTED, pass_index=0, seed=0)
-    assert skipped["learner/skipped_steps"].value == 1.0
+    file = tmp_path / "inspection" / "policy-step-000002.safetensors"
+    with pytest.raises(GuardError, match=f"policy step 2: .* no step was taken; its minibatch is in {file}"):
+        learner.update(bad, WEIGHTED, pass_index=0, seed=0)
     assert_close(weights(learner), before, 0.0)
-    (step,) = train(learner)
-    assert step["learner/skipped_steps"].value == 0.0
-    assert step["learner/learning_rate"].value == skipped["learner/learning_rate"].value
-    assert any(not torch.equal(x, before[name]) for name, x in weights(learner).items())
+    (step,) = train(learner)  # no gradient is left
+    assert math.isfinite(step["learner/grad_norm"].value)
+
+
+def test_the_minibatch_of_such_a_step_is_saved_with_its_settings(folder: str, tmp_path: Path) -> None:
+    learner = make_learner(folder, settings(minibatch=12), inspection=tmp_path)
+    bad = make_batch()
+    bad.tensors["advantages_BT"][5, 5] = torch.nan
+    with pytest.raises(GuardError):
+        learner.step(bad, WEIGHTED, Objective(make_batch(seed=1), WEIGHTED, area="mixture"))
+    (file,) = tmp_path.iterdir()
+    saved = load_file(file)
+    assert saved.keys() >= {"input_ids_BT", "policy_mask_BT", "unit_B", "mixture/input_ids_BT", "mixture/unit_B"}
+    torch.testing.assert_close(saved["advantages_BT"], bad["advantages_BT"], equal_nan=True)
+    with safe_open(file, "pt") as opened:
+        assert json.loads(opened.metadata()["algorithm"]) == {"name": "weighted"}
 
 
 class Broken(Weighted):
@@ -208,12 +226,21 @@ class Broken(Weighted):
         return LossSum(loss_sum.numerator + torch.inf, loss_sum.normaliser)
 
 
-def test_an_infinite_loss_is_skipped_even_where_its_gradient_is_finite(folder: str) -> None:
+def test_an_infinite_loss_stops_even_where_its_gradient_is_finite(folder: str) -> None:
     learner = make_learner(folder)
     before = weights(learner)
-    steps = learner.update(make_batch(), Broken(WEIGHTED.config), pass_index=0, seed=0)
-    assert [s["learner/skipped_steps"].value for s in steps] == [1.0, 1.0]
+    with pytest.raises(GuardError, match="policy step 1: .* its minibatch was not saved"):
+        learner.update(make_batch(), Broken(WEIGHTED.config), pass_index=0, seed=0)
     assert_close(weights(learner), before, 0.0)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_ranks_stop_together_at_a_loss_that_one_has(two_ranks: Path, name: str) -> None:
+    ranks = [torch.load(two_ranks / f"rank{rank}.pt", weights_only=False)[name] for rank in (0, 1)]
+    file = two_ranks / "inspection" / f"policy-step-{ranks[0]['steps'] + 1:06d}.safetensors"
+    assert ranks[0]["stopped"] == ranks[1]["stopped"]
+    assert f"its minibatch is in {file}" in ranks[0]["stopped"]
+    assert ranks[0]["unmoved"]  # under ZeRO-3 no other rank has the whole tensors
 
 
 @pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (2, "fp32"), (0, "bf16")])
