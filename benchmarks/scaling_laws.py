@@ -24,7 +24,7 @@ from benchmarks.study_page import DOCS, table
 from rayalign.data.paddock import gold
 from rayalign.evaluation.curves import trained_groups
 from rayalign.evaluation.scaling_laws import Form, Law, best_of_n_values, fit
-from rayalign.scoring.selection import best_of_n_kl
+from rayalign.statistics.best_of_n import best_of_n_kl
 from rayalign.storage.journal import Journal
 from rayalign.storage.metrics import read_metrics
 from rayalign.storage.records import decode, read_jsonl

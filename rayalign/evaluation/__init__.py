@@ -17,6 +17,8 @@ from rayalign.statistics.agreement import cohen_kappa as cohen_kappa
 from rayalign.statistics.agreement import cohen_kappa_interval as cohen_kappa_interval
 from rayalign.statistics.agreement import fleiss_kappa as fleiss_kappa
 from rayalign.statistics.agreement import fleiss_kappa_interval as fleiss_kappa_interval
+from rayalign.statistics.best_of_n import BestOfN as BestOfN
+from rayalign.statistics.best_of_n import best_of_n_report as best_of_n_report
 from rayalign.statistics.intervals import Interval as Interval
 from rayalign.statistics.intervals import mean_interval as mean_interval
 from rayalign.statistics.intervals import paired_difference as paired_difference

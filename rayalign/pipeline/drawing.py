@@ -48,9 +48,16 @@ def shares(sources: Sequence[AnswerSource], model: str) -> list[Share]:
     return result
 
 
-async def draw(context: RunContext, name: str, model: str, stage: DrawingSection, count: int) -> list[Group]:
-    """`count` candidates of a model for each prompt of a stage; a prompt whose generation failed is left out."""
-    return list((await _draw_by_model(context, name, model, stage, list(range(count)), ())).values())
+async def draw(
+    context: RunContext, name: str, model: str, stage: DrawingSection, count: int, *, first: int = 0
+) -> list[Group]:
+    """`count` candidates of a model for each prompt of a stage; a prompt whose generation failed is left out.
+
+    Args:
+        first: the first place that the seeds count from, so that draws from different places are independent.
+    """
+    places = list(range(first, first + count))
+    return list((await _draw_by_model(context, name, model, stage, places, ())).values())
 
 
 async def draw_sources(

@@ -15,10 +15,10 @@ from rayalign.cluster.group import ActorGroup
 from rayalign.config import EvaluateStage, LearnerConfig, RewardSource, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
 from rayalign.evaluation.baselines import ANSWERS, gold_utility
+from rayalign.pipeline.best_of_figures import best_of_figures
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.drawing import draw
 from rayalign.pipeline.scoring import Chosen, choose
-from rayalign.scoring.selection import best_of_n_kl
 from rayalign.scoring.sources import make_scorer
 from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
 from rayalign.statistics.ranks import rank_correlation
@@ -39,11 +39,12 @@ async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict
     answers = _answers(stage, chosen, prompts)
     values = await _values(context, name, stage, prompts, answers)
     records = list(_records(prompts, answers, values))
-    _add_candidates(records, {model: own.drawn for model, own in chosen.items() if model in stage.best_of})
+    drawn = {model: own.drawn for model, own in chosen.items() if model in stage.best_of}
+    _add_candidates(records, drawn)
     write_jsonl(context.stage_folder(name) / "records.jsonl", records)
     results, comparisons = compare(stage, values, seed=context.job.seed)
-    results += _estimated_kl(stage, answers)
     annotated = await asyncio.to_thread(_annotated, context, stage, prompts, answers)
+    results += best_of_figures(stage, drawn, [*results, *annotated], seed=context.job.seed)
     results += [*annotated, *judge_correlations(stage.judges, _rivals(stage), annotated)]
     results += await _perplexities(context, name, stage, prompts, answers)
     return {"results": results, "comparisons": comparisons}
@@ -68,15 +69,6 @@ def _add_candidates(records: Sequence[dict[str, Any]], drawn: Mapping[str, Seque
         if record["model"] in candidates:
             own = candidates[record["model"]][record["prompt_id"]]
             record["candidates"] = [{"answer": candidate.text, "score": candidate.score} for candidate in own]
-
-
-def _estimated_kl(stage: EvaluateStage, answers: Answers) -> list[dict[str, Any]]:
-    """How far best-of-n moves each model at most [nats]."""
-    rows = []
-    for name, choice in stage.best_of.items():
-        kl = {"name": name, "metric": "best_of_n_kl", "mean": best_of_n_kl(choice.n)}
-        rows.append({**kl, "low": None, "high": None, "n": len(answers[name])})
-    return rows
 
 
 def compare(stage: EvaluateStage, values: Values, *, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -161,7 +153,9 @@ async def _choose(context: RunContext, stage_name: str, stage: EvaluateStage) ->
     drawn: dict[str, list[Group]] = {}
     for name, model in stage.models.items():
         choice = stage.best_of.get(name)
-        drawn[name] = await draw(context, stage_name, model, stage, choice.n if choice else 1)
+        count = choice.n if choice else 1
+        # Best-of-n is compared with its reference, whose own answer is at place 0 and must not be among its candidates.
+        drawn[name] = await draw(context, stage_name, model, stage, count, first=int(count > 1))
     chosen: dict[str, Chosen] = {}
     for name, groups in drawn.items():
         model, choice = stage.models[name], stage.best_of.get(name)

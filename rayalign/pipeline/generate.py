@@ -23,14 +23,13 @@ from rayalign.pipeline.kind import (
     beam_problems,
     generator,
 )
-from rayalign.scoring.selection import best_of_n_kl
+from rayalign.statistics.best_of_n import best_of_n_kl
 from rayalign.storage.records import write_jsonl
 
 if TYPE_CHECKING:
     from rayalign.data.readers import Use
     from rayalign.pipeline.context import RunContext
     from rayalign.pipeline.drawing import Share
-    from rayalign.types import Example
 
 DRAWN = "drawn"
 """output of a stage that chooses: all candidates with their scores"""
@@ -149,6 +148,7 @@ class GenerateKind(StageKind[GenerateStage]):
         return asyncio.run(self._run(context, name))
 
     async def _run(self, context: RunContext, name: str) -> dict[str, Any]:
+        from rayalign.pipeline.best_of_figures import groups_of_scores, kl_interval
         from rayalign.pipeline.drawing import draw, draw_sources, labels
         from rayalign.pipeline.scoring import choose
 
@@ -166,10 +166,14 @@ class GenerateKind(StageKind[GenerateStage]):
         figures: dict[str, Any] = {"rows": len(chosen.answers), "candidates": written}
         if DRAWN in outputs:
             write_jsonl(folder / outputs[DRAWN].path, chosen.drawn)
-            figures["sample_reward"] = sample_reward(groups_of_scores(chosen.drawn))
+            scores = groups_of_scores(chosen.drawn)
+            figures["sample_reward"] = sample_reward(scores)
             figures["without_score"] = len(groups) - len(chosen.answers)
             if not sources:  # those of several sources are no draws of one distribution
-                figures["estimated_kl"] = best_of_n_kl(self._candidates // self._answers)
+                n = self._candidates // self._answers
+                figures["estimated_kl"] = best_of_n_kl(n)
+                if scores:
+                    figures["kl_by_scores"] = kl_interval(scores, n, seed=context.job.seed)._asdict()
         return figures
 
 
@@ -182,14 +186,6 @@ def _endpoint_problems(endpoint: Endpoint, sampling: SamplingConfig, key: str) -
         )
     if sampling.beams or sampling.top_k:
         yield key, "an endpoint takes neither beams nor top_k; leave them out of its sampling"
-
-
-def groups_of_scores(examples: Sequence[Example]) -> list[list[float]]:
-    """The scores that each prompt's candidates have."""
-    groups = []
-    for example in examples:
-        groups.append([candidate.score for candidate in example.candidates if candidate.score is not None])
-    return [scores for scores in groups if scores]
 
 
 def sample_reward(groups: Sequence[Sequence[float]]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -46,11 +45,6 @@ def scored_example(group: Group, source: str | Sequence[str]) -> Example:
         author = source if isinstance(source, str) else source[trajectory.index]
         candidates.append(Candidate(trajectory.text, author, score, trajectory.turns))
     return Example(group.prompt, tuple(candidates))
-
-
-def best_of_n_kl(n: int) -> float:
-    """log n - (n-1)/n [nats]: what best-of-n moves the policy at most (Stiennon 2020, G.3; Beirami 2024, theorem 1)."""
-    return math.log(n) - (n - 1) / n
 
 
 def _value(group: Group, place: int) -> float:

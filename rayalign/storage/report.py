@@ -16,6 +16,7 @@ import yaml
 from rayalign.statistics.doubts import reward_doubts
 from rayalign.storage.metrics import phase_seconds, read_metrics
 from rayalign.storage.records import atomic_write, read_jsonl
+from rayalign.storage.report_best_of import best_of_table
 from rayalign.storage.report_judges import judges_table
 from rayalign.storage.report_plots import PALETTE, forest, line_chart, number, stacked_bar
 from rayalign.storage.summary import read_done
@@ -52,6 +53,7 @@ def write_report(run: Path) -> Path:
         _header(name, job, rows, summary, events),
         _doubts(job, summary),
         judges_table(summary.get("results", [])),
+        best_of_table(summary.get("results", [])),
         _results(summary),
         _curves(metrics),
         _phases(metrics),

@@ -22,7 +22,7 @@ from rayalign.config import (
 )
 from rayalign.data.chat import load_tokenizer
 from rayalign.errors import InputError
-from rayalign.pipeline.drawing import draw_sources, labels, shares
+from rayalign.pipeline.drawing import draw, draw_sources, labels, shares
 from rayalign.rollout.base import Finished, Request
 from rayalign.storage.records import write_jsonl
 from rayalign.types import Candidate, Example, Message, Prompt
@@ -125,6 +125,14 @@ def test_seeds_of_all_candidates_differ(context: Context) -> None:
     drawn(context, SOURCES)
     seeds = [request.seed for pool in context.pools for request in pool.requests]
     assert len(set(seeds)) == len(seeds) == 7
+
+
+def test_draws_from_other_places_are_independent(context: Context) -> None:
+    stage = GenerateStage(kind="generate", model="please")
+    for first, count in ((0, 1), (1, 4)):  # a model by itself, and the best of four of it
+        asyncio.run(draw(context, "answers", "please", stage, count, first=first))  # type: ignore[arg-type]
+    seeds = [request.seed for pool in context.pools for request in pool.requests]
+    assert len(set(seeds)) == len(seeds) == 10
 
 
 def test_what_failed_is_absent(context: Context) -> None:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 
-from rayalign.scoring.selection import best_candidates, best_of_n_kl, scored_example
+from rayalign.scoring.selection import best_candidates, scored_example
 from rayalign.types import Group, Prompt, Score, Segment, Trajectory
 
 
@@ -46,8 +44,3 @@ def test_all_candidates_keep_their_scores() -> None:
     ]
     unscored = Group("g", Prompt("p", ()), 0, group(1.0).trajectories)
     assert scored_example(unscored, "m").candidates[0].score is None
-
-
-def test_the_estimate_of_the_divergence() -> None:
-    assert best_of_n_kl(1) == 0.0
-    assert best_of_n_kl(4) == pytest.approx(math.log(4) - 0.75)
