@@ -12,7 +12,6 @@ Known differences:
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -23,56 +22,15 @@ from torch import Tensor
 
 from rayalign.algorithms.base import load
 from rayalign.types import Outputs, Rollouts
+from tests.algorithms.trl_stubs import VOCABULARY, Bigram, assert_equal, logprobs, table, trainer
 
 pytest.importorskip("trl", minversion="1.16", reason="TRL is not installed")
 
-PROMPT, CHOSEN, VOCABULARY = 3, 4, 7
+PROMPT, CHOSEN = 3, 4
 LENGTHS = (CHOSEN, 2, CHOSEN, 5, CHOSEN, 1)
 """of the answers: three pairs, the chosen one first"""
 PAIRS = torch.tensor([0, 2, 4, 1, 3, 5])
 """rows as TRL has them: all chosen answers, then all rejected ones"""
-
-
-def table(seed: int) -> Tensor:
-    return torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def logprobs(table_VV: Tensor, ids_BT: Tensor) -> Tensor:
-    """Log-prob of each token given the one before it; 0 for the first."""
-    following = table_VV.log_softmax(1)[ids_BT[:, :-1], ids_BT[:, 1:]]
-    return torch.cat([torch.zeros_like(following[:, :1]), following], dim=1)
-
-
-class Bigram:
-    """A model as TRL's trainers call it; the table of logits is all that it has."""
-
-    training = True
-
-    def __init__(self, table_VV: Tensor) -> None:
-        self.table_VV = table_VV
-
-    def __call__(self, input_ids: Tensor, labels: Tensor | None = None, **_: Any) -> SimpleNamespace:
-        if labels is None:
-            return SimpleNamespace(logits=self.table_VV[input_ids])
-        zeros = torch.zeros_like(labels[:, 1:], dtype=torch.float64)
-        read = logprobs(self.table_VV, input_ids)[:, 1:].where(labels[:, 1:] != -100, 0.0)
-        return SimpleNamespace(log_probs=read, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
-
-
-def trainer(kind: type, **settings: Any) -> Any:
-    """A trainer without data and processes, which has what its loss reads."""
-    stub = object.__new__(kind)
-    identity = {"gather": lambda x: x, "gather_for_metrics": lambda x: x}
-    vars(stub).update(
-        accelerator=SimpleNamespace(device=torch.device("cpu"), **identity),
-        model=Bigram(table(0)),
-        _metrics=defaultdict(lambda: defaultdict(list)),
-        _total_train_tokens=0,
-        _tp_size=1,
-        aux_loss_enabled=False,
-        **settings,
-    )
-    return stub
 
 
 @pytest.fixture
@@ -100,13 +58,6 @@ def ours(settings: Mapping[str, Any], rows: Rollouts, table_VV: Tensor) -> Tenso
     batch = algorithm.prepare(rows)
     loss = algorithm.loss("policy", Outputs(logprobs_BT=logprobs(table_VV, batch["input_ids_BT"])), batch)
     return loss.numerator / loss.normaliser
-
-
-def assert_equal(ours: Tensor, theirs: Tensor, leaf: Tensor, tolerance: float = 1e-9) -> None:
-    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0, check_dtype=False)
-    gradients = [torch.autograd.grad(loss, leaf)[0] for loss in (ours, theirs)]
-    assert gradients[0].abs().max() > 1e-3
-    torch.testing.assert_close(*gradients, atol=tolerance, rtol=0)
 
 
 def dpo(rows: Rollouts, table_VV: Tensor, kinds: Mapping[str, float], **settings: Any) -> Tensor:
