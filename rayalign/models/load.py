@@ -114,6 +114,12 @@ class Frozen:
         self._head = loaded.to(self._device).requires_grad_(False)
         self._micro_tokens = config.micro_tokens
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens of the longest sequence that the model has positions for; None where it does not say."""
+        limit: int | None = self._head.model.config.get_text_config().to_dict().get("max_position_embeddings")
+        return limit
+
     @torch.inference_mode()
     def evaluate(self, batch: Batch) -> Outputs:
         """Log-probs and entropies at policy tokens (causal), or values and scores (scalar), on the CPU."""

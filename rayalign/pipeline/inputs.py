@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayalign.config import DataConfig, LoadedJob, Reference
 from rayalign.data import readers
-from rayalign.data.chat import check_turns, encode_prompt, encode_turn, load_tokenizer
+from rayalign.data.chat import check_turns, encode_example, encode_prompt, encode_turn, load_tokenizer
 from rayalign.data.reward_tokens import reward_token_ids
 from rayalign.errors import InputError
 from rayalign.pipeline.hashing import stage_hashes, stage_states
@@ -49,7 +49,7 @@ class Inputs:
                 continue
             for key, model in kind.tokenizers(name):
                 with self._blaming(f"stages.{name}.{key}"):
-                    self.tokenizer(model)
+                    self._check_template(name, kind, self.tokenizer(model))
             for key, model in kind.policy_readers().items():
                 with self._blaming(f"stages.{name}.{key}"):
                     self._check_vocabulary(key, model, kind.stage.model)
@@ -136,6 +136,13 @@ class Inputs:
         corpus_is_read = use == "corpus" and (name in self._corpora or self.cached(name).exists())
         if not corpus_is_read:
             readers.check(self._data(name), use=use, whole=True)
+
+    def _check_template(self, name: str, kind: StageKind[Any], tokenizer: PreTrainedTokenizerBase) -> None:
+        """The template renders an answer to each form that the stage's dialogues have."""
+        if kind.data_use == "prompts":
+            forms = {tuple(turn.role for turn in example.prompt.messages): example for example in self.prompts(name)}
+            for example in forms.values():
+                encode_example(tokenizer, example.prompt, "yes")
 
     def _check_vocabulary(self, role: str, model: str, policy: str) -> None:
         if self.tokenizer(model).get_vocab() != self.tokenizer(policy).get_vocab():

@@ -86,7 +86,9 @@ def read_examples(context: RunContext, stage: TrainStage) -> Iterator[Example]:
         return with_mismatched(answers) if "mismatched" in algorithm.needs else answers
     if algorithm.unit == "pair" or stage.answers is not None:
         return _read(context, stage, pairs_of_examples, pairs_of_comparisons)
-    return _read(context, stage, _scored if "scores" in algorithm.needs else iter, ranked)
+    if "scores" in algorithm.needs:
+        return _read(context, stage, _scored, lambda rows: _scored(ranked(rows)))
+    return _read(context, stage, iter, ranked)
 
 
 def _read(
@@ -107,11 +109,25 @@ def _read(
 
 
 def _scored(examples: Iterable[Example]) -> Iterator[Example]:
-    """Examples without the candidates that lack a score."""
+    """Examples without the candidates that lack a score; those with nothing to compare are counted in a warning."""
+    total = absent = single = tied = 0
     for example in examples:
+        total += 1
         scored = tuple(candidate for candidate in example.candidates if candidate.score is not None)
+        absent += not scored
+        single += len(scored) == 1
+        tied += len(scored) > 1 and len({candidate.score for candidate in scored}) == 1
         if scored:
             yield replace(example, candidates=scored)
+    if absent or single or tied:
+        logger.warning(
+            "%d prompts: %d without a score are left out; %d with one scored answer and %d with equal scores only "
+            "have nothing to compare",
+            total,
+            absent,
+            single,
+            tied,
+        )
 
 
 def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[EncodedRow]) -> None:

@@ -10,6 +10,7 @@ from rayalign.algorithms.ops import token_tensors
 from rayalign.config import LearnerConfig
 from rayalign.data.chat import encode_example, load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
+from rayalign.errors import InputError
 from rayalign.models.load import Frozen
 from rayalign.types import Batch, Group, Score, Trajectory, with_turns
 
@@ -29,17 +30,39 @@ class RewardModelScorer:
         self._same_tokens = same_vocabulary and self._tokenizer.chat_template == theirs.chat_template
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-        """One forward over all candidates of all groups."""
-        rows: list[EncodedRow] = []
+        """One forward over all candidates of all groups.
+
+        A candidate that the model's template cannot render, or that is longer than the model reads, has no score.
+        """
+        rows: list[EncodedRow | Score] = []
         for group in groups:
             rows += [self._row(group, trajectory) for trajectory in group.trajectories]
+        readable = [row for row in rows if isinstance(row, EncodedRow)]
+        values = iter(self._values(readable))
+        scores = (_score(next(values)) if isinstance(row, EncodedRow) else row for row in rows)
+        return [tuple(islice(scores, len(group.trajectories))) for group in groups]
+
+    def _values(self, rows: Sequence[EncodedRow]) -> list[float]:
+        if not rows:
+            return []
         rollouts = collate_examples(rows, pad_id=self._tokenizer.pad_token_id)
         scores_B = self.model.evaluate(Batch(token_tensors(rollouts), rollouts.group_B)).scores_B
         assert scores_B is not None
-        scores = map(_score, scores_B.tolist())
-        return [tuple(islice(scores, len(group.trajectories))) for group in groups]
+        values: list[float] = scores_B.tolist()
+        return values
 
-    def _row(self, group: Group, trajectory: Trajectory) -> EncodedRow:
+    def _row(self, group: Group, trajectory: Trajectory) -> EncodedRow | Score:
+        """The tokens that are read, or why they cannot be."""
+        try:
+            row = self._encode(group, trajectory)
+        except InputError as error:
+            return Score(None, f"the reward model's {error}")
+        limit = self.model.longest
+        if limit is not None and len(row.token_ids) > limit:
+            return Score(None, f"prompt and answer are longer than the {limit} tokens that the reward model reads")
+        return row
+
+    def _encode(self, group: Group, trajectory: Trajectory) -> EncodedRow:
         if self._same_tokens:
             return EncodedRow(trajectory.token_ids, trajectory.loss_mask, group=0)
         prompt = with_turns(group.prompt, trajectory.turns)

@@ -64,9 +64,9 @@ def gradients(algorithm: Algorithm[Any], batch: Batch, *, world: int = 1, budget
 
 
 def assert_same(algorithm: Algorithm[Any], ours: list[Tensor], theirs: list[Tensor]) -> None:
-    for one, other in zip(ours, theirs, strict=True):
-        assert one[1:].abs().max() > 1e-6, f"{algorithm.config}: there is no gradient to compare"
-        torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-11, msg=lambda m: f"{algorithm.config}: {m}")
+    for expected, result in zip(ours, theirs, strict=True):
+        assert expected[1:].abs().max() > 1e-6, f"{algorithm.config}: there is no gradient to compare"
+        torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-11, msg=lambda m: f"{algorithm.config}: {m}")
 
 
 def part_of(batch: Batch) -> Batch:
@@ -127,9 +127,9 @@ def test_padding_changes_no_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", algorithm_names())
 def test_the_order_of_samples_changes_no_gradient(name: str) -> None:
     for algorithm, rollouts, batch in cases(name):
-        other = algorithm.prepare(reordered(rollouts, shuffled(algorithm, rollouts, seed=1)))
-        assert other.state == pytest.approx(batch.state)
-        assert_same(algorithm, gradients(algorithm, batch), gradients(algorithm, other))
+        reordered_batch = algorithm.prepare(reordered(rollouts, shuffled(algorithm, rollouts, seed=1)))
+        assert reordered_batch.state == pytest.approx(batch.state)
+        assert_same(algorithm, gradients(algorithm, batch), gradients(algorithm, reordered_batch))
 
 
 def test_switches_and_choices_are_found() -> None:

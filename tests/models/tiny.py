@@ -77,8 +77,8 @@ def make_rollouts(algorithm: Algorithm[Any], seed: int) -> Rollouts:
     ids_BT = torch.randint(0, REWARD_TOKENS[0], attention_BT.shape, generator=generator)
     ids_BT[:, 0] = REWARD_TOKENS[0]
     rollouts = Rollouts(ids_BT, attention_BT, mask_BT, group_B, reward_tokens=REWARD_TOKENS)
-    own, other = Tiny(0).outputs(rollouts), Tiny(50).outputs(rollouts)
-    logprobs_BT, reference_BT, values_BT = own.logprobs_BT.detach(), other.logprobs_BT.detach(), own.values_BT.detach()
+    policy, reference = Tiny(0).outputs(rollouts), Tiny(50).outputs(rollouts)
+    logprobs_BT, values_BT = policy.logprobs_BT.detach(), policy.values_BT.detach()
     noise_BT = 0.3 * random(*attention_BT.shape, seed=seed)
     chances_N = torch.tensor([1.0, 0.75, 0.0, 0.5], dtype=torch.float64)
     desirable_B = chances_N[torch.arange(rows) % 4]
@@ -92,7 +92,7 @@ def make_rollouts(algorithm: Algorithm[Any], seed: int) -> Rollouts:
         ended_B=torch.arange(rows) % 3,
         behaviour_logprobs_BT=logprobs_BT + 2 * noise_BT,
         logprobs_BT=logprobs_BT + noise_BT,
-        reference_logprobs_BT=reference_BT,
+        reference_logprobs_BT=reference.logprobs_BT.detach(),
         values_BT=values_BT + noise_BT,
         staleness_B=torch.arange(rows) % 2,
     )

@@ -115,6 +115,21 @@ def test_what_reads_the_answers_has_a_tokenizer_too(study: Study, tmp_path: Path
         Inputs(study(*less, f"{key}={tmp_path}")).check()
 
 
+def test_the_template_of_a_reward_model_renders_the_stages_dialogues(study: Study, tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": role, "content": "yes"} for role in ("system", "user")]}]
+    (tmp_path / "train.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    tokenizer = build_tokenizer()
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    tokenizer.chat_template = refusal + tokenizer.chat_template
+    tokenizer.save_pretrained(tmp_path / "scorer")
+    less = [f"stages.{name}.data.limit=50" for name in ("sft", "draws", "rl", "test")]
+    scorer = f"stages.rl.reward={tmp_path / 'scorer'}"
+    Inputs(study(*less, scorer)).check()
+    dialogues = f"stages.rl.data={{format: prompts, path: {tmp_path / 'train.jsonl'}}}"
+    with pytest.raises(InputError, match=r"stages\.rl\.reward: chat template: refuses the dialogue of roles \['system"):
+        Inputs(study(*less, scorer, dialogues)).check()
+
+
 @pytest.mark.parametrize("role", ["critic", "reference"])
 def test_what_reads_the_policys_tokens_has_its_vocabulary(study: Study, tmp_path: Path, role: str) -> None:
     tokenizer = build_tokenizer()

@@ -75,6 +75,23 @@ def test_rankings_of_a_file_are_groups_with_their_scores(study: Study, tmp_path:
     assert [(texts(row), scores(row)) for row in rows] == [("abc", [1, 3, 2]), ("de", [0.5, 0.25])]
 
 
+def test_prompts_with_nothing_to_compare_are_counted(
+    study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = {"p": [1.0, 2.0], "q": [1.0], "r": [0.5, 0.5], "s": [None, 3.0], "t": [None]}
+    rows = [
+        Example(Prompt(name, (Message("user", name),)), tuple(Candidate(str(i), score=x) for i, x in enumerate(values)))
+        for name, values in answers.items()
+    ]
+    loaded = study()
+    settings = {"kind": "train", "algorithm": {"name": "rrhf"}, "model": "m", "examples": "stage:draws"}
+    with RunContext(loaded, Inputs(loaded)) as context:
+        write_jsonl(context.output("stage:draws"), rows)
+        rest = list(read_examples(context, TrainStage.model_validate(settings)))
+    assert [row.prompt.id for row in rest] == ["p", "q", "r", "s"]
+    assert "5 prompts: 1 without a score are left out; 2 with one scored answer and 1 with equal scores" in caplog.text
+
+
 def test_answers_of_a_file_are_good_or_bad(study: Study, tmp_path: Path) -> None:
     rows = read(study, "kto", **source_of(tmp_path, UNPAIRED, "unpaired"))
     assert [(texts(row), row.desirable) for row in rows] == [("ad", 1.0), ("da", 0.0)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from rayalign.config import LearnerConfig, RewardSource
 from rayalign.data.chat import encode_example
@@ -95,6 +96,22 @@ def test_for_another_tokenizer_the_text_is_rendered_anew(
 def test_a_score_that_is_not_finite_is_absent_with_its_reason_and_never_zero(value: float) -> None:
     assert _score(value) == Score(None, "the reward model's score is not finite")
     assert _score(0.0) == Score(0.0)
+
+
+def test_what_the_model_cannot_read_has_no_score_and_says_why(model: str, tokenizer: Any, tmp_path: Path) -> None:
+    other = build_tokenizer()
+    more_words(other)
+    other.save_pretrained(tmp_path)
+    limit = AutoConfig.from_pretrained(model).max_position_embeddings
+    written = group(tokenizer, "a", "yes", "no " * limit)
+    scorer = RewardModelScorer(model, LearnerConfig(), str(tmp_path))
+    short, long = scorer.score([written])[0]
+    assert short.value is not None
+    assert long == Score(None, f"prompt and answer are longer than the {limit} tokens that the reward model reads")
+    scorer._tokenizer.chat_template = "{{ raise_exception('no such dialogue') }}"
+    for score in scorer.score([written])[0]:
+        assert score.value is None
+        assert "the reward model's chat template: refuses the dialogue of roles" in str(score.reason)
 
 
 def _without_end(t: Trajectory) -> Trajectory:
