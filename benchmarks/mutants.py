@@ -8,10 +8,11 @@ where a mutant survives.
 from __future__ import annotations
 
 import compileall
+import importlib
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass
 from importlib.util import cache_from_source
 from pathlib import Path
 
+import pytest
 import yaml
 
 from benchmarks.record import RESULTS, record
@@ -30,6 +32,10 @@ ROOT = Path(__file__).parents[1]
 TABLE = Path(__file__).with_name("mutants.yaml")
 PAGE = ROOT / "docs" / "mutants.md"
 COPIED = ("rayalign", "tests", "jobs", "benchmarks")
+PLUGINS = ("pytest_asyncio", "pytest_timeout")
+"""of pytest, that the tests need; each further one that is installed would be loaded for every mutant"""
+LIBRARIES = ("torch", "transformers", "deepspeed", *PLUGINS)
+"""imported once, before the forks"""
 TIMEOUT = 600
 """seconds that the tests of one mutant may take"""
 HEADING = """# Mutants
@@ -110,15 +116,38 @@ def tree() -> Iterator[Path]:
 
 
 def run_tests(copy: Path, tests: Sequence[str]) -> int:
-    """pytest's exit status in the copy; its output goes to this process's where no test failed and none passed."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-x", "-q", *tests]
-    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    process = subprocess.run(
-        command, cwd=copy, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
-    if process.returncode not in (0, FAILED):
-        print(process.stdout[-2000:], process.stderr[-2000:], sep="\n")
-    return process.returncode
+    """pytest's exit status in the copy; its output goes to this process's where no test failed and none passed.
+
+    The process is a fork of this one, which has the large libraries: to import them takes longer than most tests.
+    """
+    with tempfile.NamedTemporaryFile("r", suffix=".txt") as output:
+        process = multiprocessing.get_context("fork").Process(target=_pytest, args=(copy, tests, output.name))
+        process.start()
+        process.join(TIMEOUT)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            raise InputError(f"the tests {', '.join(tests)} took more than {TIMEOUT} s; name smaller ones")
+        status = process.exitcode or 0
+        if status not in (0, FAILED):
+            print(output.read()[-4000:])
+    return status
+
+
+def _pytest(copy: Path, tests: Sequence[str], output: str) -> None:
+    """Run tests of the copy in this process, which ends with pytest's exit status."""
+    file = os.open(output, os.O_WRONLY)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.chdir(copy)
+    os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    sys.dont_write_bytecode = True
+    sys.path[:] = [str(copy), *(path for path in sys.path if Path(path).resolve() != ROOT)]
+    for name in list(sys.modules):
+        if name.partition(".")[0] in COPIED:
+            del sys.modules[name]
+    plugins = [argument for name in PLUGINS for argument in ("-p", name)]
+    sys.exit(int(pytest.main([*plugins, "-p", "no:cacheprovider", "-x", "-q", *tests])))
 
 
 def judge(copy: Path, mutant: Mutant) -> Outcome:
@@ -194,6 +223,8 @@ def main(points: Sequence[int]) -> int:
     mutants = load_mutants()
     chosen = [mutant for mutant in mutants if not points or mutant.point in points]
     outcomes = []
+    for library in LIBRARIES:
+        importlib.import_module(library)
     with tree() as copy:
         prove_whole(copy, chosen)
         for mutant in chosen:
