@@ -72,6 +72,7 @@ setup(
             "ruff>=0.17",
             "schemathesis>=4",
             "setuptools>=77",
+            "trl>=1.16,<2",
             "types-PyYAML",
             "uv>=0.13",
         ],
