@@ -63,7 +63,7 @@ async def judge_matches(path: Path, matches: Sequence[Match], judge: BenchJudge,
     """Judge what the file lacks, and return the rows of all matches.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or holds something else.
         RayalignError: the judge cannot go on; the rows so far are in the file.
     """
     try:
@@ -71,7 +71,7 @@ async def judge_matches(path: Path, matches: Sequence[Match], judge: BenchJudge,
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
     try:
-        rows = {key_of(row): row for row in read_jsonl(path)}
+        rows = _earlier(path, key_of)
         missing = [match for match in matches if match.key not in rows]
         judged = Judged(earlier=len(matches) - len(missing))
 
@@ -84,6 +84,19 @@ async def judge_matches(path: Path, matches: Sequence[Match], judge: BenchJudge,
         log.close()
     judged.rows = [rows[match.key] for match in matches if match.key in rows]
     return judged
+
+
+def _earlier(path: Path, key_of: KeyOf) -> dict[Hashable, Row]:
+    """The rows that the file has already, by their keys."""
+    rows: dict[Hashable, Row] = {}
+    for row in read_jsonl(path):
+        try:
+            rows[key_of(row)] = row
+        except (KeyError, TypeError):
+            raise InputError(
+                f"{path}: holds a row that is no judgment of this benchmark; choose another folder"
+            ) from None
+    return rows
 
 
 async def _play(matches: Iterable[Match], judge: BenchJudge, write: Callable[[Match, Row], None]) -> Counter[str]:

@@ -189,6 +189,9 @@ def test_mt_bench_refuses_what_it_cannot_judge(mt: list[object], tmp_path: Path)
     assert "no annotator 'judge/one'" in call("mt-bench", *mt).stderr
     folder = call("mt-bench", *mt, "--base-url", "http://127.0.0.1:1/v1", "--output", tmp_path / "question.jsonl")
     assert folder.exit_code == 2 and "cannot be written" in folder.stderr
+    write_jsonl(tmp_path / "out" / "judge_one_single.jsonl", [{"question_id": 1}])
+    strange = call("mt-bench", *mt, "--base-url", "http://127.0.0.1:1/v1")
+    assert strange.exit_code == 2 and "holds a row that is no judgment" in strange.stderr
     nobody = call("mt-bench", *mt, "--base-url", "http://127.0.0.1:1/v1", "--mode", "pairwise-baseline")
     assert nobody.exit_code == 2 and "the baseline gpt-3.5-turbo" in nobody.stderr
     mt_bench_files.write_questions(tmp_path / "question.jsonl", [mt_bench_files.Question(1, "coding", ("w1", "w2"))])
