@@ -50,9 +50,12 @@ class DataConfig(Section):
     """Where rows come from. A stage's own values override the job's `data`, key by key."""
 
     format: str = "paddock"
-    """a reader's name: paddock, hh, alpaca, prompts, demonstrations, comparisons, rankings, gsm8k, arithmetic"""
+    """a reader's name: paddock, hh, alpaca, prompts, demonstrations, comparisons, rankings, gsm8k, records, ..."""
     path: str | None = None
-    """file, folder, or the name of a `datasets` data set; paddock and arithmetic need none"""
+    """file, folder, or the name of a `datasets` data set; paddock and arithmetic need none.
+
+    `stage:NAME`: the prompts that an earlier stage wrote, whatever `format` says
+    """
     split: str = "train"
     limit: PositiveInt | None = None
     """rows kept, the first ones after the reader's own order"""

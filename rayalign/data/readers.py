@@ -25,6 +25,7 @@ from rayalign.data.fields import (
 from rayalign.data.files import Row, is_hub_name, rows
 from rayalign.data.gsm8k import gsm8k
 from rayalign.data.rankings import rankings
+from rayalign.data.records import records
 from rayalign.data.unpaired import unpaired
 from rayalign.errors import InputError
 from rayalign.types import Candidate, Example, Message, Prompt
@@ -52,6 +53,7 @@ def known_formats() -> dict[str, Reader | None]:
         "unpaired": unpaired,
         "gsm8k": gsm8k,
         "arithmetic": None,
+        "records": records,
     }
 
 

@@ -16,6 +16,7 @@ from rayalign.pipeline.annotators import annotator_problems
 from rayalign.pipeline.kind import ADAPTER, AS_SOURCE, Problem, Read, StageKind, kinds_of
 from rayalign.pipeline.machine import Machine, planned_machine
 from rayalign.pipeline.plan import Plan, StagePlan, plan, size
+from rayalign.pipeline.stage_rows import stage_paths
 from rayalign.rollout.environment import load_environment
 
 REHEARSE = "set cluster.gpus for a rehearsal on logical devices"
@@ -83,7 +84,7 @@ def _references(job: Job, kinds: Kinds) -> Iterator[Problem]:
     """Each `stage:` names an earlier stage whose output is what the key accepts."""
     earlier: dict[str, StageKind[Any]] = {}
     for name, kind in kinds.items():
-        accepts = {read.key: read.accepts for read in kind.reads()}
+        accepts = {read.key: read.accepts for read in (*kind.reads(), *kind.data_reads())}
         for key, reference in job.stages[name].references():
             where = f"stages.{name}.{key}"
             if reference.stage in earlier:
@@ -177,6 +178,11 @@ def _data(kind: StageKind[Any]) -> Iterator[Problem]:
     if kind.data is not None and kind.data_use is not None:
         sections.insert(0, ("data", kind.data, kind.data_use))
     for key, data, use in sections:
+        earlier = list(stage_paths(data, key))
+        if earlier and (key != "data" or use != "prompts"):
+            yield earlier[0][0], "a stage gives prompts alone, for `data` that are read as such; name it as examples"
+        if earlier:
+            continue
         try:
             readers.check(data, use=use)
         except InputError as error:

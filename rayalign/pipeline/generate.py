@@ -23,6 +23,7 @@ from rayalign.pipeline.kind import (
     beam_problems,
     generator,
 )
+from rayalign.scoring.selection import extremes
 from rayalign.statistics.best_of_n import best_of_n_kl
 from rayalign.storage.records import write_jsonl
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 DRAWN = "drawn"
 """output of a stage that chooses: all candidates with their scores"""
+EXTREMES = "extremes"
+"""another one: of these, the best and the worst of each prompt"""
 
 
 class GenerateKind(StageKind[GenerateStage]):
@@ -58,6 +61,7 @@ class GenerateKind(StageKind[GenerateStage]):
         outputs = {"": Output(CANDIDATES, "records.jsonl")}
         if self._chooses:
             outputs[DRAWN] = Output(SCORED, "drawn.jsonl")
+            outputs[EXTREMES] = Output(SCORED, "extremes.jsonl")
         return outputs
 
     def batch(self) -> str:
@@ -127,7 +131,7 @@ class GenerateKind(StageKind[GenerateStage]):
             if source.is_drawn:
                 yield from beam_problems(source.count, sampling, f"sources.{place}")
             if source.endpoint:
-                yield from _endpoint_problems(source.endpoint, sampling, f"sources.{place}.endpoint")
+                yield from endpoint_problems(source.endpoint, sampling, f"sources.{place}.endpoint")
         if not stage.answer_sources:
             yield from beam_problems(self._candidates, stage.sampling, "sampling")
 
@@ -166,6 +170,7 @@ class GenerateKind(StageKind[GenerateStage]):
         figures: dict[str, Any] = {"rows": len(chosen.answers), "candidates": written}
         if DRAWN in outputs:
             write_jsonl(folder / outputs[DRAWN].path, chosen.drawn)
+            write_jsonl(folder / outputs[EXTREMES].path, filter(None, map(extremes, chosen.drawn)))
             scores = groups_of_scores(chosen.drawn)
             figures["sample_reward"] = sample_reward(scores)
             figures["without_score"] = len(groups) - len(chosen.answers)
@@ -177,7 +182,8 @@ class GenerateKind(StageKind[GenerateStage]):
         return figures
 
 
-def _endpoint_problems(endpoint: Endpoint, sampling: SamplingConfig, key: str) -> Iterator[Problem]:
+def endpoint_problems(endpoint: Endpoint, sampling: SamplingConfig, key: str) -> Iterator[Problem]:
+    """What is wrong with a model over HTTP, and with how it is to draw."""
     if not os.environ.get(endpoint.key_variable, "").strip():
         yield (
             f"{key}.key_variable",

@@ -16,6 +16,7 @@ from rayalign.data.reward_tokens import reward_token_ids
 from rayalign.errors import InputError
 from rayalign.pipeline.hashing import stage_hashes, stage_states
 from rayalign.pipeline.kind import StageKind, kinds_of
+from rayalign.pipeline.stage_rows import stage_paths, with_files
 from rayalign.rollout.environment import Turns, load_environment
 from rayalign.types import Example
 
@@ -127,7 +128,7 @@ class Inputs:
 
     def _check_rows(self, name: str, kind: StageKind[Any]) -> None:
         use = kind.data_use
-        if use is None:
+        if use is None or self._awaits_rows(kind):
             return
         if use == "prompts":
             for model in kind.prompt_models():
@@ -139,7 +140,7 @@ class Inputs:
 
     def _check_template(self, name: str, kind: StageKind[Any], tokenizer: PreTrainedTokenizerBase) -> None:
         """The template renders an answer to each form that the stage's dialogues have."""
-        if kind.data_use == "prompts":
+        if kind.data_use == "prompts" and not self._awaits_rows(kind):
             forms = {tuple(turn.role for turn in example.prompt.messages): example for example in self.prompts(name)}
             for example in forms.values():
                 encode_example(tokenizer, example.prompt, "yes")
@@ -166,7 +167,7 @@ class Inputs:
 
     def _check_environment(self, name: str, kind: StageKind[Any]) -> None:
         """The environment can be made for the stage's prompts, and reply in the tokens of its models."""
-        if kind.environment is None:
+        if kind.environment is None or self._awaits_rows(kind):
             return
         environment = load_environment(kind.environment)
         for model in kind.prompt_models():
@@ -179,7 +180,21 @@ class Inputs:
     def _data(self, name: str) -> DataConfig:
         data = self._kinds[name].data
         assert data is not None, f"stage {name} reads no data of its own"
-        return data
+        return with_files(data, self._output)
+
+    def _output(self, text: str) -> str:
+        """The file of an earlier stage's output, by its name `stage:NAME`."""
+        reference = Reference.parse(text)
+        assert reference is not None, f"{text} names no stage"
+        folder = Path(self._job.output).resolve() / self._job.name / "stages" / reference.stage
+        return str(folder / self._kinds[reference.stage].outputs()[reference.role].path)
+
+    def _awaits_rows(self, kind: StageKind[Any]) -> bool:
+        """Whether rows of its data are still to be written by an earlier stage."""
+        if kind.data is None:
+            return False
+        references = [Reference.parse(text) for _, text in stage_paths(kind.data)]
+        return any(reference and self._states[reference.stage] != "finished" for reference in references)
 
     def _fit(self, name: str, tokenizer: PreTrainedTokenizerBase, reserve: int) -> list[Example]:
         examples, context = self.prompts(name), self._job.rollout.context

@@ -25,6 +25,7 @@ from rayalign.config import (
     StageSection,
 )
 from rayalign.models.catalogue import ModelShape, shape_of
+from rayalign.pipeline.stage_rows import stage_paths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,6 +46,7 @@ AS_SOURCE = "what it was made from"
 CANDIDATES = "candidates"
 SCORED = "scored candidates"
 COMPARISONS = "comparisons"
+PROMPTS = "prompts"
 FIGURES = "figures"
 MODELS = frozenset({LANGUAGE_MODEL, REWARD_MODEL, CRITIC, ADAPTER})
 
@@ -144,6 +146,12 @@ class StageKind(ABC, Generic[S]):
     def further_data(self) -> Sequence[tuple[str, DataConfig, Use]]:
         """Key, section and use of data that the stage reads beside its `data`."""
         return ()
+
+    def data_reads(self) -> Sequence[Read]:
+        """The earlier outputs that rows of its data come from."""
+        if self.data is None:
+            return ()
+        return [Read(key, text, (PROMPTS, CANDIDATES, SCORED)) for key, text in stage_paths(self.data)]
 
     @property
     def sampling(self) -> SamplingConfig | None:

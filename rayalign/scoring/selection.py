@@ -47,6 +47,15 @@ def scored_example(group: Group, source: str | Sequence[str]) -> Example:
     return Example(group.prompt, tuple(candidates))
 
 
+def extremes(example: Example) -> Example | None:
+    """The best and the worst candidate, the first of equal ones; None where no two scores differ."""
+    scores = {place: answer.score for place, answer in enumerate(example.candidates) if answer.score is not None}
+    if len(set(scores.values())) < 2:
+        return None
+    best, worst = max(scores, key=lambda place: scores[place]), min(scores, key=lambda place: scores[place])
+    return replace(example, candidates=(example.candidates[best], example.candidates[worst]))
+
+
 def _value(group: Group, place: int) -> float:
     value = group.scores[place].value
     assert value is not None

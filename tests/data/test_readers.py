@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from rayalign.config import DataConfig
 from rayalign.data.files import is_hub_name, rows
 from rayalign.data.readers import Use, check, known_formats, load_examples
 from rayalign.errors import InputError
-from rayalign.types import Candidate, Example, Message
+from rayalign.types import Candidate, Example, Message, Prompt
 
 
 def write(path: Path, found: Sequence[object]) -> Path:
@@ -262,3 +263,13 @@ def test_real_hh_pairs(test_data: Path) -> None:
 )
 def test_real_files(test_data: Path, path: str, form: str, use: Use, count: int) -> None:
     assert len(load(test_data / path, form, use, "all")) == count
+
+
+def test_rows_that_a_stage_wrote_keep_the_prompts_id_and_facts(tmp_path: Path) -> None:
+    example = Example(Prompt("own", (Message("user", "q"),), {"family": "fact"}), (Candidate("a", score=1.0),))
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(asdict(example)) + "\n" + json.dumps(asdict(Example(Prompt("", ()), ()))))
+    assert load(path, "records", "prompts") == [example]
+    path.write_text('{"prompt": {"id": "x"}}')
+    with pytest.raises(InputError, match=r"records\.jsonl:1: not a row as a stage writes it: prompt\.messages: Field"):
+        load(path, "records", "prompts")

@@ -283,7 +283,23 @@ def test_what_chooses_among_candidates_is_checked_as_a_reward(study: Study, over
 def test_the_answers_of_best_of_n_are_candidates_and_all_that_was_drawn_is_scored(study: Study) -> None:
     check(study(BEST, "stages.sft_2={kind: train, algorithm: {name: sft}, model: stage:base, examples: stage:draws}"))
     check(study(BEST, "stages.rm.examples=stage:draws/drawn", "stages.rm.learner.minibatch=64"))
+    check(study(BEST, "stages.rm.examples=stage:draws/extremes", "stages.rm.learner.minibatch=64"))
     assert "draws makes no drawn" in refusal(study, "stages.rm.examples=stage:draws/drawn")[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.test.data.path=stage:sft", "test.data.path: stage:sft makes a language model; expected a"),
+        ("stages.draws.data.path=stage:test", "draws.data.path: stage 'test' does not come before stage 'draws'"),
+        ("stages.rl.data.path=stage:nothing", "stages.rl.data.path: there is no stage 'nothing'"),
+        ("stages.sft.data.path=stage:base", "sft.data.path: a stage gives prompts alone, for `data` that"),
+    ],
+)
+def test_prompts_come_from_an_earlier_stage_that_has_some(study: Study, override: str, message: str) -> None:
+    check(study("stages.rl.data.path=stage:draws"))
+    check(study("stages.rl.data.blend=[{format: records, path: stage:draws}, {format: paddock, limit: 5}]"))
+    assert any(message in line for line in refusal(study, override))
 
 
 @pytest.mark.parametrize("answers", ["chosen", "conditioned"])

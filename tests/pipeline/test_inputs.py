@@ -16,7 +16,9 @@ from rayalign.errors import InputError
 from rayalign.pipeline.checks import check
 from rayalign.pipeline.hashing import stage_hashes
 from rayalign.pipeline.inputs import Inputs
+from rayalign.storage.records import write_jsonl
 from rayalign.storage.summary import write_done
+from rayalign.types import Candidate, Example, Message, Prompt
 
 Study = Callable[..., LoadedJob]
 REAL = """\
@@ -128,6 +130,23 @@ def test_the_template_of_a_reward_model_renders_the_stages_dialogues(study: Stud
     dialogues = f"stages.rl.data={{format: prompts, path: {tmp_path / 'train.jsonl'}}}"
     with pytest.raises(InputError, match=r"stages\.rl\.reward: chat template: refuses the dialogue of roles \['system"):
         Inputs(study(*less, scorer, dialogues)).check()
+
+
+def test_prompts_of_an_earlier_stage_are_proven_once_it_has_finished(study: Study, tmp_path: Path) -> None:
+    less = ("stages.sft.data.limit=50", "stages.draws.data.limit=50", "stages.test.data.limit=50")
+    loaded = study(*less, "stages.rl.data.path=stage:draws", "stages.rl.reward=annotator:gold")
+    Inputs(loaded).check()
+    finish(loaded, "base", "sft", "draws")
+    prompt = Prompt("p", (Message("user", "sort these words : oak elm ."),), {"task": "t"})
+    folder = tmp_path / "runs" / "study" / "stages" / "draws"
+    write_jsonl(folder / "records.jsonl", [Example(prompt, (Candidate("elm oak"),)), Example(prompt, ())])
+    inputs = Inputs(loaded)
+    inputs.check()
+    assert [example.prompt for example in inputs.prompts("rl")] == [prompt]
+    long = Prompt("p", (Message("user", "oak " * 200),))
+    write_jsonl(folder / "records.jsonl", [Example(long, ())])
+    with pytest.raises(InputError, match=r"stages\.rl\.data: 1 of 1 prompts leave no room"):
+        Inputs(loaded).check()
 
 
 @pytest.mark.parametrize("role", ["critic", "reference"])

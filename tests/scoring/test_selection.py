@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from rayalign.scoring.selection import best_candidates, scored_example
-from rayalign.types import Group, Prompt, Score, Segment, Trajectory
+from rayalign.scoring.selection import best_candidates, extremes, scored_example
+from rayalign.types import Candidate, Example, Group, Prompt, Score, Segment, Trajectory
 
 
 def group(*values: float | None, absent: tuple[int, ...] = ()) -> Group:
@@ -44,3 +44,19 @@ def test_all_candidates_keep_their_scores() -> None:
     ]
     unscored = Group("g", Prompt("p", ()), 0, group(1.0).trajectories)
     assert scored_example(unscored, "m").candidates[0].score is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "texts"),
+    [
+        ((0.2, None, 0.9, 0.1), ["2", "3"]),
+        ((0.9, 0.9, 0.1, 0.1), ["0", "2"]),  # the first of equal ones
+        ((0.5, 0.5, None), None),
+        ((0.5,), None),
+        ((None, None), None),
+    ],
+)
+def test_the_best_and_the_worst_of_a_prompt(scores: tuple[float | None, ...], texts: list[str] | None) -> None:
+    candidates = tuple(Candidate(str(place), score=score) for place, score in enumerate(scores))
+    pair = extremes(Example(Prompt("p", ()), candidates))
+    assert (pair and [candidate.text for candidate in pair.candidates]) == texts
