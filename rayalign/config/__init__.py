@@ -3,6 +3,7 @@
 from rayalign.config.annotators import *  # noqa: F403
 from rayalign.config.answers import *  # noqa: F403
 from rayalign.config.best_of import *  # noqa: F403
+from rayalign.config.evolve import *  # noqa: F403
 from rayalign.config.explain import explain as explain
 from rayalign.config.explain import nearest as nearest
 from rayalign.config.explain import words as words

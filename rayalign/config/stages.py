@@ -3,8 +3,8 @@
 A model is named by a string: `preset:nano` (made from the seed), `stage:sft` (the output of an earlier stage), else a
 folder in Hugging Face format or a hub name.
 
-A stage kind is one section, here or in `model_stages.py`, and the file `rayalign/pipeline/KIND.py`, which describes it
-to the pipeline.
+A stage kind is one section, here, in `model_stages.py` or in `evolve.py`, and the file `rayalign/pipeline/KIND.py`,
+which describes it to the pipeline.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from rayalign.config.annotators import JudgeConfig
 from rayalign.config.answers import MIXTURES, ONLINE_MIXTURES, AnswerSource, Candidates, CandidateSource, Mixture
 from rayalign.config.best_of import BestOf
+from rayalign.config.evolve import EvolveStage
 from rayalign.config.model_stages import MergeStage, RewardTokensStage
 from rayalign.config.rewards import CombineKind, Reward, Rewarded, RewardText
 from rayalign.config.sections import (
@@ -210,7 +211,14 @@ class EvaluateStage(DrawingSection):
 
 
 _Sections: TypeAlias = (
-    PretrainStage | TrainStage | GenerateStage | AnnotateStage | EvaluateStage | MergeStage | RewardTokensStage
+    PretrainStage
+    | TrainStage
+    | GenerateStage
+    | AnnotateStage
+    | EvaluateStage
+    | MergeStage
+    | RewardTokensStage
+    | EvolveStage
 )
 Stage = Annotated[_Sections, Field(discriminator="kind")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

@@ -6,16 +6,15 @@ Shapes: P prompts, K candidates. An absent reward is NaN; a prompt without any h
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from rayalign.config import Metric, WeightKind
 from rayalign.errors import InputError
 
 Array = npt.NDArray[np.float64]
-Metric = Literal["gap", "max_mean", "dueling", "mean", "inverse_mean", "variance", "uniform"]
-WeightKind = Literal["proportional", "min-max"]
 
 
 def informativeness(rewards_PK: npt.ArrayLike, metric: Metric) -> Array:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 
+from rayalign.config import SelectionKind
 from rayalign.errors import InputError
 
 Array = npt.NDArray[np.float64]
-SelectionKind = Literal["weighted", "greedy", "stratified"]
 STRATA = 10
 """quantile bins of the stratified kind"""
 

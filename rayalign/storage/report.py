@@ -17,6 +17,7 @@ from rayalign.statistics.doubts import reward_doubts
 from rayalign.storage.metrics import phase_seconds, read_metrics
 from rayalign.storage.records import atomic_write, read_jsonl
 from rayalign.storage.report_best_of import best_of_table
+from rayalign.storage.report_evolution import evolution_tables
 from rayalign.storage.report_judges import judges_table
 from rayalign.storage.report_plots import PALETTE, forest, line_chart, number, stacked_bar
 from rayalign.storage.summary import read_done
@@ -57,6 +58,7 @@ def write_report(run: Path) -> Path:
         _results(summary),
         _curves(metrics),
         _phases(metrics),
+        evolution_tables(folders),
         _stage_table(rows),
         _answers(folders),
         _samples(folders),

@@ -72,22 +72,24 @@ def prompts(seed: int, split: str, count: int | None = None) -> list[Prompt]:
     size, misses = sizes[split] if count is None else count, 0
     while len(tasks) < size and misses < _PATIENCE:
         task, dialogue = _draw(rng, split)
-        new = _belongs(task, dialogue, split) and _length(dialogue) <= LONGEST and dialogue not in tasks
+        new = _belongs(task, dialogue, split) and length(dialogue) <= LONGEST and dialogue not in tasks
         misses = 0 if new else misses + 1
         if new:
             tasks[dialogue] = task
     if len(tasks) < size:
         raise InputError(f"paddock split {split!r} has fewer than {size} prompts; ask for at most {len(tasks)}")
-    drawn = [_prompt(task, dialogue) for dialogue, task in tasks.items()]
+    drawn = [prompt_of(task, dialogue) for dialogue, task in tasks.items()]
     return [opening(prompt) for prompt in drawn] if split in TWO_TURN else drawn
 
 
-def _length(dialogue: Dialogue) -> int:
+def length(dialogue: Dialogue) -> int:
+    """Tokens of a dialogue as the chat template renders it for an answer."""
     marks = sum(2 if m.role == "assistant" else 1 for m in dialogue)
     return 2 + marks + sum(len(m.content.split()) for m in dialogue)
 
 
-def _prompt(task: Task, dialogue: Dialogue) -> Prompt:
+def prompt_of(task: Task, dialogue: Dialogue) -> Prompt:
+    """The prompt of a task, with an id made from its text and the facts from which the truth is computed."""
     text = " / ".join(m.content for m in dialogue)
     meta = {"family": task.family, "tier": task.tier, "difficulty": str(task.difficulty), "task": task.to_json()}
     return Prompt(f"{task.family}-{hashlib.sha256(text.encode()).hexdigest()[:12]}", dialogue, meta)

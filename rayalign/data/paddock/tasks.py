@@ -275,6 +275,11 @@ def draw(
     style = _style(rng, family, constraints)
     if not style:
         return task, dialogue
+    return replace(task, style=style), styled(dialogue, style)
+
+
+def styled(dialogue: Dialogue, style: dict[str, str]) -> Dialogue:
+    """A dialogue whose last turn names these constraints after its bare request."""
     wishes = " , ".join(CONSTRAINTS[kind][value] for kind, value in style.items())
     last = Message("user", STYLED.format(text=dialogue[-1].content, wishes=wishes))
-    return replace(task, style=style), (*dialogue[:-1], last)
+    return (*dialogue[:-1], last)

@@ -110,7 +110,7 @@ def task_of(text: str) -> Task | None:
     turns = [re.sub(r"^(?:user|assistant): ", "", turn) for turn in turns]
     if not turns:
         return None
-    request, wishes = _styled(turns[-1])
+    request, wishes = bare_request(turns[-1])
     style = dict(sorted(_WISH[wish] for wish in wishes))
     task = _single(request) if len(turns) == 1 else _clarify([*turns[:-1], request])
     if task is None or len(style) < len(wishes) or ("form" in style and task.family not in LISTABLE):
@@ -118,8 +118,8 @@ def task_of(text: str) -> Task | None:
     return replace(task, style=style)
 
 
-def _styled(text: str) -> tuple[str, list[str]]:
-    """The bare request, and the wishes named after it."""
+def bare_request(text: str) -> tuple[str, list[str]]:
+    """The request of a turn without the wishes named after it, and these."""
     match = _STYLED.fullmatch(text)
     return (match["text"], match["wishes"].split(" , ")) if match else (text, [])
 

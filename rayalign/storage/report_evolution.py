@@ -1,0 +1,72 @@
+"""How prompts were evolved in each stage: what came out, what was refused, and what each true difficulty taught."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from rayalign.storage.report_plots import number
+from rayalign.storage.summary import read_done
+
+Row = Mapping[str, Any]
+COLUMNS = ("new prompts", "refused", "value", "of the selected", "difficulty", "distinct pairs of words")
+
+
+def evolution_tables(folders: Mapping[str, Path]) -> str:
+    """A table of all stages that evolved prompts, and one of what prompts taught by their true difficulty."""
+    stages: dict[str, Row] = {}
+    for name, folder in folders.items():
+        figures = read_done(folder)
+        if figures is not None and "ancestor_words" in figures:
+            stages[name] = figures
+    if not stages:
+        return ""
+    overview = _table(("stage", *COLUMNS), [(name, *_overview(figures)) for name, figures in stages.items()])
+    return f"<h2>Evolved prompts</h2>{overview}{_by_difficulty(stages)}"
+
+
+def _overview(figures: Row) -> Sequence[str]:
+    refused = ", ".join(f"{reason} {count}" for reason, count in figures["refused"].items())
+    return (
+        f"{figures['evolved']} of {figures['rows']}",
+        refused or "none",
+        number(figures["informativeness"]),
+        number(figures["informativeness_selected"]),
+        _change(figures["difficulty"]),
+        _change(figures["distinct"]),
+    )
+
+
+def _change(values: Row) -> str:
+    return f"{number(values['before'])} → {number(values['after'])}"
+
+
+def _by_difficulty(stages: Mapping[str, Row]) -> str:
+    """Mean value (and prompts) of each difficulty before each stage; nothing where no difficulty is known."""
+    levels: set[str] = set()
+    for figures in stages.values():
+        levels |= figures["by_difficulty"].keys()
+    if not levels:
+        return ""
+    columns = sorted(levels)
+    rows = [
+        (name, *(_cell(figures["by_difficulty"].get(level)) for level in columns)) for name, figures in stages.items()
+    ]
+    note = '<p class="soft">Mean value of the prompts of each true difficulty before the stage (prompts, selected).</p>'
+    return _table(("stage", *(f"difficulty {level}" for level in columns)), rows) + note
+
+
+def _cell(level: Row | None) -> str:
+    if level is None:
+        return number(None)
+    return f"{number(level['informativeness'])} ({level['prompts']}, {level['selected']})"
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["".join(f"<th>{escape(text)}</th>" for text in heading)]
+    for row in rows:
+        lines.append("".join(f"<td>{escape(text)}</td>" for text in row))
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="scroll"><table>{body}</table></div>'

@@ -1,0 +1,152 @@
+"""The stage that evolves prompts: by the embedded world, by a model over the pool, and by one over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rayalign.config import ClusterConfig, EvolveStage, LoadedJob
+from rayalign.data import paddock
+from rayalign.errors import InputError
+from rayalign.pipeline.checks import check
+from rayalign.pipeline.evolve import EvolveKind
+from rayalign.pipeline.inputs import Inputs
+from rayalign.storage.records import decode, read_jsonl, write_jsonl
+from rayalign.types import Candidate, Example
+from tests.annotator.stub_endpoint import Stub
+from tests.pipeline.test_drawing import Pool
+
+Study = Callable[..., LoadedJob]
+BEST = "stages.draws.best_of={n: 4, reward: {rules: {kind: length}}}"
+EVOLVE = "stages.evolved={kind: evolve, examples: stage:draws/drawn}"
+
+
+class Context:
+    """A run as far as the stage sees it."""
+
+    def __init__(self, folder: Path, model: str = "") -> None:
+        self.folder, self._model = folder, model
+        self.pools: list[Pool] = []
+
+    @property
+    def job(self) -> Any:
+        return SimpleNamespace(seed=0, cluster=ClusterConfig(), rollout=SimpleNamespace(context=400))
+
+    def output(self, reference: str) -> Path:
+        return self.folder / "drawn.jsonl"
+
+    def stage_folder(self, name: str) -> Path:
+        return self.folder / name
+
+    def model(self, reference: str) -> str:
+        return self._model
+
+    async def pool(self, folder: str) -> Pool:
+        self.pools.append(Pool("tell me the village of", folder, ()))
+        return self.pools[-1]
+
+
+@pytest.fixture
+def context(tmp_path: Path, model: str) -> Context:
+    rows = []
+    for place, prompt in enumerate(paddock.prompts(0, "train", 40)):
+        scores = (0.1 * (place % 7), 0.0, -0.5)
+        rows.append(Example(prompt, tuple(Candidate("answer", score=score) for score in scores)))
+    write_jsonl(tmp_path / "drawn.jsonl", rows)
+    return Context(tmp_path, model)
+
+
+def run(context: Context, **settings: object) -> dict[str, Any]:
+    stage = EvolveStage.model_validate({"kind": "evolve", "examples": "stage:draws/drawn", **settings})
+    return EvolveKind(stage).run(context, "evolved")  # type: ignore[arg-type]
+
+
+def written(context: Context) -> list[Example]:
+    path = context.stage_folder("evolved") / "records.jsonl"
+    return [decode(Example, row) for row in read_jsonl(path)]
+
+
+def test_the_worlds_own_operators_fill_the_stages_folder(context: Context) -> None:
+    figures = run(context, evolutions=2, benchmarks={"split": "hard", "limit": 50})
+    prompts = [example.prompt for example in written(context)]
+    assert len(prompts) == figures["rows"] == 40
+    assert figures["selected"] == 10
+    assert figures["evolved"] + figures["generations"]["0"] == 40
+    assert figures["difficulty"]["after"] > figures["difficulty"]["before"]
+    lineages = list(read_jsonl(context.stage_folder("evolved") / "lineage.jsonl"))
+    assert [row["id"] for row in lineages] == [prompt.id for prompt in prompts]
+    evolved = [row for row in lineages if row["selected"] is not None]
+    assert len(evolved) == figures["evolved"] > 8
+    for row in evolved:
+        assert row["metric"] == "gap"
+        assert row["value"] == pytest.approx(max(row["rewards"]) + 0.5)
+    assert all("task" in prompt.meta for prompt in prompts)
+
+
+def test_a_second_round_goes_on_with_the_generations(context: Context, tmp_path: Path) -> None:
+    run(context, evolutions=1, base_share=0.0)
+    rows = [Example(e.prompt, (Candidate("x", score=1.0), Candidate("y", score=0.0))) for e in written(context)]
+    write_jsonl(tmp_path / "drawn.jsonl", rows)
+    second = Context(tmp_path / "second")
+    second.output = lambda reference: tmp_path / "drawn.jsonl"  # type: ignore[method-assign]
+    figures = run(second, evolutions=1, base_share=0.0, metric="uniform", fraction=1.0)
+    assert set(figures["generations"]) >= {"1", "2"}
+
+
+def test_a_model_over_the_pool_evolves_by_instruction(context: Context) -> None:
+    sampling = {"max_tokens": 16}
+    figures = run(
+        context, model="stage:sft", sampling=sampling, operators=["constrain"], evolutions=1, gates={"ancestor": 0}
+    )
+    # the pool writes one text for all, so that the first one passes and the rest are duplicates
+    assert figures["refused"] == {"duplicate": 9}
+    new = [example.prompt for example in written(context) if "operator" in example.prompt.meta]
+    assert [prompt.messages[-1].content for prompt in new] == ["tell me the village of 0"]
+    assert "task" not in new[0].meta
+    assert len(context.pools) == 1
+
+
+def test_a_model_over_http_evolves_and_its_refusals_are_counted(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "word")
+    with Stub(script=["400"]) as stub:  # which answers all others alike
+        endpoint = {"model": "writer", "base_url": stub.url}
+        figures = run(context, endpoint=endpoint, evolutions=1, operators=["deepen"])
+    assert figures["refused"] == {"drift": 9, "absent": 1}
+    assert figures["evolved"] == 0
+    assert {example.prompt.id for example in written(context)} == {p.id for p in paddock.prompts(0, "train", 40)}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("operators=[reason]", "stages.evolved.operators: the embedded world has no reason, only constrain, deepen, b"),
+        (
+            "examples=stage:draws",
+            "stages.evolved.examples: stage:draws makes candidates; expected a stage that makes s",
+        ),
+        ("benchmarks={format: prompts}", "stages.evolved.benchmarks: data format 'prompts' reads files"),
+        ("benchmarks={path: stage:draws}", "stages.evolved.benchmarks.path: a stage gives prompts alone"),
+        ("model=stage:rm", "stages.evolved.model: stage:rm makes a reward model; expected a stage"),
+    ],
+)
+def test_what_is_wrong_with_the_stage_is_said_before_a_run(study: Study, setting: str, message: str) -> None:
+    check(study(BEST, EVOLVE))
+    with pytest.raises(InputError) as error:
+        check(study(BEST, EVOLVE, f"stages.evolved.{setting}"))
+    assert message in str(error.value)
+
+
+def test_later_stages_draw_for_its_prompts(study: Study) -> None:
+    less = [f"stages.{name}.data.limit=50" for name in ("sft", "draws", "rl", "test")]
+    more = "stages.again={kind: generate, model: stage:sft, data: {path: stage:evolved}}"
+    loaded = study(BEST, EVOLVE, more, "stages.rl.reward=annotator:gold", *less)
+    check(loaded)
+    Inputs(loaded).check()
+    assert json.loads(json.dumps(loaded.job.stages["again"].model_dump()))["data"]["path"] == "stage:evolved"
