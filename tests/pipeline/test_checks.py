@@ -226,8 +226,8 @@ def test_a_second_objective_is_guarded_and_an_average_is_read(study: Study) -> N
         ),
         (
             "stages.base.model=stage:base",
-            "stages.base.model: stage:base is not a preset; this stage makes its model from one of preset:nano, "
-            "preset:tiny, preset:small",
+            "stages.base.model: stage:base is not a preset; this stage makes its model from one of preset:pico, "
+            "preset:nano, preset:tiny, preset:small",
         ),
         (
             "stages.test.against=[stf]",
