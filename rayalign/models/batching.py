@@ -8,6 +8,9 @@ from torch import Tensor
 from rayalign.config import LearnerConfig
 from rayalign.types import Batch
 
+PADDING = 0.05
+"""largest share of a bucket that is padding"""
+
 
 def shard(batch: Batch, rank: int, world: int) -> Batch:
     """The rank's rows: whole units, longest first to the rank with the fewest tokens so far; may be empty."""
@@ -87,6 +90,30 @@ def micro_rows(batch: Batch, token_budget: int) -> list[Tensor]:
         micros[-1].append(rows)
         count += len(rows)
     return [_joined(rows) for rows in micros]
+
+
+def length_buckets(lengths_B: Tensor, least_tokens: int) -> list[Tensor]:
+    """Row numbers of buckets whose rows are of like length, the longest first; a bucket is as wide as its longest row.
+
+    At most `PADDING` of a bucket is padding, unless that would leave it with fewer than `least_tokens`.
+    """
+    order_B = lengths_B.argsort(descending=True, stable=True)
+    counts: list[int] = []
+    width = tokens = 0
+    for length in lengths_B[order_B].tolist():
+        positions = (counts[-1] + 1) * width if counts else 0
+        full = positions - width >= least_tokens
+        if not counts or (full and tokens + length < (1 - PADDING) * positions):
+            counts.append(0)
+            width, tokens = length, 0
+        counts[-1] += 1
+        tokens += length
+    return list(order_B.split(counts))
+
+
+def positions(lengths_B: Tensor, buckets: list[Tensor]) -> int:
+    """Tokens and padding of all buckets together."""
+    return sum(len(rows_N) * int(lengths_B[rows_N].max()) for rows_N in buckets)
 
 
 def trim(batch: Batch) -> Batch:

@@ -25,11 +25,11 @@ from rayalign.models.averaging import AVERAGE, WeightAverage
 from rayalign.models.batching import micro_rows, pass_over
 from rayalign.models.engine_state import load_engine, save_engine
 from rayalign.models.exact_kl import reference_of
-from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
+from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device, token_metrics
 from rayalign.models.inspection import minibatch_file, not_finite, save_minibatch
 from rayalign.models.load import Initial, load_head, verify_saved
 from rayalign.models.lora import adapter_off, add_adapter
-from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE, TOKENS
+from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE
 from rayalign.models.mixture import Mixture
 from rayalign.models.objective import Objective, Piece
 from rayalign.models.offload import DeviceState
@@ -211,8 +211,7 @@ class Learner:
         poison = 1.0 if math.isfinite(loss_sum.numerator.item()) else math.nan
         # DeepSpeed averages over ranks; this is a sum.
         self._engine.backward(loss_sum.numerator * (piece.scale * self._world * poison))
-        tokens = Metric(float(here["attention_mask_BT"].sum()), reduction="sum")
-        return piece.objective.named(loss_sum.metrics) | {TOKENS: tokens}
+        return piece.objective.named(loss_sum.metrics) | token_metrics(self._head.model, piece.batch)
 
     def _apply(self) -> tuple[float, bool]:
         """Take the step unless the gradient is not finite; its norm before clipping, and whether it was taken."""

@@ -9,7 +9,9 @@ GRAD_NORM = "learner/grad_norm"
 LEARNING_RATE = "learner/learning_rate"
 TOKENS = "learner/tokens"
 """real tokens, prompts included"""
-METRICS = frozenset({GRAD_NORM, LEARNING_RATE, TOKENS})
+PADDING = "learner/padding"
+"""share of what the model reads that is no token"""
+METRICS = frozenset({GRAD_NORM, LEARNING_RATE, TOKENS, PADDING})
 MIXTURE = "mixture"
 """area of what a stage's second objective reports: `loss/sft` becomes `mixture/sft`"""
 

@@ -3,7 +3,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rayalign.models.batching import micro_batches, micro_rows, minibatches, shard, trim, unit_rows
+from rayalign.models.batching import (
+    length_buckets,
+    micro_batches,
+    micro_rows,
+    minibatches,
+    positions,
+    shard,
+    trim,
+    unit_rows,
+)
 from rayalign.types import Batch
 
 
@@ -92,3 +101,23 @@ def test_trim_cuts_both_sides() -> None:
 def test_micro_rows_of_nothing() -> None:
     batch = batch_of([2], [0])
     assert micro_rows(batch.rows(torch.empty(0, dtype=torch.long)), 8) == []
+
+
+def test_buckets_hold_rows_of_like_length() -> None:
+    lengths_B = torch.tensor([20, 40, 39, 20, 10])
+    # 40 and 39 lose one position of 80; a row of 20 beside them would lose 21 of 120
+    assert numbers(length_buckets(lengths_B, 1)) == [[1, 2], [0, 3], [4]]
+    assert positions(lengths_B, length_buckets(lengths_B, 1)) == 80 + 40 + 10
+
+
+def test_a_bucket_has_at_least_so_many_tokens_before_it_ends() -> None:
+    lengths_B = torch.tensor([40, 20, 10, 10])
+    assert numbers(length_buckets(lengths_B, 41)) == [[0, 1], [2, 3]]
+    assert numbers(length_buckets(lengths_B, 1000)) == [[0, 1, 2, 3]]
+
+
+def test_buckets_of_many_rows_have_at_most_a_twentieth_of_padding() -> None:
+    lengths_B = torch.randint(18, 80, (256,), generator=torch.Generator().manual_seed(0))
+    buckets = length_buckets(lengths_B, 64)
+    assert sorted(torch.cat(buckets).tolist()) == list(range(256))
+    assert 1 - int(lengths_B.sum()) / positions(lengths_B, buckets) <= 0.05
