@@ -102,19 +102,32 @@ class LocalEngine:
     def _next_logits(self) -> Tensor:
         """Logits [B, V] after the tokens so far; without a cache all of them are read, else the last ones."""
         if self._cache is None:
-            from transformers import DynamicCache
+            return self._read_prefixes()
+        self._attention_BT = torch.nn.functional.pad(self._attention_BT, (0, 1), value=1)
+        positions_BT = self._attention_BT.sum(-1, keepdim=True) - 1
+        return self._read(torch.tensor([[d.tokens[-1]] for d, _ in self._wave]), positions_BT)
 
-            self._cache = DynamicCache(config=self._model.config)
-            rows = [torch.tensor((*d.request.prompt_ids, *d.tokens)) for d, _ in self._wave]
-            input_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
-            lengths_B = torch.tensor([len(row) for row in rows])
-            width = input_BT.shape[1]
-            self._attention_BT = (torch.arange(width) >= width - lengths_B[:, None]).long().to(self._device)
-            positions_BT = (self._attention_BT.cumsum(-1) - 1).clamp(min=0)
-        else:
-            input_BT = torch.tensor([[d.tokens[-1]] for d, _ in self._wave])
-            self._attention_BT = torch.nn.functional.pad(self._attention_BT, (0, 1), value=1)
-            positions_BT = self._attention_BT.sum(-1, keepdim=True) - 1
+    def _read_prefixes(self) -> Tensor:
+        """Fill the cache; a prefix that several sequences share, such as a prompt's candidates, is read once."""
+        from transformers import DynamicCache
+
+        prefixes = [(*draft.request.prompt_ids, *draft.tokens) for draft, _ in self._wave]
+        places = {prefix: place for place, prefix in enumerate(dict.fromkeys(prefixes))}
+        rows = [torch.tensor(prefix) for prefix in places]
+        input_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
+        lengths_B = torch.tensor([len(row) for row in rows])
+        width = input_BT.shape[1]
+        self._attention_BT = (torch.arange(width) >= width - lengths_B[:, None]).long().to(self._device)
+        self._cache = DynamicCache(config=self._model.config)
+        logits_BV = self._read(input_BT, (self._attention_BT.cumsum(-1) - 1).clamp(min=0))
+        if len(places) == len(prefixes):
+            return logits_BV
+        place_B = torch.tensor([places[prefix] for prefix in prefixes], device=self._device)
+        self._select(place_B)
+        return logits_BV[place_B]
+
+    def _read(self, input_BT: Tensor, positions_BT: Tensor) -> Tensor:
+        """Logits [B, V] after these tokens, which join the cache."""
         outputs = self._model(
             input_ids=input_BT.to(self._device),
             attention_mask=self._attention_BT,
@@ -124,6 +137,12 @@ class LocalEngine:
         )
         logits_BV: Tensor = outputs.logits[:, -1].float()
         return logits_BV
+
+    def _select(self, index_N: Tensor) -> None:
+        """Make the cache's rows those of these numbers."""
+        assert self._cache is not None
+        self._cache.batch_select_indices(index_N)
+        self._attention_BT = self._attention_BT[index_N]
 
     def _next_tokens(
         self, prefixes: Sequence[tuple[int, ...]], count: int, sampling: SamplingConfig
@@ -170,9 +189,7 @@ class LocalEngine:
         if not rows:
             self._cache = None
         if self._cache is not None:
-            index_N = torch.tensor(rows, device=self._device)
-            self._cache.batch_select_indices(index_N)
-            self._attention_BT = self._attention_BT[index_N]
+            self._select(torch.tensor(rows, device=self._device))
 
 
 def processed_logprobs(logits_BV: Tensor, sampling: SamplingConfig) -> Tensor:

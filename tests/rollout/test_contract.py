@@ -76,6 +76,17 @@ def test_seeds_alone_decide_what_is_drawn(pair: Pair) -> None:
             assert candidate.logprobs == pytest.approx(together[key].logprobs, abs=1e-4)
 
 
+def test_candidates_of_one_prompt_are_written_as_each_would_be_alone(pair: Pair) -> None:
+    requests = [Request(f"c{seed}", (5, 6, 7), seed, SamplingConfig(max_tokens=3 + seed), ()) for seed in (3, 4, 5)]
+    requests.insert(1, Request("c9", (8, 9), 9, SamplingConfig(max_tokens=6), ()))
+    together = _run(pair.engine, requests)
+    for request in requests:
+        candidate = together[request.key]
+        assert candidate.tokens == _run(pair.engine, [request])[request.key].tokens
+        expected = pair.score(pair.first, (*request.prompt_ids, *candidate.tokens))[-len(candidate.tokens) :]
+        assert candidate.logprobs == pytest.approx(expected, abs=1e-4)
+
+
 def test_more_sequences_than_fit_at_once_all_come(pair: Pair) -> None:
     requests = [_request(f"c{i}", tokens=3 + i % 4) for i in range(2 * CONFIG.max_sequences + 3)]
     candidates = _run(pair.engine, requests)
