@@ -96,6 +96,11 @@ class Algorithm(ABC, Generic[C]):
         return ops.ROLLOUT_METRICS | {f"loss/{role}" for role in self.trains}
 
     @property
+    def reads_entropy(self) -> bool:
+        """Whether a loss reads `outputs.entropy_BT`; if not, it is None, which is faster."""
+        return True
+
+    @property
     def differentiates_entropy(self) -> bool:
         """Whether a loss differentiates `outputs.entropy_BT`; if not, it has no gradient, which is faster."""
         return False

@@ -62,6 +62,11 @@ class Kto(Algorithm[KtoConfig]):
         own_B = ~rollouts.desirable_B.isnan()
         return ~own_B if self.config.kl == "mismatched" else own_B
 
+    @property
+    def reads_entropy(self) -> bool:
+        """Log-probs are enough."""
+        return False
+
     def prepare(self, rollouts: Rollouts) -> Batch:
         """The answers to their own prompts, with the estimate that each has as a good and as a bad one."""
         desirable_B, mask_BT = rollouts.desirable_B, rollouts.policy_mask_BT

@@ -74,6 +74,11 @@ class Pairwise(Algorithm[C]):
         """The loss, and what the pairs look like to the policy."""
         return frozenset({"loss/policy"} | {f"preference/{name}" for name in MEASURES})
 
+    @property
+    def reads_entropy(self) -> bool:
+        """Log-probs are enough."""
+        return False
+
     @abstractmethod
     def pair_loss(self, chosen: Answers, rejected: Answers) -> Tensor:
         """The loss of N pairs whose first answer is the better one for sure."""

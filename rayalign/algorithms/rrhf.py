@@ -121,6 +121,11 @@ class Rrhf(Algorithm[RrhfConfig]):
         names = super().metrics | {"reward/max", "loss/rank", "loss/sft", "rrhf/violations", "rrhf/pair_accuracy"}
         return names | {"kl/reference"} if self.config.kl_coefficient else names
 
+    @property
+    def reads_entropy(self) -> bool:
+        """Log-probs are enough."""
+        return False
+
     def prepare(self, rollouts: Rollouts) -> Batch:
         """Candidates with a score, which the KL is taken off."""
         scores_B, metrics = rollouts.scores_B, rollout_metrics(rollouts)

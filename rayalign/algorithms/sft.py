@@ -25,6 +25,11 @@ class Sft(Algorithm[SftConfig]):
         """The loss and the number of trained tokens."""
         return frozenset({"loss/sft", "sft/tokens"})
 
+    @property
+    def reads_entropy(self) -> bool:
+        """Log-probs are enough."""
+        return False
+
     def prepare(self, rollouts: Rollouts) -> Batch:
         """Rows as they are."""
         return Batch(token_tensors(rollouts), torch.arange(len(rollouts.policy_mask_BT)))

@@ -5,7 +5,7 @@ Both heads are modules, so that under DeepSpeed everything passes through the en
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}
 BUCKET_TOKENS = {"cpu": 32, "cuda": 4096}
 """least tokens of a bucket of rows: below that the device does not work faster for having fewer"""
 
+EntropyUse = Literal["gradient", "value", "none"]
+"""of the entropies; without their gradient no second softmax is kept for the backward pass"""
+
 
 class OutputLayer(nn.Module):
     """A model's output embedding that can also return log-probs, computed chunk by chunk within one call.
@@ -40,8 +43,7 @@ class OutputLayer(nn.Module):
         self.weight = linear.weight
         self.bias = linear.bias
         self.softcap = softcap
-        self.entropy_gradient = True
-        """False: entropies are numbers alone, so that no second softmax is kept for the backward pass"""
+        self.entropy: EntropyUse = "gradient"
         self.vocabulary = linear.out_features  # the weight itself may lie in parts
         self._chunk_logits = chunk_logits
 
@@ -88,14 +90,18 @@ class OutputLayer(nn.Module):
         logits_NV = self.logits(hidden_ND) / temperature
         normaliser_N = logits_NV.logsumexp(dim=-1)
         logprobs_N = logits_NV.gather(1, tokens_N[:, None])[:, 0] - normaliser_N
-        with torch.set_grad_enabled(self.entropy_gradient and torch.is_grad_enabled()):
-            expected_N = (logits_NV.softmax(dim=-1) * logits_NV).sum(dim=-1)
-            entropy_N = normaliser_N - expected_N
+        with torch.set_grad_enabled(self.entropy == "gradient" and torch.is_grad_enabled()):
+            entropy_N = self._entropy(logits_NV, normaliser_N)
         if reference is None or reference_ND is None:
             return logprobs_N, entropy_N
         ours_NV = logits_NV - normaliser_N[:, None]
         theirs_NV = (reference.logits(reference_ND) / temperature).log_softmax(dim=-1)
         return logprobs_N, entropy_N, (ours_NV.exp() * (ours_NV - theirs_NV)).sum(dim=-1)
+
+    def _entropy(self, logits_NV: Tensor, normaliser_N: Tensor) -> Tensor:
+        if self.entropy == "none":
+            return torch.zeros_like(normaliser_N)
+        return normaliser_N - (logits_NV.softmax(dim=-1) * logits_NV).sum(dim=-1)
 
     def _chunk(self, device: torch.device) -> int:
         """Tokens whose logits exist at a time."""
@@ -187,7 +193,8 @@ Head = TokenLogprobs | TokenValues
 def as_outputs(head: Head, first: Tensor, second: Tensor, kl: Tensor | None = None) -> Outputs:
     """What a head's forward returned, by name."""
     if isinstance(head, TokenLogprobs):
-        return Outputs(logprobs_BT=first, entropy_BT=second, kl_BT=kl)
+        entropy_BT = None if head.output.entropy == "none" else second
+        return Outputs(logprobs_BT=first, entropy_BT=entropy_BT, kl_BT=kl)
     return Outputs(values_BT=first, scores_B=second)
 
 

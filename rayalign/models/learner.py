@@ -31,7 +31,7 @@ from rayalign.models.load import Initial, load_head, verify_saved
 from rayalign.models.lora import adapter_off, add_adapter
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE
 from rayalign.models.mixture import Mixture
-from rayalign.models.objective import Objective, Piece
+from rayalign.models.objective import Objective, Piece, entropy_use
 from rayalign.models.offload import DeviceState
 from rayalign.models.partitioned import Partition
 from rayalign.models.process_group import highest, meet
@@ -168,7 +168,7 @@ class Learner:
             return {}
         self._engine.train()
         if isinstance(self._head, TokenLogprobs):
-            self._head.output.entropy_gradient = algorithm.differentiates_entropy
+            self._head.output.entropy = entropy_use(algorithm)
         objectives = [Objective(minibatch, algorithm)] + ([second] if second else [])
         pieces: list[Piece] = []
         for objective in objectives:

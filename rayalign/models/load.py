@@ -112,6 +112,8 @@ class Frozen:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         loaded = load_head(path, head, config, temperature=temperature, seed=0, initial="reward")
         self._head = loaded.to(self._device).requires_grad_(False)
+        if isinstance(self._head, TokenLogprobs):
+            self._head.output.entropy = "none"
         self._micro_tokens = config.micro_tokens
 
     @property
@@ -122,7 +124,7 @@ class Frozen:
 
     @torch.inference_mode()
     def evaluate(self, batch: Batch) -> Outputs:
-        """Log-probs and entropies at policy tokens (causal), or values and scores (scalar), on the CPU."""
+        """Log-probs at policy tokens (causal), or values and scores (scalar), on the CPU."""
         return evaluate(self._head, self._head, batch, self._micro_tokens)
 
     def offload(self) -> None:

@@ -7,8 +7,16 @@ from typing import Any
 
 from rayalign.algorithms.base import Algorithm
 from rayalign.models.batching import micro_batches, shard
+from rayalign.models.heads import EntropyUse
 from rayalign.models.metrics import renamed
 from rayalign.types import Batch, Metrics, Role
+
+
+def entropy_use(algorithm: Algorithm[Any]) -> EntropyUse:
+    """What the losses of an algorithm do with entropies."""
+    if algorithm.differentiates_entropy:
+        return "gradient"
+    return "value" if algorithm.reads_entropy else "none"
 
 
 @dataclass(frozen=True, slots=True)

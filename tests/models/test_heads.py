@@ -17,7 +17,15 @@ from transformers import (
 
 from rayalign.errors import InputError
 from rayalign.models.batching import trim
-from rayalign.models.heads import TokenLogprobs, TokenValues, buckets_of, evaluate, hidden_states, token_metrics
+from rayalign.models.heads import (
+    TokenLogprobs,
+    TokenValues,
+    as_outputs,
+    buckets_of,
+    evaluate,
+    hidden_states,
+    token_metrics,
+)
 from rayalign.types import Batch
 from tests.models.conftest import make_batch
 
@@ -54,19 +62,20 @@ def test_logprobs_and_entropy_are_those_of_the_full_softmax(folder: str) -> None
 
 
 @pytest.mark.parametrize("chunk_logits", [1 << 20, 200])
-def test_entropy_without_gradient_has_the_same_value_and_leaves_the_logprobs_theirs(
-    folder: str, chunk_logits: int
-) -> None:
+def test_what_the_entropy_is_used_for_changes_no_logprob_and_no_gradient(folder: str, chunk_logits: int) -> None:
     head, batch = causal(folder, chunk_logits=chunk_logits), make_batch()
     weight, outputs, gradients = head.output.weight, [], []
-    for differentiated in (True, False):
-        head.output.entropy_gradient = differentiated
-        logprobs_BT, entropy_BT = head(*arguments(batch))
-        outputs.append((logprobs_BT.detach(), entropy_BT.detach()))
-        gradients.append(torch.autograd.grad(logprobs_BT.sum(), weight)[0])
-        assert entropy_BT.requires_grad == differentiated
-    torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=0)
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
+    for use in ("gradient", "value", "none"):
+        head.output.entropy = use
+        readings = as_outputs(head, *head(*arguments(batch)))
+        outputs.append(readings)
+        gradients.append(torch.autograd.grad(readings.logprobs_BT.sum(), weight)[0])
+    full, value, none = outputs
+    assert full.entropy_BT.requires_grad and not value.entropy_BT.requires_grad and none.entropy_BT is None
+    torch.testing.assert_close(value.entropy_BT, full.entropy_BT.detach(), rtol=0, atol=0)
+    for other, gradient in zip((value, none), gradients[1:], strict=True):
+        torch.testing.assert_close(other.logprobs_BT, full.logprobs_BT, rtol=0, atol=0)
+        torch.testing.assert_close(gradient, gradients[0], rtol=0, atol=0)
 
 
 def test_the_first_token_has_no_logprob(folder: str) -> None:

@@ -21,6 +21,7 @@ from transformers import (
 
 from rayalign.algorithms.base import load
 from rayalign.algorithms.ppo import Ppo, PpoConfig
+from rayalign.algorithms.sft import Sft, SftConfig
 from rayalign.config import LearnerConfig
 from rayalign.errors import GuardError, InputError
 from rayalign.models.batching import pass_over
@@ -177,6 +178,16 @@ def test_entropy_has_a_gradient_where_the_algorithm_differentiates_it(folder: st
     algorithm = Watched(PpoConfig(name="watched", entropy_coefficient=coefficient))
     make_learner(folder).update(Batch(tensors, batch.unit_B), algorithm, pass_index=0, seed=0)
     assert set(requested) == {coefficient > 0}
+
+
+def test_entropy_is_left_out_where_no_loss_reads_it(folder: str) -> None:
+    class Watched(Sft):
+        def loss(self, role: Role, outputs: Outputs, minibatch: Minibatch) -> LossSum:
+            assert outputs.entropy_BT is None
+            return super().loss(role, outputs, minibatch)
+
+    steps = make_learner(folder).update(make_batch(), Watched(SftConfig(name="sft")), pass_index=0, seed=0)
+    assert steps[0]["loss/sft"].value > 0
 
 
 def test_metrics_of_a_step_cover_all_its_micro_batches(folder: str) -> None:
