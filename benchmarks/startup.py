@@ -15,14 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from benchmarks.job_run import LONGEST, JobRun
 from benchmarks.record import record
 
 TRL = os.environ.get("RAYALIGN_TRL")
@@ -31,8 +28,6 @@ PAIRS = 256
 SFT_STEPS = 64
 """of the chain of stages: some ten seconds, in which what comes next can start"""
 LIMITS = {"sft": 9.0, "ppo": 18.0, "later": 4.0, "ppo_memory_gib": 3.0}
-LONGEST = 180.0
-"""seconds until a job must have taken its first step"""
 HEADER = """\
 name: {name}
 output: {output}
@@ -76,95 +71,17 @@ def make_inputs(folder: Path) -> dict[str, str]:
     return {"model": str(policy), "reward": str(reward), "pairs": str(pairs)}
 
 
-class JobRun:
-    """A job that runs in a process of its own, watched from outside."""
-
-    def __init__(self, tree: Path, name: str, folder: Path, **values: Any) -> None:
-        output = folder / "runs"
-        text = (HEADER + JOBS[name]).format(name=name, output=output, **values)
-        job = folder / f"{name}.yaml"
-        job.write_text(text)
-        self._stages = output / name / "stages"
-        self._events = output / name / "events.jsonl"
-        environment = {**os.environ, "PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1"}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's modules are compiled once, not in every process
-        command = [sys.executable, "-c", "from rayalign.cli import main; main()", "run", str(job)]
-        self._begin = time.time()
-        self._log = (folder / f"{name}.log").open("w")
-        self._process = subprocess.Popen(command, env=environment, cwd=tree, stdout=self._log, stderr=subprocess.STDOUT)
-
-    def first_steps(self, *stages: str) -> dict[str, float]:
-        """Seconds from the command to the end of the first optimizer step of each stage."""
-        return {stage: self._wait(lambda stage=stage: self._first_step(stage)) - self._begin for stage in stages}  # type: ignore[misc]
-
-    def ends(self) -> dict[str, float]:
-        """Seconds from the command to the end of each stage, once the job has ended."""
-        self._wait(lambda: self._process.poll() is not None)
-        self._log.close()
-        rows = [row for row in self._rows() if row["event"] == "stage_finished"]
-        return {row["stage"]: row["time"] - self._begin for row in rows}
-
-    def cpu_seconds(self) -> float:
-        """What all its processes have used until now."""
-        return sum(map(_cpu, self._tree()))
-
-    def memory(self) -> int:
-        """The largest proportional set size of all processes until the job has ended [bytes]."""
-        peak = 0
-        while self._process.poll() is None:
-            peak = max(peak, sum(map(_pss, self._tree())))
-            time.sleep(1.0)
-        return peak
-
-    def _tree(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            root = psutil.Process(self._process.pid)
-            return [root, *root.children(recursive=True)]
-        return []
-
-    def _first_step(self, stage: str) -> float | None:
-        """When the stage had taken its first step; None before."""
-        metrics = self._stages / stage / "metrics.jsonl"
-        if stage != "ppo":
-            stepped = metrics.exists() and '"loss/' in metrics.read_text()
-            return time.time() if stepped else None
-        updates = [row["time"] for row in self._rows() if row["event"] == "phase" and row["name"] == "update"]
-        return updates[0] if updates else None
-
-    def _rows(self) -> list[dict[str, Any]]:
-        if not self._events.exists():
-            return []
-        lines = self._events.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def _wait(self, look: Callable[[], Any]) -> Any:
-        limit = time.time() + LONGEST
-        while not (value := look()):
-            if self._process.poll() or time.time() > limit:
-                self._process.kill()
-                raise SystemExit(f"the job failed or took too long; see {self._log.name}")
-            time.sleep(0.05)
-        return value
-
-
-def _pss(process: psutil.Process) -> int:
-    with suppress(psutil.Error):
-        return int(process.memory_full_info().pss)
-    return 0
-
-
-def _cpu(process: psutil.Process) -> float:
-    with suppress(psutil.Error):
-        times = process.cpu_times()
-        return float(times.user + times.system)
-    return 0.0
+def start(tree: Path, name: str, folder: Path, **values: Any) -> JobRun:
+    """Begin one of the jobs."""
+    text = (HEADER + JOBS[name]).format(name=name, output=folder / "runs", **values)
+    return JobRun(tree, name, text, folder)
 
 
 def measure_starts(tree: Path, inputs: dict[str, str], folder: Path) -> dict[str, float]:
     """Jobs of one stage, from nothing."""
     figures: dict[str, float] = {}
     for name in ("sft", "rm", "ppo"):
-        run = JobRun(tree, name, folder, sft_steps=1, **inputs)
+        run = start(tree, name, folder, sft_steps=1, **inputs)
         figures |= run.first_steps(name)
         figures[f"{name}_cpu"] = run.cpu_seconds()
         if name == "ppo":
@@ -175,7 +92,7 @@ def measure_starts(tree: Path, inputs: dict[str, str], folder: Path) -> dict[str
 
 def measure_chain(tree: Path, inputs: dict[str, str], folder: Path) -> dict[str, float]:
     """From the end of a stage to the first step of the next one."""
-    chain = JobRun(tree, "chain", folder, sft_steps=SFT_STEPS, **inputs)
+    chain = start(tree, "chain", folder, sft_steps=SFT_STEPS, **inputs)
     steps, ends = chain.first_steps("rm", "ppo"), chain.ends()
     return {"later_rm": steps["rm"] - ends["sft"], "later_ppo": steps["ppo"] - ends["rm"], "chain": max(ends.values())}
 

@@ -215,9 +215,10 @@ def evaluate(head: Head, module: nn.Module, batch: Batch, token_budget: int, rou
     for rows_N in micros:
         micro = batch.rows(rows_N)
         columns = micro["attention_mask_BT"].any(dim=0).nonzero().flatten()
-        one, two = read(module, to_device(trim(micro), device))
-        first_BT[rows_N[:, None], columns] = one.cpu()
-        second[(rows_N[:, None], columns) if two.dim() == 2 else rows_N] = two.cpu()
+        first_NT, second_part = read(module, to_device(trim(micro), device))
+        first_BT[rows_N[:, None], columns] = first_NT.cpu()
+        place = (rows_N[:, None], columns) if second_part.dim() == 2 else rows_N
+        second[place] = second_part.cpu()
     for _ in range(rounds - len(micros)):
         read(module, to_device(placeholder(), device))
     return as_outputs(head, first_BT, second)
@@ -225,8 +226,8 @@ def evaluate(head: Head, module: nn.Module, batch: Batch, token_budget: int, rou
 
 def placeholder() -> Batch:
     """A row for a rank that has none left but must take part."""
-    one = torch.ones(1, 2, dtype=torch.long)
-    tensors = {"input_ids_BT": 0 * one, "attention_mask_BT": one, "policy_mask_BT": one}
+    ones_BT = torch.ones(1, 2, dtype=torch.long)
+    tensors = {"input_ids_BT": 0 * ones_BT, "attention_mask_BT": ones_BT, "policy_mask_BT": ones_BT}
     return Batch(tensors, torch.zeros(1, dtype=torch.long))
 
 
