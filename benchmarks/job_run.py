@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-LONGEST = 180.0
+LONGEST = 600.0
 """seconds until a job must have taken its first step"""
 
 

@@ -211,7 +211,7 @@ class Learner:
         poison = 1.0 if math.isfinite(loss_sum.numerator.item()) else math.nan
         # DeepSpeed averages over ranks; this is a sum.
         self._engine.backward(loss_sum.numerator * (piece.scale * self._world * poison))
-        return piece.objective.named(loss_sum.metrics) | token_metrics(self._head.model, piece.batch)
+        return piece.objective.named(loss_sum.metrics) | token_metrics(self._head.model, here)
 
     def _apply(self) -> tuple[float, bool]:
         """Take the step unless the gradient is not finite; its norm before clipping, and whether it was taken."""
