@@ -10,6 +10,7 @@ from rayalign.config.explain import words as words
 from rayalign.config.job import LoadedJob as LoadedJob
 from rayalign.config.job import load_job as load_job
 from rayalign.config.model_stages import *  # noqa: F403
+from rayalign.config.preferences import *  # noqa: F403
 from rayalign.config.references import *  # noqa: F403
 from rayalign.config.rewards import *  # noqa: F403
 from rayalign.config.sections import *  # noqa: F403

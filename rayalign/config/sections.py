@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -15,23 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-
-class Section(BaseModel):
-    """Base of every section."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keep_own_defaults(cls, given: Any) -> Any:
-        """A section given in part keeps what its parent's default sets: pretraining's learning rate, say."""
-        if not isinstance(given, dict):
-            return given
-        filled = dict(given)
-        for name, field in cls.model_fields.items():
-            if isinstance(field.default, Section) and isinstance(given.get(name), dict):
-                filled[name] = {**field.default.model_dump(exclude_unset=True), **given[name]}
-        return filled
+from rayalign.config.preferences import PreferenceUse
+from rayalign.config.section import Section as Section
 
 
 class SourceConfig(Section):
@@ -67,6 +50,8 @@ class DataConfig(Section):
     """proportions in which the phases of a study share the prompts, such as [2, 4, 4]"""
     phase: PositiveInt | None = None
     """which of them this is, from 1"""
+    preferences: PreferenceUse | None = None
+    """of prompts: each stands under some profiles of preferences; `limit` counts prompts before that"""
 
     @property
     def embedded(self) -> bool:
