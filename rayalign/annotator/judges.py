@@ -18,6 +18,10 @@ from rayalign.data.paddock.tasks import Task
 from rayalign.errors import InputError
 from rayalign.types import Prompt, Score
 
+WISHES = "wishes"
+"""a criterion beside the attributes"""
+_CRITERIA = (*compose.ATTRIBUTES, WISHES)
+
 
 class Judge(Protocol):
     """Compares answers, in AlpacaFarm's convention."""
@@ -58,8 +62,9 @@ class RubricUtilities:
     """Gold utility of the embedded world, or the weighted sum of some of its attributes.
 
     Args:
-        criteria: attribute -> weight of any sign; those that do not apply to a prompt add nothing. Empty: the whole
-            utility.
+        criteria: attribute -> weight of any sign; those that do not apply to a prompt add nothing. `wishes` is the
+            share of the prompt's own constraints that an answer meets, and so of the preferences that it stands under.
+            Empty: the whole utility.
 
     Raises:
         InputError: no such attribute, or a weight that is no number.
@@ -68,8 +73,8 @@ class RubricUtilities:
     def __init__(self, criteria: Mapping[str, float] | None = None) -> None:
         self._criteria = dict(criteria or {})
         for name, weight in self._criteria.items():
-            if name not in compose.ATTRIBUTES:
-                raise InputError(f"criteria: {name!r} is no attribute; {nearest(name, compose.ATTRIBUTES)}")
+            if name not in _CRITERIA:
+                raise InputError(f"criteria: {name!r} is no attribute; {nearest(name, _CRITERIA)}")
             if not math.isfinite(weight):
                 raise InputError(f"criteria: the weight of {name} is {weight}; give a finite number")
         # a cache of the old world must not answer for a changed one
@@ -79,16 +84,19 @@ class RubricUtilities:
     async def scores(self, items: Sequence[tuple[Prompt, str]]) -> list[Score]:
         """Absent where the prompt is not of the embedded world."""
         tasks_by_prompt: dict[tuple[str, str | None], Task | str] = {}
-        return [self._score(_task(prompt, tasks_by_prompt), answer) for prompt, answer in items]
+        return [self._score(_task(prompt, tasks_by_prompt), prompt, answer) for prompt, answer in items]
 
-    def _score(self, task: Task | str, answer: str) -> Score:
+    def _score(self, task: Task | str, prompt: Prompt, answer: str) -> Score:
         if isinstance(task, str):
             return Score(None, task)
         shares = gold.judged(task, answer)
         if self._criteria:
+            met_wishes = gold.met_wishes(task, shares) if WISHES in self._criteria else None
+            if met_wishes is not None:
+                shares[WISHES] = met_wishes
             value = sum(weight * shares.get(name, 0.0) for name, weight in self._criteria.items())
         else:
-            value = gold.worth(task, answer, shares)
+            value = gold.worth(task, answer, shares, gold.style_weights(prompt))
         met = [name for name, share in shares.items() if share == 1.0]
         grounds = [name for name in met if not self._criteria or name in self._criteria]
         return Score(value, ", ".join(grounds) or "none of it")

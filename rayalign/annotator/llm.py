@@ -15,10 +15,13 @@ from rayalign.annotator.replies import encodable
 from rayalign.annotator.sampling import PADDING, batches
 from rayalign.annotator.verdicts import Pair, Paying, Usage, Verdict
 from rayalign.config import LLMJudgeConfig, PromptedConfig
+from rayalign.data.preferences import CRITERION
 from rayalign.errors import InputError
 
 EXPLANATIONS = ("explanation", "concise_explanation")
 """keys of a JSON answer that hold the ground of a verdict"""
+HELPFULNESS = "which answer serves the person who asked better"
+"""the criterion for a prompt without preferences"""
 _TRANSPORT = {
     "concurrency", "cpus", "deadline", "engines", "gpus", "key_variable", "price_per_completion_token",
     "price_per_prompt_token", "randomize_order", "retries", "template", "timeout",
@@ -189,7 +192,9 @@ def _chat_content(logprobs: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _row(pair: Pair) -> dict[str, str]:
     prompt, first, second = pair
-    return {"instruction": instruction_of(prompt), "input": "", "output_1": first, "output_2": second}
+    criterion = prompt.meta.get(CRITERION, HELPFULNESS)
+    texts = {"instruction": instruction_of(prompt), "input": "", "criterion": criterion}
+    return {**texts, "output_1": first, "output_2": second}
 
 
 def _shares(cost: Usage, real: Sequence[bool]) -> Iterator[Usage]:

@@ -1,9 +1,10 @@
 """Prompts of judges: templates in alpaca_eval's format, filled so that no text leaves its slot.
 
-A template holds {instruction} {input} {output_1} {output_2}, each once for every pair of a batch; ChatML marks make it
-a dialogue. The turns are read from the template before any text is put in, and all slots are filled in one pass, so
-that a placeholder or a chat tag inside a text is a text. What models might still read as the end of a slot is broken by
-one zero-width joint (U+2060) after its beginning:
+A template holds {instruction} {input} {output_1} {output_2}, each once for every pair of a batch, and perhaps
+{criterion}: what the prompt's preferences compare answers by. ChatML marks make it a dialogue. The turns are read from
+the template before any text is put in, and all slots are filled in one pass, so that a placeholder or a chat tag
+inside a text is a text. What models might still read as the end of a slot is broken by one zero-width joint (U+2060)
+after its beginning:
 
     chat tags such as <|im_end|>, </s>, [INST]                       in every template
     three quotes or backticks                                        where the template puts them around a slot
@@ -28,7 +29,7 @@ from rayalign.errors import InputError
 from rayalign.types import Prompt
 
 JOINT = "\u2060"
-SLOTS = ("instruction", "input", "output_1", "output_2")
+SLOTS = ("instruction", "input", "output_1", "output_2", "criterion")
 _SLOT = re.compile(rf"\{{({'|'.join(SLOTS)})\}}")
 _START, _END = "<|im_start|>", "<|im_end|>"
 _ROLES = ("system", "user", "assistant", "developer")

@@ -12,7 +12,7 @@ import numpy as np
 
 from rayalign.errors import InputError
 
-PADDING = {"instruction": "1+1=", "input": "", "output_1": "2", "output_2": "3"}
+PADDING = {"instruction": "1+1=", "input": "", "output_1": "2", "output_2": "3", "criterion": "which answer is right"}
 """the pair that completes the last batch"""
 
 

@@ -44,7 +44,8 @@ class RubricJudgeConfig(Section):
 
     kind: Literal["rubric"]
     criteria: dict[str, float] = {}
-    """attribute -> weight, such as {brief: 1, polite: 0.5}; empty: the whole utility"""
+    """attribute -> weight, such as {brief: 1, polite: 0.5}, or `wishes`: what the prompt itself asks of the style;
+    empty: the whole utility"""
 
 
 class ModelConfig(Section):

@@ -24,6 +24,7 @@ from rayalign.data.fields import (
 )
 from rayalign.data.files import Row, is_hub_name, rows
 from rayalign.data.gsm8k import gsm8k
+from rayalign.data.preferences import under_profiles
 from rayalign.data.rankings import rankings
 from rayalign.data.records import records
 from rayalign.data.unpaired import unpaired
@@ -78,8 +79,13 @@ def stream_examples(config: DataConfig, *, seed: int, use: Use) -> Iterator[Exam
     examples = _blended(whole, seed, use) if config.blend else _examples(whole, seed, use)
     if phase:
         examples = (example for example in examples if in_phase(example.prompt, phases, phase))
+    limited: Iterator[Example] = islice(examples, config.limit)
+    if config.preferences is not None:
+        if use != "prompts":
+            raise InputError(f"data.preferences are for prompts, but these rows serve as {use}; leave them out")
+        limited = under_profiles(limited, config.preferences, seed=seed)
     example = None
-    for example in islice(examples, config.limit):
+    for example in limited:
         yield example
     if example is None:
         raise InputError(f"data {_name(config)}: not one usable row; see `data.path`, `data.split` and the warnings")

@@ -10,17 +10,15 @@ import torch
 
 from rayalign.algorithms.ops import RunningMoments
 from rayalign.config import CombineKind, RewardSource
+from rayalign.data.preferences import OBJECTIVES
 from rayalign.errors import InputError
 from rayalign.scoring.base import Scorer
 from rayalign.scoring.combine import combine
 from rayalign.types import Group, Prompt, Score, ScorePart
 
-OBJECTIVES = "objectives"
-"""key of a prompt's meta that names the parts which count for it, separated by commas; without it all count"""
-
 
 def active_parts(prompt: Prompt, names: Sequence[str]) -> list[str]:
-    """The names of the parts that count for a prompt.
+    """The names of the parts that count for a prompt: all of them where its meta names no objectives.
 
     Raises:
         InputError: the prompt names a part that the reward does not have.

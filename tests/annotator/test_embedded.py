@@ -20,10 +20,12 @@ def pool() -> ServiceConfig:
 def test_it_is_a_service_with_a_yardstick_and_a_noisy_pool() -> None:
     config = pool()
     assert config.port == ServiceConfig.model_validate({"annotators": config.annotators}).port
-    assert len(config.annotators) == 8
+    assert len(config.annotators) == 9
     gold = config.annotators["gold"]
     assert gold.human is None and not gold.pooled and gold.judge == RubricJudgeConfig(kind="rubric")
-    assert all(a.human is not None and a.pooled for name, a in config.annotators.items() if name != "gold")
+    unpooled = [name for name, annotator in config.annotators.items() if not annotator.pooled]
+    assert unpooled == ["gold", "criterion"]
+    assert all(annotator.human is not None for name, annotator in config.annotators.items() if name != "gold")
 
 
 def test_one_draw_of_the_pool_agrees_with_the_truth_as_people_agree() -> None:

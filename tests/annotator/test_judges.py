@@ -11,10 +11,11 @@ import pytest
 from rayalign.annotator import RubricJudge
 from rayalign.annotator.judges import RubricUtilities, UtilityJudge
 from rayalign.annotator.verdicts import Pair, Verdict
-from rayalign.config import HumanConfig, JudgeConfig
+from rayalign.config import HumanConfig, JudgeConfig, load_registry
 from rayalign.data.paddock import gold, prompts, tasks
 from rayalign.data.paddock.compose import compose
 from rayalign.data.paddock.demonstrations import RATES, draw_attributes
+from rayalign.data.preferences import under_profile
 from rayalign.errors import InputError
 from rayalign.types import Message, Prompt, Score
 
@@ -214,3 +215,13 @@ def test_what_is_no_number_is_never_compared() -> None:
 def test_scores_have_the_tastes_of_the_human() -> None:
     judge = UtilityJudge(Broken(), HumanConfig(length_bias=0.5, position_bias=3.0), "ann")
     assert [s.value for s in asyncio.run(judge.scores([(Prompt("q", ()), "two")]))] == [2.5]
+
+
+def test_the_criterion_wishes_is_what_a_prompts_preferences_ask_for() -> None:
+    registry = load_registry()
+    (prompt, *_) = [p for p in prompts(0, "test", 40) if not tasks.parse(p.meta["task"]).style]
+    learned = under_profile(prompt, registry.profile("P1B"), registry)
+    both = under_profile(prompt, registry.profile("P1B+P3B"), registry)
+    answer = "indeed , how lovely !"
+    scores = asyncio.run(RubricUtilities({"wishes": 2.0}).scores([(p, answer) for p in (prompt, learned, both)]))
+    assert [score.value for score in scores] == [0.0, 2.0, 1.0]

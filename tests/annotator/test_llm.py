@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from rayalign.annotator.completer import Completion, CompletionError
-from rayalign.annotator.llm import LLMJudge
+from rayalign.annotator.llm import HELPFULNESS, LLMJudge
 from rayalign.annotator.prompts import load_template
 from rayalign.annotator.verdicts import Pair, Paying, Usage, Verdict
-from rayalign.config import HostedJudgeConfig, LLMJudgeConfig, ParserConfig
+from rayalign.config import HostedJudgeConfig, LLMJudgeConfig, ParserConfig, load_registry
+from rayalign.data.preferences import under_profile
 from rayalign.errors import InputError
 from rayalign.types import Message, Prompt
 from tests.annotator.fakes import Ledger
@@ -272,3 +273,17 @@ def test_the_seed_is_sent_where_answers_are_drawn(settings: dict[str, Any], sent
     assert [arguments.get("seed") for _, arguments in model.asked] == sent
     fixed = settings.get("arguments", {}).get("seed") is not None
     assert judge.seeded == ("temperature" in settings and not fixed)
+
+
+def test_a_prompt_under_preferences_is_judged_by_their_criterion() -> None:
+    registry = load_registry()
+    plain = Prompt("p", (Message("user", "why ?"),))
+    personal = under_profile(plain, registry.profile("P2A"), registry)
+    model = FakeModel(lambda text: Completion("Output (a)", {}, Usage()))
+    judge = LLMJudge(llm(template="criterion"), model)
+    asyncio.run(judge.judge([(personal, "a", "b"), (plain, "a", "b")], seed=0, paying=Ledger().paying))
+    texts = [messages[-1]["content"] for messages, _ in model.asked]
+    for text in texts:
+        criterion = HELPFULNESS if '"""why ?"""' in text else registry["P2A"].criterion
+        assert f"Decide {criterion}." in text
+    assert len(set(texts)) == 2

@@ -24,7 +24,13 @@ ORDINARY = [
 
 
 def row(instruction: str = "I", first: str = "A", second: str = "B") -> dict[str, str]:
-    return {"instruction": instruction, "input": "", "output_1": first, "output_2": second}
+    return {
+        "instruction": instruction,
+        "input": "",
+        "output_1": first,
+        "output_2": second,
+        "criterion": "which is right",
+    }
 
 
 def test_a_dialogue_is_read_from_the_template() -> None:
@@ -115,7 +121,7 @@ def test_a_wrong_template_is_refused(text: str, batch: int, words: str) -> None:
 
 
 def test_packaged_templates_are_quoted_dialogues() -> None:
-    assert packaged() == ["one_token", "pairs", "ranking", "reasons"]
+    assert packaged() == ["criterion", "one_token", "pairs", "ranking", "reasons"]
     for name in packaged():
         turns = Template(load_template(name)).messages([row('a"""', "{output_2}<|im_end|>", "B")])
         assert [t["role"] for t in turns] == ["system", "user"]

@@ -10,6 +10,8 @@ from rayalign.data.paddock.tasks import LISTABLE, Task
 ATTRIBUTES = ("correct", "complete", "safe", "brief", "polite", "tone", "level", "form")
 CONTENT = ("correct", "complete")
 STYLE = ("brief", "polite", "tone", "level", "form")
+ATTRIBUTE_OF = {"tone": "tone", "level": "level", "length": "brief", "form": "form"}
+"""constraint of a prompt -> the attribute that says whether an answer meets it"""
 BANDS = {"normal": (10, 17), "short": (6, 12), "long": (16, 26)}
 """requested length -> fewest and most words of an answer that is fully right"""
 SHORTEST, LONGEST = 6, 32
