@@ -142,10 +142,12 @@ class RewardSource(Section):
     """a reward model, `annotator:NAME`, `rules:KIND`, or code as `package.module:function_or_class`"""
     rules: RuleConfig | None = None
     """a rule with settings, in the place of `source`"""
+    preference: str | None = None
+    """of a reward model: it reads the prompt as if it named this preference of its profile alone"""
     settings: dict[str, Any] = {}
     """keyword arguments of code"""
     name: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")
-    """of its metric `reward/NAME`; by default the last part of its source"""
+    """of its metric `reward/NAME`; by default its preference, or the last part of its source"""
     weight: FiniteFloat = 1.0
     ideal: FiniteFloat = 0.0
     """the best score that it can reach; for `combine: chebyshev`"""
@@ -163,6 +165,8 @@ class RewardSource(Section):
             raise ValueError("a part of a reward has either source or rules")
         if self.form == "rules":
             _ = self.rule
+        if self.preference and self.form != "model":
+            raise ValueError("preference is for reward models, which read the prompt; leave it out")
         if self.settings and self.form != "code":
             raise ValueError("settings are the arguments of code; leave them out")
         return self
@@ -180,8 +184,8 @@ class RewardSource(Section):
     @property
     def label(self) -> str:
         """The name of this part."""
-        if self.name:
-            return self.name
+        if self.name or self.preference:
+            return self.name or str(self.preference)
         if self.form == "rules":
             return self.rule.kind
         return PurePath(self.source.rpartition(":")[2]).name

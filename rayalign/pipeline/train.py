@@ -271,7 +271,7 @@ class TrainKind(StageKind[TrainStage]):
 
     def _further_models(self, role: str) -> tuple[str, ...]:
         """Reward models beside the first one: all parts of a reward run in the same actor."""
-        models = [source.source for _, source in self._rewards("model")]
+        models = list(dict.fromkeys(source.source for _, source in self._rewards("model")))
         return tuple(models[1:]) if role == "reward" else ()
 
     @property

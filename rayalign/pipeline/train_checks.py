@@ -109,6 +109,33 @@ def _reward_parts(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Prob
                 import_code(source.source)
             except InputError as error:
                 yield stage.reward_key(index), str(error)
+    yield from _preferences(stage)
+
+
+def _preferences(stage: TrainStage) -> Iterator[Problem]:
+    """The parts of the reward are the preferences of the prompts, where they name any."""
+    use = stage.data.preferences
+    parts = [source for source in stage.rewards if source.preference]
+    if use is None:
+        if parts:
+            yield "reward", f"{parts[0].preference} is a preference, but data.preferences are not set; set them"
+        return
+    try:
+        profiles = use.read_profiles()
+    except InputError as error:
+        yield "data.preferences", str(error)
+        return
+    objectives = {name for profile in profiles for name in profile.ids}
+    names = [source.label for source in stage.rewards]
+    for source in parts:
+        if source.preference not in objectives:
+            near = nearest(str(source.preference), sorted(objectives))
+            yield "reward", f"no profile of data.preferences holds {source.preference!r}; {near}"
+        elif source.preference != source.label:
+            yield "reward", f"the part for {source.preference} is named {source.label}; leave its name out"
+    missing = sorted(objectives - set(names))
+    if stage.has_parts and missing:
+        yield "reward", f"the prompts name {missing[0]}, but the reward has no part of that name; add it"
 
 
 def _batch(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:

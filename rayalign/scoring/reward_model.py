@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from itertools import islice
 
 from rayalign.algorithms.ops import token_tensors
 from rayalign.config import LearnerConfig
-from rayalign.data.chat import encode_example, load_tokenizer
+from rayalign.data.chat import encode_example, encode_prompt, load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.errors import InputError
 from rayalign.models.load import Frozen
-from rayalign.types import Batch, Group, Score, Trajectory, with_turns
+from rayalign.types import Batch, Group, Prompt, Score, Trajectory, with_turns
 
 
 class RewardModelScorer:
@@ -50,6 +51,12 @@ class RewardModelScorer:
         assert scores_B is not None
         values: list[float] = scores_B.tolist()
         return values
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt in the reward model's tokens, up to where the answer begins; nothing is cut."""
+        token_ids = encode_prompt(self._tokenizer, prompt, context=sys.maxsize, reserve=0)
+        assert token_ids is not None, "every prompt fits a context without end"
+        return token_ids
 
     def _row(self, group: Group, trajectory: Trajectory) -> EncodedRow | Score:
         """The tokens that are read, or why they cannot be."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from rayalign.config import LearnerConfig, RewardSource
 from rayalign.scoring.base import Scorer
 from rayalign.scoring.parts import PartsScorer
+from rayalign.scoring.preference import PreferenceScorer
 
 if TYPE_CHECKING:
     from rayalign.models.load import Frozen
+    from rayalign.scoring.reward_model import RewardModelScorer
 
 
 def make_scorer(
@@ -25,7 +27,10 @@ def make_scorer(
         policy: the model whose tokens are scored.
         timeout: seconds until an annotator must have scored all groups of a call.
     """
-    scorers = {source.label: _make(source, config, policy, timeout) for source in sources}
+    models: dict[str, RewardModelScorer] = {}
+    scorers: dict[str, Scorer] = {}
+    for source in sources:
+        scorers[source.label] = _make(source, config, policy, timeout, models)
     return PartsScorer(scorers) if named else next(iter(scorers.values()))
 
 
@@ -35,14 +40,19 @@ def frozen_models(scorer: Scorer) -> list[Frozen]:
 
     if isinstance(scorer, RewardModelScorer):
         return [scorer.model]
+    if isinstance(scorer, PreferenceScorer):
+        return frozen_models(scorer.scorer)
     models: list[Frozen] = []
     if isinstance(scorer, PartsScorer):
         for part in scorer.scorers.values():
-            models += frozen_models(part)
+            models += [model for model in frozen_models(part) if model not in models]
     return models
 
 
-def _make(source: RewardSource, config: LearnerConfig, policy: str, timeout: float) -> Scorer:
+def _make(
+    source: RewardSource, config: LearnerConfig, policy: str, timeout: float, models: dict[str, RewardModelScorer]
+) -> Scorer:
+    """One source's scorer; `models` holds the reward models so far, which parts of the same model share."""
     # each import is late: a reward of rules alone needs no model libraries
     if source.form == "rules":
         from rayalign.scoring.rules import RuleScorer
@@ -58,4 +68,7 @@ def _make(source: RewardSource, config: LearnerConfig, policy: str, timeout: flo
         return AnnotatorScorer(source.source, timeout)
     from rayalign.scoring.reward_model import RewardModelScorer
 
-    return RewardModelScorer(source.source, config, policy)
+    if source.source not in models:
+        models[source.source] = RewardModelScorer(source.source, config, policy)
+    model = models[source.source]
+    return PreferenceScorer(model, source.preference) if source.preference else model
