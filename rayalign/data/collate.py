@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rayalign.data.chat import cut_to_fit, encode_example
+from rayalign.data.preferences import base_id
 from rayalign.errors import InputError
 from rayalign.types import Example, Group, Rollouts, Trajectory
 
@@ -31,7 +32,7 @@ class EncodedRow:
     group: int
     score: float | None = None
     prompt: str = ""
-    """The prompt's id; all rows of a prompt are held out together."""
+    """The prompt's id, without preferences; all rows of a prompt are held out together."""
     preference: float | None = None
     """of a pair's two rows: the probability that the first one is the better one"""
     desirable: float | None = None
@@ -57,7 +58,8 @@ def encode_examples(
         cut += lost_turns
         desirable = example.desirable
         for (ids, mask), candidate in zip(answers, example.candidates, strict=True):
-            yield EncodedRow(ids, mask, group, candidate.score, example.prompt.id, example.preference, desirable)
+            prompt = base_id(example.prompt)
+            yield EncodedRow(ids, mask, group, candidate.score, prompt, example.preference, desirable)
             desirable = None  # a second candidate is not an answer to this prompt
     if cut or dropped:
         log.warning("%d examples: %d lost early turns, %d left out, to fit %d tokens", total, cut, dropped, context)

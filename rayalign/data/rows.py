@@ -139,12 +139,17 @@ def split(rows: RowFile, keep_B: Tensor, holdout: float, seed: int, *, singly: b
     """
     prompt_B = rows.prompts()
     prompts = int(prompt_B.max()) + 1 if len(rows) else 0
+    heldout_B = heldout_prompts(prompts, holdout, seed)[prompt_B]
+    sides = (keep_B & ~heldout_B, keep_B & heldout_B)
+    return _side(rows, sides[0], singly), _side(rows, sides[1], singly)
+
+
+def heldout_prompts(prompts: int, holdout: float, seed: int) -> Tensor:
+    """True for each prompt that is held out, in the order in which prompts first occur."""
     order = torch.randperm(prompts, generator=torch.Generator().manual_seed(seed))
     heldout_P = torch.zeros(prompts, dtype=torch.bool)
     heldout_P[order[: int(prompts * holdout)]] = True
-    heldout_B = heldout_P[prompt_B]
-    sides = (keep_B & ~heldout_B, keep_B & heldout_B)
-    return _side(rows, sides[0], singly), _side(rows, sides[1], singly)
+    return heldout_P
 
 
 def _side(rows: RowFile, chosen_B: Tensor, singly: bool) -> Side:

@@ -33,6 +33,7 @@ from rayalign.errors import InputError
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
 from rayalign.pipeline.kind import host_alone
+from rayalign.pipeline.row_checks import distinct_rows, report_leaks
 from rayalign.pipeline.train import TrainKind
 from rayalign.statistics.doubts import reward_doubts
 from rayalign.statistics.intervals import share_interval
@@ -47,16 +48,25 @@ def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str
     """Train one role on the rows of a data set or of an earlier stage."""
     tokenizer = load_tokenizer(context.model(stage.model))
     examples = read_examples(context, stage)
+    figures: dict[str, Any] = {}
+    if stage.near_duplicates is not None:
+        examples = iter(distinct_rows(name, examples, stage.near_duplicates, figures))
     if stage.answers is not None:
         examples = chosen_answers(examples) if stage.answers == "chosen" else labelled_answers(examples)
-    rows = encode_examples(tokenizer, examples, context=context.job.rollout.context)
+    rows: Iterable[EncodedRow]
+    if stage.near_duplicates is None:
+        rows = encode_examples(tokenizer, examples, context=context.job.rollout.context)
+    else:
+        all_examples = list(examples)
+        rows = list(encode_examples(tokenizer, all_examples, context=context.job.rollout.context))
+        report_leaks(stage, all_examples, rows, stage.near_duplicates, context.job.seed, figures)
     if stage.answers == "conditioned":
         rows = conditioned(rows, reward_token_ids(tokenizer))
     fit(context, name, stage, rows)
     results = heldout_results(name, read_metrics(context.stage_folder(name) / "metrics.jsonl"))
     for sentences in reward_doubts(results).values():
         logger.warning("%s", " ".join(sentences))
-    return {"results": results}
+    return {"results": results, **figures}
 
 
 def heldout_results(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
