@@ -21,6 +21,8 @@ class MergeStage(StageSection):
     """of adapters: `delta` is exact and the default, `factor` averages the factors and keeps their rank"""
     rank: PositiveInt | None = None
     """of merged adapters in mode `delta`: reduce the sum to this rank"""
+    base: str | None = None
+    """of adapters: the model that they were trained beside, to which their sum is added"""
 
     @model_validator(mode="before")
     @classmethod

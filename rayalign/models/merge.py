@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rayalign.errors import InputError
+from rayalign.models.adapted_model import write_adapted
 from rayalign.models.adapter_folder import AdapterFolder, same_targets
 from rayalign.models.adapter_sums import write_sum
 from rayalign.models.model_folder import ModelFolder, same_architecture, shared_tensors
@@ -18,7 +19,7 @@ from rayalign.models.stored_sums import summed_pieces
 from rayalign.models.weighted_sums import Mode, merge_lora, merge_tensors, verify_weights
 from rayalign.weights.streaming import write_tensors
 
-__all__ = ["Mode", "merge_adapters", "merge_folders", "merge_lora", "merge_models", "merge_tensors"]
+__all__ = ["Mode", "merge_adapters", "merge_folders", "merge_into", "merge_lora", "merge_models", "merge_tensors"]
 
 
 def merge_folders(
@@ -95,3 +96,22 @@ def merge_adapters(
     with whole_folder(Path(out), [adapter.path for adapter in adapters]) as folder:
         copy_companions(adapters[0].path, folder)
         write_sum(adapters, weights, folder, mode=mode, rank=rank)
+
+
+def merge_into(
+    base: str | Path,
+    paths: Sequence[str | Path],
+    weights: Sequence[float],
+    out: str | Path,
+    *,
+    mode: Mode = "delta",
+    rank: int | None = None,
+) -> None:
+    """Write base + sum_i w_i delta_i as a model folder, with the merged adapter beside it as `adapter`.
+
+    Raises:
+        InputError: as `merge_adapters`; or the adapters move a matrix that the base does not have.
+    """
+    with whole_folder(Path(out), [Path(base), *map(Path, paths)]) as folder:
+        merge_adapters(paths, weights, folder / "adapter", mode=mode, rank=rank)
+        write_adapted(ModelFolder.read(Path(base)), AdapterFolder.read(folder / "adapter"), folder)

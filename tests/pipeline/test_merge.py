@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rayalign.config import LoadedJob, MergeStage
+from rayalign.config import LoadedJob, LoraConfig, MergeStage
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.errors import InputError
+from rayalign.models.adapter_output import save_adapter
 from rayalign.models.load import make_preset
 from rayalign.pipeline.checks import check
 from rayalign.pipeline.hashing import stage_fields
@@ -150,3 +151,32 @@ def test_a_wrong_section_is_refused_on_loading(study: Study, soup: str, message:
     with pytest.raises(InputError, match="command line: ") as error:
         study(f"stages.soup={{kind: merge, {soup}}}")
     assert message in str(error.value)
+
+
+def test_a_sum_of_adapters_becomes_a_model_with_its_base(study: Study, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    make_preset("nano", build_tokenizer(), 0, base)
+    before = load_file(base / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj"
+    outputs, inputs = before[f"{name}.weight"].shape
+    for label, value in (("a", 1.0), ("b", -3.0)):
+        factors = {"A": torch.full((1, inputs), value), "B": torch.ones(outputs, 1)}
+        tensors = {f"base_model.model.{name}.lora_{key}.weight": factor for key, factor in factors.items()}
+        config = LoraConfig(rank=1, alpha=1.0, targets=("q_proj",))
+        save_adapter(tmp_path / label, tensors, config, base=str(base), head="causal")
+    text = (
+        "name: soup\nstages:\n  merged: {kind: merge, base: FOLDER/base, mode: delta, models: [FOLDER/a, FOLDER/b]}\n"
+        "  again: {kind: merge, models: [stage:merged, FOLDER/base]}\n"
+    )
+    loaded = study(text=text.replace("FOLDER", str(tmp_path)))
+    check(loaded)
+    target = run(loaded) / "stages" / "merged" / "model"
+    after = load_file(target / "model.safetensors")
+    torch.testing.assert_close(after[f"{name}.weight"], before[f"{name}.weight"] - 1.0)
+    assert (target / "adapter" / "adapter_config.json").is_file()
+
+
+def test_only_adapters_have_a_base(study: Study, folders: Path) -> None:
+    text = MERGED.replace("FOLDER", str(folders)).replace("kind: merge", f"kind: merge, base: {folders}/a")
+    with pytest.raises(InputError, match="base: only the sum of adapters is added to a model"):
+        check(study(text=text))
