@@ -103,6 +103,8 @@ class TrainStage(Rewarded, StageSection):
     """offline: stop when a further epoch lowers the held-out loss by less than this share"""
     holdout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """offline: share of the rows kept for the held-out figures"""
+    near_duplicates: float | None = Field(default=None, gt=0.0, le=1.0)
+    """offline: similarity from which two rows are duplicates; they are removed, and a split that leaks is refused"""
     steps: PositiveInt | None = None
     """offline: exactly so many optimizer steps, in the place of `epochs`"""
     candidates: Candidates = ()
@@ -188,6 +190,10 @@ class EvaluateStage(DrawingSection):
     kind: Literal["evaluate"]
     models: dict[str, str]
     """name in the table -> model"""
+    by_profile: dict[str, dict[str, str]] | None = None
+    """with data.preferences: name in the table -> profile -> the model that answers under it, such as a merge"""
+    unprompted: tuple[str, ...] | None = None
+    """with data.preferences: the models whose prompts do not name them"""
     best_of: dict[str, BestOf] = {}
     """name in the table -> how its answers are chosen; other models answer once"""
     baselines: tuple[Literal["constant", "empty", "copy", "longest", "oracle"], ...] = ()
@@ -201,6 +207,11 @@ class EvaluateStage(DrawingSection):
     data: DataConfig = DataConfig(split="test")
     against: tuple[str, ...] = ()
     """models that every other one is compared with; empty: the first"""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models by their names in the table."""
+        return (*self.models, *(self.by_profile or {}))
 
     @property
     def judges(self) -> tuple[str, ...]:

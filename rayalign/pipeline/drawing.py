@@ -49,15 +49,24 @@ def shares(sources: Sequence[AnswerSource], model: str) -> list[Share]:
 
 
 async def draw(
-    context: RunContext, name: str, model: str, stage: DrawingSection, count: int, *, first: int = 0
+    context: RunContext,
+    name: str,
+    model: str,
+    stage: DrawingSection,
+    count: int,
+    *,
+    first: int = 0,
+    examples: Sequence[Example] | None = None,
 ) -> list[Group]:
     """`count` candidates of a model for each prompt of a stage; a prompt whose generation failed is left out.
 
     Args:
         first: the first place that the seeds count from, so that draws from different places are independent.
+        examples: the prompts, with ids of the stage's; None: all of these.
     """
+    chosen = context.inputs.fitting(name, model) if examples is None else examples
     places = list(range(first, first + count))
-    return list((await _draw_by_model(context, name, model, stage, places, ())).values())
+    return list((await _draw_by_model(context, model, stage, places, (), chosen)).values())
 
 
 async def draw_sources(
@@ -72,7 +81,8 @@ async def draw_sources(
         own = [share for share in all_shares if share.model == own_model]
         places = [place for share in own for place in share.places]
         samplings = [(share.source.count, merged_sampling(stage.sampling, share.source.sampling)) for share in own]
-        groups = await _draw_by_model(context, name, own_model, stage, places, draws(samplings))
+        fitting = context.inputs.fitting(name, own_model)
+        groups = await _draw_by_model(context, own_model, stage, places, draws(samplings), fitting)
         for prompt_id in groups.keys() & by_prompt.keys():
             for trajectory in groups[prompt_id].trajectories:
                 place = places[trajectory.index]
@@ -132,18 +142,18 @@ async def _over_http(
 
 async def _draw_by_model(
     context: RunContext,
-    name: str,
     model: str,
     stage: DrawingSection,
     places: Sequence[int],
     own_draws: tuple[Draw, ...],
+    examples: Sequence[Example],
 ) -> dict[str, Group]:
     """Candidates of one model by the prompt's id, the i-th at `places[i]`; none where drawing failed."""
     job, folder = context.job, context.model(model)
     renderer = Renderer(folder, job.rollout.context, stage.sampling)
     pool = await context.pool(folder)
     orders = []
-    for slot, example in enumerate(context.inputs.fitting(name, model)):
+    for slot, example in enumerate(examples):
         seeds = tuple(candidate_seed(job.seed, 0, slot, example.prompt.id, place) for place in places)
         orders.append(GroupOrder(str(slot), example.prompt, seeds, own_draws))
     assembler = GroupAssembler(

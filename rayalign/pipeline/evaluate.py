@@ -22,6 +22,8 @@ from rayalign.pipeline.kind import (
     beam_problems,
     generator,
 )
+from rayalign.pipeline.profiles import all_models
+from rayalign.pipeline.profiles import problems as profile_problems
 
 if TYPE_CHECKING:
     from rayalign.data.readers import Use
@@ -33,7 +35,7 @@ class EvaluateKind(StageKind[EvaluateStage]):
 
     def reads(self) -> Sequence[Read]:
         stage = self.stage
-        reads = [Read(f"models.{name}", model, (LANGUAGE_MODEL,)) for name, model in stage.models.items()]
+        reads = [Read(key, model, (LANGUAGE_MODEL,)) for key, model in all_models(stage)]
         if self._reward_model:
             reads.append(Read("reward", self._reward_model, (REWARD_MODEL,)))
         if stage.perplexity:
@@ -51,7 +53,7 @@ class EvaluateKind(StageKind[EvaluateStage]):
         return {"": Output(FIGURES, "records.jsonl")}
 
     def batch(self) -> str:
-        written = f"{len(self.stage.models)} models, one answer each to the same prompts"
+        written = f"{len(self.stage.names)} models, one answer each to the same prompts"
         for name, choice in self.stage.best_of.items():
             written += f"; {name} writes {choice.n} and takes the best"
         return written
@@ -97,14 +99,15 @@ class EvaluateKind(StageKind[EvaluateStage]):
         return models
 
     def prompt_models(self) -> Sequence[str]:
-        return list(self.stage.models.values())
+        return [model for _, model in all_models(self.stage)]
 
     def tokenizers(self, name: str) -> Sequence[tuple[str, str]]:
         return [(read.key, read.value) for read in self.reads()]
 
     def problems(self) -> Iterator[Problem]:
         stage = self.stage
-        names = [*stage.models, *stage.baselines]
+        yield from profile_problems(stage)
+        names = [*stage.names, *stage.baselines]
         for name in stage.against:
             if name not in names:
                 yield "against", f"{name!r} is neither in models nor in baselines; {nearest(name, names)}"

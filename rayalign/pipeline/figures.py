@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -14,7 +15,9 @@ from rayalign.actors.reward import RewardSpec
 from rayalign.cluster.group import ActorGroup
 from rayalign.config import EvaluateStage, LearnerConfig, RewardSource, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
+from rayalign.data.preferences import base_id
 from rayalign.evaluation.baselines import ANSWERS, gold_utility
+from rayalign.pipeline import profiles
 from rayalign.pipeline.best_of_figures import best_of_figures
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.drawing import draw
@@ -25,6 +28,7 @@ from rayalign.statistics.ranks import rank_correlation
 from rayalign.statistics.winrate import win_rate
 from rayalign.storage.records import write_jsonl
 from rayalign.storage.report_judges import RANKS
+from rayalign.storage.report_profiles import at_profile
 from rayalign.types import Candidate, Example, Group, Prompt, Role, Trajectory
 
 Answers = dict[str, dict[str, Candidate]]
@@ -42,7 +46,10 @@ async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict
     drawn = {model: own.drawn for model, own in chosen.items() if model in stage.best_of}
     _add_candidates(records, drawn)
     write_jsonl(context.stage_folder(name) / "records.jsonl", records)
-    results, comparisons = compare(stage, values, seed=context.job.seed)
+    seed = context.job.seed
+    results, comparisons = profiles.compared(
+        stage, prompts, answers, values, partial(compare, stage, seed=seed), seed=seed
+    )
     annotated = await asyncio.to_thread(_annotated, context, stage, prompts, answers)
     results += best_of_figures(stage, drawn, [*results, *annotated], seed=context.job.seed)
     results += [*annotated, *judge_correlations(stage.judges, _rivals(stage), annotated)]
@@ -71,20 +78,30 @@ def _add_candidates(records: Sequence[dict[str, Any]], drawn: Mapping[str, Seque
             record["candidates"] = [{"answer": candidate.text, "score": candidate.score} for candidate in own]
 
 
-def compare(stage: EvaluateStage, values: Values, *, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The mean of each row; paired differences and win rates of each model against the ones to beat."""
-    results = [
-        {"name": name, "metric": stage.metric, **mean_interval(list(v.values()), seed=seed)._asdict()}
-        for name, v in values.items()
-    ]
+def compare(
+    stage: EvaluateStage, values: profiles.Values, *, seed: int, clusters: Mapping[str, str] | None = None
+) -> profiles.Table:
+    """The mean of each row; paired differences and win rates of each model against the ones to beat.
+
+    Args:
+        clusters: prompt id -> what is resampled as a whole; None: each prompt by itself.
+    """
+
+    def groups(prompt_ids: Iterable[str]) -> list[str] | None:
+        return [clusters[prompt_id] for prompt_id in prompt_ids] if clusters else None
+
+    results = []
+    for name, own in values.items():
+        mean = mean_interval(list(own.values()), groups(own), seed=seed)
+        results.append({"name": name, "metric": stage.metric, **mean._asdict()})
     comparisons = []
     for name, rival, common in _meetings(stage, values):
         ours, theirs = [values[name][p] for p in common], [values[rival][p] for p in common]
-        gap = paired_difference(ours, theirs, seed=seed)
+        gap = paired_difference(ours, theirs, groups(common), seed=seed)
         interval = {"mean_difference": gap.mean, "low": gap.low, "high": gap.high, "n": gap.n}
         comparisons.append({"a": name, "b": rival, "metric": stage.metric, **interval})
         preferences = [_preference(a, b) for a, b in zip(ours, theirs, strict=True)]
-        results.append(_wins(name, f"win_rate_against_{rival}", preferences, seed))
+        results.append(_wins(name, f"win_rate_against_{rival}", preferences, seed, groups(common)))
     return results, comparisons
 
 
@@ -98,7 +115,7 @@ def _preference(ours: float, theirs: float) -> float:
 def _meetings(stage: EvaluateStage, table: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, str, list[str]]]:
     """Each model, one that it is compared with, and the prompts that both have in the table."""
     for rival in _rivals(stage):
-        for name in stage.models:
+        for name in stage.names:
             common = [p for p in table[name] if p in table[rival]]
             if name != rival and common:
                 yield name, rival, common
@@ -109,9 +126,12 @@ def _rivals(stage: EvaluateStage) -> tuple[str, ...]:
     return stage.against or (next(iter(stage.models)),)
 
 
-def _wins(name: str, metric: str, preferences: Sequence[float | None], seed: int) -> dict[str, Any]:
+def _wins(
+    name: str, metric: str, preferences: Sequence[float | None], seed: int, clusters: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Win rate in percent, in AlpacaEval's convention: a draw is half a win, an absent verdict is left out."""
-    spread = rate_interval([None if p is None else 100 * (p - 1) for p in preferences], most=100.0, seed=seed)
+    rates = [None if p is None else 100 * (p - 1) for p in preferences]
+    spread = rate_interval(rates, clusters, most=100.0, seed=seed)
     return {"name": name, "metric": metric, **spread._asdict(), "mean": win_rate(preferences).win_rate}
 
 
@@ -124,9 +144,13 @@ def _annotated(
         with closing(context.annotator(judge)) as service:
             for name, rival, common in _meetings(stage, answers):
                 pairs = [(prompts[p], answers[rival][p].text, answers[name][p].text) for p in common]
-                rows.append(
-                    _wins(name, f"win_rate_by_{judge}_against_{rival}", service.compare(pairs, seed=seed), seed)
-                )
+                preferences = service.compare(pairs, seed=seed)
+                metric = f"win_rate_by_{judge}_against_{rival}"
+                groups = [base_id(prompts[p]) for p in common] if profiles.clusters(prompts) else None
+                rows.append(_wins(name, metric, preferences, seed, groups))
+                for profile, places in profiles.places([prompts[p] for p in common]).items():
+                    own = [preferences[place] for place in places]
+                    rows.append(_wins(name, at_profile(metric, profile), own, seed))
     return rows
 
 
@@ -151,14 +175,19 @@ def judge_correlations(judges: Sequence[str], rivals: Sequence[str], rows: Seque
 async def _choose(context: RunContext, stage_name: str, stage: EvaluateStage) -> dict[str, Chosen]:
     """The answers of each model, all written before the first is scored."""
     drawn: dict[str, list[Group]] = {}
-    for name, model in stage.models.items():
-        choice = stage.best_of.get(name)
+    models: dict[str, str] = {}
+    for writer in profiles.writers(stage):
+        choice = stage.best_of.get(writer.name)
+        examples = writer.examples(context.inputs.fitting(stage_name, writer.model))
         count = choice.n if choice else 1
         # Best-of-n is compared with its reference, whose own answer is at place 0 and must not be among its candidates.
-        drawn[name] = await draw(context, stage_name, model, stage, count, first=int(count > 1))
+        first = int(count > 1)
+        groups = await draw(context, stage_name, writer.model, stage, count, first=first, examples=examples)
+        drawn.setdefault(writer.name, []).extend(groups)
+        models.setdefault(writer.name, writer.model)
     chosen: dict[str, Chosen] = {}
     for name, groups in drawn.items():
-        model, choice = stage.models[name], stage.best_of.get(name)
+        model, choice = models[name], stage.best_of.get(name)
         chosen[name] = await choose(context, stage_name, stage, model, choice, groups)
     return chosen
 
@@ -220,7 +249,7 @@ async def _perplexities(
         return []
     rows = []
     async with _frozen(context, stage_name, stage, "reference", stage.perplexity) as (reference, renderer):
-        for name in stage.models:
+        for name in stage.names:
             written = {prompt_id: answer for prompt_id, answer in answers[name].items() if answer.text}
             losses = await _losses(reference, _groups(renderer, prompts, written), renderer.pad_id)
             interval = mean_interval(losses, seed=context.job.seed)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from rayalign.config import DataConfig, Job, Reference, StageSection
+from rayalign.config import DataConfig, Job, Reference, StageSection, registry_files
 from rayalign.pipeline.kind import StageKind, kind_of, kinds_of
 from rayalign.storage.summary import read_done
 
@@ -112,18 +112,25 @@ def _fields(job: Job, stage: StageSection, hashes: Mapping[str, str]) -> dict[st
 
 def _data_contents(key: str, data: DataConfig) -> dict[str, Any]:
     """The contents of the files that a data section names."""
+    contents: dict[str, Any] = {}
+    if data.preferences is not None:
+        files = registry_files(data.preferences.file)
+        contents[f"{key}.preferences.content"] = [_content(file) for file in files]
     if data.blend is None:
-        return {f"{key}.content": _content(Path(data.path))} if data.path else {}
+        return contents | ({f"{key}.content": _content(Path(data.path))} if data.path else {})
     paths = {f"{key}.blend.{number}": source.path for number, source in enumerate(data.blend)}
-    return {f"{place}.content": _content(Path(path)) for place, path in paths.items() if path}
+    return contents | {f"{place}.content": _content(Path(path)) for place, path in paths.items() if path}
 
 
 _OPTIONAL = frozenset(
     {
+        "near_duplicates",
         "answers",
         "beams",
         "best_of",
+        "base",
         "blend",
+        "by_profile",
         "combine",
         "ema",
         "endpoint",
@@ -132,8 +139,11 @@ _OPTIONAL = frozenset(
         "phase",
         "phases",
         "precision",
+        "preference",
+        "preferences",
         "sampling",
         "sources",
+        "unprompted",
     }
 )
 """keys that count only where they are set: stages that finished before they existed stay finished"""

@@ -20,6 +20,7 @@ from rayalign.storage.report_best_of import best_of_table
 from rayalign.storage.report_evolution import evolution_tables
 from rayalign.storage.report_judges import judges_table
 from rayalign.storage.report_plots import PALETTE, forest, line_chart, number, stacked_bar
+from rayalign.storage.report_profiles import is_of_profile, profiles_section
 from rayalign.storage.summary import read_done
 
 Row = dict[str, Any]
@@ -55,6 +56,7 @@ def write_report(run: Path) -> Path:
         _doubts(job, summary),
         judges_table(summary.get("results", [])),
         best_of_table(summary.get("results", [])),
+        profiles_section(summary.get("results", [])),
         _results(summary),
         _curves(metrics),
         _phases(metrics),
@@ -130,6 +132,7 @@ def _mentions(section: Any, model: str) -> bool:
 
 def _results(summary: Mapping[str, Any]) -> str:
     results, comparisons = summary.get("results", []), summary.get("comparisons", [])
+    results = [row for row in results if not is_of_profile(row)]  # they have their heat maps
     if not results and not comparisons:
         return ""
     columns: dict[str, Callable[[Row], str]] = {

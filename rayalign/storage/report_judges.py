@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from rayalign.storage.report_plots import number
+from rayalign.storage.report_profiles import is_of_profile
 
 RANKS = "judges"
 """name of the rows that correlate judges"""
@@ -20,7 +21,7 @@ def judges_table(results: Sequence[Row]) -> str:
     rivals: dict[str, dict[str, dict[str, Row]]] = {}
     for row in results:
         match = _BY_JUDGE.fullmatch(str(row["metric"]))
-        if match:
+        if match and not is_of_profile(row):
             rivals.setdefault(match["rival"], {}).setdefault(match["judge"], {})[row["name"]] = row
     correlations = [row for row in results if row["name"] == RANKS]
     parts = []
