@@ -69,14 +69,14 @@ def sft(inputs: Path, steps: int, callbacks: list[Any]) -> Any:
 
 
 def pairs(inputs: Path) -> Any:
-    """Pairs of answers."""
+    """Pairs of answers; from a file, since only then do all processes share what TRL computes of them before."""
     from datasets import Dataset
 
-    rows = []
-    for row in read(inputs, "pairs"):
+    def dialogue(row: dict[str, str]) -> dict[str, Any]:
         sides = {side: message("assistant", row[side]) for side in ("chosen", "rejected")}
-        rows.append({"prompt": message("user", row["prompt"]), **sides})
-    return Dataset.from_list(rows)
+        return {"prompt": message("user", row["prompt"]), **sides}
+
+    return Dataset.from_json(str(inputs / "pairs.jsonl")).map(dialogue)
 
 
 def reward(inputs: Path, steps: int, callbacks: list[Any]) -> Any:

@@ -126,11 +126,11 @@ def measure_trl(row: str, layout: str, inputs: Path, steps: int, tokens: float) 
     processes, threads = LAYOUTS[layout]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": str(threads), "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
-    environment |= {"TRL_EXPERIMENTAL_SILENCE": "1"}
     launcher = [python]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     with tempfile.TemporaryDirectory() as scratch:
+        environment |= {"TRL_EXPERIMENTAL_SILENCE": "1", "HF_DATASETS_CACHE": scratch}  # nothing of an earlier run
         output, log = Path(scratch) / "figures.json", Path(tempfile.gettempdir()) / f"vs_trl-{row}-{layout}.log"
         script = [str(Path(__file__).with_name("trl_side.py")), row, str(inputs), str(output), str(steps)]
         begin = time.time()
