@@ -54,6 +54,8 @@ class Algorithm(ABC, Generic[C]):
     revision: ClassVar[int] = 1
     """raised when the mathematics change, so that finished stages run again"""
     unit: ClassVar[Unit]
+    reads_pairs: ClassVar[bool] = False
+    """offline, of pairs: each row is the prompt with both answers, in either order; see `data/two_answers.py`"""
     trains: ClassVar[tuple[Role, ...]]
     """roles with an objective; the first one is the stage's result"""
 

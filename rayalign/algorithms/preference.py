@@ -202,6 +202,35 @@ def win_probabilities(scores_K: Tensor) -> Tensor:
     return torch.sigmoid(scores_K[:, None] - scores_K[None, :])
 
 
+def order_free_logits(straight: Tensor, swapped: Tensor) -> Tensor:
+    """Log-odds that the first of two answers beats the second, by a model that reads both in either order.
+
+    `(straight - swapped) / 2`, where each score is the model's own log-odds for the answer that it reads first: the
+    mean of its two verdicts. Swapping the answers changes the sign alone.
+    """
+    return (straight - swapped) / 2
+
+
+def comparison_probabilities(scores_KK: Tensor) -> Tensor:
+    """[i, j]: that candidate i beats j, where `scores_KK[i, j]` is a pairwise model's score with i read first.
+
+    [i, j] + [j, i] = 1, and the diagonal is 1/2, whatever stands on it. NaN where either order is absent (NaN).
+    """
+    diagonal_KK = torch.eye(len(scores_KK), dtype=torch.bool, device=scores_KK.device)
+    logits_KK = order_free_logits(scores_KK, scores_KK.T)
+    return torch.sigmoid(logits_KK.masked_fill(diagonal_KK, 0))
+
+
+def mean_win_probabilities(matrix_KK: Tensor) -> Tensor:
+    """The mean probability of each candidate to beat the other ones; NaN where it was compared with none of them.
+
+    A candidate's own half and absent comparisons (NaN) do not count. Differences of these means are no log-odds:
+    whether i beats j is `matrix_KK[i, j]`, which no third candidate changes.
+    """
+    itself_KK = torch.eye(len(matrix_KK), dtype=torch.bool, device=matrix_KK.device)
+    return matrix_KK.masked_fill(itself_KK, torch.nan).nanmean(dim=1)
+
+
 def _smoothed(logits: Tensor, smoothing: float, robust: bool) -> Tensor:
     """The cost of a preference whose label is flipped with a probability; see `dpo_loss`."""
     straight, flipped = -logsigmoid(logits), -logsigmoid(-logits)

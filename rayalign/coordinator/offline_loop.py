@@ -14,12 +14,12 @@ import time
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rayalign.algorithms.base import load
+from rayalign.algorithms.base import Algorithm, load
 from rayalign.coordinator.guards import Guards
 from rayalign.coordinator.offline_data import OfflineData, OfflineSpec
 from rayalign.coordinator.progress import Heartbeat
@@ -27,9 +27,10 @@ from rayalign.models.batching import pieces, shard
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.events import EventLog
 from rayalign.storage.metrics import open_sinks, reduce
-from rayalign.types import Metrics
+from rayalign.types import Metrics, Role
 
 if TYPE_CHECKING:
+    from rayalign.models.heads import HeadKind
     from rayalign.models.learner import Learner
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,13 @@ def _train(spec: OfflineSpec, heartbeat: Heartbeat) -> None:
     run.close()
 
 
+def _head(role: Role, algorithm: Algorithm[Any]) -> HeadKind:
+    """What is read off the model of a role."""
+    if role == "policy":
+        return "causal"
+    return "pairwise" if algorithm.reads_pairs else "scalar"
+
+
 class _OfflineRun:
     """The state of the loop between epochs."""
 
@@ -79,11 +87,10 @@ class _OfflineRun:
         self._stage = stage = spec.stage
         # groups leave gaps in minibatches, and which ones is a matter of the shuffle: this is the first epoch's count
         total = stage.steps or stage.epochs * len(self._pass(0))
-        head: Literal["causal", "scalar"] = "causal" if spec.role == "policy" else "scalar"
         heartbeat.report(f"the model {spec.model}")
         self._learner: Learner = Learner(
             spec.model,
-            head,
+            _head(spec.role, data.algorithm),
             stage.learner,
             role=spec.role,
             total_steps=total,

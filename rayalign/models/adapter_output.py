@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
 
 from rayalign.config import LoraConfig
+from rayalign.models.heads import HeadKind
 from rayalign.models.lora import PREFIX, WHOLE
 
 FOLDER = "adapter"
@@ -23,7 +24,7 @@ def save_adapter(
     config: LoraConfig,
     *,
     base: str,
-    head: Literal["causal", "scalar"],
+    head: HeadKind,
 ) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`; tensors have peft's names."""
     folder.mkdir(parents=True, exist_ok=True)

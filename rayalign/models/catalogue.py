@@ -48,6 +48,8 @@ class ModelShape:
         return self.layers * rank * sum(ends.get(target, 0) for target in targets)
 
 
+READS_PAIRS = "reads_pairs"
+"""key in the config.json of a pairwise reward model, which reads a prompt with two answers"""
 PRESETS: Mapping[str, ModelShape] = MappingProxyType(
     {
         "pico": ModelShape(512, 64, 2, 2, 2, 192, False),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rayalign.data.chat import encode_example
 from rayalign.errors import InputError
+from rayalign.models.catalogue import READS_PAIRS
 from rayalign.models.heads import TokenValues
 from rayalign.models.load import refuse_missing
 from rayalign.types import Prompt, Score
@@ -50,6 +51,8 @@ class Classifier:
             ) from error
         if model.config.num_labels != 1:
             raise InputError(f"reward model {path}: its head has {model.config.num_labels} outputs, a reward has one")
+        if getattr(model.config, READS_PAIRS, False):
+            raise InputError(f"reward model {path}: it compares two answers; name one that scores single answers")
         refuse_missing(path, loading_info)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.eval().to(self._device)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from rayalign.models.exact_kl import Reference
 
+HeadKind = Literal["causal", "scalar", "pairwise"]
+"""log-probs of tokens; a number for each token; the same of a model that reads a prompt with two answers"""
 CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}
 """logits that exist at a time: 64 MiB in fp32 on a CPU; thin matrix products leave a GPU idle, so 512 MiB there"""
 

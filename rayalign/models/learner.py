@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -25,7 +25,16 @@ from rayalign.models.averaging import AVERAGE, WeightAverage
 from rayalign.models.batching import micro_rows, pass_over
 from rayalign.models.engine_state import load_engine, save_engine
 from rayalign.models.exact_kl import reference_of
-from rayalign.models.heads import TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device, token_metrics
+from rayalign.models.heads import (
+    HeadKind,
+    TokenLogprobs,
+    as_outputs,
+    evaluate,
+    placeholder,
+    read,
+    to_device,
+    token_metrics,
+)
 from rayalign.models.inspection import minibatch_file, not_finite, save_minibatch
 from rayalign.models.load import Initial, load_head, verify_saved
 from rayalign.models.lora import adapter_off, add_adapter
@@ -54,7 +63,7 @@ class Learner:
     def __init__(
         self,
         path: str,
-        head: Literal["causal", "scalar"],
+        head: HeadKind,
         config: LearnerConfig,
         *,
         role: Role,

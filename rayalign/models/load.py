@@ -11,8 +11,9 @@ import torch
 
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
-from rayalign.models.catalogue import PRESETS
-from rayalign.models.heads import Head, TokenLogprobs, TokenValues, evaluate
+from rayalign.models.catalogue import PRESETS, READS_PAIRS
+from rayalign.models.configuration import first_line, read_config, unusable
+from rayalign.models.heads import Head, HeadKind, TokenLogprobs, TokenValues, evaluate
 from rayalign.models.partitioned import Partition, load_partitioned, set_whole
 from rayalign.types import Batch, Outputs
 from rayalign.weights.files import shapes
@@ -67,7 +68,7 @@ def make_preset(name: str, tokenizer: PreTrainedTokenizerBase, seed: int, folder
 
 def load_head(
     path: str,
-    head: Literal["causal", "scalar"],
+    head: HeadKind,
     config: LearnerConfig,
     *,
     temperature: float,
@@ -84,9 +85,9 @@ def load_head(
             engine can run the model.
     """
     kernel = kernel or attention_kernel(config)
-    if head == "scalar":
-        values = TokenValues(load_scalar(path, config, seed, initial, partition))
-        return _with_kernel(values, kernel)
+    if head != "causal":
+        model = load_scalar(path, config, seed, initial, partition, pairwise=head == "pairwise")
+        return _with_kernel(TokenValues(model), kernel)
     reader = TokenLogprobs(load_causal(path, config, partition), temperature, config.chunk_logits)
     # The model is still on the CPU here, where flash attention cannot run: so the kernel is set after the proof.
     if partition is None:
@@ -106,9 +107,7 @@ def _with_kernel(head: H, kernel: str) -> H:
 class Frozen:
     """A model that is only read, on the first device there is: the reference, or the reward."""
 
-    def __init__(
-        self, path: str, head: Literal["causal", "scalar"], config: LearnerConfig, temperature: float = 1.0
-    ) -> None:
+    def __init__(self, path: str, head: HeadKind, config: LearnerConfig, temperature: float = 1.0) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         loaded = load_head(path, head, config, temperature=temperature, seed=0, initial="reward")
         self._head = loaded.to(self._device).requires_grad_(False)
@@ -146,22 +145,39 @@ def load_causal(path: str, config: LearnerConfig, partition: Partition | None = 
     """
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, path, _model_config(path), config, partition)
+    return _load(AutoModelForCausalLM, path, read_config(path), config, partition)
 
 
 def load_scalar(
-    path: str, config: LearnerConfig, seed: int, initial: Initial = "reward", partition: Partition | None = None
+    path: str,
+    config: LearnerConfig,
+    seed: int,
+    initial: Initial = "reward",
+    partition: Partition | None = None,
+    *,
+    pairwise: bool = False,
 ) -> PreTrainedModel:
     """A model with one output named `score`: a scalar folder as it is, a causal one with a fresh head.
 
     A reward's head starts at N(0, 1/(d+1)) (Stiennon et al. 2020, section 3.3), a critic's at zero.
 
+    Args:
+        pairwise: it reads a prompt with two answers; its configuration says so, wherever the model is saved.
+
     Raises:
-        InputError: as `load_causal`; or the model has another number of outputs, or none of that name.
+        InputError: as `load_causal`; or the model has another number of outputs, or none of that name, or it reads two
+            answers where it is to read one.
     """
     from transformers import AutoModelForSequenceClassification
 
-    model_config = _model_config(path)
+    model_config = read_config(path)
+    if pairwise:
+        setattr(model_config, READS_PAIRS, True)
+    elif getattr(model_config, READS_PAIRS, False):
+        raise InputError(
+            f"model {path}: it compares two answers, so it scores no single one and starts no critic; name a model "
+            "that reads one answer"
+        )
     fresh = not any(a.endswith("ForSequenceClassification") for a in model_config.architectures or ())
     if fresh:
         model_config.num_labels = 1
@@ -176,19 +192,6 @@ def load_scalar(
         noise = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
         set_whole(head.weight, noise if initial == "reward" else torch.zeros_like(noise), partition)
     return model
-
-
-def _model_config(path: str) -> PretrainedConfig:
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise _unusable(path, error) from error
-    for key, value in config.to_dict().items():
-        if "drop" in key and isinstance(value, float):
-            setattr(config, key, 0.0)
-    return config
 
 
 def verify_saved(folder: str | Path) -> None:
@@ -209,7 +212,7 @@ def verify_saved(folder: str | Path) -> None:
             model = kind(config)
         transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, TypeError, AssertionError) as error:
-        raise InputError(f"{path} was written but cannot be opened again ({_first_line(error)}); {_UNSAVED}") from error
+        raise InputError(f"{path} was written but cannot be opened again ({first_line(error)}); {_UNSAVED}") from error
     model.tie_weights()
     stored = shapes(path)
     for name, parameter in model.named_parameters():
@@ -251,7 +254,7 @@ def _load(
             path, config=model_config, dtype=dtype, output_loading_info=True, **settings
         )
     except (OSError, ValueError) as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     if not fresh:
         refuse_missing(path, loading_info)
     return cast("PreTrainedModel", model.eval())
@@ -272,16 +275,3 @@ def attention_kernel(config: LearnerConfig) -> str:
     return (
         "flash_attention_2" if possible and config.precision == "bf16" and config.attention != "sdpa" else PLAIN_KERNEL
     )
-
-
-def _unusable(path: str, error: Exception) -> InputError:
-    if Path(path).is_dir():
-        return InputError(f"model {path}: cannot be loaded from this folder ({_first_line(error)})")
-    return InputError(
-        f"model {path}: neither a folder nor in the Hugging Face cache ({_first_line(error)}); "
-        f"give a folder, or where there is a network run `hf download {path}` once"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -11,9 +11,9 @@ from typing import Any
 from rayalign.cluster.turns import TURNS, Turn
 from rayalign.config import Job, LoadedJob, Reference, nearest
 from rayalign.errors import InputError
-from rayalign.models.catalogue import PRESETS
+from rayalign.models.catalogue import PRESETS, READS_PAIRS
 from rayalign.pipeline.annotators import annotator_problems
-from rayalign.pipeline.kind import ADAPTER, AS_SOURCE, Problem, Read, StageKind, kinds_of
+from rayalign.pipeline.kind import ADAPTER, AS_SOURCE, PAIRWISE_MODEL, Problem, Read, StageKind, kinds_of
 from rayalign.pipeline.machine import Machine, planned_machine
 from rayalign.pipeline.plan import Plan, StagePlan, plan, size
 from rayalign.pipeline.stage_rows import stage_paths
@@ -139,13 +139,18 @@ def _model(read: Read) -> Iterator[str]:
     elif not read.preset and Reference.parse(model) is None:
         local = Path(model).exists() or model.startswith((".", "/", "~"))
         adapter = ADAPTER in read.accepts and (Path(model) / "adapter_config.json").is_file()
-        yield from _folder(Path(model)) if local and not adapter else ()
+        yield from _folder(Path(model), read.accepts) if local and not adapter else ()
 
 
-def _folder(folder: Path) -> Iterator[str]:
+def _folder(folder: Path, accepts: tuple[str, ...]) -> Iterator[str]:
     if not (folder / "config.json").is_file():
         yield f"{folder} holds no model: there is no config.json; give a folder written by save_pretrained"
         return
+    compares = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(READS_PAIRS, False)
+    if compares and PAIRWISE_MODEL not in accepts:
+        yield f"{folder} holds {PAIRWISE_MODEL}; expected {' or '.join(accepts)}"
+    elif not compares and accepts == (PAIRWISE_MODEL,):
+        yield f"{folder} does not hold {PAIRWISE_MODEL}: its config.json has no {READS_PAIRS}; train one on pairs"
     settings = folder / "tokenizer_config.json"
     inside = settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
     if not inside and not (folder / "chat_template.jinja").is_file():

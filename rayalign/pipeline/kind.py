@@ -39,6 +39,7 @@ GENERATOR = "generator"
 
 LANGUAGE_MODEL = "a language model"
 REWARD_MODEL = "a reward model"
+PAIRWISE_MODEL = "a pairwise reward model"
 CRITIC = "a critic"
 ADAPTER = "an adapter"
 AS_SOURCE = "what it was made from"
@@ -48,7 +49,7 @@ SCORED = "scored candidates"
 COMPARISONS = "comparisons"
 PROMPTS = "prompts"
 FIGURES = "figures"
-MODELS = frozenset({LANGUAGE_MODEL, REWARD_MODEL, CRITIC, ADAPTER})
+MODELS = frozenset({LANGUAGE_MODEL, REWARD_MODEL, PAIRWISE_MODEL, CRITIC, ADAPTER})
 
 Problem = tuple[str, str]
 """dotted key, and what is wrong with it"""

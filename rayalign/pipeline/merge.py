@@ -13,6 +13,7 @@ from rayalign.pipeline.kind import (
     AS_SOURCE,
     CRITIC,
     LANGUAGE_MODEL,
+    PAIRWISE_MODEL,
     REWARD_MODEL,
     Output,
     Problem,
@@ -34,7 +35,8 @@ class MergeKind(StageKind[MergeStage]):
     """A weighted sum; it runs in the process of the run itself and needs no cluster."""
 
     def reads(self) -> Sequence[Read]:
-        accepts = (ADAPTER,) if self._of_adapters else (LANGUAGE_MODEL, REWARD_MODEL, CRITIC)
+        models = (LANGUAGE_MODEL, REWARD_MODEL, PAIRWISE_MODEL, CRITIC)
+        accepts = (ADAPTER,) if self._of_adapters else models
         reads = [Read(f"models.{i}", model, accepts) for i, model in enumerate(self.stage.models)]
         if self.stage.base is not None:
             reads.append(Read("base", self.stage.base, (LANGUAGE_MODEL,)))

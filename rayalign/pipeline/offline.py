@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rayalign.algorithms.base import load
 from rayalign.cluster.placement import claims, free_cpus, process_environment
@@ -28,6 +28,7 @@ from rayalign.data.pairs import pairs_of_comparisons, pairs_of_examples
 from rayalign.data.readers import stream_examples
 from rayalign.data.reward_tokens import chosen_answers, conditioned, labelled_answers, reward_token_ids
 from rayalign.data.rows import write_rows
+from rayalign.data.two_answers import encode_comparisons
 from rayalign.data.unpaired import answers_of_pairs, single_answers, with_mismatched
 from rayalign.errors import InputError
 from rayalign.pipeline.context import RunContext
@@ -40,6 +41,9 @@ from rayalign.statistics.intervals import share_interval
 from rayalign.storage.metrics import ConsoleSink, last_row, read_metrics
 from rayalign.storage.records import decode, read_jsonl
 from rayalign.types import Comparison, Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +59,10 @@ def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str
         examples = chosen_answers(examples) if stage.answers == "chosen" else labelled_answers(examples)
     rows: Iterable[EncodedRow]
     if stage.near_duplicates is None:
-        rows = encode_examples(tokenizer, examples, context=context.job.rollout.context)
+        rows = _encoded(context, stage, tokenizer, examples)
     else:
         all_examples = list(examples)
-        rows = list(encode_examples(tokenizer, all_examples, context=context.job.rollout.context))
+        rows = list(_encoded(context, stage, tokenizer, all_examples))
         report_leaks(stage, all_examples, rows, stage.near_duplicates, context.job.seed, figures)
     if stage.answers == "conditioned":
         rows = conditioned(rows, reward_token_ids(tokenizer))
@@ -67,6 +71,16 @@ def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str
     for sentences in reward_doubts(results).values():
         logger.warning("%s", " ".join(sentences))
     return {"results": results, **figures}
+
+
+def _encoded(
+    context: RunContext, stage: TrainStage, tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example]
+) -> Iterator[EncodedRow]:
+    """The rows of examples as the algorithm's model reads them."""
+    longest = context.job.rollout.context
+    if load(stage.algorithm).reads_pairs:
+        return encode_comparisons(tokenizer, examples, context=longest)
+    return encode_examples(tokenizer, examples, context=longest)
 
 
 def heldout_results(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ from rayalign.pipeline.kind import (
     StageKind,
     generator,
 )
+from rayalign.pipeline.train_models import made_model, starting_models, suitable_rewards
 from rayalign.types import Role
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 _ORDER: tuple[Role, ...] = ("policy", "critic", "reference", "reward")
 MAIN = "model"
 """folder of the main output"""
-_MADE: dict[Role, str] = {"policy": LANGUAGE_MODEL, "reward": REWARD_MODEL, "critic": CRITIC}
 
 
 class TrainKind(StageKind[TrainStage]):
@@ -76,12 +76,11 @@ class TrainKind(StageKind[TrainStage]):
 
     def reads(self) -> Sequence[Read]:
         stage, language = self.stage, (LANGUAGE_MODEL,)
-        start = (LANGUAGE_MODEL, REWARD_MODEL) if self._trains_reward else language
-        reads = [Read("model", stage.model, start)]
+        reads = [Read("model", stage.model, starting_models(self._algorithm, self.trained[0]))]
         if stage.reference:
             reads.append(Read("reference", stage.reference, language))
-        for key, source in self._rewards("model"):
-            reads.append(Read(key, source.source, (REWARD_MODEL,)))
+        for place, (key, source) in enumerate(self._rewards("model")):
+            reads.append(Read(key, source.source, suitable_rewards(stage, self._algorithm, place)))
         if stage.critic:
             reads.append(Read("critic", stage.critic, (LANGUAGE_MODEL, REWARD_MODEL, CRITIC)))
         if stage.examples:
@@ -91,13 +90,13 @@ class TrainKind(StageKind[TrainStage]):
 
     def outputs(self) -> dict[str, Output]:
         trained = self.trained
-        outputs = {"": Output(_MADE[trained[0]], MAIN)}
+        outputs = {"": Output(made_model(self._algorithm, trained[0]), MAIN)}
         for role in trained:
-            outputs[role] = Output(_MADE[role], MAIN if role == trained[0] else role)
+            outputs[role] = Output(made_model(self._algorithm, role), MAIN if role == trained[0] else role)
         if self.learner(trained[0]).lora is not None:
             outputs["adapter"] = Output(ADAPTER, f"{MAIN}/adapter")
         if self.learner(trained[0]).ema is not None:
-            outputs["ema"] = Output(_MADE[trained[0]], f"{MAIN}/ema")
+            outputs["ema"] = Output(made_model(self._algorithm, trained[0]), f"{MAIN}/ema")
         return outputs
 
     @property
@@ -283,10 +282,6 @@ class TrainKind(StageKind[TrainStage]):
     @property
     def _stores_reference(self) -> bool:
         return "reference" in self.algorithm.roles and self.stage.reference_outputs == "stored"
-
-    @property
-    def _trains_reward(self) -> bool:
-        return self.trained[0] == "reward"
 
     @property
     def _needs_verdicts(self) -> bool:

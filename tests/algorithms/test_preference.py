@@ -130,6 +130,51 @@ def test_win_probabilities():
     assert found.tolist() == [[0.5, pytest.approx(sigmoid(1))], [pytest.approx(sigmoid(-1)), 0.5]]
 
 
+NAN = math.nan
+COMPARED = torch.tensor([[9.0, 2.0, -1.0], [-2.0, NAN, 0.5], [3.0, 0.5, 4.0]], dtype=torch.float64)
+"""scores of a pairwise model, the row's candidate read first; what stands on the diagonal does not count"""
+
+
+def test_comparison_probabilities_by_hand():
+    matrix = preference.comparison_probabilities(COMPARED)
+    assert matrix.tolist() == [
+        [0.5, pytest.approx(sigmoid(2)), pytest.approx(sigmoid(-2))],
+        [pytest.approx(sigmoid(-2)), 0.5, 0.5],
+        [pytest.approx(sigmoid(2)), 0.5, 0.5],
+    ]
+
+
+def test_comparison_probabilities_of_both_orders_add_up_to_one():
+    scores = 5 * torch.randn(7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    matrix = preference.comparison_probabilities(scores)
+    torch.testing.assert_close(matrix + matrix.T, torch.ones_like(matrix), atol=1e-15, rtol=0)
+    assert (matrix.diagonal() == 0.5).all()
+    swapped = scores.clone()
+    swapped[0, 1], swapped[1, 0] = scores[1, 0], scores[0, 1]
+    assert preference.comparison_probabilities(swapped)[0, 1] == matrix[1, 0]
+
+
+def test_a_third_candidate_changes_no_probability():
+    matrix = preference.comparison_probabilities(COMPARED)
+    assert torch.equal(preference.comparison_probabilities(COMPARED[:2, :2]), matrix[:2, :2])
+
+
+def test_mean_win_probabilities_are_those_against_the_others():
+    matrix = torch.tensor([[0.5, 0.9, 0.6], [0.1, 0.5, 0.8], [0.4, 0.2, 0.5]], dtype=torch.float64)
+    assert preference.mean_win_probabilities(matrix).tolist() == pytest.approx([0.75, 0.45, 0.3])
+
+
+def test_absent_comparisons_do_not_count_and_nobody_to_beat_is_no_score():
+    scores = COMPARED.clone()
+    scores[0, 1] = NAN  # one order is enough to lose the comparison
+    matrix = preference.comparison_probabilities(scores)
+    assert matrix[0, 1].isnan() and matrix[1, 0].isnan() and not matrix[0, 2].isnan()
+    assert preference.mean_win_probabilities(matrix).tolist() == pytest.approx(
+        [sigmoid(-2), 0.5, (sigmoid(2) + 0.5) / 2]
+    )
+    assert preference.mean_win_probabilities(tensor([0.5])).isnan().tolist() == [True]
+
+
 LOSSES = {
     "dpo": lambda c, r, *_: preference.dpo_loss(c, r, *REFS, beta=0.3, label_smoothing=0.1),
     "rdpo": lambda c, r, *_: preference.dpo_loss(c, r, *REFS, beta=0.3, label_smoothing=0.1, robust=True),

@@ -1,4 +1,4 @@
-"""One rank of two that train offline, by each algorithm whose loss needs numbers of all ranks."""
+"""One rank of two that train offline, by each algorithm whose loss needs numbers of all ranks, or whole pairs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "mismatched": {"name": "kto", "beta": 0.5, "undesirable_weight": 2.0},
     "opposite": {"name": "kto", "beta": 0.5, "kl": "opposite"},
     "rrhf": {"name": "rrhf", "kl_coefficient": 0.1},
+    "pairwise": {"name": "pairwise_reward"},
 }
 LEARNER = LearnerConfig(learning_rate=1e-3, eps=1e-4, minibatch=10, micro_tokens=24)
 GROUPS = 11
@@ -48,10 +49,10 @@ def spec_of(name: str, model: str, reference: str, folder: Path) -> OfflineSpec:
     """The stage of one algorithm, its rows not yet written."""
     algorithm = ALGORITHMS[name]
     settings = {"kind": "train", "algorithm": algorithm, "model": model, "learner": LEARNER}
-    roles = load(algorithm).roles
+    roles, trained = load(algorithm).roles, load(algorithm).trains
     return OfflineSpec(
         stage=TrainStage.model_validate(settings),
-        role="policy",
+        role=trained[0],
         model=model,
         tracking=TrackingConfig(),
         seed=3,

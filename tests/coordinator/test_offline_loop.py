@@ -16,20 +16,23 @@ from safetensors.torch import load_file
 
 from rayalign.algorithms.base import load
 from rayalign.algorithms.sft import Sft
-from rayalign.config import GuardConfig, LearnerConfig, TrackingConfig, TrainStage
+from rayalign.config import GuardConfig, LearnerConfig, LoraConfig, TrackingConfig, TrainStage
 from rayalign.coordinator.offline_data import OfflineSpec
 from rayalign.coordinator.offline_loop import train_offline
 from rayalign.coordinator.offline_reference import StoredReference, stored_reference
 from rayalign.coordinator.progress import Heartbeat
 from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
+from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.data.rows import RowFile, write_rows
+from rayalign.data.two_answers import encode_comparisons
 from rayalign.errors import GuardError, InputError
+from rayalign.models.configuration import reads_pairs
 from rayalign.models.learner import Learner
 from rayalign.models.load import Frozen
 from rayalign.models.process_group import meet
 from rayalign.storage.metrics import read_metrics, reduce
-from rayalign.types import LossSum, Minibatch, Outputs, Role
+from rayalign.types import Candidate, Example, LossSum, Message, Minibatch, Outputs, Prompt, Role
 
 WEIGHTS = "model.safetensors"
 LEARNER = LearnerConfig(learning_rate=1e-3, minibatch=8, micro_tokens=40)
@@ -108,6 +111,27 @@ def test_held_out_figures_are_those_of_all_held_out_rows(prepare: Any) -> None:
     assert first["heldout/count"] == last["heldout/count"] == 9
     assert first["eval/loss"] == pytest.approx(first["eval/loss/reward"])
     assert (first["eval/epoch"], last["eval/epoch"]) == (0, 1)
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, alpha=4)])
+def test_a_pairwise_reward_learns_an_order_and_its_folder_says_what_it_reads(
+    prepare: Any, lora: LoraConfig | None
+) -> None:
+    tokenizer = build_tokenizer()
+    prompts = [Prompt(str(i), (Message("user", "say " + "please " * (i % 4 + 1)),)) for i in range(24)]
+    pairs = [Example(prompt, (Candidate("yes"), Candidate("no no")), 0.9) for prompt in prompts]
+    rows = list(encode_comparisons(tokenizer, pairs, context=96))
+    learner = LEARNER.model_copy(update={"learning_rate": 5e-3, "micro_tokens": 512, "lora": lora})
+    spec = prepare({"name": "pairwise_reward"}, rows, holdout=0.25, learner=learner, epochs=2)
+    train_offline(spec)
+    before, after = metrics_of(spec, "eval/", "heldout/")[:: len(metrics_of(spec, "eval/")) - 1]
+    assert before["heldout/count"] == after["heldout/count"] == 6
+    assert after["eval/reward/accuracy"] == 1.0 and after["eval/reward/longer_accuracy"] == 0.0
+    assert after["eval/loss"] < min(0.6, before["eval/loss"])
+    folder = str(Path(spec.folder) / "model")
+    assert reads_pairs(folder)
+    with pytest.raises(InputError, match="it compares two answers, so it scores no single one"):
+        Frozen(folder, "scalar", LEARNER)
 
 
 @pytest.mark.parametrize(

@@ -555,6 +555,45 @@ def test_a_folder_needs_a_chat_template(study: Study, tmp_path: Path) -> None:
     check(study(wanted))
 
 
+PAIRWISE = "stages.rm.algorithm={name: pairwise_reward}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((), None),  # as rewards of a policy that writes several answers
+        (
+            ("stages.rl.candidates=[{source: live, count: 1}]",),
+            "stages.rl.reward: stage:rm makes a pairwise reward model",
+        ),
+        (
+            ("stages.rl.algorithm={name: ppo}",),
+            "stages.rl.reward: stage:rm makes a pairwise reward model; expected a stage",
+        ),
+        (("stages.rl.algorithm={name: ppo}", "stages.rl.critic=stage:sft"), None),
+        (("stages.test.metric=reward", "stages.test.reward=stage:rm"), "stages.test.reward: stage:rm makes a pairwise"),
+    ],
+)
+def test_a_pairwise_reward_stands_where_answers_are_compared(
+    study: Study, overrides: tuple[str, ...], message: str | None
+) -> None:
+    policy = ("stages.rl.algorithm=null", "stages.rl.algorithm={name: grpo}")
+    changes = ("stages.rm.algorithm=null", PAIRWISE, *policy, *overrides)
+    if message is None:
+        check(study(*changes))
+    else:
+        assert any(message in line for line in refusal(study, *changes))
+
+
+def test_a_folder_says_whether_it_holds_a_pairwise_reward(study: Study, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    (model / "config.json").write_text(json.dumps({"reads_pairs": True}))
+    lines = refusal(study, f"stages.rl.reward={model}")
+    assert f"{model} holds a pairwise reward model; expected a reward model" in lines[0]
+
+
 def test_what_is_deterministic_does_not_overlap(study: Study) -> None:
     found = refusal(study, "stages.rl.deterministic=true", "stages.rl.max_staleness=1")
     assert "stages.rl.max_staleness: 1 overlaps writing with updates" in found[0]
