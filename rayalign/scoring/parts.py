@@ -90,10 +90,15 @@ class RewardCombiner:
         self._moments = {source.label: RunningMoments() for source in sources if source.normalise}
 
     def total(self, group: Group) -> Group:
-        """The group with a value for each of its scores, by the moments so far; an environment's reward is added."""
+        """The group with a value for each of its scores, by the moments so far; an environment's reward is added.
+
+        A score that lacks a part which counts has no value: those of the others would be on another scale.
+        """
         scores: list[Score] = []
         values = self._combine(group.scores)
         for trajectory, score, value in zip(group.trajectories, group.scores, values, strict=True):
+            if is_absent(score):
+                value = None
             total = None if value is None else value + (trajectory.reward or 0.0)
             scores.append(replace(score, value=total))
         return replace(group, scores=tuple(scores))

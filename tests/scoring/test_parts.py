@@ -89,6 +89,14 @@ def test_parts_are_combined_over_those_that_count() -> None:
         assert [score.parts for score in total.scores] == [score.parts for score in scores]
 
 
+def test_without_one_of_its_parts_a_score_has_no_value() -> None:
+    sources = (RewardSource(source="a/first"), RewardSource(source="a/second"))
+    failed = Score(None, "second: away", (ScorePart("first", 9.0), ScorePart("second", None, "away")))
+    complete = Score(None, None, (ScorePart("first", 1.0), ScorePart("second", 3.0)))
+    total = RewardCombiner(sources, "mean").total(replace(group("g", "x", "y"), scores=(failed, complete)))
+    assert total.scores == (failed, replace(complete, value=2.0))
+
+
 def test_a_normalised_part_counts_by_its_moments_and_its_own_scores_count_in_them() -> None:
     combiner = RewardCombiner([RewardSource(source="a/rm", normalise=True)], "mean")
     scores = tuple(Score(None, None, (ScorePart("rm", value),)) for value in (10.0, 20.0, 30.0))
