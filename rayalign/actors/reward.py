@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rayalign.actors.hosted import HostedActor, Rendezvous
 from rayalign.config import LearnerConfig, RewardSource
+from rayalign.data.pairs import Question
 from rayalign.scoring.sources import frozen_models, make_scorer
 from rayalign.types import Group, Score
 
@@ -49,6 +50,13 @@ class RewardActor(HostedActor):
         """Move the models back to their device."""
         for model in frozen_models(self._scorer):
             model.reload()
+
+    def compare(self, questions: Sequence[Question]) -> list[Score]:
+        """The probability that the first answer of each question is the better one; for a pairwise reward model."""
+        from rayalign.scoring.pairwise import PairwiseScorer
+
+        assert isinstance(self._scorer, PairwiseScorer), "the stage has seen that its model compares"
+        return self._scorer.compare(questions)
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """One score for each candidate of each group."""

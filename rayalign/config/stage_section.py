@@ -37,13 +37,9 @@ class StageSection(Section):
         return references_in(self.model_dump())
 
 
-class DrawingSection(StageSection):
-    """What stages share that draw answers of models which they do not train."""
+class ReadingSection(StageSection):
+    """What stages share whose models read answers and are not trained."""
 
-    sampling: SamplingConfig = SamplingConfig()
-    environment: str | None = None
-    """as of a train stage"""
-    max_turns: PositiveInt = 8
     roles: dict[Role, RoleConfig] = {}
     """of the models that read the answers: `reward`, and `reference`, which measures the perplexity"""
     precision: Literal["fp32", "bf16"] | None = None
@@ -53,3 +49,12 @@ class DrawingSection(StageSection):
     def reader(self) -> LearnerConfig:
         """How the models of `roles` are loaded, which are only read."""
         return LearnerConfig(precision=self.precision or "fp32")
+
+
+class DrawingSection(ReadingSection):
+    """What stages share that draw answers of models which they do not train."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    environment: str | None = None
+    """as of a train stage"""
+    max_turns: PositiveInt = 8

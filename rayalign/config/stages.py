@@ -31,7 +31,7 @@ from rayalign.config.sections import (
     Section,
     TrackingConfig,
 )
-from rayalign.config.stage_section import CRITIC_SPEED, LEARNER_SPEED, DrawingSection, StageSection
+from rayalign.config.stage_section import CRITIC_SPEED, LEARNER_SPEED, DrawingSection, ReadingSection, StageSection
 from rayalign.types import Role
 
 
@@ -170,7 +170,7 @@ class GenerateStage(DrawingSection):
         return MIXTURES[self.sources] if isinstance(self.sources, str) else self.sources or ()
 
 
-class AnnotateStage(StageSection):
+class AnnotateStage(ReadingSection):
     """Have a judge compare candidates; the verdicts become comparisons."""
 
     kind: Literal["annotate"]
@@ -180,6 +180,8 @@ class AnnotateStage(StageSection):
     """compares in this process"""
     annotator: str | None = None
     """in the place of `judge`, a name of the annotator service"""
+    pairwise: str | None = None
+    """in the place of both, a pairwise reward model; its verdicts are probabilities"""
     pairs: PositiveInt = 1
     """pairs drawn from each group"""
 

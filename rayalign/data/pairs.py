@@ -18,6 +18,15 @@ from rayalign.types import Candidate, Comparison, Example, Message, Prompt
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which of two answers to a prompt is better?"""
+
+    prompt: Prompt
+    first: Candidate
+    second: Candidate
+
+
 def pairs_of_comparisons(comparisons: Iterable[Comparison]) -> Iterator[Example]:
     """Each pair of answers once, with the mean of its verdicts.
 

@@ -8,7 +8,8 @@ So it needs a chat template and no further tokens. A template that opens no answ
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TokenIds = tuple[int, ...]
-_ANY_LENGTH = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class TwoAnswers:
     first: TokenIds
     second: TokenIds
     opening: TokenIds
-    """what stands between the answers"""
+    """what the template puts between an answer's end token and where another answer begins"""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.first) + len(self.opening) + len(self.second)
@@ -57,11 +57,12 @@ def encode_comparisons(
     An over-long dialogue loses its oldest turns. A pair that still does not fit into `context` tokens is left out. Both
     are counted in a warning.
     """
+    encoder = PairEncoder(tokenizer, context)
     cut = dropped = total = 0
     for group, pair in enumerate(pairs):
         total += 1
         chosen, rejected = pair.candidates
-        tokens, lost_turns = encode_two(tokenizer, pair.prompt, chosen, rejected, context=context)
+        tokens, lost_turns = encoder.encode(pair.prompt, chosen, rejected)
         if tokens is None:
             dropped += 1
             continue
@@ -72,33 +73,39 @@ def encode_comparisons(
         log.warning("%d pairs: %d lost early turns, %d left out, to fit %d tokens", total, cut, dropped, context)
 
 
-def encode_two(
-    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, first: Candidate, second: Candidate, *, context: int | None
-) -> tuple[TwoAnswers | None, bool]:
-    """The tokens, and whether the dialogue lost its oldest turns; None where they do not fit even so.
+class PairEncoder:
+    """One tokenizer's way to write a prompt with two answers in at most `context` tokens (None: in any number)."""
 
-    Args:
-        context: most tokens of the whole; None: any number.
-    """
-    whole = _encode(tokenizer, prompt, (first, second))
-    if context is None or len(whole) <= context:
-        return whole, False
-    fitting = cut_to_fit(tokenizer, prompt, context - len(whole) + len(whole.prompt))
-    if fitting is None:
-        return None, False
-    return _encode(tokenizer, fitting, (first, second)), True
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int | None) -> None:
+        self._tokenizer = tokenizer
+        self._context = context
+        self._opening = encode_turn(tokenizer, ())
 
+    def fits(self, pair: TwoAnswers) -> bool:
+        """Whether a pair is short enough."""
+        return self._context is None or len(pair) <= self._context
 
-def opening_ids(tokenizer: PreTrainedTokenizerBase) -> TokenIds:
-    """What the template puts between an answer's end token and where another answer begins."""
-    return encode_turn(tokenizer, ())
+    def join(self, prompt: TokenIds, first: TokenIds, second: TokenIds) -> TwoAnswers | None:
+        """What is in tokens already; None where it is too long."""
+        pair = TwoAnswers(prompt, first, second, self._opening)
+        return pair if self.fits(pair) else None
 
+    def encode(self, prompt: Prompt, first: Candidate, second: Candidate) -> tuple[TwoAnswers | None, bool]:
+        """The pair in tokens, and whether its dialogue lost its oldest turns; None where it is too long even so."""
+        whole = self._whole(prompt, first, second)
+        if self._context is None or self.fits(whole):
+            return whole, False
+        room = self._context - (len(whole) - len(whole.prompt))
+        fitting = cut_to_fit(self._tokenizer, prompt, room)
+        if fitting is None:
+            return None, False
+        return self._whole(fitting, first, second), True
 
-def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answers: Sequence[Candidate]) -> TwoAnswers:
-    prompt_ids = encode_prompt(tokenizer, prompt, context=_ANY_LENGTH, reserve=0)
-    assert prompt_ids is not None, "no prompt is longer than that"
-    dialogues: list[TokenIds] = []
-    for answer in answers:
-        token_ids, _ = encode_example(tokenizer, with_turns(prompt, answer.turns), answer.text)
-        dialogues.append(token_ids[len(prompt_ids) :])
-    return TwoAnswers(prompt_ids, dialogues[0], dialogues[1], opening_ids(tokenizer))
+    def _whole(self, prompt: Prompt, first: Candidate, second: Candidate) -> TwoAnswers:
+        prompt_ids = encode_prompt(self._tokenizer, prompt, context=sys.maxsize, reserve=0)
+        assert prompt_ids is not None, "no prompt is longer than that"
+        answers: list[TokenIds] = []
+        for answer in (first, second):
+            dialogue, _ = encode_example(self._tokenizer, with_turns(prompt, answer.turns), answer.text)
+            answers.append(dialogue[len(prompt_ids) :])
+        return TwoAnswers(prompt_ids, answers[0], answers[1], self._opening)

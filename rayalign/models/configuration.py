@@ -39,6 +39,12 @@ def reads_pairs(path: str) -> bool:
     return bool(getattr(read_config(path), READS_PAIRS, False))
 
 
+def positions(config: PretrainedConfig) -> int | None:
+    """Tokens of the longest sequence that a model has positions for; None where its configuration does not say."""
+    limit: int | None = config.get_text_config().to_dict().get("max_position_embeddings")
+    return limit
+
+
 def unusable(path: str, error: Exception) -> InputError:
     """What says that a model cannot be loaded, and the remedy."""
     if Path(path).is_dir():

@@ -12,7 +12,7 @@ import torch
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.catalogue import PRESETS, READS_PAIRS
-from rayalign.models.configuration import first_line, read_config, unusable
+from rayalign.models.configuration import first_line, positions, read_config, unusable
 from rayalign.models.heads import Head, HeadKind, TokenLogprobs, TokenValues, evaluate
 from rayalign.models.partitioned import Partition, load_partitioned, set_whole
 from rayalign.types import Batch, Outputs
@@ -118,8 +118,7 @@ class Frozen:
     @property
     def longest(self) -> int | None:
         """Tokens of the longest sequence that the model has positions for; None where it does not say."""
-        limit: int | None = self._head.model.config.get_text_config().to_dict().get("max_position_embeddings")
-        return limit
+        return positions(self._head.model.config)
 
     @torch.inference_mode()
     def evaluate(self, batch: Batch) -> Outputs:

@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from rayalign.annotator.judges import RubricJudge
-from rayalign.config import AnnotateStage
+from rayalign.config import AnnotateStage, Job, RoleConfig
+from rayalign.data.pairs import Question
 from rayalign.errors import InputError
-from rayalign.pipeline.kind import CANDIDATES, COMPARISONS, SCORED, AnnotatorRead, Output, Read, StageKind
+from rayalign.pipeline.kind import (
+    CANDIDATES,
+    COMPARISONS,
+    PAIRWISE_MODEL,
+    SCORED,
+    AnnotatorRead,
+    Output,
+    Problem,
+    Read,
+    RoleNeed,
+    StageKind,
+)
 from rayalign.storage.records import decode, encode, read_jsonl, write_jsonl
-from rayalign.types import Candidate, Comparison, Example, Prompt
+from rayalign.types import Comparison, Example
 
 if TYPE_CHECKING:
     from rayalign.pipeline.context import RunContext
 
 logger = logging.getLogger(__name__)
-Question = tuple[Prompt, str, str]
 
 
 class AnnotateKind(StageKind[AnnotateStage]):
     """Verdicts on drawn pairs; records.jsonl holds the comparisons, those without a verdict too."""
 
     def reads(self) -> Sequence[Read]:
-        return [Read("examples", self.stage.examples, (CANDIDATES, SCORED))]
+        reads = [Read("examples", self.stage.examples, (CANDIDATES, SCORED))]
+        if self.stage.pairwise:
+            reads.append(Read("pairwise", self.stage.pairwise, (PAIRWISE_MODEL,)))
+        return reads
 
     def outputs(self) -> dict[str, Output]:
         return {"": Output(COMPARISONS, "records.jsonl")}
@@ -38,6 +54,19 @@ class AnnotateKind(StageKind[AnnotateStage]):
     def annotators(self) -> Sequence[AnnotatorRead]:
         return [AnnotatorRead("annotator", self.stage.annotator)] if self.stage.annotator else []
 
+    def problems(self) -> Iterator[Problem]:
+        if self.stage.annotator and self.stage.pairwise:
+            yield "pairwise", "the annotator compares these answers; leave one of the two out"
+
+    def roles(self, job: Job) -> Sequence[RoleNeed]:
+        stage = self.stage
+        if not stage.pairwise:
+            return []
+        return [RoleNeed("reward", stage.pairwise, stage.roles.get("reward", RoleConfig()), stage.reader)]
+
+    def tokenizers(self, name: str) -> Sequence[tuple[str, str]]:
+        return [("pairwise", self.stage.pairwise)] if self.stage.pairwise else []
+
     def run(self, context: RunContext, name: str) -> dict[str, Any]:
         stage = self.stage
         path = context.output(stage.examples)
@@ -47,12 +76,11 @@ class AnnotateKind(StageKind[AnnotateStage]):
             raise InputError(
                 f"{stage.examples} has no prompt with two different answers; raise its count or temperature"
             )
-        questions = [(example.prompt, first.text, second.text) for example, first, second in pairs]
-        verdicts = _verdicts(context, name, stage, questions)
-        judge = stage.annotator or stage.judge.kind
+        verdicts = _verdicts(context, name, stage, pairs)
+        judge = stage.pairwise or stage.annotator or stage.judge.kind
         comparisons = [
-            Comparison(example.prompt, first, second, verdict, judge)
-            for (example, first, second), verdict in zip(pairs, verdicts, strict=True)
+            Comparison(question.prompt, question.first, question.second, verdict, judge)
+            for question, verdict in zip(pairs, verdicts, strict=True)
         ]
         write_jsonl(context.stage_folder(name) / self.outputs()[""].path, [encode(row) for row in comparisons])
         missing = sum(row.preference is None for row in comparisons)
@@ -60,10 +88,13 @@ class AnnotateKind(StageKind[AnnotateStage]):
 
 
 def _verdicts(
-    context: RunContext, name: str, stage: AnnotateStage, questions: Sequence[Question]
+    context: RunContext, name: str, stage: AnnotateStage, pairs: Sequence[Question]
 ) -> Sequence[float | None]:
     """The preference on each pair, None without a verdict."""
+    if stage.pairwise is not None:
+        return _model_verdicts(context, name, stage, stage.pairwise, pairs)
     seed = context.job.seed
+    questions = [(pair.prompt, pair.first.text, pair.second.text) for pair in pairs]
     if stage.annotator is None:
         return RubricJudge(stage.judge).compare(questions, seed=seed)
     from rayalign.annotator.client import item_of
@@ -75,7 +106,20 @@ def _verdicts(
         return service.compare(questions, seed=seed)
 
 
-def _pairs(examples: Sequence[Example], count: int, seed: int) -> Iterator[tuple[Example, Candidate, Candidate]]:
+def _model_verdicts(
+    context: RunContext, name: str, stage: AnnotateStage, model: str, pairs: Sequence[Question]
+) -> list[float | None]:
+    """A pairwise reward model's probabilities as preferences, from 1 (the first answer for sure) to 2."""
+    from rayalign.pipeline.scoring import compare
+
+    scores = asyncio.run(compare(context, name, model, stage.reader, pairs))
+    reasons = Counter(score.reason for score in scores if score.value is None)
+    for reason, count in reasons.items():
+        logger.warning("%s: %d of %d pairs have no verdict (%s)", name, count, len(scores), reason)
+    return [None if score.value is None else 2.0 - score.value for score in scores]
+
+
+def _pairs(examples: Sequence[Example], count: int, seed: int) -> Iterator[Question]:
     """At most `count` pairs of different answers from each group, in a drawn order."""
     for example in examples:
         draw = random.Random(f"{seed}/{example.prompt.id}")
@@ -85,7 +129,7 @@ def _pairs(examples: Sequence[Example], count: int, seed: int) -> Iterator[tuple
             pair = frozenset((first.text, second.text))
             if pair not in pairs and len(pairs) < count:
                 pairs.add(pair)
-                yield example, first, second
+                yield Question(example.prompt, first, second)
 
 
 KIND = AnnotateKind

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from rayalign.cluster.turns import AFTER_ROLLOUT
 from rayalign.config import ANNOTATOR, BestOf, DrawingSection, RoleConfig
 from rayalign.errors import InputError
-from rayalign.pipeline.kind import REWARD_MODEL, AnnotatorRead, Problem, Read, RoleNeed
+from rayalign.pipeline.kind import PAIRWISE_MODEL, REWARD_MODEL, AnnotatorRead, Problem, Read, RoleNeed
 from rayalign.scoring.code import import_code
 
 
@@ -15,7 +15,7 @@ def reads(best_of: BestOf, key: str) -> Iterator[Read]:
     """The reward models of a section under `key`."""
     for index, source in enumerate(best_of.rewards):
         if source.form == "model":
-            yield Read(f"{key}.{best_of.reward_key(index)}", source.source, (REWARD_MODEL,))
+            yield Read(f"{key}.{best_of.reward_key(index)}", source.source, (REWARD_MODEL, PAIRWISE_MODEL))
 
 
 def annotators(best_of: BestOf, key: str) -> Iterator[AnnotatorRead]:

@@ -136,6 +136,7 @@ _OPTIONAL = frozenset(
         "endpoint",
         "lora",
         "mix",
+        "pairwise",
         "phase",
         "phases",
         "precision",

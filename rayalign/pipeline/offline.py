@@ -31,6 +31,7 @@ from rayalign.data.rows import write_rows
 from rayalign.data.two_answers import encode_comparisons
 from rayalign.data.unpaired import answers_of_pairs, single_answers, with_mismatched
 from rayalign.errors import InputError
+from rayalign.models.configuration import positions, read_config
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
 from rayalign.pipeline.kind import host_alone
@@ -79,8 +80,14 @@ def _encoded(
     """The rows of examples as the algorithm's model reads them."""
     longest = context.job.rollout.context
     if load(stage.algorithm).reads_pairs:
-        return encode_comparisons(tokenizer, examples, context=longest)
+        return encode_comparisons(tokenizer, examples, context=pair_context(context.model(stage.model), longest))
     return encode_examples(tokenizer, examples, context=longest)
+
+
+def pair_context(model: str, context: int) -> int:
+    """Room for a prompt with two answers, of which either fits into `context` tokens with the prompt alone."""
+    limit = positions(read_config(model))
+    return 2 * context if limit is None else min(2 * context, limit)
 
 
 def heldout_results(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

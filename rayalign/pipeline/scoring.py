@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain, islice
+from typing import Any, TypeVar
 
 from rayalign.actors.reward import RewardSpec
 from rayalign.cluster.group import Actor, ActorGroup, together
-from rayalign.config import BestOf, DrawingSection, RewardSource
+from rayalign.config import BestOf, DrawingSection, LearnerConfig, RewardSource
 from rayalign.coordinator.scoring import GROUPS_PER_CALL
+from rayalign.data.pairs import Question
+from rayalign.errors import InputError
+from rayalign.models.configuration import reads_pairs
 from rayalign.pipeline.context import RunContext
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.scoring.selection import answers_apart, best_candidates, scored_example
@@ -19,6 +23,7 @@ from rayalign.scoring.sources import make_scorer
 from rayalign.types import Example, Group, Score
 
 logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +89,12 @@ async def _scored(
     count: int,
 ) -> list[Group]:
     """Groups with their scores; the candidates of one answer are scored together, and no others: they may vote."""
-    ballots = [ballot for group in groups for ballot in answers_apart(group, count)]
-    scores = iter(await _scores(context, name, stage, model, best_of, ballots))
-    scored = []
-    for group in groups:
-        own = [score for _ in answers_apart(group, count) for score in next(scores)]
-        scored.append(replace(group, scores=tuple(own)))
+    ballots = [answers_apart(group, count) for group in groups]
+    scores = iter(await _scores(context, name, stage, model, best_of, list(chain.from_iterable(ballots))))
+    scored: list[Group] = []
+    for group, own_ballots in zip(groups, ballots, strict=True):
+        own_scores = chain.from_iterable(islice(scores, len(own_ballots)))
+        scored.append(replace(group, scores=tuple(own_scores)))
     if not best_of.has_parts:
         return scored
     return RewardCombiner(best_of.rewards, best_of.combine or "weighted").take(scored)
@@ -108,24 +113,44 @@ async def _scores(
     with context.starting(f"the reward of {name}"):
         roles = await context.start_roles(name, {"reward": spec})
     async with roles:
-        return await _by_actors(roles["reward"], groups)
+        return await _by_actors(roles["reward"], groups, lambda actor, part: actor.score.remote(part))
 
 
-async def _by_actors(reward: ActorGroup, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-    """Calls of several groups each, by turns over the actors."""
-    starts = iter(range(0, len(groups), GROUPS_PER_CALL))
-    answers: dict[int, list[tuple[Score, ...]]] = {}
+async def compare(
+    context: RunContext, name: str, model: str, reader: LearnerConfig, questions: Sequence[Question]
+) -> list[Score]:
+    """What a pairwise reward model says of each question, by `reward` actors.
+
+    Raises:
+        InputError: the model reads one answer.
+    """
+    folder = context.model(model)
+    if not reads_pairs(folder):
+        raise InputError(f"{model} scores single answers; name a pairwise reward model, which compares two")
+    source = RewardSource(source=folder, name="pairwise")
+    spec = RewardSpec((source,), reader, folder, context.job.cluster.call_timeout)
+    context.session()
+    with context.starting(f"the pairwise reward model of {name}"):
+        roles = await context.start_roles(name, {"reward": spec})
+    async with roles:
+        return await _by_actors(roles["reward"], questions, lambda actor, part: actor.compare.remote(part))
+
+
+async def _by_actors(
+    reward: ActorGroup, items: Sequence[Item], call: Callable[[Actor, Sequence[Item]], Any]
+) -> list[Any]:
+    """The answers to calls of several items each, by turns over the actors; one answer for each item."""
+    starts = iter(range(0, len(items), GROUPS_PER_CALL))
+    answers: dict[int, list[Any]] = {}
 
     async def serve(actor: Actor) -> None:
         for start in starts:
-            answers[start] = await reward.one(actor, _score_call(groups[start : start + GROUPS_PER_CALL]))
+            part = items[start : start + GROUPS_PER_CALL]
+            answers[start] = await reward.one(actor, _with_part(call, part))
 
     await together(*(serve(actor) for actor in reward.actors))
-    scores: list[tuple[Score, ...]] = []
-    for start in sorted(answers):
-        scores += answers[start]
-    return scores
+    return list(chain.from_iterable(answers[start] for start in sorted(answers)))
 
 
-def _score_call(groups: Sequence[Group]) -> Any:
-    return lambda actor: actor.score.remote(groups)
+def _with_part(call: Callable[[Actor, Sequence[Item]], Any], part: Sequence[Item]) -> Callable[[Actor], Any]:
+    return lambda actor: call(actor, part)

@@ -12,6 +12,7 @@ from rayalign.scoring.preference import PreferenceScorer
 
 if TYPE_CHECKING:
     from rayalign.models.load import Frozen
+    from rayalign.scoring.pairwise import PairwiseScorer
     from rayalign.scoring.reward_model import RewardModelScorer
 
 
@@ -27,7 +28,7 @@ def make_scorer(
         policy: the model whose tokens are scored.
         timeout: seconds until an annotator must have scored all groups of a call.
     """
-    models: dict[str, RewardModelScorer] = {}
+    models: dict[str, RewardModelScorer | PairwiseScorer] = {}
     scorers: dict[str, Scorer] = {}
     for source in sources:
         scorers[source.label] = _make(source, config, policy, timeout, models)
@@ -36,9 +37,10 @@ def make_scorer(
 
 def frozen_models(scorer: Scorer) -> list[Frozen]:
     """The models that a scorer has loaded."""
+    from rayalign.scoring.pairwise import PairwiseScorer
     from rayalign.scoring.reward_model import RewardModelScorer
 
-    if isinstance(scorer, RewardModelScorer):
+    if isinstance(scorer, RewardModelScorer | PairwiseScorer):
         return [scorer.model]
     if isinstance(scorer, PreferenceScorer):
         return frozen_models(scorer.scorer)
@@ -50,7 +52,11 @@ def frozen_models(scorer: Scorer) -> list[Frozen]:
 
 
 def _make(
-    source: RewardSource, config: LearnerConfig, policy: str, timeout: float, models: dict[str, RewardModelScorer]
+    source: RewardSource,
+    config: LearnerConfig,
+    policy: str,
+    timeout: float,
+    models: dict[str, RewardModelScorer | PairwiseScorer],
 ) -> Scorer:
     """One source's scorer; `models` holds the reward models so far, which parts of the same model share."""
     # each import is late: a reward of rules alone needs no model libraries
@@ -66,9 +72,12 @@ def _make(
         from rayalign.scoring.annotator import AnnotatorScorer
 
         return AnnotatorScorer(source.source, timeout)
+    from rayalign.models.configuration import reads_pairs
+    from rayalign.scoring.pairwise import PairwiseScorer
     from rayalign.scoring.reward_model import RewardModelScorer
 
     if source.source not in models:
-        models[source.source] = RewardModelScorer(source.source, config, policy)
+        kind = PairwiseScorer if reads_pairs(source.source) else RewardModelScorer
+        models[source.source] = kind(source.source, config, policy)
     model = models[source.source]
     return PreferenceScorer(model, source.preference) if source.preference else model

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rayalign.data.chat import train_tokenizer
-from rayalign.data.two_answers import encode_comparisons, encode_two
+from rayalign.data.two_answers import PairEncoder, encode_comparisons
 from rayalign.types import Candidate, Example, Message, Prompt
 
 PROMPT = Prompt("p", (Message("user", "q"),))
@@ -38,7 +38,7 @@ def test_a_pair_is_read_in_both_orders_after_one_prompt(tokenizer: Any) -> None:
 def test_a_template_that_opens_no_answers_separates_them_by_the_end_token(tokenizer: Any) -> None:
     concise: Any = train_tokenizer(["a b c"], 262)
     concise.chat_template = CONCISE
-    tokens, _ = encode_two(concise, PROMPT, Candidate("x"), Candidate("y"), context=None)
+    tokens, _ = PairEncoder(concise, None).encode(PROMPT, Candidate("x"), Candidate("y"))
     assert tokens is not None
     assert concise.decode(tokens.row().token_ids) == "qx<|end|>y<|end|>"
 
@@ -46,7 +46,7 @@ def test_a_template_that_opens_no_answers_separates_them_by_the_end_token(tokeni
 def test_of_several_turns_all_that_follows_the_prompt_is_the_answer(tokenizer: Any) -> None:
     turns = (Message("assistant", "which ?"), Message("user", "that"))
     first, second = Candidate("x", turns=turns), Candidate("y")
-    tokens, _ = encode_two(tokenizer, PROMPT, first, second, context=None)
+    tokens, _ = PairEncoder(tokenizer, None).encode(PROMPT, first, second)
     assert tokens is not None
     assert tokenizer.decode(tokens.first) == "which ?<|end|>\n<|user|>\nthat\n<|assistant|>\nx<|end|>"
     assert tokenizer.decode(tokens.second) == "y<|end|>"

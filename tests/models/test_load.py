@@ -15,6 +15,7 @@ from transformers import (
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.classifier import Classifier
+from rayalign.models.configuration import reads_pairs
 from rayalign.models.load import load_causal, load_head, load_scalar, make_preset, verify_saved
 
 CONFIG = LearnerConfig()
@@ -86,6 +87,21 @@ def test_a_checkpoint_of_another_kind_is_not_filled_at_random(folder: str, tmp_p
     AutoTokenizer.from_pretrained(folder).save_pretrained(causal)
     with pytest.raises(InputError, match=r"lack score\.weight"):
         Classifier(str(causal), context=64)
+
+
+def test_a_model_that_compares_says_so_and_scores_no_single_answer(folder: str, tmp_path: Path) -> None:
+    load_scalar(folder, CONFIG, 5, pairwise=True).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    assert reads_pairs(str(tmp_path)) and not reads_pairs(folder)
+    again = load_scalar(str(tmp_path), CONFIG, 6, pairwise=True)
+    torch.testing.assert_close(again.state_dict(), load_scalar(folder, CONFIG, 5).state_dict())
+    for initial in ("reward", "zero"):
+        with pytest.raises(
+            InputError, match="it compares two answers, so it scores no single one and starts no critic"
+        ):
+            load_scalar(str(tmp_path), CONFIG, 0, initial)
+    with pytest.raises(InputError, match="it compares two answers; name one that scores single answers"):
+        Classifier(str(tmp_path), context=64)
 
 
 def test_a_missing_model_says_what_to_do() -> None:

@@ -259,7 +259,8 @@ BEST = "stages.draws.best_of={n: 4, reward: someone/scorer}"
     [
         (
             "stages.draws.best_of={n: 4, reward: stage:sft}",
-            "stages.draws.best_of.reward: stage:sft makes a language model; expected a stage that makes a reward model",
+            "stages.draws.best_of.reward: stage:sft makes a language model; expected a stage that makes a reward model "
+            "or a pairwise reward model",
         ),
         (
             "stages.test.best_of.rl={n: 4, reward: 'annotator:gould'}",
@@ -571,6 +572,17 @@ PAIRWISE = "stages.rm.algorithm={name: pairwise_reward}"
             "stages.rl.reward: stage:rm makes a pairwise reward model; expected a stage",
         ),
         (("stages.rl.algorithm={name: ppo}", "stages.rl.critic=stage:sft"), None),
+        (("stages.test.best_of.rl={n: 4, reward: stage:rm}",), None),
+        (("stages.test.best_of.rl={n: 4, reward: [stage:rm, 'rules:majority']}",), None),
+        (("stages.again={kind: annotate, examples: stage:draws, pairwise: stage:rm}",), None),
+        (
+            ("stages.again={kind: annotate, examples: stage:draws, pairwise: stage:sft}",),
+            "stages.again.pairwise: stage:sft makes a language model; expected a stage that makes a pairwise",
+        ),
+        (
+            ("stages.again={kind: annotate, examples: stage:draws, pairwise: stage:rm, annotator: gold}",),
+            "stages.again.pairwise: the annotator compares these answers; leave one of the two out",
+        ),
         (("stages.test.metric=reward", "stages.test.reward=stage:rm"), "stages.test.reward: stage:rm makes a pairwise"),
     ],
 )

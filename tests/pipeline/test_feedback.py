@@ -12,7 +12,7 @@ def example(*texts: str, name: str = "p") -> Example:
 
 
 def drawn(*examples: Example, count: int, seed: int = 0) -> list[tuple[str, str]]:
-    return [(first.text, second.text) for _, first, second in _pairs(examples, count, seed)]
+    return [(pair.first.text, pair.second.text) for pair in _pairs(examples, count, seed)]
 
 
 def test_no_more_pairs_than_asked_for_and_none_twice() -> None:
@@ -38,7 +38,7 @@ def test_either_answer_may_come_first_and_only_the_prompt_and_the_seed_decide() 
 @pytest.mark.parametrize("count", [1, 2])
 def test_pairs_stay_with_their_prompt(count: int) -> None:
     groups = [example("a", "b", "c", name="x"), example("d", "e", "f", name="y")]
-    named = [(e.prompt.id, {a.text, b.text}) for e, a, b in _pairs(groups, count, 0)]
+    named = [(pair.prompt.id, {pair.first.text, pair.second.text}) for pair in _pairs(groups, count, 0)]
     assert [name for name, _ in named] == ["x"] * count + ["y"] * count
     assert all(texts <= set("abc" if name == "x" else "def") for name, texts in named)
 

@@ -12,7 +12,7 @@ import pytest
 from rayalign.config import LoadedJob, TrainStage
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
-from rayalign.pipeline.offline import heldout_results, read_examples
+from rayalign.pipeline.offline import heldout_results, pair_context, read_examples
 from rayalign.storage.records import write_jsonl
 from rayalign.types import Candidate, Comparison, Example, Message, Prompt
 
@@ -95,6 +95,11 @@ def test_prompts_with_nothing_to_compare_are_counted(
 def test_answers_of_a_file_are_good_or_bad(study: Study, tmp_path: Path) -> None:
     rows = read(study, "kto", **source_of(tmp_path, UNPAIRED, "unpaired"))
     assert [(texts(row), row.desirable) for row in rows] == [("ad", 1.0), ("da", 0.0)]
+
+
+def test_two_answers_have_room_where_either_fits(model: str) -> None:
+    assert pair_context(model, 96) == 192
+    assert pair_context(model, 1500) == 2048  # the positions of the preset
 
 
 def test_the_last_held_out_accuracies_become_results() -> None:

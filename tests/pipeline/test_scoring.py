@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,8 @@ from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.scoring import Chosen, choose
-from rayalign.types import Group, Prompt, Segment, Trajectory
+from rayalign.types import Group, Prompt, Score, Segment, Trajectory
+from tests.scoring.test_annotator import serving
 
 Study = Callable[..., LoadedJob]
 
@@ -72,6 +75,42 @@ def test_several_parts_choose_together_and_a_vote_is_a_reward(chosen: Callable[.
     assert answers(chosen(parts, drawn(0, "aaaa", "7", "a"))) == {"p0": ["7"]}
     votes = BestOf(n=4, reward="rules:majority")
     assert answers(chosen(votes, drawn(0, "8", "it is 7", "7.0", "none"))) == {"p0": ["it is 7"]}
+
+
+def of_words(prompt: Prompt, answer: str, *, word: str) -> float:
+    return float(answer.split().count(word))
+
+
+class Ranked:
+    """A scorer of whole groups: the later a candidate stands, the better."""
+
+    def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        return [tuple(Score(float(place)) for place in range(len(group.trajectories))) for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("reward", "text"),
+    [
+        ("rules:numeric", "7"),
+        ({"rules": {"kind": "length", "low": 3, "high": 9}}, "so a b"),
+        ({"source": f"{__name__}:of_words", "settings": {"word": "so"}}, "so a b"),
+        (f"{__name__}:Ranked", "eight nine"),
+        ("ANNOTATOR", "so a b"),  # the stub's score is the number of words
+        ([{"source": "ANNOTATOR", "name": "words"}, {"source": "rules:numeric", "weight": 9.0}], "7"),
+    ],
+)
+def test_any_source_reranks(chosen: Callable[..., Chosen], reward: Any, text: str) -> None:
+    with serving() as (address, _):
+        written = json.loads(json.dumps(reward).replace("ANNOTATOR", address))
+        best_of = BestOf.model_validate({"n": 3, "reward": written})
+        assert answers(chosen(best_of, drawn(0, "7", "so a b", "eight nine"))) == {"p0": [text]}
+
+
+def test_a_candidate_that_one_source_failed_to_score_is_not_chosen(chosen: Callable[..., Chosen]) -> None:
+    parts = BestOf.model_validate({"n": 2, "reward": [CODE, {"rules": {"kind": "length", "high": 9}}]})
+    result = chosen(parts, drawn(0, "", "b"))  # an empty answer has the length, and no vowels to count
+    assert answers(result) == {"p0": ["b"]}
+    assert [candidate.score for candidate in result.drawn[0].candidates] == [None, 0.5]
 
 
 def test_the_plan_has_the_reward_only_where_it_chooses(study: Study) -> None:
