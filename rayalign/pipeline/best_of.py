@@ -19,11 +19,11 @@ def reads(best_of: BestOf, key: str) -> Iterator[Read]:
 
 
 def annotators(best_of: BestOf, key: str) -> Iterator[AnnotatorRead]:
-    """The annotators of a section under `key`."""
+    """The annotators of a section under `key`; one that only compares does, since there are several candidates."""
     for index, source in enumerate(best_of.rewards):
         if source.form == "annotator" and source.source.startswith(ANNOTATOR):
             name = source.source.removeprefix(ANNOTATOR)
-            yield AnnotatorRead(f"{key}.{best_of.reward_key(index)}", name, scores=True)
+            yield AnnotatorRead(f"{key}.{best_of.reward_key(index)}", name)
 
 
 def problems(best_of: BestOf, key: str) -> Iterator[Problem]:

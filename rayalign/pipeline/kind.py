@@ -90,7 +90,7 @@ class AnnotatorRead:
     key: str
     name: str
     scores: bool = False
-    """it scores answers; else it compares them"""
+    """it has to score single answers; else it may also be one that only compares"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,9 +210,10 @@ class TrainKind(StageKind[TrainStage]):
 
     def annotators(self) -> Sequence[AnnotatorRead]:
         reads = []
+        alone = self.stage.candidates_per_prompt < 2  # with which an annotator has nothing to compare
         for key, source in self._rewards("annotator"):
             if source.source.startswith(ANNOTATOR):
-                reads.append(AnnotatorRead(key, source.source.removeprefix(ANNOTATOR), scores=True))
+                reads.append(AnnotatorRead(key, source.source.removeprefix(ANNOTATOR), scores=alone))
         return reads
 
     def prompt_models(self) -> Sequence[str]:

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from rayalign.types import Group, Score
 
+ALONE = "there is no other answer to compare it with"
+"""why a scorer that compares has no score for an only answer"""
+
 
 class Scorer(Protocol):
     """One score for each candidate; a failure is absent with its reason, never zero."""

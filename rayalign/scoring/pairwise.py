@@ -25,11 +25,11 @@ from rayalign.data.collate import collate_examples
 from rayalign.data.pairs import Question
 from rayalign.data.two_answers import PairEncoder, TwoAnswers
 from rayalign.models.load import Frozen
+from rayalign.scoring.base import ALONE
 from rayalign.types import TRAINED, Batch, Candidate, Group, Prompt, Score, Trajectory
 
 ROWS = 1024
 """sequences that are padded together; of these the model reads `micro_tokens` at a time"""
-ALONE = "there is no other answer to compare it with"
 
 
 class PairwiseScorer:

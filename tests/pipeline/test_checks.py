@@ -574,6 +574,12 @@ PAIRWISE = "stages.rm.algorithm={name: pairwise_reward}"
         (("stages.rl.algorithm={name: ppo}", "stages.rl.critic=stage:sft"), None),
         (("stages.test.best_of.rl={n: 4, reward: stage:rm}",), None),
         (("stages.test.best_of.rl={n: 4, reward: [stage:rm, 'rules:majority']}",), None),
+        (("stages.test.best_of.rl={n: 4, reward: 'annotator:careful'}",), None),  # who compares and does not score
+        (("stages.rl.reward='annotator:pool'",), None),
+        (
+            ("stages.rl.reward='annotator:careful'", "stages.rl.candidates=[{source: live, count: 1}]"),
+            "stages.rl.reward: annotator careful compares answers and scores none; those that score: gold",
+        ),
         (("stages.again={kind: annotate, examples: stage:draws, pairwise: stage:rm}",), None),
         (
             ("stages.again={kind: annotate, examples: stage:draws, pairwise: stage:sft}",),

@@ -96,12 +96,14 @@ class Ranked:
         ({"source": f"{__name__}:of_words", "settings": {"word": "so"}}, "so a b"),
         (f"{__name__}:Ranked", "eight nine"),
         ("ANNOTATOR", "so a b"),  # the stub's score is the number of words
+        ("COMPARING", "so a b"),
         ([{"source": "ANNOTATOR", "name": "words"}, {"source": "rules:numeric", "weight": 9.0}], "7"),
     ],
 )
 def test_any_source_reranks(chosen: Callable[..., Chosen], reward: Any, text: str) -> None:
     with serving() as (address, _):
-        written = json.loads(json.dumps(reward).replace("ANNOTATOR", address))
+        text_of_job = json.dumps(reward).replace("COMPARING", address.replace("gold", "judge"))
+        written = json.loads(text_of_job.replace("ANNOTATOR", address))
         best_of = BestOf.model_validate({"n": 3, "reward": written})
         assert answers(chosen(best_of, drawn(0, "7", "so a b", "eight nine"))) == {"p0": [text]}
 

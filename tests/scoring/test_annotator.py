@@ -17,6 +17,7 @@ from rayalign.annotator.budget import BudgetError
 from rayalign.annotator.client import AnnotatorClient
 from rayalign.errors import InputError
 from rayalign.scoring.annotator import AnnotatorScorer
+from rayalign.scoring.base import ALONE
 from rayalign.types import Group, Message, Prompt, Score, Segment, Trajectory
 
 SEGMENTS = (Segment(0, "template"), Segment(2, "policy", 0))
@@ -47,6 +48,8 @@ class Service:
         if said == 200 and "pairs" in body:
             count = len(body["pairs"])  # type: ignore[arg-type]
             return 200, json.dumps({"pairs": count, "verdicts": count}).encode()
+        if said == 200 and "outputs" in body["items"][0]:  # type: ignore[index]
+            return 200, json.dumps({"rankings": [_ranked(i, item) for i, item in enumerate(body["items"])]}).encode()  # type: ignore[arg-type]
         if said == 200 or isinstance(said, float):
             items: list[dict[str, str]] = body["items"]  # type: ignore[assignment]
             rows = [self._score(i, item["output"]) for i, item in enumerate(items)]
@@ -61,15 +64,31 @@ class Service:
         return {"index": index, **({"score": float(len(output.split()))} if output else absent)}
 
 
+def _ranked(index: int, item: dict[str, list[str]]) -> dict[str, object]:
+    """The share of the other answers that have fewer words; there is no verdict on an empty answer."""
+    counts = [len(output.split()) for output in item["outputs"]]
+    shares = [sum(count > other for other in counts) / (len(counts) - 1) if count else None for count in counts]
+    return {"index": index, "order": list(range(len(counts))), "scores": shares, "reason": "an empty answer"}
+
+
+def _info(name: str, scores: bool) -> dict[str, object]:
+    return {"name": name, "kind": "stub", "revision": "1", "scores": scores, "pooled": True}
+
+
 @contextmanager
 def serving(script: Sequence[int | str | float] = ()) -> Iterator[tuple[str, Service]]:
     """The address and the service, over a real socket."""
     service = Service(script)
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._reply(200, json.dumps({"annotators": [_info("gold", True), _info("judge", False)]}).encode())
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, content = service.answer(body)
+            self._reply(*service.answer(body))
+
+        def _reply(self, status: int, content: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -129,6 +148,31 @@ def test_scores_that_take_most_of_the_deadline_are_asked_for_once() -> None:
 def test_a_budget_that_is_spent_is_no_wrong_input() -> None:
     with serving([402]) as (address, _), pytest.raises(BudgetError, match="402"):
         AnnotatorScorer(address, 30.0).score([group("a", "one")])
+
+
+@pytest.mark.parametrize("name", ["judge", "pool"])
+def test_one_that_only_compares_gives_the_mean_preference_over_the_others(name: str) -> None:
+    groups = [group("a", "one two", "one", "one two three"), group("b", "alone"), group("c", "one", "")]
+    with serving() as (address, service):
+        scorer = AnnotatorScorer(address.replace("gold", name), 10.0)
+        found, again = scorer.score(groups), scorer.score(groups)
+    assert (
+        found
+        == again
+        == [
+            (Score(0.5), Score(0.0), Score(1.0)),
+            (Score(None, ALONE),),
+            (Score(1.0), Score(None, "an empty answer")),
+        ]
+    )
+    assert [len(body["items"]) for body in service.asked] == [2, 2]  # type: ignore[arg-type]
+    assert service.asked[0]["annotator"] == name
+
+
+def test_more_answers_than_the_service_compares_are_absent_with_the_reason() -> None:
+    with serving() as (address, _):
+        (found,) = AnnotatorScorer(address.replace("gold", "judge"), 10.0).score([group("a", *["one"] * 65)])
+    assert set(found) == {Score(None, "65 answers are more than the 64 that are compared")}
 
 
 def test_an_estimate_counts_equal_rows_once_however_far_apart() -> None:

@@ -16,7 +16,8 @@ from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.data.pairs import Question
 from rayalign.data.two_answers import PairEncoder
 from rayalign.models.load import load_scalar, make_preset
-from rayalign.scoring.pairwise import ALONE, PairwiseScorer
+from rayalign.scoring.base import ALONE
+from rayalign.scoring.pairwise import PairwiseScorer
 from rayalign.scoring.reward_model import RewardModelScorer
 from rayalign.scoring.sources import frozen_models, make_scorer
 from rayalign.types import Candidate, Group, Message, Prompt, Score, Segment, Trajectory
