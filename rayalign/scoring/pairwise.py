@@ -4,7 +4,7 @@
 
 `matrix_KK[i, j]` is the probability that answer i beats answer j, and `matrix_KK[i, j] + matrix_KK[j, i]` is 1. No
 third answer changes it. Two answers of the same tokens have exactly 1/2, without the model. A comparison that is too
-long for the model, or not finite, is absent (NaN): means leave it out.
+long for the model, that its template refuses, or that is not finite is absent (NaN): means leave it out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rayalign.data.chat import encode_prompt, load_tokenizer
 from rayalign.data.collate import collate_examples
 from rayalign.data.pairs import Question
 from rayalign.data.two_answers import PairEncoder, TwoAnswers
+from rayalign.errors import InputError
 from rayalign.models.load import Frozen
 from rayalign.scoring.base import ALONE
 from rayalign.types import TRAINED, Batch, Candidate, Group, Prompt, Score, Trajectory
@@ -77,7 +78,7 @@ class PairwiseScorer:
 
     def compare(self, questions: Sequence[Question]) -> list[Score]:
         """The probability that the first answer of each question is the better one; absent with its reason."""
-        pairs = [self._encoder.encode(q.prompt, q.first, q.second)[0] for q in questions]
+        pairs = [self._rendered(q.prompt, q.first, q.second) for q in questions]
         values = self._read(pairs)
         scores_N2 = torch.tensor([_both_orders(pair, values) for pair in pairs], dtype=torch.float64).reshape(-1, 2)
         probabilities_N = torch.sigmoid(order_free_logits(scores_N2[:, 0], scores_N2[:, 1]))
@@ -85,7 +86,10 @@ class PairwiseScorer:
 
     @property
     def _absence(self) -> str:
-        return f"with another answer it is longer than {self.model.longest} tokens, or its score is not finite"
+        return (
+            f"with another answer it is longer than the {self.model.longest} tokens that the pairwise reward model "
+            "reads, or its template refuses both, or its score is not finite"
+        )
 
     def _pairs(self, group: Group) -> dict[tuple[int, int], TwoAnswers | None]:
         """Each two answers of a group by their places; None where they are too long."""
@@ -97,11 +101,17 @@ class PairwiseScorer:
 
     def _pair(self, prompt: Prompt, first: Trajectory, second: Trajectory) -> TwoAnswers | None:
         if not self._same_tokens:
-            pair, _ = self._encoder.encode(prompt, _candidate(first), _candidate(second))
-            return pair
+            return self._rendered(prompt, _candidate(first), _candidate(second))
         start, other_start = _answer_start(first), _answer_start(second)
         dialogue, other_dialogue = first.token_ids, second.token_ids
         return self._encoder.join(dialogue[:start], dialogue[start:], other_dialogue[other_start:])
+
+    def _rendered(self, prompt: Prompt, first: Candidate, second: Candidate) -> TwoAnswers | None:
+        """Two answers by the model's own template; None where it refuses them, or they are too long."""
+        try:
+            return self._encoder.encode(prompt, first, second)[0]
+        except InputError:
+            return None
 
     def _read(self, pairs: Iterable[TwoAnswers | None]) -> dict[TwoAnswers, float]:
         """The model's score of each sequence, which it reads once however often it occurs."""

@@ -125,10 +125,9 @@ def test_what_is_too_long_is_absent_and_the_others_are_compared(model: str, toke
     assert matrix.isnan().tolist() == [[False, False, True], [False, False, True], [True, True, False]]
     hay, barn, long = short.score([group])[0]
     assert (hay.value, barn.value) == (matrix[0, 1].item(), matrix[1, 0].item())
-    reason = "with another answer it is longer than 32 tokens, or its score is not finite"
-    assert long == Score(None, reason)
+    assert long.value is None and "longer than the 32 tokens that the pairwise reward model reads" in str(long.reason)
     question = Question(PROMPT, Candidate("hay"), Candidate("the " * 30))
-    assert short.compare([question]) == [Score(None, reason)]
+    assert short.compare([question]) == [long]
 
 
 def test_the_very_tokens_are_read_where_the_tokenizer_is_the_policys(scorer: PairwiseScorer, tokenizer: Any) -> None:
@@ -146,6 +145,21 @@ def test_for_another_tokenizer_the_text_is_rendered_anew(
     foreign = replace(group, trajectories=tuple(replace(t, token_ids=(7, 8, 9)) for t in group.trajectories))
     (matrix,) = PairwiseScorer(model, LearnerConfig(), str(tmp_path)).matrices([foreign])
     torch.testing.assert_close(matrix, scorer.matrices([group])[0], atol=1e-6, rtol=0)
+
+
+def test_a_dialogue_that_the_template_refuses_has_no_verdict(
+    scorer: PairwiseScorer, model: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "strict"
+    shutil.copytree(model, folder)
+    template = (folder / "chat_template.jinja").read_text()
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(refusal + template)
+    strict = PairwiseScorer(str(folder), LearnerConfig(), model)
+    system = Prompt("s", (Message("system", "be polite"), *PROMPT.messages))
+    refused, compared = strict.compare([Question(p, Candidate("hay"), Candidate("barn")) for p in (system, PROMPT)])
+    assert refused.value is None and "its template refuses both" in str(refused.reason)
+    assert compared.value is not None
 
 
 def test_questions_have_the_probabilities_of_the_matrix(scorer: PairwiseScorer, tokenizer: Any) -> None:
