@@ -36,7 +36,7 @@ def test_a_preset_is_decided_by_its_seed(tokenizer: PreTrainedTokenizerFast, tmp
 
 
 def test_an_unknown_preset_names_the_known_ones(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="known: nano"):
+    with pytest.raises(InputError, match="known: pico, nano"):
         make_preset("mini", tokenizer, 0, tmp_path)
 
 
