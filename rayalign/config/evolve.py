@@ -10,12 +10,24 @@ from rayalign.config.answers import Endpoint
 from rayalign.config.sections import DataConfig, SamplingConfig, Section
 from rayalign.config.stage_section import StageSection
 
-__all__ = ["EvolveStage", "GateConfig", "Metric", "Operator", "SelectionKind", "WeightKind"]
+__all__ = ["EvolveStage", "GateConfig", "Metric", "Operator", "PriorityConfig", "SelectionKind", "WeightKind"]
 
 Metric = Literal["gap", "max_mean", "dueling", "mean", "inverse_mean", "variance", "uniform"]
 WeightKind = Literal["proportional", "min-max"]
 SelectionKind = Literal["weighted", "greedy", "stratified"]
 Operator = Literal["constrain", "deepen", "concretise", "reason", "breadth"]
+
+
+class PriorityConfig(Section):
+    """Draw the prompts of an online stage by how much they still teach (Ye 2024, eva's online form).
+
+    Each prompt comes once; from then on its latest candidates' rewards give it its weight.
+    """
+
+    metric: Metric = "gap"
+    weights: WeightKind = "proportional"
+    floor: float = Field(default=0.2, ge=0.0, le=1.0)
+    """share of the weight that is spread evenly, so that a prompt that taught nothing comes again"""
 
 
 class GateConfig(Section):

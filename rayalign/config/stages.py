@@ -16,7 +16,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from rayalign.config.annotators import JudgeConfig
 from rayalign.config.answers import MIXTURES, ONLINE_MIXTURES, AnswerSource, Candidates, CandidateSource, Mixture
 from rayalign.config.best_of import BestOf
-from rayalign.config.evolve import EvolveStage
+from rayalign.config.evolve import EvolveStage, PriorityConfig
 from rayalign.config.model_stages import MergeStage, RewardTokensStage
 from rayalign.config.rewards import CombineKind, Reward, Rewarded, RewardText
 from rayalign.config.sections import (
@@ -117,6 +117,8 @@ class TrainStage(Rewarded, StageSection):
     prompts: PositiveInt = 32
     """prompts per iteration (the rollout batch)"""
     iterations: PositiveInt = 40
+    priority: PriorityConfig | None = None
+    """online: how prompts are drawn after each came once; null: all alike, shuffled anew in each epoch"""
     max_staleness: NonNegativeInt = 0
     """weight versions that a sample may lag when it is consumed"""
     deterministic: bool = False

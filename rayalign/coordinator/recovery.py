@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rayalign.coordinator.order import PromptOrder
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.journal import Accounting, Entry, Journal
@@ -54,6 +55,18 @@ def recover(
 
 def restore_moments(rewards: RewardCombiner, journal: Journal) -> None:
     """Count the scores of all consumed iterations in the moments again, in the same order."""
+    for _, groups in consumed_iterations(journal):
+        rewards.observe(groups)
+
+
+def restore_order(order: PromptOrder, journal: Journal) -> None:
+    """Show an order of prompts all iterations that were consumed."""
+    for iteration, groups in consumed_iterations(journal):
+        order.observe(iteration, groups)
+
+
+def consumed_iterations(journal: Journal) -> Iterator[tuple[int, list[Group]]]:
+    """Each iteration that was consumed, with its scored groups."""
     groups: dict[str, Group] = {}
     for entry in journal.replay(effective=True):
         if entry["kind"] == "finished":
@@ -62,7 +75,7 @@ def restore_moments(rewards: RewardCombiner, journal: Journal) -> None:
         elif entry["kind"] == "scored":
             groups[entry["group"]] = _with_scores(groups[entry["group"]], entry)
         elif entry["kind"] == "consumed":
-            rewards.observe([groups.pop(group_id) for group_id in entry["groups"]])
+            yield entry["iteration"], [groups.pop(group_id) for group_id in entry["groups"]]
 
 
 def _with_scores(group: Group, entry: Entry) -> Group:

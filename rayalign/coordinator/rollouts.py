@@ -109,6 +109,7 @@ class RolloutLoop:
             ) from error
         groups = self._ready.pop(iteration)
         ordered = [groups[slot] for slot in range(self.settings.prompts)]
+        self.order.observe(iteration, ordered)
         return ordered if self.rewards is None else self.rewards.take(ordered)
 
     async def _admit(self) -> None:

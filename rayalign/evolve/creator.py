@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from rayalign.config import EvolveStage
+from rayalign.config import EvolveStage, PriorityConfig
 from rayalign.evolve.informativeness import informativeness, sampling_weights, topic_blend
 from rayalign.evolve.selection import select
 from rayalign.types import Example, Prompt
@@ -28,6 +29,17 @@ class Rated:
     weight: float
 
 
+def priority_weights(config: PriorityConfig, rewards: Sequence[tuple[float | None, ...]]) -> list[float]:
+    """The weight of each prompt by its candidates' rewards, for an online stage.
+
+    Raises:
+        InputError: no reward at all.
+    """
+    values_P = informativeness(_table(rewards), config.metric)
+    weights: list[float] = sampling_weights(values_P, kind=config.weights, floor=config.floor).tolist()
+    return weights
+
+
 def rated(examples: Sequence[Example], stage: EvolveStage) -> list[Rated]:
     """The prompts of scored candidates, each with its value and its weight, which sum to 1.
 
@@ -35,11 +47,7 @@ def rated(examples: Sequence[Example], stage: EvolveStage) -> list[Rated]:
         InputError: no candidate has a score.
     """
     rewards = [_scores(example) for example in examples]
-    most = max(map(len, rewards), default=0)
-    table_PK = np.full((len(rewards), max(most, 1)), np.nan)
-    for place, row in enumerate(rewards):
-        table_PK[place, : len(row)] = np.array(row, dtype=np.float64)  # None becomes NaN
-    values_P = informativeness(table_PK, stage.metric)
+    values_P = informativeness(_table(rewards), stage.metric)
     weights_P = sampling_weights(values_P, kind=stage.weights, floor=stage.floor)
     if stage.topic_coefficient:
         topics = [example.prompt.meta.get(stage.topic, "") for example in examples]
@@ -49,6 +57,15 @@ def rated(examples: Sequence[Example], stage: EvolveStage) -> list[Rated]:
     for example, row, value, weight in zip(examples, rewards, values_P, weights_P, strict=True):
         results.append(Rated(example.prompt, row, None if np.isnan(value) else float(value), float(weight)))
     return results
+
+
+def _table(rewards: Sequence[tuple[float | None, ...]]) -> npt.NDArray[np.float64]:
+    """Rewards of each prompt in a row; NaN where one is absent."""
+    most = max(map(len, rewards), default=0)
+    table_PK = np.full((len(rewards), max(most, 1)), np.nan)
+    for place, row in enumerate(rewards):
+        table_PK[place, : len(row)] = np.array(row, dtype=np.float64)  # None becomes NaN
+    return table_PK
 
 
 def _scores(example: Example) -> tuple[float | None, ...]:

@@ -142,6 +142,7 @@ _OPTIONAL = frozenset(
         "precision",
         "preference",
         "preferences",
+        "priority",
         "sampling",
         "sources",
         "unprompted",

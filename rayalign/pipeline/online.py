@@ -23,8 +23,7 @@ from rayalign.cluster.roles import PREPARER, Roles, Specs
 from rayalign.config import TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
-from rayalign.coordinator.order import PromptOrder
-from rayalign.coordinator.recovery import recover, restore_moments
+from rayalign.coordinator.recovery import recover, restore_moments, restore_order
 from rayalign.coordinator.rendering import Renderer
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.coordinator.scoring import EnvironmentScoring, ScoringLoop
@@ -37,6 +36,7 @@ from rayalign.errors import InputError
 from rayalign.models.inspection import FOLDER as INSPECTION
 from rayalign.models.mixture import MixtureSpec
 from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.prompt_order import prompt_order
 from rayalign.pipeline.scoring import resolved
 from rayalign.pipeline.train import TrainKind
 from rayalign.rollout.environment import load_environment
@@ -68,6 +68,8 @@ async def train_online(context: RunContext, name: str, stage: TrainStage) -> dic
         )
         if parts.rollouts.rewards is not None:
             restore_moments(parts.rollouts.rewards, parts.journal)
+        if stage.priority is not None:
+            restore_order(parts.rollouts.order, parts.journal)
         trainer = OnlineTrainer(stage, job.tracking, parts, seed=job.seed, pad_id=renderer.pad_id)
         await trainer.train(resumption)
         await save_roles(context, name, stage, parts, renderer)
@@ -102,7 +104,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
             stage,
             seed=job.seed,
             algorithm=algorithm,
-            order=PromptOrder(context.inputs.fitting(name, stage.model), job.seed),
+            order=prompt_order(context, name, stage),
             assembler=_assembler(context, stage, pool, renderer),
             scoring=_scoring(context, stage, algorithm, roles),
             rewards=RewardCombiner(stage.rewards, stage.combine or "weighted") if stage.has_parts else None,

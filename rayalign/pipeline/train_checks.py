@@ -28,6 +28,7 @@ def problems(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, 
     yield from _sampling(stage, algorithm)
     yield from _mixture(stage)
     yield from _guards(stage, algorithm)
+    yield from _priority(stage)
     if stage.deterministic and stage.max_staleness:
         yield (
             "max_staleness",
@@ -49,6 +50,13 @@ def shared_device_problems(stage: TrainStage, algorithm: Algorithm[Any]) -> Iter
             f"{stage.max_staleness} overlaps writing with updates, which cannot share devices; take 0, or set "
             "cluster.share_devices to false",
         )
+
+
+def _priority(stage: TrainStage) -> Iterator[Problem]:
+    if stage.priority and not stage.online:
+        yield "priority", "only an online stage draws its prompts as it learns; leave priority out"
+    elif stage.priority and not (stage.reward or stage.environment):
+        yield "priority", "prompts are weighed by the scores of their candidates; name a reward, or leave priority out"
 
 
 def _roles(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str | None]) -> Iterator[Problem]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rayalign.coordinator.recovery import Resumption, recover
+from rayalign.coordinator.order import PromptOrder
+from rayalign.coordinator.recovery import Resumption, recover, restore_order
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.records import encode
@@ -213,6 +214,26 @@ def test_without_a_checkpoint_it_starts_over_with_what_the_first_weights_wrote(t
         found = recover(journal, checkpoints, scored=True, max_staleness=0, deterministic=False)
     assert (found.iteration, found.checkpoint) == (0, None)
     assert [g.id for g in found.groups] == ["00000-0000.0"]
+
+
+class Observer(PromptOrder):
+    """Remembers what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__((), 0)
+        self.rewards: list[tuple[int, list[float | None]]] = []
+
+    def observe(self, iteration: int, groups: Sequence[Group]) -> None:
+        self.rewards.append((iteration, [group.scores[0].value for group in groups]))
+
+
+def test_an_order_of_prompts_sees_the_rewards_of_what_was_consumed(
+    interrupted: tuple[Journal, CheckpointStore],
+) -> None:
+    resume(interrupted, staleness=1)
+    order = Observer()
+    restore_order(order, interrupted[0])
+    assert order.rewards == [(0, [0.5])]
 
 
 def test_nothing_on_disk_is_a_fresh_start(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from rayalign.algorithms.base import load
 from rayalign.config import CandidateSource, RewardSource, SamplingConfig, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
-from rayalign.coordinator.order import PromptOrder
+from rayalign.coordinator.order import PriorityOrder, PromptOrder, Rewards
 from rayalign.coordinator.recovery import restore_moments
 from rayalign.coordinator.rendering import Draw
 from rayalign.coordinator.rollouts import RolloutLoop
@@ -403,6 +403,23 @@ def test_a_slot_that_draws_its_prompt_again_draws_other_candidates(make: Callabl
     seeds = {request.key: request.seed for request in bench.pool.requests}
     assert len(seeds) == 3 * 2
     assert len(set(seeds.values())) == 3 * 2
+
+
+def test_an_order_by_priority_sees_the_rewards_of_every_iteration_that_was_consumed(
+    make: Callable[..., Bench],
+) -> None:
+    views: list[Sequence[Rewards]] = []
+
+    def weigh(rewards: Sequence[Rewards]) -> list[float]:
+        views.append(rewards)
+        return [1.0] * len(rewards)
+
+    bench = make(max_staleness=0)
+    bench.loop.order = PriorityOrder(EXAMPLES[:3], 5, prompts=3, iterations=4, max_staleness=0, weigh=weigh)
+    taken = bench.run()
+    ids = [example.prompt.id for example in EXAMPLES[:3]]
+    latest = [{group.prompt.id: tuple(score.value for score in group.scores) for group in groups} for groups in taken]
+    assert views == [[latest[past][name] for name in ids] for past in range(3)]
 
 
 def test_a_stuck_engine_is_named_by_what_is_missing(make: Callable[..., Bench]) -> None:

@@ -288,6 +288,15 @@ def test_the_answers_of_best_of_n_are_candidates_and_all_that_was_drawn_is_score
     assert "draws makes no drawn" in refusal(study, "stages.rm.examples=stage:draws/drawn")[0]
 
 
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_prompts_are_drawn_by_priority_where_rewards_are_live(study: Study, stage: str) -> None:
+    override = f"stages.{stage}.priority={{metric: dueling}}"
+    if stage == "rl":
+        check(study(override))
+    else:
+        assert "only an online stage draws its prompts as it learns" in refusal(study, override)[0]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -1,0 +1,25 @@
+"""How the prompts of an online stage follow each other."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from rayalign.config import TrainStage
+from rayalign.coordinator.order import PriorityOrder, PromptOrder
+from rayalign.evolve.creator import priority_weights
+from rayalign.pipeline.context import RunContext
+
+
+def prompt_order(context: RunContext, name: str, stage: TrainStage) -> PromptOrder:
+    """All prompts alike, or those first that teach most."""
+    examples, seed = context.inputs.fitting(name, stage.model), context.job.seed
+    if stage.priority is None:
+        return PromptOrder(examples, seed)
+    return PriorityOrder(
+        examples,
+        seed,
+        prompts=stage.prompts,
+        iterations=stage.iterations,
+        max_staleness=stage.max_staleness,
+        weigh=partial(priority_weights, stage.priority),
+    )
