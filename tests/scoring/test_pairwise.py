@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from rayalign.config import LearnerConfig, RewardSource
+from rayalign.config import LearnerConfig, RewardSource, load_registry
 from rayalign.data.chat import encode_example
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.data.pairs import Question
+from rayalign.data.preferences import under_profile
 from rayalign.data.two_answers import PairEncoder
 from rayalign.models.load import load_scalar, make_preset
 from rayalign.scoring.base import ALONE
 from rayalign.scoring.pairwise import PairwiseScorer
+from rayalign.scoring.preference import PreferenceScorer
 from rayalign.scoring.reward_model import RewardModelScorer
 from rayalign.scoring.sources import frozen_models, make_scorer
 from rayalign.types import Candidate, Group, Message, Prompt, Score, Segment, Trajectory
@@ -47,15 +49,15 @@ def scorer(model: str) -> PairwiseScorer:
     return PairwiseScorer(model, LearnerConfig(micro_tokens=128), model)
 
 
-def written(tokenizer: Any, *answers: str, end: bool = True) -> Group:
+def written(tokenizer: Any, *answers: str, end: bool = True, prompt: Prompt = PROMPT) -> Group:
     """A group as a policy of this tokenizer writes it; without `end` the answers were cut."""
     trajectories = []
     for index, text in enumerate(answers):
-        token_ids, mask = encode_example(tokenizer, PROMPT, text)
+        token_ids, mask = encode_example(tokenizer, prompt, text)
         token_ids = token_ids if end else token_ids[:-1]
         segments = (Segment(0, "template"), Segment(mask.index(True), "policy", 0))
         trajectories.append(Trajectory("g", index, token_ids, segments, (), "stop", text))
-    return Group("g", PROMPT, 0, tuple(trajectories))
+    return Group("g", prompt, 0, tuple(trajectories))
 
 
 @torch.no_grad()
@@ -168,6 +170,16 @@ def test_questions_have_the_probabilities_of_the_matrix(scorer: PairwiseScorer, 
     first, second = scorer.compare([Question(PROMPT, hay, barn), Question(PROMPT, barn, hay)])
     assert (first.value, second.value) == pytest.approx((matrix[0, 1].item(), matrix[1, 0].item()), abs=1e-6)
     assert scorer.compare([]) == []
+
+
+def test_under_a_preference_it_reads_the_prompt_that_names_this_one_alone(
+    scorer: PairwiseScorer, tokenizer: Any
+) -> None:
+    registry = load_registry()
+    prompts = [under_profile(PROMPT, registry.profile(name), registry) for name in ("P1A+P2B", "P1A")]
+    both, alone = (written(tokenizer, "hay", "barn the", prompt=prompt) for prompt in prompts)
+    assert PreferenceScorer(scorer, "P1A").score([both]) == scorer.score([alone])
+    assert scorer.score([both]) != scorer.score([alone])
 
 
 def test_a_folder_says_whether_its_model_compares(model: str, tokenizer: Any, tmp_path: Path) -> None:
