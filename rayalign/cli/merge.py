@@ -25,11 +25,19 @@ def merge(
     rank: Annotated[
         int | None, typer.Option(help="For adapters in mode delta: reduce the result to this rank.")
     ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="For adapters: add their sum to this model, and write a whole model.")
+    ] = None,
 ) -> None:
     """Merge models or LoRA adapters: the weighted sum of their parameters."""
-    from rayalign.models.merge import merge_folders
+    from rayalign.models.merge import merge_folders, merge_into
+    from rayalign.weights.files import model_folder
 
-    merge_folders(inputs, _weights(weights, len(inputs)), output, mode=mode, rank=rank)
+    shares = _weights(weights, len(inputs))
+    if base is None:
+        merge_folders(inputs, shares, output, mode=mode, rank=rank)
+    else:
+        merge_into(model_folder(base), inputs, shares, output, mode=mode or "delta", rank=rank)
     typer.echo(output)
 
 
