@@ -46,7 +46,7 @@ stages:
     kind: train
     model: {inputs}/policy
     roles: {roles}
-    learner: {{minibatch: {sequences}, learning_rate: {rate}, micro_tokens: 1024}}
+    learner: {{minibatch: {sequences}, learning_rate: {rate}}}
 """
 OFFLINE = """\
     algorithm: {{name: {row}}}
