@@ -18,6 +18,7 @@ __all__ = [
     "Candidates",
     "Endpoint",
     "Mixture",
+    "Sources",
     "merged_sampling",
 ]
 
@@ -127,6 +128,12 @@ Candidates = Annotated[
     Discriminator(_form),
 ]
 """sources, or an online setting of RRHF by its name, such as OP-32"""
+
+
+Sources = Annotated[
+    Annotated[tuple[AnswerSource, ...], Tag("sources")] | Annotated[Mixture, Tag("name")], Discriminator(_form)
+]
+"""several places, or a mixture of RRHF by its name"""
 
 
 def merged_sampling(stage: SamplingConfig, own: SamplingConfig | None) -> SamplingConfig:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rayalign.config.annotators import JudgeConfig
-from rayalign.config.answers import MIXTURES, ONLINE_MIXTURES, AnswerSource, Candidates, CandidateSource, Mixture
+from rayalign.config.answers import MIXTURES, ONLINE_MIXTURES, AnswerSource, Candidates, CandidateSource, Sources
 from rayalign.config.best_of import BestOf
 from rayalign.config.evolve import EvolveStage, PriorityConfig
 from rayalign.config.model_stages import MergeStage, RewardTokensStage
@@ -161,7 +161,7 @@ class GenerateStage(DrawingSection):
     data: DataConfig = DataConfig()
     count: PositiveInt = 4
     """answers to each prompt"""
-    sources: tuple[AnswerSource, ...] | Mixture | None = None
+    sources: Sources | None = None
     """several places in the place of `count`, or a mixture of RRHF by its name: BP, DP, SP, D, P, IP"""
     best_of: BestOf | None = None
     """each answer is the best of several candidates; `stage:NAME/drawn` are all of them with their scores"""

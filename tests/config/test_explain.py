@@ -82,3 +82,10 @@ def test_a_sections_own_refusal_is_kept() -> None:
     with pytest.raises(ValidationError) as error:
         TypeAdapter(dict[str, Pair]).validate_python({"a": {"low": 2, "high": 1}})
     assert explain(error.value, Pair, "job") == "job: a is refused: low must not be above high"
+
+
+def test_an_unknown_mixture_of_sources_is_answered_with_the_nearest() -> None:
+    stage = {"kind": "generate", "model": "m", "sources": "DPP"}
+    with pytest.raises(ValidationError) as error:
+        Job.model_validate({"name": "x", "stages": {"a": stage}})
+    assert explain(error.value, Job, "job.yaml") == "job.yaml: stages.a.sources is 'DPP'; did you mean DP?"
