@@ -44,7 +44,7 @@ def told(stage: dict[str, Any], **origins: str) -> str:
         ({"roles": {"policy": {"gpu": 1}}}, "stages.rl.roles.policy.gpu is not known; "
          "did you mean stages.rl.roles.policy.gpus?"),
         ({"kind": "x"}, "stages.rl.kind is 'x'; "
-         "expected one of pretrain, train, generate, annotate, evaluate, merge, reward_tokens"),
+         "expected one of pretrain, train, generate, annotate, evaluate, merge, reward_tokens, evolve"),
     ],
 )  # fmt: skip
 def test_each_problem_is_one_sentence_with_the_users_own_key(stage: dict[str, Any], message: str) -> None:
@@ -56,7 +56,7 @@ def test_a_missing_kind_names_the_kinds() -> None:
         Job.model_validate({"name": "x", "stages": {"rl": {"model": "a"}}})
     assert explain(error.value, Job, "job.yaml") == (
         "job.yaml: stages.rl.kind is missing; "
-        "expected one of pretrain, train, generate, annotate, evaluate, merge, reward_tokens"
+        "expected one of pretrain, train, generate, annotate, evaluate, merge, reward_tokens, evolve"
     )
 
 
