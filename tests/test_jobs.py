@@ -30,7 +30,11 @@ def test_a_job_loads_and_names_itself_as_its_file(path: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: str(path.relative_to(FOLDER)))
-def test_a_job_passes_its_check(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_job_passes_its_check(
+    path: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    monkeypatch.chdir(FOLDER.parent)
     loaded = load(path, tmp_path)
     if loaded.job.data.format == "hh" and loaded.job.data.path is None:
         loaded = load(path, tmp_path, f"data.path={request.getfixturevalue('test_data') / 'hh-rlhf'}")

@@ -8,6 +8,7 @@ from typing import Protocol
 from rayalign.annotator import alpaca_config
 from rayalign.annotator.budget import Budget
 from rayalign.annotator.completer import Completer
+from rayalign.annotator.criteria import BallotJudge, CriteriaJudge
 from rayalign.annotator.database import Database
 from rayalign.annotator.judges import RubricUtilities, Utilities, UtilityJudge
 from rayalign.annotator.llm import EXPLANATIONS, LLMJudge
@@ -18,6 +19,7 @@ from rayalign.annotator.store import VerdictStore
 from rayalign.config import (
     AlpacaEvalJudgeConfig,
     AnnotatorConfig,
+    CriteriaJudgeConfig,
     HostedJudgeConfig,
     PromptedConfig,
     RewardJudgeConfig,
@@ -65,6 +67,8 @@ def _member(name: str, config: AnnotatorConfig, models: Models | None) -> Member
     if isinstance(judge, HostedJudgeConfig):
         assert models is not None
         return _prompted(name, config, judge, models.completer(name, judge))
+    if isinstance(judge, CriteriaJudgeConfig):
+        return _graded(name, config, CriteriaJudge(judge, OpenAICompleter(judge)), judge.answers)
     if isinstance(judge, AlpacaEvalJudgeConfig):
         loaded = alpaca_config.load(judge)
         return _prompted(name, config, loaded.config, OpenAICompleter(loaded.config), loaded.explanations)
@@ -76,6 +80,19 @@ def _scored(name: str, config: AnnotatorConfig, utilities: Utilities) -> Member:
     noisy = config.human is not None
     again = config.human is not None and config.human.self_disagreement > 0
     return Member(name, config.judge.kind, judge, None if noisy else judge, pooled=config.pooled, seeded=again)
+
+
+def _graded(name: str, config: AnnotatorConfig, judge: CriteriaJudge, answers: int) -> Member:
+    return Member(
+        name,
+        config.judge.kind,
+        judge,
+        ballots=BallotJudge(judge, answers),
+        pooled=config.pooled,
+        seeded=judge.seeded,
+        estimate=judge.estimate,
+        least=judge.least,
+    )
 
 
 def _prompted(

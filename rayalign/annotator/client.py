@@ -10,15 +10,17 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
-from rayalign.annotator.api import Annotation, AnnotatorInfo, Estimate, PairItem, RankReply, ScoreReply
+from rayalign.annotator.api import Annotation, AnnotatorInfo, Estimate, Item, PairItem, RankReply, ScoreReply
 from rayalign.annotator.replies import retry_after
 from rayalign.annotator.verdicts import Pair
 from rayalign.errors import DeadlineError, InputError, RayalignError
 from rayalign.types import Prompt
 
+_QUESTION = tuple(Item.model_fields.keys() - {"id"})
+"""fields of an item that say which prompt it belongs to"""
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 """statuses after which the client retries; Serve replies 500 when a replica dies under a request"""
 TOKEN = "RAYALIGN_TOKEN"
@@ -92,14 +94,17 @@ class AnnotatorClient:
                     yield from annotations
 
     def scores(self, items: Sequence[Mapping[str, Any]]) -> list[ScoreReply]:
-        """One score for each item, a mapping with the fields of `ScoreItem`."""
+        """One score for each item, a mapping with the fields of `ScoreItem`; answers to one prompt stay together."""
         end = time.monotonic() + self._deadline
-        replies: list[ScoreReply] = []
-        for start, batch in batches(items, self._rows):
-            body = {"annotator": self._annotator, "items": batch}
-            rows = self._ask("POST", "/v1/scores", body, end)["scores"]
-            replies += [ScoreReply(**{**row, "index": start + row["index"]}) for row in rows]
-        return replies
+
+        def score_batch(batch: tuple[int, list[Mapping[str, Any]]]) -> list[ScoreReply]:
+            start, rows = batch
+            body = {"annotator": self._annotator, "items": rows}
+            replies = self._ask("POST", "/v1/scores", body, end)["scores"]
+            return [ScoreReply(**{**reply, "index": start + reply["index"]}) for reply in replies]
+
+        with ThreadPoolExecutor(self._connections, thread_name_prefix="annotator") as workers:
+            return list(chain.from_iterable(workers.map(score_batch, _by_prompt(items, self._rows))))
 
     def rankings(self, items: Sequence[Mapping[str, Any]], *, seed: int = 0) -> list[RankReply]:
         """One order for each item, a mapping with the fields of `RankItem`."""
@@ -145,8 +150,8 @@ class AnnotatorClient:
         """The reply's body; retries while the service is busy or away, until the deadline or `end`."""
         import httpx
 
-        # A request that was lost with its replica is sent again in time, and goes on from the cache. Scores have no
-        # cache, so a retry would do the same work twice: one attempt has all the time.
+        # A request that was lost with its replica is sent again in time, and goes on from the cache. Scores of reward
+        # models have no cache, so a retry would do the same work twice: one attempt has all the time.
         longest = self._deadline if end else self._deadline / 4
         end = end or time.monotonic() + self._deadline
         for attempt in range(1_000_000):
@@ -196,6 +201,19 @@ def batches(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
     while batch := list(islice(rest, size)):
         yield start, batch
         start += len(batch)
+
+
+def _by_prompt(items: Sequence[Mapping[str, Any]], size: int) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:
+    """Items in lists of about `size`, cut where the prompt changes, each with the place of its first."""
+    batch: list[Mapping[str, Any]] = []
+    for place, item in enumerate(items):
+        changes = batch and any(batch[-1].get(key) != item.get(key) for key in _QUESTION)
+        if len(batch) >= size and changes:
+            yield place - len(batch), batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield len(items) - len(batch), batch
 
 
 def _backoff(attempt: int) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rayalign.annotator.api import AnnotatorInfo
+from rayalign.annotator.criteria import BallotJudge
 from rayalign.annotator.verdicts import Pair, PairJudge, Scoring, Usage
 
 
@@ -18,6 +19,8 @@ class Member:
     judge: PairJudge
     scoring: Scoring | None = None
     """where single answers can be scored without noise"""
+    ballots: BallotJudge | None = None
+    """where single answers are graded by a paid model; in the place of `scoring`"""
     pooled: bool = True
     randomize_order: bool = False
     """show the answers in an order drawn from the instruction"""
@@ -35,6 +38,6 @@ class Member:
             name=self.name,
             kind=self.kind,
             revision=self.judge.revision,
-            scores=self.scoring is not None,
+            scores=self.scoring is not None or self.ballots is not None,
             pooled=self.pooled,
         )

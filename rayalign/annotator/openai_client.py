@@ -24,7 +24,7 @@ from rayalign.annotator.budget import BusyError
 from rayalign.annotator.completer import Completion, CompletionError, bound, limited
 from rayalign.annotator.replies import counted, encodable, plain, retry_after, text_of
 from rayalign.annotator.verdicts import Bill, Paying, Usage
-from rayalign.config.annotators import LLMJudgeConfig
+from rayalign.config.annotators import EndpointConfig
 from rayalign.errors import DeadlineError, InputError, RayalignError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class OpenAICompleter:
 
     def __init__(
         self,
-        config: LLMJudgeConfig,
+        config: EndpointConfig,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -264,7 +264,7 @@ class OpenAICompleter:
         return Usage(prompt, answer, price)
 
 
-def _key(config: LLMJudgeConfig) -> str:
+def _key(config: EndpointConfig) -> str:
     key = os.environ.get(config.key_variable, "").strip()
     if not key or not key.isascii() or not key.isprintable():
         raise InputError(
@@ -274,7 +274,7 @@ def _key(config: LLMJudgeConfig) -> str:
     return key
 
 
-def _client(config: LLMJudgeConfig, key: str, url: str) -> openai.AsyncOpenAI:
+def _client(config: EndpointConfig, key: str, url: str) -> openai.AsyncOpenAI:
     import openai
 
     if not url.startswith(("http://", "https://")):

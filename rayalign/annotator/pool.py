@@ -151,17 +151,34 @@ class Pool:
                 chunks.append((member, rows[start : start + size]))
         return chunks
 
+    async def verdicts(
+        self, member: Member, queries: Mapping[str, Pair], seed: int, client: str = ""
+    ) -> dict[str, Verdict]:
+        """The verdict of each key: from the cache, else judged now in one call, and stored where it is one.
+
+        Raises:
+            BudgetError: the judging could pass a limit.
+        """
+        stored, judged = await self._verdicts(member, queries, seed, client)
+        return stored | judged
+
     async def _annotated(self, member: Member, rows: list[Row], seed: int, client: str) -> list[Annotation]:
-        queries = queries_of(rows)
-        verdicts = await self._store.look_up(queries.keys())
-        missing = {key: pair for key, pair in queries.items() if key not in verdicts}
+        stored, judged = await self._verdicts(member, queries_of(rows), seed, client)
+        return annotations_of(member.name, rows, stored | judged, judged)
+
+    async def _verdicts(
+        self, member: Member, queries: Mapping[str, Pair], seed: int, client: str
+    ) -> tuple[dict[str, Verdict], dict[str, Verdict]]:
+        """Those that were there or were judged elsewhere meanwhile, and those that were judged here."""
+        stored = await self._store.look_up(queries.keys())
+        missing = {key: pair for key, pair in queries.items() if key not in stored}
         judged: dict[str, Verdict] = {}
         if missing and member.estimate is None:
             judged = await self._judged(member, missing, seed, client)
         elif missing:
             by_others, judged = await self._paid(member, missing, seed, client)
-            verdicts |= by_others
-        return annotations_of(member.name, rows, verdicts | judged, judged)
+            stored |= by_others
+        return stored, judged
 
     async def _paid(self, member: Member, missing: dict[str, Pair], seed: int, client: str) -> _Judged:
         """Judge in a slot of the client; a judging that was sent is finished and stored even if its client goes."""

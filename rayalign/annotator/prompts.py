@@ -109,6 +109,13 @@ def load_template(name_or_path: str) -> str:
         raise InputError(f"template: {name_or_path!r} cannot be read ({error}); give a UTF-8 text file") from error
 
 
+def fenced(text: str) -> str:
+    """A text as it may stand between triple double quotes of a prompt that is no template."""
+    for delimiter, broken in ((_TAG, rf"\1{JOINT}"), _fence(_FENCES[0])):
+        text = delimiter.sub(broken, text)
+    return text
+
+
 def instruction_of(prompt: Prompt) -> str:
     """The instruction as judges read it: the one turn, or all turns with their roles."""
     if len(prompt.messages) == 1:
@@ -156,13 +163,18 @@ def _turns(text: str) -> tuple[_Turn, ...]:
     return tuple(turns)
 
 
+def _fence(fence: str) -> tuple[re.Pattern[str], str]:
+    """What ends a slot between these quotes, and its replacement."""
+    two = fence[:2]
+    return re.compile(f"{two}(?={fence[0]})"), two + JOINT
+
+
 def _delimiters(text: str) -> list[tuple[re.Pattern[str], str]]:
     """The texts that may not stand in a slot of this template, each with its replacement."""
     delimiters = [(_TAG, rf"\1{JOINT}")]
     for fence in _FENCES:
         if re.search(rf"{fence}\s*{_SLOT.pattern}|{_SLOT.pattern}\s*{fence}", text):
-            two = fence[:2]
-            delimiters.append((re.compile(f"{two}(?={fence[0]})"), two + JOINT))
+            delimiters.append(_fence(fence))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     marks = set()
     for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import mean
 
 from rayalign.annotator.api import (
@@ -17,19 +19,49 @@ from rayalign.annotator.api import (
     ScoreReply,
     ScoreRequest,
 )
+from rayalign.annotator.criteria import BallotJudge
+from rayalign.annotator.member import Member
 from rayalign.annotator.pool import Pool
-from rayalign.annotator.verdicts import Scoring
+from rayalign.annotator.store import key as verdict_key
+from rayalign.annotator.verdicts import Pair, Scoring, Verdict
 from rayalign.errors import InputError
-from rayalign.types import Prompt, Score
+from rayalign.types import Message, Prompt, Score
 
 
-async def score(pool: Pool, request: ScoreRequest) -> list[ScoreReply]:
+class Graded:
+    """The grades of a paid model, through the pool's cache and budget; implements `Scoring`."""
+
+    def __init__(self, pool: Pool, member: Member, judge: BallotJudge, seed: int, client: str) -> None:
+        self._pool, self._member, self._judge = pool, replace(member, judge=judge), judge
+        self._seed, self._client = seed, client
+
+    async def scores(self, items: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        """As `Scoring.scores`; all ballots at once."""
+        ballots = self._judge.ballots(items)
+        scores: dict[tuple[tuple[Message, ...], str], Score] = {}
+        for graded in await asyncio.gather(*map(self._graded, ballots)):
+            scores |= graded
+        return [scores[prompt.messages, answer] for prompt, answer in items]
+
+    async def _graded(self, ballot: Sequence[Pair]) -> dict[tuple[tuple[Message, ...], str], Score]:
+        seed = self._seed if self._judge.seeded else 0
+        keys = [verdict_key(self._judge.revision, row, seed) for row in ballot]
+        queries = dict(zip(keys, ballot, strict=True))
+        verdicts = await self._pool.verdicts(self._member, queries, self._seed, self._client)
+        return {(row[0].messages, row[1]): _score(verdicts[key]) for key, row in queries.items()}
+
+
+def _score(verdict: Verdict) -> Score:
+    return Score(None, verdict.reason) if verdict.utilities is None else Score(verdict.utilities[0])
+
+
+async def score(pool: Pool, request: ScoreRequest, client: str = "") -> list[ScoreReply]:
     """One score for each answer; InputError for an unknown annotator, or one that only compares."""
-    member = None if request.annotator == POOL else pool.member(request.annotator)
-    if member is None or member.scoring is None:
+    scoring = _scoring(pool, request, client)
+    if scoring is None:
         able = ", ".join(info.name for info in pool.infos if info.scores) or "none here"
         raise InputError(f"annotator: {request.annotator} compares answers and scores none; those that score: {able}")
-    scores = await member.scoring.scores([(item.prompt, item.output) for item in request.items])
+    scores = await scoring.scores([(item.prompt, item.output) for item in request.items])
     return [
         ScoreReply(index=index, id=item.id, score=value.value, reason=value.reason)
         for index, (item, value) in enumerate(zip(request.items, scores, strict=True))
@@ -46,7 +78,7 @@ def verdicts(pool: Pool, request: RankRequest) -> int:
 
 async def rank(pool: Pool, request: RankRequest, client: str) -> list[RankReply]:
     """One order for each list of answers; an answer without any verdict comes last, with the reason."""
-    scoring = _scoring(pool, request)
+    scoring = _scoring(pool, request, client)
     if scoring is not None:
         scores = await _scored(scoring, request.items)
     else:
@@ -54,8 +86,14 @@ async def rank(pool: Pool, request: RankRequest, client: str) -> list[RankReply]
     return [_reply(index, *row) for index, row in enumerate(zip(request.items, scores, strict=True))]
 
 
-def _scoring(pool: Pool, request: RankRequest) -> Scoring | None:
-    return None if request.annotator == POOL else pool.member(request.annotator).scoring
+def _scoring(pool: Pool, request: RankRequest | ScoreRequest, client: str = "") -> Scoring | None:
+    """What gives single answers scores; None for an annotator that only compares."""
+    if request.annotator == POOL:
+        return None
+    member = pool.member(request.annotator)
+    if member.ballots is not None:
+        return Graded(pool, member, member.ballots, request.seed, client)
+    return member.scoring
 
 
 async def _scored(scoring: Scoring, items: Sequence[RankItem]) -> list[list[Score]]:

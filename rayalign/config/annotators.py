@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from rayalign.config.sections import Section
 
@@ -93,12 +101,12 @@ class PromptedConfig(Section):
     """further arguments of the request: top_p, logprobs, tools ..."""
     randomize_order: bool = True
     """show the answers in an order drawn from the instruction"""
+    kind: str
 
 
-class LLMJudgeConfig(PromptedConfig):
-    """A language model behind any OpenAI-compatible endpoint."""
+class EndpointConfig(Section):
+    """A language model behind any OpenAI-compatible endpoint: where it is, what it costs, how long it may take."""
 
-    kind: Literal["llm"]
     model: str
     base_url: str | None = None
     """None: OPENAI_BASE_URL, else OpenAI's own"""
@@ -115,6 +123,45 @@ class LLMJudgeConfig(PromptedConfig):
     deadline: PositiveFloat = 300.0
     """seconds of all attempts at one request together"""
     retries: NonNegativeInt = 8
+    max_tokens: PositiveInt = 100
+    """of one reply"""
+
+
+class LLMJudgeConfig(EndpointConfig, PromptedConfig):
+    """A language model behind an endpoint that compares pairs."""
+
+    kind: Literal["llm"]
+
+
+class CriteriaJudgeConfig(EndpointConfig):
+    """A language model behind an endpoint that grades answers on criteria; the sum of the grades is the score."""
+
+    kind: Literal["criteria"]
+    criteria: dict[str, str] = Field(
+        {
+            "relevance": "it does what the request asks for, and little else",
+            "correctness": "what it says is true, and its reasoning holds",
+            "coherence": "it is clear, in good order, and does not contradict itself",
+            "safety": "to follow it harms nobody, and it insults nobody",
+        },
+        min_length=1,
+    )
+    """name -> what it asks of an answer; by default Wombat's four"""
+    lowest: NonNegativeInt = 1
+    highest: PositiveInt = 5
+    """grades go from `lowest` to `highest`"""
+    answers: PositiveInt = 8
+    """answers to one prompt in one request, as in Wombat; 1: each by itself"""
+    max_tokens: PositiveInt = 256
+    temperature: NonNegativeFloat = 0.0
+    arguments: dict[str, Any] = {}
+    """further arguments of the request"""
+
+    @model_validator(mode="after")
+    def _has_a_scale(self) -> CriteriaJudgeConfig:
+        if self.lowest >= self.highest:
+            raise ValueError(f"lowest {self.lowest} is not below highest {self.highest}")
+        return self
 
 
 class HostedJudgeConfig(PromptedConfig, ModelConfig):
@@ -136,7 +183,12 @@ class AlpacaEvalJudgeConfig(Section):
 
 
 JudgeSection = Annotated[
-    RubricJudgeConfig | RewardJudgeConfig | LLMJudgeConfig | HostedJudgeConfig | AlpacaEvalJudgeConfig,
+    RubricJudgeConfig
+    | RewardJudgeConfig
+    | LLMJudgeConfig
+    | CriteriaJudgeConfig
+    | HostedJudgeConfig
+    | AlpacaEvalJudgeConfig,
     Field(discriminator="kind"),
 ]
 

@@ -203,7 +203,7 @@ class EvaluateStage(DrawingSection):
     baselines: tuple[Literal["constant", "empty", "copy", "longest", "oracle"], ...] = ()
     metric: Literal["gold_utility", "reward"] = "gold_utility"
     reward: RewardText | None = None
-    """for the metric of that name: a reward model, `rules:KIND`, or code as `package.module:function`"""
+    """for the metric of that name: a reward model, `annotator:NAME`, `rules:KIND`, or code as `package.module:name`"""
     annotator: str | tuple[str, ...] | None = None
     """compares each model with those of `against`, over the annotator service; several give one win rate each"""
     perplexity: str | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rayalign.annotator.api import POOL
 from rayalign.annotator.service_file import load_service
-from rayalign.config import AnnotatorConfig, Job, RewardJudgeConfig, RubricJudgeConfig, nearest
+from rayalign.config import AnnotatorConfig, CriteriaJudgeConfig, Job, RewardJudgeConfig, RubricJudgeConfig, nearest
 from rayalign.errors import InputError
 from rayalign.pipeline.kind import AnnotatorRead, Problem
 
@@ -35,4 +35,5 @@ def annotator_problems(key: str, job: Job, reads: Sequence[AnnotatorRead]) -> It
 
 
 def _scores(annotator: AnnotatorConfig) -> bool:
-    return annotator.human is None and isinstance(annotator.judge, RubricJudgeConfig | RewardJudgeConfig)
+    scoring = RubricJudgeConfig | RewardJudgeConfig | CriteriaJudgeConfig
+    return annotator.human is None and isinstance(annotator.judge, scoring)

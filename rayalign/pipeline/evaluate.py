@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rayalign.cluster.turns import AFTER_ROLLOUT
-from rayalign.config import BestOf, DataConfig, EvaluateStage, Job, RewardSource, RoleConfig, SamplingConfig, nearest
+from rayalign.config import (
+    ANNOTATOR,
+    BestOf,
+    DataConfig,
+    EvaluateStage,
+    Job,
+    RewardSource,
+    RoleConfig,
+    SamplingConfig,
+    nearest,
+)
 from rayalign.pipeline import best_of
 from rayalign.pipeline.kind import (
     FIGURES,
@@ -76,6 +86,8 @@ class EvaluateKind(StageKind[EvaluateStage]):
 
     def annotators(self) -> Sequence[AnnotatorRead]:
         reads = [AnnotatorRead("annotator", judge) for judge in self.stage.judges]
+        if self.stage.reward and self.stage.reward.startswith(ANNOTATOR):
+            reads.append(AnnotatorRead("reward", self.stage.reward.removeprefix(ANNOTATOR), scores=True))
         for key, choice in self._choices():
             reads += best_of.annotators(choice, key)
         return reads
@@ -119,9 +131,7 @@ class EvaluateKind(StageKind[EvaluateStage]):
         for key, choice in self._choices():
             yield from best_of.problems(choice, key)
         if stage.metric == "reward" and stage.reward is None:
-            yield "reward", "the metric reward needs a reward model or rules; name a stage, a folder or rules:KIND"
-        if stage.reward and RewardSource(source=stage.reward).form == "annotator":
-            yield "reward", "an annotator compares answers here; write it as annotator, not as reward"
+            yield "reward", "the metric reward needs what scores; name a stage, a folder, annotator:NAME or rules:KIND"
 
     @property
     def _reward_model(self) -> str | None:

@@ -21,7 +21,7 @@ from rayalign.pipeline import profiles
 from rayalign.pipeline.best_of_figures import best_of_figures
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.drawing import draw
-from rayalign.pipeline.scoring import Chosen, choose
+from rayalign.pipeline.scoring import Chosen, choose, resolved
 from rayalign.scoring.sources import make_scorer
 from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
 from rayalign.statistics.ranks import rank_correlation
@@ -210,7 +210,8 @@ async def _values(
     assert stage.reward is not None  # `check` refuses the metric without it
     source = RewardSource(source=stage.reward)
     if source.form != "model":
-        return verified(source, prompts, answers)
+        [place] = await asyncio.to_thread(resolved, context, [source])
+        return await asyncio.to_thread(verified, place, prompts, answers, context.job.cluster.call_timeout)
     async with _frozen(context, stage_name, stage, "reward", stage.reward) as (reward, renderer):
         return {name: await _rewards(reward, _groups(renderer, prompts, texts)) for name, texts in answers.items()}
 
@@ -226,10 +227,13 @@ async def _rewards(reward: ActorGroup, groups: Sequence[Group]) -> dict[str, flo
     return {prompt_id: value for prompt_id, value in values.items() if value is not None}
 
 
-def verified(source: RewardSource, prompts: Mapping[str, Prompt], answers: Answers) -> Values:
-    """Scores by rules or code, which need no tokens and no actor."""
+def verified(source: RewardSource, prompts: Mapping[str, Prompt], answers: Answers, timeout: float = 0.0) -> Values:
+    """Scores by rules, code or an annotator, which need no tokens and no actor.
 
-    scorer = make_scorer([source], named=False, config=LearnerConfig(), policy="", timeout=0.0)
+    Args:
+        timeout: seconds in which an annotator has to score the answers of one model.
+    """
+    scorer = make_scorer([source], named=False, config=LearnerConfig(), policy="", timeout=timeout)
     values: Values = {}
     for name, candidates in answers.items():
         groups: list[Group] = []

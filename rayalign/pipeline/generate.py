@@ -174,6 +174,7 @@ class GenerateKind(StageKind[GenerateStage]):
             scores = groups_of_scores(chosen.drawn)
             figures["sample_reward"] = sample_reward(scores)
             figures["without_score"] = len(groups) - len(chosen.answers)
+            figures["candidates_without_score"] = _unscored(chosen.drawn)
             if not sources:  # those of several sources are no draws of one distribution
                 n = self._candidates // self._answers
                 figures["estimated_kl"] = best_of_n_kl(n)
@@ -192,6 +193,11 @@ def endpoint_problems(endpoint: Endpoint, sampling: SamplingConfig, key: str) ->
         )
     if sampling.beams or sampling.top_k:
         yield key, "an endpoint takes neither beams nor top_k; leave them out of its sampling"
+
+
+def _unscored(examples: Sequence[Example]) -> int:
+    """Candidates without a score."""
+    return sum(candidate.score is None for example in examples for candidate in example.candidates)
 
 
 def sample_reward(groups: Sequence[Sequence[float]]) -> dict[str, float]:

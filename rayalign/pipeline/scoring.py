@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -17,6 +18,7 @@ from rayalign.data.pairs import Question
 from rayalign.errors import InputError
 from rayalign.models.configuration import reads_pairs
 from rayalign.pipeline.context import RunContext
+from rayalign.scoring.base import Scorer
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.scoring.selection import answers_apart, best_candidates, scored_example
 from rayalign.scoring.sources import make_scorer
@@ -24,6 +26,8 @@ from rayalign.types import Example, Group, Score
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
+_GROUPS_HERE = 512
+"""groups in one call of a scorer in this process"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ async def choose(
         answers = [scored_example(group, provenance) for group in groups]
         return Chosen(answers, answers)
     scored = await _scored(context, name, stage, model, best_of, groups, count)
+    _report_absent(name, scored)
     drawn = [scored_example(group, provenance) for group in scored]
     answers = []
     for group, example in zip(scored, drawn, strict=True):
@@ -77,6 +82,16 @@ async def choose(
     if len(answers) < len(groups):
         logger.warning("%s: %d prompts have no candidate with a score", name, len(groups) - len(answers))
     return Chosen(answers, drawn)
+
+
+def _report_absent(name: str, groups: Sequence[Group]) -> None:
+    """Log how many candidates have no score, and the commonest reason."""
+    scores = [score for group in groups for score in group.scores]
+    reasons = Counter(score.reason or "no reason" for score in scores if score.value is None)
+    if reasons:
+        reason, count = reasons.most_common(1)[0]
+        total = len(scores)
+        logger.warning("%s: %d of %d candidates have no score; %d: %s", name, reasons.total(), total, count, reason)
 
 
 async def _scored(
@@ -108,12 +123,20 @@ async def _scores(
     spec = RewardSpec(resolved(context, best_of.rewards), stage.reader, policy, timeout, named=best_of.has_parts)
     if not any(source.form == "model" for source in best_of.rewards):
         scorer = make_scorer(spec.sources, named=spec.named, config=spec.config, policy=policy, timeout=timeout)
-        return await asyncio.to_thread(scorer.score, groups)
+        return await asyncio.to_thread(_in_parts, scorer, groups)
     context.session()
     with context.starting(f"the reward of {name}"):
         roles = await context.start_roles(name, {"reward": spec})
     async with roles:
         return await _by_actors(roles["reward"], groups, lambda actor, part: actor.score.remote(part))
+
+
+def _in_parts(scorer: Scorer, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+    """In this process; the deadline of an annotator's call holds for each part."""
+    scores: list[tuple[Score, ...]] = []
+    for start in range(0, len(groups), _GROUPS_HERE):
+        scores += scorer.score(groups[start : start + _GROUPS_HERE])
+    return scores
 
 
 async def compare(

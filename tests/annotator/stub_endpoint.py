@@ -39,8 +39,17 @@ def prefers_longer(prompt: str) -> bool:
     return len(first) >= len(second)
 
 
+def grades_by_length(prompt: str) -> str | None:
+    """Of each answer of a ballot its words, at most 5, on four criteria; none of one that is `unreadable`."""
+    lines = []
+    for number, answer in re.findall(r'(?s)Answer (\d+):\n\n"""(.*?)"""', prompt):
+        if answer != "unreadable":
+            lines.append(f"{number}: " + ", ".join([str(min(5, len(answer.split())))] * 4))
+    return "\n".join(lines) or None
+
+
 class Stub:
-    """The endpoint.
+    """The endpoint; it grades ballots by the length of their answers.
 
     Args:
         latency: seconds until any reply but a reset.
@@ -194,7 +203,7 @@ class Stub:
         prompt = body["prompt"] if legacy else "\n\n".join(m["content"] for m in body["messages"])
         first = self._prefers(prompt)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
-        content = f"Output ({'a' if first else 'b'})"
+        content = grades_by_length(prompt) or f"Output ({'a' if first else 'b'})"
         if body.get("logprobs") and not legacy:
             content, choice["logprobs"] = _token(first)
         elif "model_1" in prompt:

@@ -183,8 +183,8 @@ def test_a_second_objective_is_guarded_and_an_average_is_read(study: Study) -> N
             "write it as package.module:name",
         ),
         (
-            "stages.test.reward='annotator:gold'",
-            "stages.test.reward: an annotator compares answers here; write it as annotator, not as reward",
+            "stages.test.reward='annotator:gould'",
+            "stages.test.reward: there is no annotator 'gould'; did you mean gold?",
         ),
         ("stages.rl.reward=null", "stages.rl.reward: ppo needs a reward model; name a stage or a folder"),
         (

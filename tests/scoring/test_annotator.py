@@ -26,7 +26,7 @@ SEGMENTS = (Segment(0, "template"), Segment(2, "policy", 0))
 def group(name: str, *answers: str) -> Group:
     """A prompt with answers."""
     rows = (Trajectory(name, i, (1, 2, 3), SEGMENTS, (0.0,), "stop", text) for i, text in enumerate(answers))
-    return Group(name, Prompt(name, (Message("user", "say something"),), {"task": "t"}), 0, tuple(rows))
+    return Group(name, Prompt(name, (Message("user", f"say {name}"),), {"task": "t"}), 0, tuple(rows))
 
 
 class Service:
@@ -113,7 +113,7 @@ def test_each_candidate_is_asked_for_by_content_and_answered_in_order() -> None:
         found = AnnotatorScorer(address, 10.0).score([group("a", "one", "one two"), group("b", "")])
     assert found == [(Score(1.0), Score(2.0)), (Score(None, "an empty answer"),)]
     assert service.asked[0]["annotator"] == "gold"
-    messages = [{"role": "user", "content": "say something"}]
+    messages = [{"role": "user", "content": "say a"}]
     assert service.asked[0]["items"][1] == {"messages": messages, "meta": {"task": "t"}, "output": "one two"}  # type: ignore[index]
 
 
@@ -133,10 +133,20 @@ def test_scores_of_a_service_that_stays_away_are_absent_with_the_reason() -> Non
 
 
 def test_the_deadline_is_of_all_the_requests_of_a_call() -> None:
-    with serving([0.3] * 10) as (address, service):
-        (found,) = AnnotatorScorer(address, 1.0).score([group("a", *["one"] * 2560)])
+    groups = [group(str(number), *["one"] * 256) for number in range(40)]
+    with serving([0.3] * 40) as (address, service):
+        (found, *_) = AnnotatorScorer(address, 1.0).score(groups)
     assert {score.value for score in found} == {None}
-    assert len(service.asked) < 10
+    assert len(service.asked) < 40
+
+
+def test_answers_to_one_prompt_are_sent_together() -> None:
+    groups = [group(str(number), *["one"] * 5) for number in range(120)]
+    with serving() as (address, service):
+        found = AnnotatorScorer(address, 10.0).score(groups)
+    assert [len(scores) for scores in found] == [5] * 120
+    sizes = sorted(len(body["items"]) for body in service.asked)  # type: ignore[arg-type]
+    assert sizes == [80, 260, 260]
 
 
 def test_scores_that_take_most_of_the_deadline_are_asked_for_once() -> None:

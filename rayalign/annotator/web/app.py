@@ -181,7 +181,7 @@ def _add_judging(app: FastAPI, pool: Pool, admission: Admission, telemetry: Tele
     async def scores(body: ScoreRequest) -> ScoresReply:
         """Score each answer, by an annotator that can."""
         with admission.room(len(body.items)):
-            return ScoresReply(scores=tuple(await score(pool, body)))
+            return ScoresReply(scores=tuple(await score(pool, body, CLIENT.get())))
 
     @app.post("/v1/rankings")
     async def rankings(body: RankRequest) -> RankingsReply:
