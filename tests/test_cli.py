@@ -75,9 +75,11 @@ def test_run_shows_the_roles_then_the_results_and_the_report(job: str, monkeypat
     folder.mkdir(parents=True)
     result = {"name": "sft", "metric": "gold_utility", "mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}
     stages = [{"name": "sft", "status": "finished", "seconds": 2.0, "fixed_seconds": 1.5}]
-    write_summary(folder / "summary.json", [result], [], stages, 1 << 30)
+    method = {"name": "sft", "gold_utility": 0.5, "models": 1, "training": 2.0}
+    write_summary(folder / "summary.json", [result], [], stages, 1 << 30, [method])
     told = call("run", job, "output=elsewhere")
     assert told.exit_code == 0, told.stderr
+    assert "models in memory" in told.stdout
     assert "policy*" in told.stdout and "0.5 [0.4, 0.6]" in told.stdout and "1.00 GiB" in told.stdout
     assert told.stdout.endswith("report: elsewhere/small/report.html\n")
 

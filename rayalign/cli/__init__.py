@@ -173,7 +173,9 @@ def _turns(stage: StagePlan) -> str:
 
 
 def _show_results(folder: Path) -> None:
-    """The run's tables: each model's figures, the paired differences, and the time of each stage."""
+    """The run's tables: methods side by side, each model's figures, paired differences, and the time of each stage."""
+    from rayalign.storage.report_methods import method_cells, method_columns
+
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     figures = []
     for row in summary["results"]:
@@ -186,6 +188,10 @@ def _show_results(folder: Path) -> None:
     for row in summary["stages"]:
         seconds = show.figure(row["fixed_seconds"]), show.figure(row["seconds"])
         times.append((row["name"], row["status"], *seconds))
+    methods = summary.get("methods", [])
+    columns = method_columns(methods)
+    if columns:
+        show.table(("method", *columns.values()), [method_cells(row, columns) for row in methods])
     _table_of(("model", "metric", "mean and 95% interval", "n"), figures)
     _table_of(("paired difference", "metric", "mean and 95% interval", "n"), differences)
     _table_of(("stage", "status", "fixed s", "total s"), times)

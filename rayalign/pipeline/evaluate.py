@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rayalign.cluster.turns import AFTER_ROLLOUT
@@ -67,6 +67,9 @@ class EvaluateKind(StageKind[EvaluateStage]):
         for name, choice in self.stage.best_of.items():
             written += f"; {name} writes {choice.n} and takes the best"
         return written
+
+    def compares(self) -> Mapping[str, str]:
+        return self.stage.models
 
     @property
     def data(self) -> DataConfig:

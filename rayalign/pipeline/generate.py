@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rayalign.data.readers import Use
     from rayalign.pipeline.context import RunContext
     from rayalign.pipeline.drawing import Share
+    from rayalign.types import Example
 
 DRAWN = "drawn"
 """output of a stage that chooses: all candidates with their scores"""

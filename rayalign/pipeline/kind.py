@@ -20,6 +20,7 @@ from rayalign.config import (
     Job,
     LearnerConfig,
     Reference,
+    RewardSource,
     RoleConfig,
     SamplingConfig,
     StageSection,
@@ -111,6 +112,13 @@ class RoleNeed:
     presence: Presence | None = None
     """when it has what on shared devices; None: as its role has in an online stage"""
 
+    @property
+    def models(self) -> int:
+        """Models that one actor holds; a reward of rules, code or an annotator is none."""
+        if self.memory == 0 or (self.role == "reward" and RewardSource(source=self.model).form != "model"):
+            return int(self.trained)
+        return 1 + len(self.further_models)
+
 
 class StageKind(ABC, Generic[S]):
     """What the pipeline asks of one stage. Keys are dotted and start inside the stage."""
@@ -168,6 +176,14 @@ class StageKind(ABC, Generic[S]):
     def reward_tokens(self) -> int:
         """How many reward tokens its model must have."""
         return 0
+
+    def compares(self) -> Mapping[str, str]:
+        """The models whose figures are the stage's result, by their name in the tables."""
+        return {}
+
+    def models_in_memory(self, job: Job) -> int:
+        """Models that the stage holds at the same time, beside those of the engines."""
+        return sum(need.models for need in self.roles(job) if need.role != GENERATOR)
 
     def annotators(self) -> Sequence[AnnotatorRead]:
         """The annotators of the service that the stage asks."""

@@ -36,13 +36,14 @@ from rayalign.errors import InputError
 from rayalign.models.inspection import FOLDER as INSPECTION
 from rayalign.models.mixture import MixtureSpec
 from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.generate import sample_reward
 from rayalign.pipeline.prompt_order import prompt_order
 from rayalign.pipeline.scoring import resolved
 from rayalign.pipeline.train import TrainKind
 from rayalign.rollout.environment import load_environment
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.checkpoints import CheckpointStore
-from rayalign.storage.journal import Accounting, Journal
+from rayalign.storage.journal import Accounting, Journal, consumed_scores
 from rayalign.storage.metrics import ConsoleSink, SampleTable, open_sinks
 from rayalign.types import Role
 from rayalign.weights import probe
@@ -74,7 +75,9 @@ async def train_online(context: RunContext, name: str, stage: TrainStage) -> dic
         await trainer.train(resumption)
         await save_roles(context, name, stage, parts, renderer)
         account = Accounting.of(parts.journal.replay(effective=True))
+        samples = sample_reward(consumed_scores(parts.journal.replay(effective=True)))
     return {
+        "sample_reward": samples,
         "groups_consumed": len(account.consumed),
         "groups_dropped": dict(account.drops),
         "candidates_absent": dict(account.absent),

@@ -18,6 +18,7 @@ from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.machine import planned_machine
 from rayalign.pipeline.memory import PeakMemory
+from rayalign.pipeline.methods import method_rows
 from rayalign.pipeline.object_store import session_config
 from rayalign.storage.report import write_report
 from rayalign.storage.summary import read_done, write_done, write_summary
@@ -110,14 +111,18 @@ def _summarise(context: RunContext, memory: PeakMemory, fields: dict[str, dict[s
     stages: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
+    outcomes: dict[str, dict[str, Any]] = {}
     for name in context.job.stages:
         outcome = read_done(context.stage_folder(name)) or {}
         if outcome.get("hash") != fields_hash(fields[name]):
             outcome = {}
+        if outcome:
+            outcomes[name] = outcome
         times = {key: outcome.get(key) for key in ("seconds", "fixed_seconds")}
         stages.append({"name": name, "status": "finished" if outcome else "open", **times})
         results += outcome.get("results", [])
         comparisons += outcome.get("comparisons", [])
     path = context.folder / "summary.json"
     before = json.loads(path.read_text(encoding="utf-8"))["peak_memory_bytes"] if path.exists() else None
-    write_summary(path, results, comparisons, stages, max(memory.peak, before or 0))
+    methods = method_rows(context.job, outcomes)
+    write_summary(path, results, comparisons, stages, max(memory.peak, before or 0), methods)

@@ -19,6 +19,7 @@ from rayalign.storage.records import atomic_write, read_jsonl
 from rayalign.storage.report_best_of import best_of_table
 from rayalign.storage.report_evolution import evolution_tables
 from rayalign.storage.report_judges import judges_table
+from rayalign.storage.report_methods import methods_table
 from rayalign.storage.report_plots import PALETTE, forest, line_chart, number, stacked_bar
 from rayalign.storage.report_profiles import is_of_profile, profiles_section
 from rayalign.storage.summary import read_done
@@ -57,6 +58,7 @@ def write_report(run: Path) -> Path:
         judges_table(summary.get("results", [])),
         best_of_table(summary.get("results", [])),
         profiles_section(summary.get("results", [])),
+        methods_table(summary.get("methods", [])),
         _results(summary),
         _curves(metrics),
         _phases(metrics),

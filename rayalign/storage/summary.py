@@ -14,14 +14,19 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def write_summary(
-    path: Path, results: Rows, comparisons: Rows, stages: Rows, peak_memory_bytes: int | None = None
+    path: Path,
+    results: Rows,
+    comparisons: Rows,
+    stages: Rows,
+    peak_memory_bytes: int | None = None,
+    methods: Rows = (),
 ) -> None:
     """Write a run's figures atomically; numbers that are not finite, such as the interval of one sample, become null.
 
     Rows of results {name, metric, mean, low, high, n}, of comparisons {a, b, metric, mean_difference, low, high, n}, of
-    a minus b on the same prompts, and of stages {name, status, seconds}.
+    a minus b on the same prompts, of stages {name, status, seconds}, and of methods {name, any figure}.
     """
-    tables = {"results": results, "comparisons": comparisons, "stages": stages}
+    tables = {"results": results, "comparisons": comparisons, "methods": methods, "stages": stages}
     content = {name: _finite_rows(rows) for name, rows in tables.items()}
     atomic_write(path, [dumps({**content, "peak_memory_bytes": peak_memory_bytes}) + "\n"])
 

@@ -22,7 +22,8 @@ from rayalign.annotator.web.app import create_app
 from rayalign.config import BestOf, GenerateStage, LoadedJob, RewardSource, ServiceConfig
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.figures import verified
-from rayalign.pipeline.generate import groups_of_scores, sample_reward
+from rayalign.pipeline.best_of_figures import groups_of_scores
+from rayalign.pipeline.generate import sample_reward
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.scoring import choose
 from rayalign.types import Candidate, Group, Message, Prompt, Segment, Trajectory

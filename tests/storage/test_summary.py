@@ -14,6 +14,7 @@ def test_summary_is_plain_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "summary.json").read_text()) == {
         "results": [{**result, "low": None, "high": None}],
         "comparisons": [],
+        "methods": [],
         "stages": [stage],
         "peak_memory_bytes": 1 << 30,
     }
