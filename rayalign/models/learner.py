@@ -23,6 +23,7 @@ from rayalign.config import LearnerConfig
 from rayalign.models.adapter_output import FOLDER, save_adapter
 from rayalign.models.averaging import AVERAGE, WeightAverage
 from rayalign.models.batching import micro_rows, pass_over
+from rayalign.models.divided import divided
 from rayalign.models.engine_state import load_engine, save_engine
 from rayalign.models.exact_kl import reference_of
 from rayalign.models.heads import (
@@ -182,6 +183,7 @@ class Learner:
         pieces: list[Piece] = []
         for objective in objectives:
             pieces += objective.pieces(self.role, self._rank, self._world, self.config.micro_tokens)
+        pieces = divided(pieces, self.role, self.config.micro_tokens, self._outputs, self._together)
         rounds = highest(len(pieces), self._device)
         parts: list[Metrics] = []
         for index in range(rounds):
@@ -203,6 +205,17 @@ class Learner:
             save_minibatch(file, objectives)
         dist.barrier()
         raise not_finite(self.role, number, file)
+
+    def _together(self, passes: int) -> int:
+        """Forward passes that all ranks make: those of the rank with the most under ZeRO-3, else the rank's own."""
+        return highest(passes, self._device) if self._stage == 3 else passes
+
+    @torch.no_grad()
+    def _outputs(self, piece: Piece | None) -> Outputs:
+        batch = placeholder() if piece is None else piece.batch
+        temperature = piece.objective.temperature if piece else None
+        settings = {} if temperature is None else {"temperature": temperature}
+        return as_outputs(self._head, *read(self._engine, to_device(batch, self._device), **settings))
 
     def _accumulate(self, piece: Piece | None) -> Metrics:
         """Add a micro-batch to the gradient; None takes part with a gradient of zero."""

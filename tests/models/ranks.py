@@ -20,6 +20,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     # With DeepSpeed's thresholds models of this size are never gathered, and one chunk holds all their logits.
     "gathered": {"zero_stage": 3, "zero_live_parameters": 0, "chunk_logits": 3 * VOCABULARY, "ema": 0.5},
     "lora": {"zero_stage": 3, "zero_live_parameters": 0, "lora": {"rank": 4, "alpha": 8}},
+    # Half of a unit fills a micro-batch.
+    "divided": {"zero_stage": 3, "zero_live_parameters": 0, "micro_tokens": 14},
     "lora2": {"zero_stage": 2, "lora": {"rank": 4, "alpha": 8}, "ema": 0.5},
 }
 
@@ -40,7 +42,7 @@ def main(folder: str, out: Path) -> None:
     results = {}
     for name, changes in SETTINGS.items():
         # One unit of the first minibatch fills a micro-batch, so that the ranks differ in how many they have.
-        learner = make_learner(folder, settings(micro_tokens=30, **changes), inspection=out / "inspection")
+        learner = make_learner(folder, settings(**{"micro_tokens": 30, **changes}), inspection=out / "inspection")
         mine = make_batch().rows(torch.arange(12)[: 9 if dist.get_rank() else 2])
         before = learner.evaluate(mine).logprobs_BT
         probe = learner.score_probe([[4, 5, 6, 7]])

@@ -20,9 +20,9 @@ from rayalign.annotator.service_file import load_service
 from rayalign.annotator.web.access import Access
 from rayalign.annotator.web.app import create_app
 from rayalign.config import BestOf, GenerateStage, LoadedJob, RewardSource, ServiceConfig
+from rayalign.pipeline.best_of_figures import groups_of_scores
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.figures import verified
-from rayalign.pipeline.best_of_figures import groups_of_scores
 from rayalign.pipeline.generate import sample_reward
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.scoring import choose
