@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from rayalign.algorithms.base import load
 from rayalign.config import LoadedJob, TrainStage
+from rayalign.data.collate import collate_examples, encode_examples
+from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.offline import heldout_results, pair_context, read_examples
 from rayalign.storage.records import write_jsonl
-from rayalign.types import Candidate, Comparison, Example, Message, Prompt
+from rayalign.types import Candidate, Comparison, Example, Message, Outputs, Prompt
 
 Study = Callable[..., LoadedJob]
 RANKINGS = [
@@ -90,6 +94,38 @@ def test_prompts_with_nothing_to_compare_are_counted(
         rest = list(read_examples(context, TrainStage.model_validate(settings)))
     assert [row.prompt.id for row in rest] == ["p", "q", "r", "s"]
     assert "5 prompts: 1 without a score are left out; 2 with one scored answer and 1 with equal scores" in caplog.text
+
+
+def test_awkward_candidates_train_rrhf_or_are_counted(study: Study, caplog: pytest.LogCaptureFixture) -> None:
+    groups = {
+        "a tie": [("yes", 1.0), ("no please", 1.0)],
+        "one candidate": [("yes", 2.0)],
+        "an absent score and an empty answer": [("yes", 1.0), ("no", None), ("", 3.0)],
+        "no score": [("yes", None)],
+        "an answer over the budget": [("yes", 1.0), ("please " * 40, 2.0)],
+    }
+    loaded = study("stages.draws.best_of={n: 4, reward: 'rules:numeric'}", "stages.draws.count=1")
+    source = {"model": "m", "examples": "stage:draws/drawn"}
+    stage = TrainStage.model_validate({"kind": "train", "algorithm": {"name": "rrhf"}, **source})
+    with RunContext(loaded, Inputs(loaded)) as context:
+        drawn = []
+        for prompt_id, answers in groups.items():
+            candidates = tuple(Candidate(text, "m", score) for text, score in answers)
+            drawn.append(Example(Prompt(prompt_id, (Message("user", "the"),)), candidates))
+        write_jsonl(context.output("stage:draws/drawn"), drawn)
+        rows = list(encode_examples(build_tokenizer(), read_examples(context, stage), context=30))
+    assert [row.prompt for row in rows] == [
+        "a tie", "a tie", "one candidate",
+        "an absent score and an empty answer", "an absent score and an empty answer",
+    ]  # fmt: skip
+    assert sum(rows[-1].mask) == 1  # the empty answer is the end alone
+    assert "4 examples: 0 lost early turns, 1 left out, to fit 30 tokens" in caplog.text
+    rrhf = load({"name": "rrhf"})
+    batch = rrhf.prepare(collate_examples(rows, pad_id=0))
+    logprobs_BT = -torch.rand(batch["input_ids_BT"].shape, generator=torch.Generator().manual_seed(0))
+    loss = rrhf.loss("policy", Outputs(logprobs_BT=logprobs_BT), batch)
+    assert loss.normaliser == 3 and loss.metrics["rrhf/violations"].weight == 1  # the tie makes no pair
+    assert loss.numerator.isfinite() and loss.metrics["loss/sft"].value > 0
 
 
 def test_answers_of_a_file_are_good_or_bad(study: Study, tmp_path: Path) -> None:
