@@ -235,7 +235,8 @@ def test_a_second_objective_is_guarded_and_an_average_is_read(study: Study) -> N
         ),
         (
             "stages.test.metric=reward",
-            "stages.test.reward: the metric reward needs a reward model or rules; name a stage, a folder or rules:KIND",
+            "stages.test.reward: the metric reward needs what scores; "
+            "name a stage, a folder, annotator:NAME or rules:KIND",
         ),
         (
             "stages.sft.data.format=papdock",
