@@ -59,13 +59,14 @@ def divided(
         together: from the passes of this rank without gradient to those that all ranks make.
     """
     passes = sum(len(parts_of(piece.batch, token_budget)) for piece in pieces if is_large(piece.batch, token_budget))
+    rounds = together(passes)  # before the first pass: all ranks call the same collectives in the same order
     result: list[Piece] = []
     for piece in pieces:
         if is_large(piece.batch, token_budget):
             result += _parts(piece, role, token_budget, read)
         else:
             result.append(piece)
-    for _ in range(together(passes) - passes):
+    for _ in range(rounds - passes):
         read(None)
     return result
 
