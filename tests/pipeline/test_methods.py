@@ -61,7 +61,7 @@ def test_models_in_memory_are_those_of_the_paper(study: Study) -> None:
     assert in_order(study(*op, "stages.rl.algorithm.kl_coefficient=0"), "rl") == 2
     assert in_order(study(*op), "rl") == 3
     assert in_order(study(*op, "stages.rl.reward='rules:numeric'"), "rl") == 2
-    two = "stages.rl.reward=[{source: stage:rm}, {source: stage:rm, name: again}]"
+    two = "stages.rl.reward=[{source: stage:rm}, {source: someone/scorer}]"
     assert in_order(study(*op, two), "rl") == 4
     assert in_order(study(), "rm") == 1
 
