@@ -198,6 +198,12 @@ def test_rollout_metrics():
     assert ops.rollout_metrics(absent)["reward/mean"].value == 1.0
 
 
+def test_the_eos_rate_is_the_share_of_answers_that_ended():
+    mask = torch.ones(4, 2, dtype=torch.long)
+    rollouts = Rollouts(mask, mask, mask, torch.arange(4), ended_B=torch.tensor([1, 1, 0, 1]))
+    assert ops.rollout_metrics(rollouts)["rollout/eos_rate"].value == 0.75
+
+
 def test_the_largest_mismatch_is_so_on_either_side():
     mask = torch.tensor([[0, 1, 1]])
     rollouts = Rollouts(mask, mask, mask, torch.arange(1))
