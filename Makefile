@@ -34,7 +34,7 @@ quickstart: setup ## align a small model from human feedback, from scratch, on t
 	@$(BIN)/rayalign run jobs/quickstart.yaml
 
 test: lint types ## what continuous integration runs: lint, types and all tests
-	@$(BIN)/pytest --numprocesses 2 --dist loadgroup
+	@$(BIN)/pytest
 
 mutants: setup ## break each point of the arithmetic by one line: a test has to fail; POINTS="1 2" for some
 	@$(BIN)/python -m benchmarks.mutants $(POINTS)

@@ -68,7 +68,6 @@ setup(
             "pytest>=9",
             "pytest-asyncio>=1",
             "pytest-timeout>=2.4",
-            "pytest-xdist>=3.8",
             "ruff>=0.17",
             "schemathesis>=4",
             "setuptools>=77",

@@ -15,20 +15,6 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 
-PROCESSES = ("ray", "vllm", "e2e")
-"""marks of tests that start a Ray session or an engine"""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for `make test`, which runs two at a time.
-
-    Tests that start processes stay in one group, so that no two of them share the cores; the others go file by file.
-    """
-    for item in items:
-        starts_processes = any(item.get_closest_marker(mark) for mark in PROCESSES)
-        group = "processes" if starts_processes else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU on machines without one."""
