@@ -169,4 +169,4 @@ def test_the_annotators_file_of_the_documents_is_one() -> None:
     assert block is not None
     service = ServiceConfig.model_validate(yaml.safe_load(block[0]))
     kinds = {annotator.judge.kind for annotator in service.annotators.values()}
-    assert kinds == {"rubric", "reward_model", "llm", "vllm", "alpaca_eval"}
+    assert kinds == {"rubric", "reward_model", "llm", "criteria", "vllm", "alpaca_eval"}

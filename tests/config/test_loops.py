@@ -217,7 +217,7 @@ def test_the_jobs_data_hold_for_the_stages_of_a_loop() -> None:
             "stages.rounds.stages.inner={kind: loop, rounds: 2, stages: {}}",
             [
                 "command line: stages.rounds.stages.inner.kind is 'loop'; expected one of pretrain, train, generate, "
-                "annotate, evaluate, merge, reward_tokens"
+                "annotate, evaluate, merge, reward_tokens, evolve"
             ],
         ),
         (
