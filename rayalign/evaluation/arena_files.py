@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from rayalign.data.files import Row
 from rayalign.errors import InputError
 from rayalign.evaluation.arena_games import CATEGORY, Rules
 from rayalign.evaluation.arena_style import Style, style_of
-from rayalign.evaluation.mt_bench_files import answer_files, model_of, rows_of
+from rayalign.evaluation.bench_files import answer_files, answer_id, distinct, model_of, rows_of
 from rayalign.evaluation.tables import check_texts, read_rows
 from rayalign.storage.records import write_jsonl
 
@@ -56,15 +55,8 @@ def read_questions(source: str, split: str = "train") -> list[Question]:
     Raises:
         InputError: no such file or data set, no question, a bad row, or an id that occurs twice.
     """
-    questions: dict[Id, Question] = {}
-    for row, where in rows_of(source, split):
-        question = _question(row, where)
-        if question.id in questions:
-            raise InputError(f"{where}: the question {question.id} occurs twice; give each its own id")
-        questions[question.id] = question
-    if not questions:
-        raise InputError(f"{source}: holds no question")
-    return list(questions.values())
+    questions = [(_question(row, where), where) for row, where in rows_of(source, split)]
+    return distinct(questions, source)
 
 
 def write_questions(path: Path, questions: Iterable[Question]) -> None:
@@ -178,17 +170,16 @@ def _last_text(messages: Any, where: str) -> str:
 
 
 def _answer_row(question: Question, model: str, answer: Answer, tstamp: float) -> Row:
-    identity = "\0".join((model, str(question.id), answer.text))
-    answer_id = hashlib.sha256(identity.encode()).hexdigest()[:22]
+    own_id = answer_id(model, question.id, (answer.text,))
     style = dict(answer.style or style_of(answer.text))
     if question.form == "v0.1":
         turn = {"content": answer.text, "token_len": style["token_len"]}
         choices = [{"index": 0, "turns": [turn]}]
-        names = {"question_id": question.id, "answer_id": answer_id, "model_id": model}
+        names = {"question_id": question.id, "answer_id": own_id, "model_id": model}
         return {**names, "choices": choices, "tstamp": tstamp, "conv_metadata": style}
     user = {"role": "user", "content": question.prompt}
     messages = [user, {"role": "assistant", "content": {"answer": answer.text}}]
-    names = {"uid": question.id, "ans_id": answer_id, "model": model}
+    names = {"uid": question.id, "ans_id": own_id, "model": model}
     return {**names, "messages": messages, "tstamp": tstamp, "metadata": style}
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rayalign.annotator.replies import encodable
-from rayalign.data.files import Row, is_hub_name, rows
+from rayalign.data.files import Row
 from rayalign.errors import InputError
+from rayalign.evaluation.bench_files import answer_files, answer_id, distinct, model_of, rows_of
 from rayalign.evaluation.mt_bench import REFERENCE_CATEGORIES, Id
 from rayalign.evaluation.tables import check_texts, read_rows
 from rayalign.storage.records import write_jsonl
@@ -53,20 +53,8 @@ def read_questions(source: str, split: str = "train") -> list[Question]:
     Raises:
         InputError: no such file or data set, no question, a bad row, or an id that occurs twice.
     """
-    questions: dict[Id, Question] = {}
-    for row, where in rows_of(source, split):
-        question = _question(row, where)
-        if question.id in questions:
-            raise InputError(f"{where}: the question {question.id} occurs twice; give each its own id")
-        questions[question.id] = question
-    if not questions:
-        raise InputError(f"{source}: holds no question")
-    return list(questions.values())
-
-
-def rows_of(source: str, split: str = "train") -> Iterator[tuple[Row, str]]:
-    """The rows of a local file, or of a data set of the hub, with their places."""
-    return rows(source, split) if is_hub_name(source) else read_rows(Path(source))
+    questions = [(_question(row, where), where) for row, where in rows_of(source, split)]
+    return distinct(questions, source)
 
 
 def write_questions(path: Path, questions: Iterable[Question]) -> None:
@@ -92,34 +80,13 @@ def read_answers(path: Path) -> list[Answers]:
     return answers
 
 
-def answer_files(path: Path) -> list[Path]:
-    """The file itself, or the .jsonl files of a folder in their order.
-
-    Raises:
-        InputError: a folder without such a file.
-    """
-    if not path.is_dir():
-        return [path]
-    files = [*sorted(path.glob("*.jsonl")), *sorted(path.glob("*.jsonl.gz"))]
-    if not files:
-        raise InputError(f"{path}: holds no .jsonl file of answers")
-    return files
-
-
-def model_of(path: Path) -> str:
-    """The model that a file of answers is named for; its name may hold dots."""
-    return path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
-
-
 def write_answers(path: Path, answers: Answers, *, tstamp: float) -> None:
     """Write a model's answers in the public schema; the answer's id is a hash of model, question and text."""
     answer_rows = []
     for question_id, turns in answers.turns.items():
-        identity = "\0".join((answers.model, str(question_id), *turns))
-        answer_id = hashlib.sha256(identity.encode()).hexdigest()[:22]
         choices = [{"index": 0, "turns": list(turns)}]
-        row = {"question_id": question_id, "answer_id": answer_id, "model_id": answers.model}
-        answer_rows.append({**row, "choices": choices, "tstamp": tstamp})
+        row = {"question_id": question_id, "answer_id": answer_id(answers.model, question_id, turns)}
+        answer_rows.append({**row, "model_id": answers.model, "choices": choices, "tstamp": tstamp})
     write_jsonl(path, answer_rows)
 
 
