@@ -123,16 +123,14 @@ def _form(value: Any) -> str:
     return "name" if isinstance(value, str) else "sources"
 
 
-Candidates = Annotated[
-    Annotated[tuple[CandidateSource, ...], Tag("sources")] | Annotated[str, AfterValidator(_online), Tag("name")],
-    Discriminator(_form),
-]
+_Live = Annotated[tuple[CandidateSource, ...], Tag("sources")]
+_Online = Annotated[str, AfterValidator(_online), Tag("name")]
+Candidates = Annotated[_Live | _Online, Discriminator(_form)]
 """sources, or an online setting of RRHF by its name, such as OP-32"""
 
-
-Sources = Annotated[
-    Annotated[tuple[AnswerSource, ...], Tag("sources")] | Annotated[Mixture, Tag("name")], Discriminator(_form)
-]
+_Places = Annotated[tuple[AnswerSource, ...], Tag("sources")]
+_Named = Annotated[Mixture, Tag("name")]
+Sources = Annotated[_Places | _Named, Discriminator(_form)]
 """several places, or a mixture of RRHF by its name"""
 
 

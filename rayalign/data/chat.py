@@ -94,10 +94,10 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     added = tokenizer.added_tokens_decoder
     after = whole[len(before) :].partition(assistant.content)[2]
     closing = [i for i in _encode(tokenizer, after) if i in added and added[i].special][:1]
-    found = dict.fromkeys(i for i in (*closing, tokenizer.eos_token_id) if i is not None)
-    if not found:
+    end_ids = dict.fromkeys(i for i in (*closing, tokenizer.eos_token_id) if i is not None)
+    if not end_ids:
         raise InputError("tokenizer: neither its template nor its settings have an end token; set `eos_token`")
-    return tuple(found)
+    return tuple(end_ids)
 
 
 def decode_answer(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
@@ -246,9 +246,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
-    made = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<|pad|>", eos_token="<|end|>")
-    made.chat_template = DEFAULT_TEMPLATE
-    return made
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<|pad|>", eos_token="<|end|>")
+    tokenizer.chat_template = DEFAULT_TEMPLATE
+    return tokenizer
 
 
 _REMEDY = "put a chat_template.jinja beside the model, for example the text of rayalign.data.chat.DEFAULT_TEMPLATE"

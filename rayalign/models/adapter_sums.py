@@ -82,7 +82,9 @@ def _joined(
 
 def _scaled_outputs(factors: Sequence[Factors], weights: Sequence[float], dtype: torch.dtype) -> Tensor:
     """The B of all adapters side by side, each times its weight and scale."""
-    scaled = [f.b.read().to(dtype) * (weight * f.scale) for f, weight in zip(factors, weights, strict=True)]
+    scaled = []
+    for pair, weight in zip(factors, weights, strict=True):
+        scaled.append(pair.b.read().to(dtype) * (weight * pair.scale))
     return torch.cat(scaled, dim=1)
 
 

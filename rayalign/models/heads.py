@@ -184,7 +184,8 @@ class TokenValues(nn.Module):
         after_BT = head(hidden_BTD.to(head.weight.dtype)).float()[..., 0]
         mask_BT = attention_mask_BT.bool()
         known_BT = mask_BT[:, 1:] & mask_BT[:, :-1]
-        values_BT = torch.cat([torch.zeros_like(after_BT[:, :1]), after_BT[:, :-1].where(known_BT, 0.0)], dim=1)
+        before_BT = after_BT[:, :-1].where(known_BT, 0.0)
+        values_BT = nn.functional.pad(before_BT, (1, 0))
         last_B = (torch.arange(mask_BT.shape[1], device=mask_BT.device) * mask_BT).argmax(dim=1)
         return values_BT, after_BT.gather(1, last_B[:, None])[:, 0]
 

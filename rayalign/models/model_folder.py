@@ -47,7 +47,10 @@ class ModelFolder:
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
         """All tensors by name."""
-        return {name: tensor for shard in self.shards.values() for name, tensor in shard.items()}
+        by_name: dict[str, StoredTensor] = {}
+        for shard in self.shards.values():
+            by_name |= shard
+        return by_name
 
     @property
     def tied(self) -> bool:
@@ -78,8 +81,10 @@ def embedding_names(model: ModelFolder) -> set[str]:
     kind = getattr(transformers, (config.architectures or ["AutoModelForCausalLM"])[0])
     with torch.device("meta"):
         empty = kind(config)
-    layers = [empty.get_input_embeddings(), empty.get_output_embeddings()]
-    parameters = {id(p) for layer in layers if layer is not None for p in layer.parameters()}
+    parameters: set[int] = set()
+    for layer in (empty.get_input_embeddings(), empty.get_output_embeddings()):
+        if layer is not None:
+            parameters |= {id(parameter) for parameter in layer.parameters()}
     named = empty.named_parameters(remove_duplicate=False)
     return {name for name, parameter in named if id(parameter) in parameters}
 
@@ -166,12 +171,14 @@ def shared_tensors(models: Sequence[ModelFolder]) -> list[str]:
 def _is_copy(model: ModelFolder, name: str, names: set[str]) -> bool:
     """The tensor holds the same numbers as one of `names`."""
     mine = model.tensors[name]
-    alike = [t for n, t in model.tensors.items() if n in names and (t.shape, t.dtype) == (mine.shape, mine.dtype)]
-    return any(_equal(mine, tensor) for tensor in alike)
+    return any(_equal(mine, model.tensors[candidate]) for candidate in names & model.tensors.keys())
 
 
 def _equal(a: StoredTensor, b: StoredTensor) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.pieces(PIECE), b.pieces(PIECE), strict=True))
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return False
+    pairs = zip(a.pieces(PIECE), b.pieces(PIECE), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
 
 
 def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:

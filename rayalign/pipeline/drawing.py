@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from rayalign.annotator.answers import AnswerRequest, write_answers
 from rayalign.config import DATASET, AnswerSource, DrawingSection, Endpoint, merged_sampling
@@ -79,7 +80,7 @@ async def draw_sources(
     renderer = Renderer(context.model(model), context.job.rollout.context, stage.sampling)
     for own_model in dict.fromkeys(share.model for share in all_shares if share.model):
         own = [share for share in all_shares if share.model == own_model]
-        places = [place for share in own for place in share.places]
+        places = list(chain.from_iterable(share.places for share in own))
         samplings = [(share.source.count, merged_sampling(stage.sampling, share.source.sampling)) for share in own]
         fitting = context.inputs.fitting(name, own_model)
         groups = await _draw_by_model(context, own_model, stage, places, draws(samplings), fitting)
@@ -107,7 +108,10 @@ async def draw_sources(
 
 def labels(sources: Sequence[AnswerSource], model: str) -> list[str]:
     """The provenance of the candidate at each place."""
-    return [share.label for share in shares(sources, model) for _ in share.places]
+    names: list[str] = []
+    for share in shares(sources, model):
+        names += [share.label] * share.source.count
+    return names
 
 
 async def _written_elsewhere(

@@ -71,10 +71,12 @@ def _records(prompts: Mapping[str, Prompt], answers: Answers, values: Values) ->
 
 def _add_candidates(records: Sequence[dict[str, Any]], drawn: Mapping[str, Sequence[Example]]) -> None:
     """Put beside each answer that was chosen what it was chosen from."""
-    candidates = {name: {e.prompt.id: e.candidates for e in examples} for name, examples in drawn.items()}
+    by_answer: dict[tuple[str, str], Sequence[Candidate]] = {}
+    for model, examples in drawn.items():
+        by_answer |= {(model, example.prompt.id): example.candidates for example in examples}
     for record in records:
-        if record["model"] in candidates:
-            own = candidates[record["model"]][record["prompt_id"]]
+        own = by_answer.get((record["model"], record["prompt_id"]))
+        if own is not None:
             record["candidates"] = [{"answer": candidate.text, "score": candidate.score} for candidate in own]
 
 

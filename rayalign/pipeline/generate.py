@@ -198,7 +198,10 @@ def endpoint_problems(endpoint: Endpoint, sampling: SamplingConfig, key: str) ->
 
 def _unscored(examples: Sequence[Example]) -> int:
     """Candidates without a score."""
-    return sum(candidate.score is None for example in examples for candidate in example.candidates)
+    count = 0
+    for example in examples:
+        count += sum(candidate.score is None for candidate in example.candidates)
+    return count
 
 
 def sample_reward(groups: Sequence[Sequence[float]]) -> dict[str, float]:

@@ -86,7 +86,9 @@ async def choose(
 
 def _report_absent(name: str, groups: Sequence[Group]) -> None:
     """Log how many candidates have no score, and the commonest reason."""
-    scores = [score for group in groups for score in group.scores]
+    scores: list[Score] = []
+    for group in groups:
+        scores += group.scores
     reasons = Counter(score.reason or "no reason" for score in scores if score.value is None)
     if reasons:
         reason, count = reasons.most_common(1)[0]

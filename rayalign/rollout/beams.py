@@ -83,7 +83,8 @@ class Search:
         options = []
         for token, logprob in likely:
             penalty = self._config.penalty * chosen[token]
-            options.append(Beam((*beam.tokens, token), (*beam.logprobs, logprob), beam.penalised + logprob - penalty))
+            tokens, logprobs = (*beam.tokens, token), (*beam.logprobs, logprob)
+            options.append(Beam(tokens, logprobs, beam.penalised + logprob - penalty))
         return options
 
     def _sort_out(self, number: int, best: Sequence[Beam]) -> list[Beam]:

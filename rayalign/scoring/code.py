@@ -104,9 +104,9 @@ def _prepare(
     if not isinstance(code, type):
         return (lambda prompt, answer: code(prompt, answer, **settings)), None
     try:
-        made = code(**settings)
+        instance = code(**settings)
     except Exception as error:  # user code may raise anything
         raise InputError(f"{path} cannot be made with settings {dict(settings)} ({error}); correct them") from error
-    if hasattr(made, "score"):
-        return None, made
-    return made, None
+    if hasattr(instance, "score"):
+        return None, instance
+    return instance, None

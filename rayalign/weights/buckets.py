@@ -86,7 +86,8 @@ def as_bytes(tensor: Tensor) -> Bytes:
 def unpack(bucket: Bucket) -> Iterator[tuple[str, Tensor]]:
     """The bucket's tensors without a copy: they share its memory, which may be read-only, and must not be written."""
     for spec, part in zip(bucket.specs, bucket.data, strict=True):
-        yield spec.name, torch.from_numpy(np.asarray(_Unlocked(part))).view(_DTYPES[spec.dtype]).view(spec.shape)
+        as_bytes_N = torch.from_numpy(np.asarray(_Unlocked(part)))
+        yield spec.name, as_bytes_N.view(_DTYPES[spec.dtype]).view(spec.shape)
 
 
 def verify(bucket: Bucket) -> None:

@@ -77,11 +77,12 @@ def read_tensor(file: Path, name: str) -> Tensor:
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor of the folder, by its headers alone; InputError where it has no safetensors."""
-    found: dict[str, tuple[int, ...]] = {}
+    by_name: dict[str, tuple[int, ...]] = {}
     for file in shard_files(path):
         with safe_open(file, framework="pt") as tensors:
-            found.update({name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()})  # noqa: SIM118
-    return found
+            for name in tensors.keys():  # noqa: SIM118
+                by_name[name] = tuple(tensors.get_slice(name).get_shape())
+    return by_name
 
 
 def fingerprint(path: Path) -> str:
@@ -94,8 +95,8 @@ def fingerprint(path: Path) -> str:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not a model folder ({error}); name one made by save_pretrained") from error
-    kept = {k: v for k, v in config.items() if k not in NOT_ARCHITECTURE}
-    text = json.dumps([kept, sorted(shapes(path).items())], sort_keys=True)
+    architecture = {k: v for k, v in config.items() if k not in NOT_ARCHITECTURE}
+    text = json.dumps([architecture, sorted(shapes(path).items())], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

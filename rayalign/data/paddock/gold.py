@@ -54,10 +54,16 @@ def worth(
     words = answer.split()
     if not words or attributes.get("safe", 1.0) == 0.0 or _names_method(words) or _repeats(words):
         return 0.0
-    shares = {name: (weights or {}).get(name, 1.0) for name in STYLE if name in attributes}
-    style = STYLE_WEIGHT * sum(share * attributes[name] for name, share in shares.items()) / sum(shares.values())
+    style = STYLE_WEIGHT * _weighted_style(attributes, weights or {})
     content = sum(weight * attributes[name] for name, weight in WEIGHTS.items())
     return content + (style if _claims(task, words) else OFF_TOPIC * style)
+
+
+def _weighted_style(attributes: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """The mean of the style attributes that apply, by their weights; 1 for one that names none."""
+    shares = {name: weights.get(name, 1.0) for name in STYLE if name in attributes}
+    total = sum(share * attributes[name] for name, share in shares.items())
+    return total / sum(shares.values())
 
 
 def judged(task: Task, answer: str) -> dict[str, float]:
