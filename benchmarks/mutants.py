@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 TABLE = Path(__file__).with_name("mutants.yaml")
 PAGE = ROOT / "docs" / "mutants.md"
 COPIED = ("rayalign", "tests", "jobs", "benchmarks")
-PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout", "xdist.plugin")
+PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout")
 """of pytest, that the tests need; each further one that is installed would be loaded for every mutant"""
 LIBRARIES = ("torch", "transformers", "deepspeed", *PLUGINS)
 """imported once, before the forks"""

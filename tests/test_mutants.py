@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from benchmarks.mutants import Mutant, broken, load_mutants
+from benchmarks.mutants import LIBRARIES, Mutant, broken, load_mutants
 from rayalign.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -47,3 +48,7 @@ def test_a_text_that_does_not_occur_once_is_refused(source: str, count: int) -> 
     mutant = Mutant(7, "x is one", "ops.py", "x = 1", "x = 3", ("tests/test_x.py::test_x",))
     with pytest.raises(InputError, match=rf"point 7: its old text occurs {count} times in rayalign/ops\.py, not once"):
         broken(mutant, source)
+
+
+def test_what_every_mutant_needs_is_installed() -> None:
+    assert all(find_spec(library) for library in LIBRARIES)
