@@ -110,7 +110,7 @@ class Registry(Mapping[str, Preference]):
         profiles: list[Profile] = []
         for names in itertools.product(*(ids for ids in poles if ids)):
             if not self._conflict(names):
-                profiles.append(Profile((name, 1.0) for name in names))
+                profiles.append(self.profile(names))
         return tuple(profiles)
 
     def profile(self, weights: str | Mapping[str, float] | Iterable[str]) -> Profile:

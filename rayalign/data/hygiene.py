@@ -1,8 +1,11 @@
 """Duplicates among training rows, and leaks between the rows trained on and those held out.
 
-    row         a prompt's last turn and one answer
-    exact       the same words, whatever their case and punctuation
-    near        the sets of their word triples have a Jaccard similarity of at least the threshold
+    row         a prompt's last turn with its answers: all of an example as one row, or each by itself for leaks
+    exact       the same words at every place, whatever their case and punctuation
+    near        at every place, the sets of word triples have a Jaccard similarity of at least the threshold
+
+Prompts and answers are compared apart, so that a long prompt does not make two short answers alike. Answers of one
+example are never compared with each other: that they differ is what it teaches.
 
 Two rows of one prompt under different profiles of preferences are no duplicates: a judge may order the same answers
 otherwise under each of them. They stay on one side of a split, since it is made by the prompt that they share.
@@ -10,40 +13,37 @@ otherwise under each of them. They stay on one side of a split, since it is made
 
 from __future__ import annotations
 
-import math
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from rayalign.data.near_sets import Hashes, NearSets, hashes, similarity
 from rayalign.data.preferences import base_id
 from rayalign.errors import InputError
 from rayalign.types import Example, Prompt
 
 _WORD = re.compile(r"\w+")
-_SHINGLE = 3
-Shingles = frozenset[int]
-"""32-bit hashes of word triples, so that their own order serves as the common one"""
+_RUN = 3
+"""words"""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One answer to a prompt, as it is compared with others."""
+    """A prompt and one or several answers, as they are compared with others."""
 
     prompt: str
     base: str
     """the prompt without preferences, by which splits are made"""
-    shingles: Shingles
+    parts: tuple[Hashes, ...]
+    """word triples of the last turn, then of each answer; equal triples at two places are two elements"""
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Answers that were removed."""
+    """Examples that were removed."""
 
     exact: int
     near: int
-    examples: int
-    """examples that were left out since fewer than two answers were left of several"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,84 +60,68 @@ class LeakReport:
     """held-out answers"""
 
 
-class NearRows:
-    """Rows that can be asked for those near to another one.
-
-    Exact by prefix filtering (Chaudhuri 2006): rows that share at least a share t of both their sets share one of the
-    first n - ceil(t n) + 1 elements in any common order.
-    """
+class _Rows:
+    """Rows that can be asked for those near to another one."""
 
     def __init__(self, threshold: float) -> None:
-        if not 0.0 < threshold <= 1.0:
-            raise InputError(f"near_duplicates is {threshold:g}; give a similarity above 0 and at most 1")
         self._threshold = threshold
         self._rows: list[Row] = []
-        self._places: dict[int, list[int]] = {}
+        self._near = NearSets(threshold)
 
     def add(self, row: Row) -> None:
-        """Remember a row."""
-        for shingle in self._prefix(row.shingles):
-            self._places.setdefault(shingle, []).append(len(self._rows))
         self._rows.append(row)
+        self._near.add(_elements(row))
 
-    def near(self, row: Row) -> Iterator[Row]:
-        """The rows whose similarity is at least the threshold."""
-        places: set[int] = set()
-        for shingle in self._prefix(row.shingles):
-            places.update(self._places.get(shingle, ()))
-        for place in sorted(places):
-            candidate = self._rows[place]
-            if similarity(row.shingles, candidate.shingles) >= self._threshold:
-                yield candidate
+    def near(self, row: Row) -> list[Row]:
+        """Where all parts are near, so is their union, which is what the index looks up."""
+        candidates = [self._rows[place] for place in self._near.near(_elements(row))]
+        return [candidate for candidate in candidates if self._alike(row, candidate)]
 
-    def _prefix(self, shingles: Shingles) -> list[int]:
-        ordered = sorted(shingles)
-        return ordered[: len(ordered) - math.ceil(self._threshold * len(ordered)) + 1]
+    def _alike(self, first: Row, second: Row) -> bool:
+        if len(first.parts) != len(second.parts):
+            return False
+        pairs = zip(first.parts, second.parts, strict=True)
+        return all(similarity(ours, theirs) >= self._threshold for ours, theirs in pairs)
 
 
-def similarity(first: Shingles, second: Shingles) -> float:
-    """Jaccard's similarity of two sets."""
-    return len(first & second) / (len(first | second) or 1)
+def _elements(row: Row) -> Hashes:
+    return frozenset[int]().union(*row.parts)
 
 
-def row_of(prompt: Prompt, answer: str) -> Row:
-    """An answer with its prompt's last turn."""
-    words = _WORD.findall(f"{prompt.messages[-1].content} {answer}".casefold())
-    ends = range(_SHINGLE, max(len(words), _SHINGLE) + 1)
-    triples = (" ".join(words[end - _SHINGLE : end]) for end in ends)
-    return Row(prompt.id, base_id(prompt), frozenset(zlib.crc32(triple.encode()) for triple in triples))
+def row_of(prompt: Prompt, *answers: str) -> Row:
+    """A prompt's last turn with answers."""
+    texts = (prompt.messages[-1].content, *answers)
+    parts = tuple(hashes(f"{place} {run}" for run in _runs(text)) for place, text in enumerate(texts))
+    return Row(prompt.id, base_id(prompt), parts)
+
+
+def _runs(text: str) -> list[str]:
+    """Every three words in a row; a shorter text is one run."""
+    words = _WORD.findall(text.casefold())
+    ends = range(_RUN, max(len(words), _RUN) + 1)
+    return [" ".join(words[end - _RUN : end]) for end in ends]
 
 
 def without_duplicates(examples: Iterable[Example], *, near: float) -> tuple[list[Example], Duplicates]:
-    """Examples without the answers that are exact or near duplicates of an earlier row.
-
-    An example that had several answers and keeps fewer than two is left out.
+    """Examples without those that are exact or near duplicates of an earlier one, answer by answer in their order.
 
     Raises:
         InputError: the threshold is not above 0 and at most 1.
     """
-    rows = NearRows(near)
+    rows = _Rows(near)
     distinct: list[Example] = []
-    exact = similar = dropped = 0
+    exact = similar = 0
     for example in examples:
-        answers = []
-        for candidate in example.candidates:
-            row = row_of(example.prompt, candidate.text)
-            twins = [twin for twin in rows.near(row) if _compare(row, twin)]
-            if any(twin.shingles == row.shingles for twin in twins):
-                exact += 1
-            elif twins:
-                similar += 1
-            else:
-                rows.add(row)
-                answers.append(candidate)
-        if len(answers) == len(example.candidates):
-            distinct.append(example)
-        elif len(answers) >= 2:
-            distinct.append(replace(example, candidates=tuple(answers)))
+        row = row_of(example.prompt, *(candidate.text for candidate in example.candidates))
+        twins = [twin for twin in rows.near(row) if _compare(row, twin)]
+        if any(twin.parts == row.parts for twin in twins):
+            exact += 1
+        elif twins:
+            similar += 1
         else:
-            dropped += 1
-    return distinct, Duplicates(exact, similar, dropped)
+            rows.add(row)
+            distinct.append(example)
+    return distinct, Duplicates(exact, similar)
 
 
 def _compare(row: Row, earlier: Row) -> bool:
@@ -151,7 +135,7 @@ def leak_report(training: Sequence[Example], heldout: Sequence[Example], *, near
     Raises:
         InputError: as `without_duplicates`.
     """
-    rows = NearRows(near)
+    rows = _Rows(near)
     for example in training:
         for candidate in example.candidates:
             rows.add(row_of(example.prompt, candidate.text))
@@ -160,8 +144,8 @@ def leak_report(training: Sequence[Example], heldout: Sequence[Example], *, near
     for example in heldout:
         for candidate in example.candidates:
             row = row_of(example.prompt, candidate.text)
-            twins = list(rows.near(row))
-            same = any(twin.shingles == row.shingles for twin in twins)
+            twins = rows.near(row)
+            same = any(twin.parts == row.parts for twin in twins)
             exact += same
             similar += bool(twins) and not same
             total += 1

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rayalign.data.chat import cut_to_fit, encode_example, encode_prompt, encode_turn
 from rayalign.data.collate import EncodedRow
+from rayalign.data.preferences import base_id
 from rayalign.types import Candidate, Example, Prompt, with_turns
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def encode_comparisons(
             continue
         cut += lost_turns
         for order in (tokens, tokens.swapped()):
-            yield replace(order.row(), group=group, prompt=pair.prompt.id, preference=pair.preference)
+            yield replace(order.row(), group=group, prompt=base_id(pair.prompt), preference=pair.preference)
     if cut or dropped:
         log.warning("%d pairs: %d lost early turns, %d left out, to fit %d tokens", total, cut, dropped, context)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rayalign.config import GateConfig
-from rayalign.evolve.texts import Benchmarks, NearDuplicates, distinct_share, normalised, shared_words
+from rayalign.data.near_sets import NearSets, hashes
+from rayalign.evolve.texts import Benchmarks, distinct_share, grams, normalised, shared_words
 from rayalign.types import Prompt
 
 
@@ -39,7 +40,7 @@ class Gates:
         self._config = config
         self._marks = marks
         self._texts: set[str] = set()
-        self._near = NearDuplicates(config.near)
+        self._near = NearSets(config.near)
         self._benchmarks = Benchmarks(map(dialogue_text, benchmarks), config.overlap)
         for prompt in pool:
             self._add(prompt)
@@ -79,7 +80,7 @@ class Gates:
             return "in a benchmark"
         if normalised(text) in self._texts:
             return "duplicate"
-        return "near duplicate" if self._near.repeats(text) else None
+        return "near duplicate" if self._near.near(hashes(grams(text))) else None
 
     def _astray(self, text: str, ancestor: str) -> str | None:
         if shared_words(ancestor, text) < self._config.ancestor:
@@ -89,4 +90,4 @@ class Gates:
     def _add(self, prompt: Prompt) -> None:
         text = dialogue_text(prompt)
         self._texts.add(normalised(text))
-        self._near.add(text)
+        self._near.add(hashes(grams(text)))

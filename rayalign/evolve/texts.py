@@ -6,18 +6,10 @@ Hashes are of the content alone, so that every process and every run decides ali
 from __future__ import annotations
 
 import zlib
-from collections import defaultdict
 from collections.abc import Iterable
-
-import numpy as np
-import numpy.typing as npt
 
 GRAM = 5
 """characters of an n-gram by which texts are compared"""
-_BANDS, _ROWS = 32, 4
-"""of MinHash: two texts as similar as 0.6 meet in a band with probability 0.988, as 0.9 with 1 - 1e-14"""
-_PRIME = np.uint64(4294967311)
-"""the first above 2 ** 32"""
 
 
 def normalised(text: str) -> str:
@@ -30,11 +22,6 @@ def grams(text: str) -> frozenset[str]:
     clean = normalised(text)
     starts = range(max(1, len(clean) - GRAM + 1))
     return frozenset(clean[start : start + GRAM] for start in starts)
-
-
-def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
-    """Share of the n-grams of either that both have."""
-    return len(first & second) / len(first | second)
 
 
 def words(text: str) -> list[str]:
@@ -60,48 +47,6 @@ def word_runs(text: str, size: int) -> list[tuple[str, ...]]:
     """Every `size` words in a row."""
     own = words(text)
     return [tuple(own[start : start + size]) for start in range(len(own) - size + 1)]
-
-
-class NearDuplicates:
-    """The texts of a pool that are much like a new one (Broder 1997): MinHash proposes, exact Jaccard decides."""
-
-    def __init__(self, threshold: float) -> None:
-        """
-        Args:
-            threshold: Jaccard similarity of character n-grams from which a text is a near duplicate; below 0.6 some
-                pairs are missed.
-        """
-        self._threshold = threshold
-        generator = np.random.default_rng(0)
-        self._factors = generator.integers(1, 2**31, _BANDS * _ROWS, dtype=np.uint64)
-        self._terms = generator.integers(0, 2**31, _BANDS * _ROWS, dtype=np.uint64)
-        self._bands: dict[tuple[int, bytes], list[int]] = defaultdict(list)
-        self._grams: list[frozenset[str]] = []
-
-    def add(self, text: str) -> None:
-        """Put a text into the pool."""
-        own = grams(text)
-        for band in self._keys(own):
-            self._bands[band].append(len(self._grams))
-        self._grams.append(own)
-
-    def similarity(self, text: str) -> float:
-        """Of the most similar text of the pool, 0 where none comes near the threshold."""
-        own = grams(text)
-        places: set[int] = set()
-        for band in self._keys(own):
-            places.update(self._bands.get(band, ()))
-        return max((jaccard(own, self._grams[place]) for place in places), default=0.0)
-
-    def repeats(self, text: str) -> bool:
-        """Whether the text is a near duplicate of one in the pool."""
-        return self.similarity(text) >= self._threshold
-
-    def _keys(self, own: frozenset[str]) -> list[tuple[int, bytes]]:
-        """The key of each band: the least hashes of the n-grams."""
-        hashes_G = np.array([zlib.crc32(gram.encode("utf-8", "surrogatepass")) for gram in own], dtype=np.uint64)
-        least: npt.NDArray[np.uint64] = ((hashes_G[:, None] * self._factors + self._terms) % _PRIME).min(axis=0)
-        return [(band, least[band * _ROWS : (band + 1) * _ROWS].tobytes()) for band in range(_BANDS)]
 
 
 class Benchmarks:

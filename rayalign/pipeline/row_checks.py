@@ -10,7 +10,6 @@ from typing import Any
 from rayalign.config import TrainStage
 from rayalign.data.collate import EncodedRow
 from rayalign.data.hygiene import LeakReport, leak_report, refuse_leaks, without_duplicates
-from rayalign.data.preferences import base_id
 from rayalign.data.rows import heldout_prompts
 from rayalign.types import Example
 
@@ -21,13 +20,7 @@ def distinct_rows(name: str, examples: Iterable[Example], threshold: float, figu
     """The examples without exact and near duplicates, whose counts go to the figures."""
     distinct, removed = without_duplicates(examples, near=threshold)
     figures["duplicates"] = asdict(removed)
-    logger.info(
-        "%s: %d exact and %d near duplicates removed, %d rows left out",
-        name,
-        removed.exact,
-        removed.near,
-        removed.examples,
-    )
+    logger.info("%s: %d exact and %d near duplicates removed", name, removed.exact, removed.near)
     return distinct
 
 
@@ -39,8 +32,9 @@ def leaks(
     is_heldout = heldout_prompts(len(prompts), stage.holdout, seed).tolist()
     heldout_ids = {prompt for prompt, held_out in zip(prompts, is_heldout, strict=True) if held_out}
     sides: tuple[list[Example], list[Example]] = ([], [])
-    for place in sorted({row.group for row in rows}):
-        sides[base_id(examples[place].prompt) in heldout_ids].append(examples[place])
+    prompt_of = {row.group: row.prompt for row in rows}
+    for place, prompt in sorted(prompt_of.items()):
+        sides[prompt in heldout_ids].append(examples[place])
     return leak_report(*sides, near=threshold)
 
 
