@@ -27,12 +27,16 @@ class PromptOrder:
         self._order: list[int] = []
 
     def __getitem__(self, position: int) -> Example:
+        return self._examples[self._shuffled(position)]
+
+    def _shuffled(self, position: int) -> int:
+        """The number of the prompt at a place of the shuffled sequence."""
         epoch, offset = divmod(position, len(self._examples))
         if epoch != self._epoch:
             self._order = list(range(len(self._examples)))
             random.Random(f"{self._seed}/{epoch}").shuffle(self._order)
             self._epoch = epoch
-        return self._examples[self._order[offset]]
+        return self._order[offset]
 
     def observe(self, iteration: int, groups: Sequence[Group]) -> None:
         """Take note of the groups that an iteration consumes; the shuffled order does not depend on them."""
@@ -74,21 +78,33 @@ class PriorityOrder(PromptOrder):
         attempt, place = divmod(position, self._iterations * self._prompts)
         iteration, slot = divmod(place, self._prompts)
         ranks = self._ranked(iteration)
-        return self._examples[ranks[(attempt * self._prompts + slot) % len(ranks)]]
+        place = attempt * self._prompts + slot - len(self._first_round(iteration))
+        return self._examples[ranks[place % len(ranks)]]
 
     def observe(self, iteration: int, groups: Sequence[Group]) -> None:
         """Take note of the rewards of the groups that an iteration consumes."""
         self._rewards[iteration] = {group.prompt.id: _rewards(group) for group in groups}
 
+    def _first_round(self, iteration: int) -> list[int]:
+        """The prompts that an iteration takes as shuffled."""
+        start = iteration * self._prompts
+        stop = min(start + self._prompts, len(self._examples))
+        return [self._shuffled(position) for position in range(start, stop)]
+
     def _ranked(self, iteration: int) -> list[int]:
-        """All prompts in the order in which an iteration takes them: drawn by weight (Kool 2019, Gumbel top-k)."""
+        """The other prompts in the order in which an iteration takes them, drawn by weight (Kool 2019, Gumbel top-k).
+
+        All prompts where an iteration takes each of them as shuffled.
+        """
         if iteration not in self._ranks:
             weights = np.asarray(self._weights(iteration), dtype=np.float64)
             noise = np.random.default_rng([self._seed, iteration]).gumbel(size=len(weights))
             with np.errstate(divide="ignore"):
                 keys = np.log(weights) + noise
             recent = {past: ranks for past, ranks in self._ranks.items() if past >= iteration - self._lag - 1}
-            self._ranks = {**recent, iteration: np.argsort(-keys, kind="stable").tolist()}
+            ranks = np.argsort(-keys, kind="stable").tolist()
+            taken = set(self._first_round(iteration))
+            self._ranks = {**recent, iteration: [number for number in ranks if number not in taken] or ranks}
         return self._ranks[iteration]
 
     def _weights(self, iteration: int) -> Sequence[float]:

@@ -53,20 +53,18 @@ def recover(
     return Resumption(iteration, manifest["state"], path, tuple(valid), serials)
 
 
-def restore_moments(rewards: RewardCombiner, journal: Journal) -> None:
-    """Count the scores of all consumed iterations in the moments again, in the same order."""
-    for _, groups in consumed_iterations(journal):
-        rewards.observe(groups)
-
-
-def restore_order(order: PromptOrder, journal: Journal) -> None:
-    """Show an order of prompts all iterations that were consumed."""
-    for iteration, groups in consumed_iterations(journal):
+def restore(journal: Journal, rewards: RewardCombiner | None, order: PromptOrder) -> None:
+    """Show the moments of a reward and an order of prompts all iterations that were consumed, as they saw them."""
+    for iteration, groups in consumed_iterations(journal, rewards):
         order.observe(iteration, groups)
 
 
-def consumed_iterations(journal: Journal) -> Iterator[tuple[int, list[Group]]]:
-    """Each iteration that was consumed, with its scored groups."""
+def consumed_iterations(journal: Journal, rewards: RewardCombiner | None) -> Iterator[tuple[int, list[Group]]]:
+    """Each iteration that was consumed, with its groups as they were trained on.
+
+    Args:
+        rewards: of scores with parts, without moments yet: it sees each iteration before it gives the values.
+    """
     groups: dict[str, Group] = {}
     for entry in journal.replay(effective=True):
         if entry["kind"] == "finished":
@@ -75,7 +73,8 @@ def consumed_iterations(journal: Journal) -> Iterator[tuple[int, list[Group]]]:
         elif entry["kind"] == "scored":
             groups[entry["group"]] = _with_scores(groups[entry["group"]], entry)
         elif entry["kind"] == "consumed":
-            yield entry["iteration"], [groups.pop(group_id) for group_id in entry["groups"]]
+            consumed = [groups.pop(group_id) for group_id in entry["groups"]]
+            yield entry["iteration"], consumed if rewards is None else rewards.take(consumed)
 
 
 def _with_scores(group: Group, entry: Entry) -> Group:

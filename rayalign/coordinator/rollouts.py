@@ -109,8 +109,9 @@ class RolloutLoop:
             ) from error
         groups = self._ready.pop(iteration)
         ordered = [groups[slot] for slot in range(self.settings.prompts)]
-        self.order.observe(iteration, ordered)
-        return ordered if self.rewards is None else self.rewards.take(ordered)
+        consumed = ordered if self.rewards is None else self.rewards.take(ordered)
+        self.order.observe(iteration, consumed)
+        return consumed
 
     async def _admit(self) -> None:
         for iteration in range(self._first, self.settings.iterations):

@@ -1,4 +1,4 @@
-"""What an evaluation reports of the models whose answers are the best of n: their distance, and both bounds."""
+"""What an evaluation reports of the models whose answers are the best of n: their distance, and their bounds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rayalign.config import EvaluateStage
+from rayalign.data.preferences import base_id
 from rayalign.statistics.best_of_n import best_of_n_kl, best_of_n_win_rate, estimated_kl, exceeds
 from rayalign.statistics.intervals import Interval, mean_interval
+from rayalign.storage.report_best_of import KL, KL_BOUND
 from rayalign.types import Example
 
 logger = logging.getLogger(__name__)
@@ -20,8 +22,8 @@ def best_of_figures(
 ) -> list[dict[str, Any]]:
     """Rows of the results: the bound of the KL and its estimate, and the bound of each win rate against the reference.
 
-    The reference is a model of the stage that has the same weights and one answer of its own. A figure above its bound,
-    beyond its interval, is a warning.
+    The reference is a model of the stage that has the same weights, reads the same prompts and has one answer of its
+    own. A win rate above its bound, beyond its interval, is a warning.
 
     Args:
         drawn: all candidates of each such model, with their scores.
@@ -31,13 +33,11 @@ def best_of_figures(
     for name, examples in drawn.items():
         n = stage.best_of[name].n
         prompts = len(examples)
-        rows.append(_bound(name, "best_of_n_kl", best_of_n_kl(n), prompts))
-        scores_PN = groups_of_scores(examples)
-        if n == 1 or not scores_PN:
+        rows.append(_bound(name, KL_BOUND, best_of_n_kl(n), prompts))
+        kl = kl_interval(examples, n, seed=seed)
+        if n == 1 or kl is None:
             continue
-        kl = kl_interval(scores_PN, n, seed=seed)
-        rows.append({"name": name, "metric": "best_of_n_kl_estimate", **kl._asdict()})
-        _warn(name, "best_of_n_kl_estimate", kl, best_of_n_kl(n))
+        rows.append({"name": name, "metric": KL, **kl._asdict()})
         for reference in _references(stage, name):
             bound = 100 * best_of_n_win_rate(n)
             rows.append(_bound(name, f"win_rate_bound_against_{reference}", bound, prompts))
@@ -46,24 +46,29 @@ def best_of_figures(
     return rows
 
 
-def groups_of_scores(examples: Sequence[Example]) -> list[list[float]]:
-    """The scores that each prompt's candidates have."""
-    groups = []
+def kl_interval(examples: Sequence[Example], n: int, *, seed: int) -> Interval | None:
+    """The estimated KL of best-of-n [nats], clustered by prompt; None where no candidate has a score."""
+    estimates, prompts = [], []
     for example in examples:
-        groups.append([candidate.score for candidate in example.candidates if candidate.score is not None])
-    return [scores for scores in groups if scores]
+        scores = scores_of(example)
+        if scores:
+            estimates.append(estimated_kl(scores, n))
+            prompts.append(base_id(example.prompt))
+    return mean_interval(estimates, prompts, seed=seed) if estimates else None
 
 
-def kl_interval(scores_PN: Sequence[Sequence[float]], n: int, *, seed: int) -> Interval:
-    """The estimated KL of best-of-n [nats], over prompts whose candidates have scores."""
-    return mean_interval([estimated_kl(scores_N, n) for scores_N in scores_PN], seed=seed)
+def scores_of(example: Example) -> list[float]:
+    """Those that a prompt's candidates have."""
+    return [candidate.score for candidate in example.candidates if candidate.score is not None]
 
 
 def _references(stage: EvaluateStage, name: str) -> Iterator[str]:
-    """Models of the stage with the same weights and one answer of their own."""
+    """Models of the stage with the same weights and prompts, and one answer of their own."""
+    plain = set(stage.unprompted or ())
     for reference, model in stage.models.items():
         choice = stage.best_of.get(reference)
-        if reference != name and model == stage.models[name] and (choice is None or choice.n == 1):
+        same_policy = model == stage.models[name] and (reference in plain) == (name in plain)
+        if reference != name and same_policy and (choice is None or choice.n == 1):
             yield reference
 
 

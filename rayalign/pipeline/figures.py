@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -21,7 +23,7 @@ from rayalign.pipeline import profiles
 from rayalign.pipeline.best_of_figures import best_of_figures
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.drawing import draw
-from rayalign.pipeline.scoring import Chosen, choose, resolved
+from rayalign.pipeline.scoring import Chosen, choose, in_parts, report_absent, resolved
 from rayalign.scoring.sources import make_scorer
 from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
 from rayalign.statistics.ranks import rank_correlation
@@ -31,6 +33,7 @@ from rayalign.storage.report_judges import RANKS
 from rayalign.storage.report_profiles import at_profile
 from rayalign.types import Candidate, Example, Group, Prompt, Role, Trajectory
 
+logger = logging.getLogger(__name__)
 Answers = dict[str, dict[str, Candidate]]
 """name -> prompt id -> answer"""
 Values = dict[str, dict[str, float]]
@@ -103,7 +106,7 @@ def compare(
         interval = {"mean_difference": gap.mean, "low": gap.low, "high": gap.high, "n": gap.n}
         comparisons.append({"a": name, "b": rival, "metric": stage.metric, **interval})
         preferences = [_preference(a, b) for a, b in zip(ours, theirs, strict=True)]
-        results.append(_wins(name, f"win_rate_against_{rival}", preferences, seed, groups(common)))
+        results += _wins(name, f"win_rate_against_{rival}", preferences, seed, groups(common))
     return results, comparisons
 
 
@@ -118,7 +121,7 @@ def _meetings(stage: EvaluateStage, table: Mapping[str, Mapping[str, object]]) -
     """Each model, one that it is compared with, and the prompts that both have in the table."""
     for rival in _rivals(stage):
         for name in stage.names:
-            common = [p for p in table[name] if p in table[rival]]
+            common = [p for p in table.get(name, {}) if p in table.get(rival, {})]
             if name != rival and common:
                 yield name, rival, common
 
@@ -130,18 +133,25 @@ def _rivals(stage: EvaluateStage) -> tuple[str, ...]:
 
 def _wins(
     name: str, metric: str, preferences: Sequence[float | None], seed: int, clusters: Sequence[str] | None = None
-) -> dict[str, Any]:
-    """Win rate in percent, in AlpacaEval's convention: a draw is half a win, an absent verdict is left out."""
+) -> list[dict[str, Any]]:
+    """Win rate in percent, in AlpacaEval's convention: a draw is half a win, an absent verdict is left out.
+
+    No row without any verdict.
+    """
+    if all(preference is None for preference in preferences):
+        logger.warning("%s: %s has no verdict", name, metric)
+        return []
     rates = [None if p is None else 100 * (p - 1) for p in preferences]
     spread = rate_interval(rates, clusters, most=100.0, seed=seed)
-    return {"name": name, "metric": metric, **spread._asdict(), "mean": win_rate(preferences).win_rate}
+    return [{"name": name, "metric": metric, **spread._asdict(), "mean": win_rate(preferences).win_rate}]
 
 
 def _annotated(
     context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers
 ) -> list[dict[str, Any]]:
     """Win rates as an annotator of the service sees them."""
-    rows, seed = [], context.job.seed
+    rows: list[dict[str, Any]] = []
+    seed = context.job.seed
     for judge in stage.judges:
         with closing(context.annotator(judge)) as service:
             for name, rival, common in _meetings(stage, answers):
@@ -149,10 +159,10 @@ def _annotated(
                 preferences = service.compare(pairs, seed=seed)
                 metric = f"win_rate_by_{judge}_against_{rival}"
                 groups = [base_id(prompts[p]) for p in common] if profiles.clusters(prompts) else None
-                rows.append(_wins(name, metric, preferences, seed, groups))
+                rows += _wins(name, metric, preferences, seed, groups)
                 for profile, places in profiles.places([prompts[p] for p in common]).items():
                     own = [preferences[place] for place in places]
-                    rows.append(_wins(name, at_profile(metric, profile), own, seed))
+                    rows += _wins(name, at_profile(metric, profile), own, seed)
     return rows
 
 
@@ -233,7 +243,7 @@ def verified(source: RewardSource, prompts: Mapping[str, Prompt], answers: Answe
     """Scores by rules, code or an annotator, which need no tokens and no actor.
 
     Args:
-        timeout: seconds in which an annotator has to score the answers of one model.
+        timeout: seconds in which an annotator has to score some of the answers.
     """
     scorer = make_scorer([source], named=False, config=LearnerConfig(), policy="", timeout=timeout)
     values: Values = {}
@@ -242,7 +252,9 @@ def verified(source: RewardSource, prompts: Mapping[str, Prompt], answers: Answe
         for prompt_id, answer in candidates.items():
             written = Trajectory(prompt_id, 0, (), (), (), "stop", answer.text, turns=answer.turns)
             groups.append(Group(prompt_id, prompts[prompt_id], 0, (written,)))
-        scores = {group.id: score[0].value for group, score in zip(groups, scorer.score(groups), strict=True)}
+        scored = [replace(group, scores=scores) for group, scores in zip(groups, in_parts(scorer, groups), strict=True)]
+        report_absent(name, scored)
+        scores = {group.id: group.scores[0].value for group in scored}
         values[name] = {p: value for p, value in scores.items() if value is not None}
     return values
 
@@ -258,7 +270,7 @@ async def _perplexities(
         for name in stage.names:
             written = {prompt_id: answer for prompt_id, answer in answers[name].items() if answer.text}
             losses = await _losses(reference, _groups(renderer, prompts, written), renderer.pad_id)
-            interval = mean_interval(losses, seed=context.job.seed)
+            interval = mean_interval(losses, [base_id(prompts[p]) for p in written], seed=context.job.seed)
             mean, low, high = (math.exp(x) for x in interval[:3])
             rows.append({"name": name, "metric": "perplexity", "mean": mean, "low": low, "high": high, "n": interval.n})
     return rows

@@ -153,7 +153,7 @@ class GenerateKind(StageKind[GenerateStage]):
         return asyncio.run(self._run(context, name))
 
     async def _run(self, context: RunContext, name: str) -> dict[str, Any]:
-        from rayalign.pipeline.best_of_figures import groups_of_scores, kl_interval
+        from rayalign.pipeline.best_of_figures import kl_interval, scores_of
         from rayalign.pipeline.drawing import draw, draw_sources, labels
         from rayalign.pipeline.scoring import choose
 
@@ -172,15 +172,15 @@ class GenerateKind(StageKind[GenerateStage]):
         if DRAWN in outputs:
             write_jsonl(folder / outputs[DRAWN].path, chosen.drawn)
             write_jsonl(folder / outputs[EXTREMES].path, filter(None, map(extremes, chosen.drawn)))
-            scores = groups_of_scores(chosen.drawn)
-            figures["sample_reward"] = sample_reward(scores)
+            figures["sample_reward"] = sample_reward([scores_of(example) for example in chosen.drawn])
             figures["without_score"] = len(groups) - len(chosen.answers)
             figures["candidates_without_score"] = _unscored(chosen.drawn)
             if not sources:  # those of several sources are no draws of one distribution
                 n = self._candidates // self._answers
                 figures["estimated_kl"] = best_of_n_kl(n)
-                if scores:
-                    figures["kl_by_scores"] = kl_interval(scores, n, seed=context.job.seed)._asdict()
+                kl = kl_interval(chosen.drawn, n, seed=context.job.seed)
+                if kl is not None:
+                    figures["kl_by_scores"] = kl._asdict()
         return figures
 
 
@@ -205,13 +205,17 @@ def _unscored(examples: Sequence[Example]) -> int:
 
 
 def sample_reward(groups: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Over prompts, the mean of their candidates' mean score, deviation and maximum (Yuan 2023, table 2)."""
-    if not groups:
+    """Over prompts, the mean of their candidates' mean score, deviation and maximum (Yuan 2023, table 2).
+
+    A prompt without a score does not count.
+    """
+    scored = [scores for scores in groups if scores]
+    if not scored:
         return {}
     return {
-        "mean": statistics.fmean(statistics.fmean(scores) for scores in groups),
-        "deviation": statistics.fmean(statistics.pstdev(scores) for scores in groups),
-        "maximum": statistics.fmean(max(scores) for scores in groups),
+        "mean": statistics.fmean(statistics.fmean(scores) for scores in scored),
+        "deviation": statistics.fmean(statistics.pstdev(scores) for scores in scored),
+        "maximum": statistics.fmean(max(scores) for scores in scored),
     }
 
 

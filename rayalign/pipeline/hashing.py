@@ -94,7 +94,7 @@ def _fields(job: Job, stage: StageSection, hashes: Mapping[str, str]) -> dict[st
     if "guards" in stage.placement:
         fields["guards"] = []  # they decide only whether a stage goes on; once they counted, and this is their hash
     fields.update(_model_contents(kind))
-    if kind.data is not None:
+    if kind.data is not None or kind.sampling is not None:
         fields["rollout.context"] = job.rollout.context
     if kind.data is not None:
         fields.update(_data_contents("data", kind.data))

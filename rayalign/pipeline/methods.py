@@ -20,7 +20,8 @@ def method_rows(job: Job, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any
 
     Each has `name`, the metrics of the model, `samples_mean`, `samples_deviation` and `samples_maximum` of the rewards
     that it learnt from, `models` in memory beside the engines, and the seconds of `drawing` and `training`; what is not
-    known is absent. A name that stands for the same model in several stages has one row.
+    known is absent. A name that stands for the same model in several stages has one row, in which the figures of a
+    later stage that have the name of an earlier one's say their stage.
 
     Args:
         outcomes: of the stages that have finished, by name.
@@ -30,7 +31,8 @@ def method_rows(job: Job, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any
         results = outcomes.get(stage_name, {}).get("results", [])
         for name, model in kind_of(stage).compares().items():
             row = rows.setdefault((name, model), {"name": name} | _training(job, model, outcomes))
-            row |= _metrics(results, name)
+            for metric, mean in _metrics(results, name).items():
+                row[f"{stage_name}: {metric}" if metric in row else metric] = mean
     return list(rows.values())
 
 

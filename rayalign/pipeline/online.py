@@ -23,7 +23,7 @@ from rayalign.cluster.roles import PREPARER, Roles, Specs
 from rayalign.config import TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
-from rayalign.coordinator.recovery import recover, restore_moments, restore_order
+from rayalign.coordinator.recovery import consumed_iterations, recover, restore
 from rayalign.coordinator.rendering import Renderer
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.coordinator.scoring import EnvironmentScoring, ScoringLoop
@@ -43,7 +43,7 @@ from rayalign.pipeline.train import TrainKind
 from rayalign.rollout.environment import load_environment
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.checkpoints import CheckpointStore
-from rayalign.storage.journal import Accounting, Journal, consumed_scores
+from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.metrics import ConsoleSink, SampleTable, open_sinks
 from rayalign.types import Role
 from rayalign.weights import probe
@@ -67,21 +67,33 @@ async def train_online(context: RunContext, name: str, stage: TrainStage) -> dic
             max_staleness=stage.max_staleness,
             deterministic=stage.deterministic,
         )
-        if parts.rollouts.rewards is not None:
-            restore_moments(parts.rollouts.rewards, parts.journal)
-        if stage.priority is not None:
-            restore_order(parts.rollouts.order, parts.journal)
+        if parts.rollouts.rewards is not None or stage.priority is not None:
+            restore(parts.journal, parts.rollouts.rewards, parts.rollouts.order)
         trainer = OnlineTrainer(stage, job.tracking, parts, seed=job.seed, pad_id=renderer.pad_id)
         await trainer.train(resumption)
         await save_roles(context, name, stage, parts, renderer)
         account = Accounting.of(parts.journal.replay(effective=True))
-        samples = sample_reward(consumed_scores(parts.journal.replay(effective=True)))
+        samples = sample_reward(_consumed_scores(stage, parts.journal))
     return {
         "sample_reward": samples,
         "groups_consumed": len(account.consumed),
         "groups_dropped": dict(account.drops),
         "candidates_absent": dict(account.absent),
     }
+
+
+def _consumed_scores(stage: TrainStage, journal: Journal) -> list[list[float]]:
+    """The scores of each group, as it was trained on; absent ones are left out."""
+    scores: list[list[float]] = []
+    for _, groups in consumed_iterations(journal, _combiner(stage)):
+        for group in groups:
+            scores.append([score.value for score in group.scores if score.value is not None])
+    return scores
+
+
+def _combiner(stage: TrainStage) -> RewardCombiner | None:
+    """Of a reward with parts, without moments yet."""
+    return RewardCombiner(stage.rewards, stage.combine or "weighted") if stage.has_parts else None
 
 
 @asynccontextmanager
@@ -110,7 +122,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
             order=prompt_order(context, name, stage),
             assembler=_assembler(context, stage, pool, renderer),
             scoring=_scoring(context, stage, algorithm, roles),
-            rewards=RewardCombiner(stage.rewards, stage.combine or "weighted") if stage.has_parts else None,
+            rewards=_combiner(stage),
             journal=journal,
             events=context.events,
             timeout=job.cluster.call_timeout,

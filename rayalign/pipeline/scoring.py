@@ -72,7 +72,7 @@ async def choose(
         answers = [scored_example(group, provenance) for group in groups]
         return Chosen(answers, answers)
     scored = await _scored(context, name, stage, model, best_of, groups, count)
-    _report_absent(name, scored)
+    report_absent(name, scored)
     drawn = [scored_example(group, provenance) for group in scored]
     answers = []
     for group, example in zip(scored, drawn, strict=True):
@@ -84,7 +84,7 @@ async def choose(
     return Chosen(answers, drawn)
 
 
-def _report_absent(name: str, groups: Sequence[Group]) -> None:
+def report_absent(name: str, groups: Sequence[Group]) -> None:
     """Log how many candidates have no score, and the commonest reason."""
     scores: list[Score] = []
     for group in groups:
@@ -125,7 +125,7 @@ async def _scores(
     spec = RewardSpec(resolved(context, best_of.rewards), stage.reader, policy, timeout, named=best_of.has_parts)
     if not any(source.form == "model" for source in best_of.rewards):
         scorer = make_scorer(spec.sources, named=spec.named, config=spec.config, policy=policy, timeout=timeout)
-        return await asyncio.to_thread(_in_parts, scorer, groups)
+        return await asyncio.to_thread(in_parts, scorer, groups)
     context.session()
     with context.starting(f"the reward of {name}"):
         roles = await context.start_roles(name, {"reward": spec})
@@ -133,7 +133,7 @@ async def _scores(
         return await _by_actors(roles["reward"], groups, lambda actor, part: actor.score.remote(part))
 
 
-def _in_parts(scorer: Scorer, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+def in_parts(scorer: Scorer, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
     """In this process; the deadline of an annotator's call holds for each part."""
     scores: list[tuple[Score, ...]] = []
     for start in range(0, len(groups), _GROUPS_HERE):

@@ -3,8 +3,9 @@
 Best-of-n draws n answers of a reference and takes the best-scored one. Whatever scores them, KL(best-of-n || reference)
 is at most log n - (n-1)/n (Hilton, in Stiennon 2020, arXiv 2009.01325, G.3; Beirami 2024, arXiv 2401.01879, theorem 1),
 and its answer beats a fresh one of the reference in at most n/(n+1) of the cases (Beirami 2024; a tie is half a win).
-Both are reached where no two answers tie. A measured figure above its bound, beyond its interval, says that
-draws were not independent, or that the answer was chosen by the very verdict that judges it now.
+Both are reached where no two answers tie. A win rate above its bound, beyond its interval, says that draws were not
+independent, or that the answer was chosen by the very verdict that judges it now. The KL is estimated from the
+candidates' own scores, for which the bound holds too, so that it shows how near to it a run comes.
 
 Shapes: P prompts, N candidates.
 """
@@ -38,12 +39,9 @@ class BestOfN(NamedTuple):
     """[%]"""
 
     @property
-    def violations(self) -> tuple[str, ...]:
-        """The figures whose whole interval lies above the bound."""
-        names = ["KL"] if exceeds(self.kl, self.kl_bound) else []
-        if self.win_rate is not None and exceeds(self.win_rate, self.win_rate_bound):
-            names.append("win rate")
-        return tuple(names)
+    def is_suspect(self) -> bool:
+        """Whether the whole interval of the win rate lies above its bound."""
+        return self.win_rate is not None and exceeds(self.win_rate, self.win_rate_bound)
 
 
 def best_of_n_report(

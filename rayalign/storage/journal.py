@@ -135,15 +135,3 @@ class Accounting:
                 reports.append(f"{fault}: {examples} ({len(groups)})")
         if reports:
             raise RayalignError(f"The journal does not add up; groups {'; '.join(reports)}. Run the stage again.")
-
-
-def consumed_scores(entries: Iterable[Entry]) -> list[list[float]]:
-    """The scores of each group that was consumed, absent ones left out; from a journal's `replay(effective=True)`."""
-    scores: dict[str, list[float]] = {}
-    consumed: list[str] = []
-    for entry in entries:
-        if entry["kind"] == "scored":
-            scores[entry["group"]] = [row["value"] for row in entry["scores"] if row["value"] is not None]
-        elif entry["kind"] == "consumed":
-            consumed += entry["groups"]
-    return [scores[group] for group in consumed if scores.get(group)]

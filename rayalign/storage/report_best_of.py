@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from rayalign.statistics.best_of_n import exceeds
+from rayalign.statistics.intervals import Interval
 from rayalign.storage.report_plots import number
 
 Row = Mapping[str, Any]
@@ -49,6 +52,7 @@ def _is_rate(row: Row, ending: str) -> bool:
 
 def _line(row: Row, figure: str, bound: float) -> str:
     measured = f"{number(row['mean'])} ({number(row['low'])} to {number(row['high'])})"
-    verdict = "above its bound" if row["low"] is not None and row["low"] > bound + 1e-9 else "within"
+    low = math.nan if row["low"] is None else row["low"]
+    verdict = "above its bound" if exceeds(Interval(row["mean"], low, math.nan, row["n"]), bound) else "within"
     cells = f'<td class="n">{measured}</td><td class="n">{number(bound)}</td><td>{verdict}</td>'
     return f"<td>{escape(row['name'])}</td><td>{escape(figure)}</td>{cells}"

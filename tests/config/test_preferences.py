@@ -74,6 +74,15 @@ def test_users_add_preferences_and_declare_conflicts(tmp_path: Path) -> None:
     ]
 
 
+def test_a_further_pole_of_a_dimension_changes_no_name(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("P1C: {dimension: expertise, pole: lay, wordings: [For all.], criterion: which all understand}\n")
+    registry = load_registry(file)
+    for profile in registry.combinations():
+        assert registry.profile(str(profile)) == profile
+        assert str(registry.profile(profile.ids)) == str(profile)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -66,6 +66,16 @@ def test_an_iteration_takes_what_taught_and_the_rest_after_it() -> None:
     assert instead not in taught
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_an_iteration_that_begins_as_shuffled_takes_no_prompt_twice(seed: int) -> None:
+    prompts = order(seed=seed)
+    prompts.observe(0, [group(EXAMPLES[0], 5.0, 0.0)])
+    last = len(EXAMPLES) // PROMPTS  # 7 prompts, two an iteration: one is shuffled, the other weighed
+    own = ids(prompts, last * PROMPTS, (last + 1) * PROMPTS)
+    instead = [prompts[PROMPTS * ITERATIONS * attempt + last * PROMPTS].prompt.id for attempt in (1, 2)]
+    assert len({*own, *instead}) == 4
+
+
 def test_later_rewards_take_the_place_of_earlier_ones_but_only_those_that_were_published() -> None:
     sharp, dull = EXAMPLES[0], EXAMPLES[1]
     for staleness, chosen in ((0, dull), (1, sharp)):

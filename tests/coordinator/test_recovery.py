@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rayalign.coordinator.order import PromptOrder
-from rayalign.coordinator.recovery import Resumption, recover, restore_order
+from rayalign.coordinator.recovery import Resumption, recover, restore
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.records import encode
@@ -232,7 +232,7 @@ def test_an_order_of_prompts_sees_the_rewards_of_what_was_consumed(
 ) -> None:
     resume(interrupted, staleness=1)
     order = Observer()
-    restore_order(order, interrupted[0])
+    restore(interrupted[0], None, order)
     assert order.rewards == [(0, [0.5])]
 
 

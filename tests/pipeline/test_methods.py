@@ -7,7 +7,6 @@ from rayalign.config import LoadedJob
 from rayalign.pipeline.generate import sample_reward
 from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.methods import method_rows
-from rayalign.storage.journal import consumed_scores
 
 Study = Callable[..., LoadedJob]
 RRHF = (
@@ -66,13 +65,6 @@ def test_models_in_memory_are_those_of_the_paper(study: Study) -> None:
     assert in_order(study(), "rm") == 1
 
 
-def test_the_samples_of_an_online_training_are_what_it_consumed() -> None:
-    def scored(group: str, *values: float | None) -> dict[str, Any]:
-        return {"kind": "scored", "group": group, "scores": [{"value": value} for value in values]}
-
-    entries = [scored("a", 1.0, 3.0), scored("b", 9.0), scored("c", None, 5.0, 5.0), scored("d", None)]
-    entries += [{"kind": "dropped", "group": "b", "reason": "r"}]
-    entries += [{"kind": "consumed", "iteration": 0, "groups": ["a", "c", "d"]}]
-    assert consumed_scores(entries) == [[1.0, 3.0], [5.0, 5.0]]
-    assert sample_reward(consumed_scores(entries)) == {"mean": 3.5, "deviation": 0.5, "maximum": 4.0}
+def test_a_prompt_without_a_score_is_no_sample() -> None:
+    assert sample_reward([[1.0, 3.0], [5.0, 5.0], []]) == {"mean": 3.5, "deviation": 0.5, "maximum": 4.0}
     assert sample_reward([]) == {}

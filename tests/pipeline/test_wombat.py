@@ -20,7 +20,7 @@ from rayalign.annotator.service_file import load_service
 from rayalign.annotator.web.access import Access
 from rayalign.annotator.web.app import create_app
 from rayalign.config import BestOf, GenerateStage, LoadedJob, RewardSource, ServiceConfig
-from rayalign.pipeline.best_of_figures import groups_of_scores
+from rayalign.pipeline.best_of_figures import scores_of
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.figures import verified
 from rayalign.pipeline.generate import sample_reward
@@ -86,7 +86,7 @@ def test_candidates_are_graded_together_and_failures_are_absent(
     assert scores == [[4.0, 8.0, None, 12.0, 4.0], [None] * 5, [20.0, 4.0, 16.0, 8.0, 12.0]]
     assert [example.candidates[0].text for example in chosen.answers] == ["one two three", "a b c d e f"]
     assert [candidate.source for candidate in chosen.drawn[0].candidates] == SOURCES
-    assert sample_reward(groups_of_scores(chosen.drawn))["maximum"] == 16.0
+    assert sample_reward([scores_of(example) for example in chosen.drawn])["maximum"] == 16.0
     assert stub.report()["requests"] == 3  # one for each prompt
     assert "6 of 15 candidates have no score; 5: no grades in" in caplog.text
 
