@@ -108,14 +108,19 @@ class AnnotatorClient:
 
     def rankings(self, items: Sequence[Mapping[str, Any]], *, seed: int = 0) -> list[RankReply]:
         """One order for each item, a mapping with the fields of `RankItem`."""
+        end = time.monotonic() + self._deadline
         longest = max((len(item.get("outputs", ())) for item in items), default=2)  # the service reports missing ones
         pairs = longest * (longest - 1) // 2
-        replies: list[RankReply] = []
-        for start, batch in batches(items, max(1, self._rows // max(1, pairs))):
-            body = {"annotator": self._annotator, "seed": seed, "items": batch}
-            rows = self._ask("POST", "/v1/rankings", body)["rankings"]
-            replies += [RankReply(**{**row, "index": start + row["index"]}) for row in rows]
-        return replies
+
+        def rank_batch(batch: tuple[int, list[Mapping[str, Any]]]) -> list[RankReply]:
+            start, rows = batch
+            body = {"annotator": self._annotator, "seed": seed, "items": rows}
+            replies = self._ask("POST", "/v1/rankings", body, end)["rankings"]
+            return [RankReply(**{**reply, "index": start + reply["index"]}) for reply in replies]
+
+        with ThreadPoolExecutor(self._connections, thread_name_prefix="annotator") as workers:
+            parts = batches(items, max(1, self._rows // max(1, pairs)))
+            return list(chain.from_iterable(workers.map(rank_batch, parts)))
 
     def estimate(self, rows: Iterable[PairItem], **options: Any) -> Estimate:
         """The estimated cost of `annotate` with the same rows and options now."""

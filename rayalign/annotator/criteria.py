@@ -25,7 +25,8 @@ _BYTES_PER_TOKEN = 4
 _LONG_TOKEN = 8
 """bytes; no tokenizer of today averages so many for a token"""
 _LINE = re.compile(r"(?:answer|output|response)?\s*(\d{1,3})\s*[:.)]\s*(.+)", re.IGNORECASE)
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<![\w.])(?<![\w)]-)-?\d+(?:\.\d+)?|(?<=[\w)]-)\d+(?:\.\d+)?")
+"""a dash behind a word, as in `safety-5`, is no minus"""
 _MARKS = str.maketrans("", "", "*`#[]|")
 _TIE = 1.5
 
@@ -171,7 +172,9 @@ def read_grades(text: str, answers: int, config: CriteriaJudgeConfig) -> list[st
 
 def _grades(text: str, config: CriteriaJudgeConfig) -> tuple[float, ...] | None:
     """One grade for each criterion within the scale; None where it is anything else."""
-    bare = re.sub(rf"(?<=\d)\s*/\s*{config.highest}\b", "", text)
+    names = "|".join(re.escape(name) for name in sorted(config.criteria, key=len, reverse=True))
+    unnamed = re.sub(rf"\b(?:{names})\b", "x", text, flags=re.IGNORECASE)  # a name may hold digits
+    bare = re.sub(rf"(?<=\d)\s*/\s*{config.highest}\b", "", unnamed)
     grades = tuple(float(number) for number in _NUMBER.findall(bare))
     within = all(config.lowest <= grade <= config.highest for grade in grades)
     return grades if len(grades) == len(config.criteria) and within else None

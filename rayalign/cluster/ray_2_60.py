@@ -36,7 +36,12 @@ def start_node(start: Callable[[], object]) -> None:
             if _TIMED_OUT not in str(error) or attempt == STARTS:
                 raise
             logger.warning("Ray's node did not start within Ray's 30 s; start %d of %d follows", attempt + 1, STARTS)
-            _end([process for process in psutil.Process().children() if process not in before])
+            _end([process for process in psutil.Process().children() if process not in before and _is_of_ray(process)])
+
+
+def _is_of_ray(process: psutil.Process) -> bool:
+    """Whether its command stands in Ray's folder, as those of a node do."""
+    return any("/ray/" in part for part in process.cmdline())
 
 
 def _end(processes: list[psutil.Process]) -> None:

@@ -32,7 +32,7 @@ def encode_prompt(
     An over-long dialogue loses its oldest turns, as `cut_to_fit` does.
     """
     cut = cut_to_fit(tokenizer, prompt, context - reserve)
-    return None if cut is None else _prompt_ids(tokenizer, cut)
+    return None if cut is None else prompt_ids(tokenizer, cut)
 
 
 def cut_to_fit(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int) -> Prompt | None:
@@ -45,7 +45,7 @@ def cut_to_fit(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int) -
     for start in opens:
         messages = (*system, *prompt.messages[start:])
         cut = prompt if messages == prompt.messages else Prompt(prompt.id, messages, prompt.meta)
-        if len(_prompt_ids(tokenizer, cut)) <= limit:
+        if len(prompt_ids(tokenizer, cut)) <= limit:
             return cut
     return None
 
@@ -148,13 +148,13 @@ def check_turns(tokenizer: PreTrainedTokenizerBase) -> None:
         InputError: it has not, so that no environment can reply; with the remedy.
     """
     dialogue = _probe()
-    ids = _prompt_ids(tokenizer, Prompt("probe", tuple(dialogue[:1])))
+    ids = prompt_ids(tokenizer, Prompt("probe", tuple(dialogue[:1])))
     for index in (1, 3):
         prompt = Prompt("probe", tuple(dialogue[:index]))
         answer, mask = encode_example(tokenizer, prompt, dialogue[index].content)
         written = answer[len(mask) - sum(mask) :]
         ids = (*ids, *written, *encode_turn(tokenizer, [dialogue[index + 1]]))
-        if ids != _prompt_ids(tokenizer, Prompt("probe", tuple(dialogue[: index + 2]))):
+        if ids != prompt_ids(tokenizer, Prompt("probe", tuple(dialogue[: index + 2]))):
             raise InputError(f"chat template: does not only append when a turn follows another; {_REMEDY}")
 
 
@@ -254,7 +254,13 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 _REMEDY = "put a chat_template.jinja beside the model, for example the text of rayalign.data.chat.DEFAULT_TEMPLATE"
 
 
-def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[int, ...]:
+def reads_same_tokens(tokenizer: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether token ids that one wrote mean the same to the other: vocabulary and template agree."""
+    return tokenizer.get_vocab() == other.get_vocab() and tokenizer.chat_template == other.chat_template
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[int, ...]:
+    """A prompt up to where the answer begins; nothing is cut."""
     return tuple(_encode(tokenizer, _render(tokenizer, prompt.messages, True)))
 
 

@@ -8,12 +8,11 @@ So it needs a chat template and no further tokens. A template that opens no answ
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rayalign.data.chat import cut_to_fit, encode_example, encode_prompt, encode_turn
+from rayalign.data.chat import cut_to_fit, encode_example, encode_turn, prompt_ids
 from rayalign.data.collate import EncodedRow
 from rayalign.data.preferences import base_id
 from rayalign.types import Candidate, Example, Prompt, with_turns
@@ -91,6 +90,11 @@ class PairEncoder:
         pair = TwoAnswers(prompt, first, second, self._opening)
         return pair if self.fits(pair) else None
 
+    def answer(self, start: TokenIds, prompt: Prompt, answer: Candidate) -> TokenIds:
+        """An answer behind its prompt, which has the tokens `start`, with its end token."""
+        dialogue, _ = encode_example(self._tokenizer, with_turns(prompt, answer.turns), answer.text)
+        return tuple(dialogue[len(start) :])
+
     def encode(self, prompt: Prompt, first: Candidate, second: Candidate) -> tuple[TwoAnswers | None, bool]:
         """The pair in tokens, and whether its dialogue lost its oldest turns; None where it is too long even so."""
         whole = self._whole(prompt, first, second)
@@ -103,10 +107,6 @@ class PairEncoder:
         return self._whole(fitting, first, second), True
 
     def _whole(self, prompt: Prompt, first: Candidate, second: Candidate) -> TwoAnswers:
-        prompt_ids = encode_prompt(self._tokenizer, prompt, context=sys.maxsize, reserve=0)
-        assert prompt_ids is not None, "no prompt is longer than that"
-        answers: list[TokenIds] = []
-        for answer in (first, second):
-            dialogue, _ = encode_example(self._tokenizer, with_turns(prompt, answer.turns), answer.text)
-            answers.append(dialogue[len(prompt_ids) :])
-        return TwoAnswers(prompt_ids, answers[0], answers[1], self._opening)
+        start = prompt_ids(self._tokenizer, prompt)
+        answers = [self.answer(start, prompt, answer) for answer in (first, second)]
+        return TwoAnswers(start, answers[0], answers[1], self._opening)

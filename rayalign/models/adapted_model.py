@@ -45,6 +45,10 @@ def _verify(base: ModelFolder, adapter: AdapterFolder, factors: Mapping[str, Fac
     if adapter.whole:
         name = next(iter(adapter.whole))
         raise InputError(f"{adapter.path} holds {name} beside its factors; only pure LoRA adapters are added to a base")
+    if adapter.config.get("fan_in_fan_out"):
+        raise InputError(
+            f"{adapter.path} is of a model that stores its matrices transposed (fan_in_fan_out); merge it with peft"
+        )
     for name, own in factors.items():
         if name not in base.tensors:
             raise InputError(f"{base.path} has no {name}, which the adapters move; name the one they were made from")

@@ -9,50 +9,36 @@ costs one more forward pass, and holds the activations of one part at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from rayalign.algorithms.base import Algorithm, AlgorithmConfig
 from rayalign.models.batching import micro_rows, trim
 from rayalign.models.objective import Piece
-from rayalign.types import Batch, LossSum, Metrics, Minibatch, Outputs, Role, Rollouts
+from rayalign.types import Batch, LossSum, Metrics, Minibatch, Outputs
 
 Read = Callable[[Piece | None], Outputs]
 """the outputs for a micro-batch without gradient, on the device; None: a pass that only takes part"""
 _FIELDS = tuple(field.name for field in fields(Outputs))
 
 
-class KnownGradient(Algorithm[AlgorithmConfig]):
-    """A linear loss: the sum of outputs times their known gradients."""
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """The loss of a part: the sum of its outputs times their known gradients."""
 
-    unit = "sequence"
-    trains = ()
+    gradients: Mapping[str, Tensor]
+    """of the unit's loss sum by the outputs for these rows, by the name of the output"""
+    normaliser: float
+    """the whole unit's"""
+    metrics: Metrics
 
-    def __init__(self, gradients: Mapping[str, Tensor], normaliser: float, metrics: Metrics) -> None:
-        """`gradients`: of the unit's loss sum by the outputs for these rows, by the name of the output."""
-        super().__init__(AlgorithmConfig(name="known_gradient"))
-        self._gradients, self._normaliser, self._metrics = gradients, normaliser, metrics
-
-    def prepare(self, rollouts: Rollouts) -> Batch:
-        """Never called: the rows are of a batch."""
-        raise NotImplementedError
-
-    def normaliser(self, role: Role, minibatch: Minibatch) -> float:
-        """The whole unit's."""
-        return self._normaliser
-
-    def loss(self, role: Role, outputs: Outputs, minibatch: Minibatch) -> LossSum:
-        """A number whose gradient is the share of these rows."""
-        terms = [(getattr(outputs, name) * gradient).sum() for name, gradient in self._gradients.items()]
-        return LossSum(torch.stack(terms).sum(), self._normaliser, self._metrics)
+    def __call__(self, outputs: Outputs, minibatch: Minibatch) -> LossSum:
+        terms = [(getattr(outputs, name) * gradient).sum() for name, gradient in self.gradients.items()]
+        return LossSum(torch.stack(terms).sum(), self.normaliser, self.metrics)
 
 
-def divided(
-    pieces: list[Piece], role: Role, token_budget: int, read: Read, together: Callable[[int], int]
-) -> list[Piece]:
+def divided(pieces: list[Piece], token_budget: int, read: Read, together: Callable[[int], int]) -> list[Piece]:
     """The micro-batches, each unit of several rows that is over the budget in parts.
 
     Args:
@@ -63,7 +49,7 @@ def divided(
     result: list[Piece] = []
     for piece in pieces:
         if is_large(piece.batch, token_budget):
-            result += _parts(piece, role, token_budget, read)
+            result += _parts(piece, token_budget, read)
         else:
             result.append(piece)
     for _ in range(rounds - passes):
@@ -81,7 +67,7 @@ def parts_of(batch: Batch, token_budget: int) -> list[Tensor]:
     return micro_rows(Batch(batch.tensors, torch.arange(len(batch))), token_budget)
 
 
-def _parts(piece: Piece, role: Role, token_budget: int, read: Read) -> Iterator[Piece]:
+def _parts(piece: Piece, token_budget: int, read: Read) -> Iterator[Piece]:
     """The parts of a large unit, whose losses are linear: the whole loss is known by then."""
     rows = parts_of(piece.batch, token_budget)
     own = [replace(piece, batch=trim(piece.batch.rows(rows_N))) for rows_N in rows]
@@ -92,21 +78,20 @@ def _parts(piece: Piece, role: Role, token_budget: int, read: Read) -> Iterator[
                 shape = piece.batch["input_ids_BT"].shape[: output.dim()]
                 whole[name] = torch.zeros(shape, dtype=torch.float32, device=output.device)
             whole[name][_place(piece.batch, rows_N, output)] = output.float()
-    loss_sum, gradients = _gradients(piece, role, whole)
+    loss_sum, gradients = _gradients(piece, whole)
     metrics = loss_sum.metrics
     for rows_N, part in zip(rows, own, strict=True):
         shares = {name: gradient[_place(piece.batch, rows_N, gradient)] for name, gradient in gradients.items()}
-        linear: Algorithm[Any] = KnownGradient(shares, loss_sum.normaliser, metrics)
-        yield replace(part, objective=replace(piece.objective, algorithm=linear))
+        yield replace(part, loss=_Linear(shares, loss_sum.normaliser, metrics))
         metrics = {}  # the unit has them once
 
 
-def _gradients(piece: Piece, role: Role, whole: Mapping[str, Tensor]) -> tuple[LossSum, dict[str, Tensor]]:
+def _gradients(piece: Piece, whole: Mapping[str, Tensor]) -> tuple[LossSum, dict[str, Tensor]]:
     """The loss of a unit, and its gradient by each output; NaN where the loss is not finite, so that the step fails."""
     leaves = {name: output.requires_grad_() for name, output in whole.items()}
     device = next(iter(leaves.values())).device
     batch = Batch({name: tensor.to(device) for name, tensor in piece.batch.tensors.items()}, piece.batch.unit_B)
-    loss_sum = piece.objective.algorithm.loss(role, Outputs(**leaves), batch)
+    loss_sum = piece.loss(Outputs(**leaves), batch)
     poison = 1.0 if bool(loss_sum.numerator.isfinite()) else float("nan")
     shares = torch.autograd.grad(loss_sum.numerator * poison, list(leaves.values()), allow_unused=True)
     present = {name: share for name, share in zip(leaves, shares, strict=True) if share is not None}

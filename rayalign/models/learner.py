@@ -177,13 +177,13 @@ class Learner:
         if not len(minibatch):
             return {}
         self._engine.train()
-        if isinstance(self._head, TokenLogprobs):
-            self._head.output.entropy = entropy_use(algorithm)
         objectives = [Objective(minibatch, algorithm)] + ([second] if second else [])
+        if isinstance(self._head, TokenLogprobs):
+            self._head.output.entropy = entropy_use(objectives)
         pieces: list[Piece] = []
         for objective in objectives:
             pieces += objective.pieces(self.role, self._rank, self._world, self.config.micro_tokens)
-        pieces = divided(pieces, self.role, self.config.micro_tokens, self._outputs, self._together)
+        pieces = divided(pieces, self.config.micro_tokens, self._outputs, self._together)
         rounds = highest(len(pieces), self._device)
         parts: list[Metrics] = []
         for index in range(rounds):
@@ -212,23 +212,24 @@ class Learner:
 
     @torch.no_grad()
     def _outputs(self, piece: Piece | None) -> Outputs:
-        batch = placeholder() if piece is None else piece.batch
-        temperature = piece.objective.temperature if piece else None
-        settings = {} if temperature is None else {"temperature": temperature}
-        return as_outputs(self._head, *read(self._engine, to_device(batch, self._device), **settings))
+        return self._read(piece)[0]
 
-    def _accumulate(self, piece: Piece | None) -> Metrics:
-        """Add a micro-batch to the gradient; None takes part with a gradient of zero."""
+    def _read(self, piece: Piece | None) -> tuple[Outputs, Batch]:
+        """The outputs for a micro-batch, or for a row that only takes part, and what was read, on the device."""
         here = to_device(placeholder() if piece is None else piece.batch, self._device)
         temperature = piece.objective.temperature if piece else None
         settings = {} if temperature is None else {"temperature": temperature}
-        outputs = as_outputs(self._head, *read(self._engine, here, **settings))
+        return as_outputs(self._head, *read(self._engine, here, **settings)), here
+
+    def _accumulate(self, piece: Piece | None) -> Metrics:
+        """Add a micro-batch to the gradient; None takes part with a gradient of zero."""
+        outputs, here = self._read(piece)
         if piece is None:
             read_out = outputs.logprobs_BT if outputs.logprobs_BT is not None else outputs.scores_B
             assert read_out is not None
             self._engine.backward(read_out.sum() * 0.0)
             return {}
-        loss_sum = piece.objective.algorithm.loss(self.role, outputs, here)
+        loss_sum = piece.loss(outputs, here)
         # A poisoned gradient reaches the norm on every rank, so that all of them stop together.
         poison = 1.0 if math.isfinite(loss_sum.numerator.item()) else math.nan
         # DeepSpeed averages over ranks; this is a sum.

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rayalign.algorithms.base import Algorithm
 from rayalign.models.batching import micro_batches, shard
 from rayalign.models.heads import EntropyUse
 from rayalign.models.metrics import renamed
-from rayalign.types import Batch, Metrics, Role
-
-
-def entropy_use(algorithm: Algorithm[Any]) -> EntropyUse:
-    """What the losses of an algorithm do with entropies."""
-    if algorithm.differentiates_entropy:
-        return "gradient"
-    return "value" if algorithm.reads_entropy else "none"
+from rayalign.types import Batch, LossSum, Metrics, Minibatch, Outputs, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +37,25 @@ class Objective:
         normaliser = self.algorithm.normaliser(role, self.batch)
         scale = self.weight / normaliser if normaliser else 0.0
         share = shard(self.batch, rank, world)
-        return [Piece(micro, self, scale) for micro in micro_batches(share, token_budget)]
+        loss = partial(self.algorithm.loss, role)
+        return [Piece(micro, self, scale, loss) for micro in micro_batches(share, token_budget)]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A micro-batch of an objective, and what its loss sum is multiplied by."""
+    """A micro-batch of an objective."""
 
     batch: Batch
     objective: Objective
     scale: float
+    """what its loss sum is multiplied by"""
+    loss: Callable[[Outputs, Minibatch], LossSum]
+    """the algorithm's for the role, or its linear form for a part of a large unit"""
+
+
+def entropy_use(objectives: Sequence[Objective]) -> EntropyUse:
+    """What the losses of a step do with entropies."""
+    algorithms = [objective.algorithm for objective in objectives]
+    if any(algorithm.differentiates_entropy for algorithm in algorithms):
+        return "gradient"
+    return "value" if any(algorithm.reads_entropy for algorithm in algorithms) else "none"

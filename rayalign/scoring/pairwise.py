@@ -10,7 +10,6 @@ long for the model, that its template refuses, or that is not finite is absent (
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, combinations
 
@@ -20,7 +19,7 @@ from torch import Tensor
 from rayalign.algorithms.ops import token_tensors
 from rayalign.algorithms.preference import comparison_probabilities, mean_win_probabilities, order_free_logits
 from rayalign.config import LearnerConfig
-from rayalign.data.chat import encode_prompt, load_tokenizer
+from rayalign.data.chat import load_tokenizer, prompt_ids, reads_same_tokens
 from rayalign.data.collate import collate_examples
 from rayalign.data.pairs import Question
 from rayalign.data.two_answers import PairEncoder, TwoAnswers
@@ -29,6 +28,8 @@ from rayalign.models.load import Frozen
 from rayalign.scoring.base import ALONE
 from rayalign.types import TRAINED, Batch, Candidate, Group, Prompt, Score, Trajectory
 
+_Part = tuple[tuple[int, ...], tuple[int, ...]] | None
+"""tokens of a prompt and of an answer to it; None where there are none"""
 ROWS = 1024
 """sequences that are padded together; of these the model reads `micro_tokens` at a time"""
 
@@ -44,9 +45,7 @@ class PairwiseScorer:
         self.model = Frozen(model, "pairwise", config)
         self._tokenizer = load_tokenizer(model)
         self._encoder = PairEncoder(self._tokenizer, self.model.longest)
-        theirs = load_tokenizer(policy)
-        same_vocabulary = self._tokenizer.get_vocab() == theirs.get_vocab()
-        self._same_tokens = same_vocabulary and self._tokenizer.chat_template == theirs.chat_template
+        self._same_tokens = reads_same_tokens(self._tokenizer, load_tokenizer(policy))
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """As `Scorer.score`."""
@@ -59,9 +58,7 @@ class PairwiseScorer:
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt in the model's tokens, up to where the first answer begins; nothing is cut."""
-        token_ids = encode_prompt(self._tokenizer, prompt, context=sys.maxsize, reserve=0)
-        assert token_ids is not None, "every prompt fits a context without end"
-        return token_ids
+        return prompt_ids(self._tokenizer, prompt)
 
     def matrices(self, groups: Sequence[Group]) -> list[Tensor]:
         """`matrix_KK` of each group, in float64."""
@@ -78,7 +75,7 @@ class PairwiseScorer:
 
     def compare(self, questions: Sequence[Question]) -> list[Score]:
         """The probability that the first answer of each question is the better one; absent with its reason."""
-        pairs = [self._rendered(q.prompt, q.first, q.second) for q in questions]
+        pairs = [self._join(*self._rendered(q.prompt, (q.first, q.second))) for q in questions]
         values = self._read(pairs)
         scores_N2 = torch.tensor([_both_orders(pair, values) for pair in pairs], dtype=torch.float64).reshape(-1, 2)
         probabilities_N = torch.sigmoid(order_free_logits(scores_N2[:, 0], scores_N2[:, 1]))
@@ -93,25 +90,38 @@ class PairwiseScorer:
 
     def _pairs(self, group: Group) -> dict[tuple[int, int], TwoAnswers | None]:
         """Each two answers of a group by their places; None where they are too long."""
-        numbered = enumerate(group.trajectories)
+        parts = self._split(group) if self._same_tokens else self._rendered(group.prompt, group.trajectories)
         pairs: dict[tuple[int, int], TwoAnswers | None] = {}
-        for (i, first), (j, second) in combinations(numbered, 2):
-            pairs[i, j] = self._pair(group.prompt, first, second)
+        for (i, first), (j, second) in combinations(enumerate(parts), 2):
+            pairs[i, j] = self._join(first, second)
         return pairs
 
-    def _pair(self, prompt: Prompt, first: Trajectory, second: Trajectory) -> TwoAnswers | None:
-        if not self._same_tokens:
-            return self._rendered(prompt, _candidate(first), _candidate(second))
-        start, other_start = _answer_start(first), _answer_start(second)
-        dialogue, other_dialogue = first.token_ids, second.token_ids
-        return self._encoder.join(dialogue[:start], dialogue[start:], other_dialogue[other_start:])
-
-    def _rendered(self, prompt: Prompt, first: Candidate, second: Candidate) -> TwoAnswers | None:
-        """Two answers by the model's own template; None where it refuses them, or they are too long."""
-        try:
-            return self._encoder.encode(prompt, first, second)[0]
-        except InputError:
+    def _join(self, first: _Part, second: _Part) -> TwoAnswers | None:
+        if first is None or second is None:
             return None
+        return self._encoder.join(first[0], first[1], second[1])
+
+    def _split(self, group: Group) -> list[_Part]:
+        """The very tokens that were written."""
+        parts: list[_Part] = []
+        for trajectory in group.trajectories:
+            start = _answer_start(trajectory)
+            parts.append((trajectory.token_ids[:start], trajectory.token_ids[start:]))
+        return parts
+
+    def _rendered(self, prompt: Prompt, answers: Sequence[Trajectory | Candidate]) -> list[_Part]:
+        """Prompt and answer by the model's own template; None for an answer that it refuses."""
+        try:
+            start = self.encode(prompt)
+        except InputError:
+            return [None] * len(answers)
+        parts: list[_Part] = []
+        for answer in answers:
+            try:
+                parts.append((start, self._encoder.answer(start, prompt, Candidate(answer.text, turns=answer.turns))))
+            except InputError:
+                parts.append(None)
+        return parts
 
     def _read(self, pairs: Iterable[TwoAnswers | None]) -> dict[TwoAnswers, float]:
         """The model's score of each sequence, which it reads once however often it occurs."""
@@ -141,10 +151,6 @@ def _both_orders(pair: TwoAnswers | None, values: Mapping[TwoAnswers, float]) ->
 
 def _score(probability: float, absence: str) -> Score:
     return Score(probability) if math.isfinite(probability) else Score(None, absence)
-
-
-def _candidate(trajectory: Trajectory) -> Candidate:
-    return Candidate(trajectory.text, turns=trajectory.turns)
 
 
 def _answer_start(trajectory: Trajectory) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from itertools import islice
 
 from rayalign.algorithms.ops import token_tensors
 from rayalign.config import LearnerConfig
-from rayalign.data.chat import encode_example, encode_prompt, load_tokenizer
+from rayalign.data.chat import encode_example, load_tokenizer, prompt_ids, reads_same_tokens
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.errors import InputError
 from rayalign.models.load import Frozen
@@ -26,9 +25,7 @@ class RewardModelScorer:
     def __init__(self, model: str, config: LearnerConfig, policy: str) -> None:
         self.model = Frozen(model, "scalar", config)
         self._tokenizer = load_tokenizer(model)
-        theirs = load_tokenizer(policy)
-        same_vocabulary = self._tokenizer.get_vocab() == theirs.get_vocab()
-        self._same_tokens = same_vocabulary and self._tokenizer.chat_template == theirs.chat_template
+        self._same_tokens = reads_same_tokens(self._tokenizer, load_tokenizer(policy))
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """One forward over all candidates of all groups.
@@ -54,9 +51,7 @@ class RewardModelScorer:
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt in the reward model's tokens, up to where the answer begins; nothing is cut."""
-        token_ids = encode_prompt(self._tokenizer, prompt, context=sys.maxsize, reserve=0)
-        assert token_ids is not None, "every prompt fits a context without end"
-        return token_ids
+        return prompt_ids(self._tokenizer, prompt)
 
     def _row(self, group: Group, trajectory: Trajectory) -> EncodedRow | Score:
         """The tokens that are read, or why they cannot be."""

@@ -46,6 +46,7 @@ class FakeModel:
         ("1: 4, 3, 5, 5\n2: 1, 1, 1, 1", [17, 4]),
         ("Here they are:\n\n**Answer 2:** 1/5, 2/5, 3/5, 4/5\n**Answer 1:** 4/5, 4/5, 4/5, 4/5", [16, 10]),
         ("1. relevance 4; correctness 3; coherence 2; safety 1", [10, None]),
+        ("1: relevance-4, correctness-3, coherence-2, safety-1", [10, None]),
         ("1: 4, 3, 5\n2: 4, 3, 5, 5, 5", [None, None]),
         ("1: 4, 3, 5, 6\n2: 0, 3, 5, 5", [None, None]),
         ("1: 4, 3, 5, 5\n2: 4, 3, 5, 5\n3: 4, 3, 5, 5", [None, None]),
@@ -58,6 +59,11 @@ class FakeModel:
 def test_a_reply_is_read_answer_by_answer(reply: str, sums: list[int | None]) -> None:
     grades = read_grades(reply, 2, CONFIG)
     assert [None if isinstance(grade, str) else sum(grade) for grade in grades] == sums
+
+
+def test_a_digit_in_a_name_is_no_grade() -> None:
+    config = CONFIG.model_copy(update={"criteria": {"clarity": "it is clear", "top3": "its first three lines matter"}})
+    assert read_grades("1: clarity 4, top3 5", 1, config) == [(4.0, 5.0)]
 
 
 @pytest.mark.parametrize(

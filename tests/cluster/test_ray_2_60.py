@@ -1,27 +1,35 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
+from pathlib import Path
 
 import psutil
 import pytest
 
 from rayalign.cluster.ray_2_60 import STARTS, start_node
 
-SLEEP = ["sleep", "600"]
-
 
 class Starts:
-    """`ray.init` that fails so often, each time with a process left behind."""
+    """`ray.init` that fails so often, each time with a process of Ray left behind."""
 
-    def __init__(self, failures: int, message: str) -> None:
+    def __init__(self, folder: Path, failures: int, message: str) -> None:
+        self.command = [str(folder / "ray" / "sleep"), "600"]
         self.failures = failures
         self.message = message
         self.processes: list[psutil.Process] = []
 
     def __call__(self) -> None:
-        self.processes.append(psutil.Process(subprocess.Popen(SLEEP).pid))
+        self.processes.append(psutil.Process(subprocess.Popen(self.command).pid))
         if len(self.processes) <= self.failures:
             raise Exception(self.message)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "sleep").symlink_to(shutil.which("sleep") or "/bin/sleep")
+    return tmp_path
 
 
 @pytest.fixture
@@ -29,8 +37,8 @@ def timed_out() -> str:
     return "The current node timed out during startup. This could happen because the GCS has become overloaded."
 
 
-def test_a_node_that_starts_too_slowly_is_started_again(timed_out: str) -> None:
-    starts = Starts(2, timed_out)
+def test_a_node_that_starts_too_slowly_is_started_again(folder: Path, timed_out: str) -> None:
+    starts = Starts(folder, 2, timed_out)
     start_node(starts)
     *failed, started = starts.processes
     assert [process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in failed] == [False, False]
@@ -38,12 +46,12 @@ def test_a_node_that_starts_too_slowly_is_started_again(timed_out: str) -> None:
     started.kill()
 
 
-def test_the_last_failure_and_any_other_error_are_raised(timed_out: str) -> None:
-    always = Starts(STARTS, timed_out)
+def test_the_last_failure_and_any_other_error_are_raised(folder: Path, timed_out: str) -> None:
+    always = Starts(folder, STARTS, timed_out)
     with pytest.raises(Exception, match="timed out during startup"):
         start_node(always)
     assert len(always.processes) == STARTS
-    other = Starts(1, "no such option")
+    other = Starts(folder, 1, "no such option")
     with pytest.raises(Exception, match="no such option"):
         start_node(other)
     assert len(other.processes) == 1

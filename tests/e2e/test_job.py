@@ -27,7 +27,7 @@ INTERVAL = {"low", "high", "n"}
 
 def test_the_summary_has_every_table(finished: Run) -> None:
     summary = json.loads((finished.folder / "summary.json").read_text())
-    assert summary.keys() == {"results", "comparisons", "stages", "peak_memory_bytes"}
+    assert summary.keys() == {"results", "comparisons", "methods", "stages", "peak_memory_bytes"}
     assert [(s["name"], s["status"]) for s in summary["stages"]] == [(name, "finished") for name in STAGES]
     assert all(0 <= s["fixed_seconds"] <= s["seconds"] for s in summary["stages"])
     assert summary["peak_memory_bytes"] > 1 << 28

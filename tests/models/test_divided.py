@@ -65,11 +65,11 @@ class Reader:
         self.sizes.append((len(piece.batch), piece.batch["input_ids_BT"].numel()))
         return self.outputs(piece.batch)
 
-    def gradients(self, pieces: list[Piece], role: Role) -> tuple[dict[str, torch.Tensor], list[Metrics]]:
+    def gradients(self, pieces: list[Piece]) -> tuple[dict[str, torch.Tensor], list[Metrics]]:
         """Of all pieces together, and the metrics of each."""
         metrics = []
         for piece in pieces:
-            loss_sum = piece.objective.algorithm.loss(role, self.outputs(piece.batch), piece.batch)
+            loss_sum = piece.loss(self.outputs(piece.batch), piece.batch)
             (loss_sum.numerator * piece.scale).backward()
             metrics.append(loss_sum.metrics)
         return {name: x.grad.clone() for name, x in self.head.named_parameters() if x.grad is not None}, metrics
@@ -81,10 +81,10 @@ def test_parts_have_the_gradient_and_the_metrics_of_the_whole(folder: str, name:
     role, algorithm = ALGORITHMS[name]
     objective = Objective(group(), algorithm)
     [piece] = objective.pieces(role, 0, 1, budget)
-    wanted, [metrics] = Reader(head_of(folder, role)).gradients([piece], role)
+    wanted, [metrics] = Reader(head_of(folder, role)).gradients([piece])
     reader = Reader(head_of(folder, role))
-    parts = divided([piece], role, budget, reader.read, int)
-    got, part_metrics = reader.gradients(parts, role)
+    parts = divided([piece], budget, reader.read, int)
+    got, part_metrics = reader.gradients(parts)
     largest = max(float(gradient.abs().max()) for gradient in wanted.values())
     assert largest > 1e-3
     torch.testing.assert_close(got, wanted, atol=1e-6 * max(1.0, largest), rtol=1e-5)
