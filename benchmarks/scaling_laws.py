@@ -22,7 +22,7 @@ from benchmarks.plots import Series, lines
 from benchmarks.record import record
 from benchmarks.study_page import DOCS, table
 from rayalign.data.paddock import gold
-from rayalign.evaluation.curves import trained_groups
+from rayalign.evaluation.curves import padded, trained_groups
 from rayalign.evaluation.scaling_laws import Form, Law, best_of_n_values, fit
 from rayalign.statistics.best_of_n import best_of_n_kl
 from rayalign.storage.journal import Journal
@@ -69,10 +69,10 @@ def candidates(folder: Path, model: str) -> tuple[Array, Array]:
 
 
 def best_of_n_curve(proxy_PN: Array, gold_PN: Array) -> Curve:
-    """Each size as one distance."""
+    """Each size as one distance; each prompt against the first policy's mean on the same prompt."""
     distances = [math.sqrt(best_of_n_kl(n)) for n in SIZES]
-    proxy_SP = best_of_n_values(proxy_PN, proxy_PN, SIZES) - proxy_PN.mean()
-    gold_SP = best_of_n_values(proxy_PN, gold_PN, SIZES) - gold_PN.mean()
+    proxy_SP = best_of_n_values(proxy_PN, proxy_PN, SIZES) - proxy_PN.mean(axis=1)
+    gold_SP = best_of_n_values(proxy_PN, gold_PN, SIZES) - gold_PN.mean(axis=1)
     return Curve(distances, proxy_SP, gold_SP)
 
 
@@ -94,14 +94,7 @@ def ppo_curve(folder: Path, model: str, proxy_start: float, gold_start: float) -
     for window in windows:
         mean_kl = sum(kl[step] for step in window) / len(window)
         distances.append(math.sqrt(max(0.0, mean_kl)))
-    return Curve(distances, _padded(proxy_rows), _padded(gold_rows))
-
-
-def _padded(rows: Sequence[Sequence[float]]) -> Array:
-    padded = np.full((len(rows), max(map(len, rows))), np.nan)
-    for target, row in zip(padded, rows, strict=True):
-        target[: len(row)] = row
-    return padded
+    return Curve(distances, padded(proxy_rows), padded(gold_rows))
 
 
 def figures(seed: int, folder: Path) -> list[dict[str, Any]]:

@@ -48,7 +48,9 @@ def _examples(path: Path) -> Iterator[Example]:
     from rayalign.types import Comparison, Example
 
     rows = read_jsonl(path)
-    first = next(rows, {})
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f"{path} has no rows; name a file of candidates with scores, or of verdicts on pairs")
     kind: type[Comparison] | type[Example] = Comparison if "preference" in first and "first" in first else Example
     records = [decode(kind, row, str(path)) for row in (first, *rows)]
     yield from (record for record in records if isinstance(record, Example))

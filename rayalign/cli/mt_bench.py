@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +57,11 @@ def mt_bench(
         study = _study(required[0], required[1], mode, baseline, references, prompts)
         rows = _judged(study, required[2], at, base_url, key_variable, output)
         categories, opponent, names = study.categories, study.opponent, study.models
-    entries = [_entry(rows, name, mode, opponent, categories) for name in names if _is_judged(rows, name, mode)]
+    judged = _names(_met(rows, opponent), mode, opponent)
+    unmet = [name for name in names if name not in judged]
+    if unmet:
+        show.remarks("left out", [f"{name}: no judgment of it{_against(opponent)}" for name in unmet])
+    entries = [_entry(rows, name, mode, opponent, categories) for name in names if name in judged]
     entries.sort(key=lambda entry: -entry["order"])
     page = output / f"mt_bench_{mode}.html"
     if categories and any(entry["categories"] for entry in entries):
@@ -120,8 +125,13 @@ def _names(rows: Sequence[Row], mode: str, opponent: str | None) -> list[str]:
     return [name for name in names if name != opponent]
 
 
-def _is_judged(rows: Sequence[Row], name: str, mode: str) -> bool:
-    return name in _names(rows, mode, None)
+def _met(rows: Sequence[Row], opponent: str | None) -> list[Row]:
+    """Judgments that the opponent is part of; all of them where there is none."""
+    return [row for row in rows if opponent is None or opponent in (row["model_1"], row["model_2"])]
+
+
+def _against(opponent: str | None) -> str:
+    return f" against {opponent}" if opponent else ""
 
 
 def _entry(rows: Sequence[Row], name: str, mode: str, opponent: str | None, categories: Mapping[Any, str]) -> Figures:
@@ -129,22 +139,18 @@ def _entry(rows: Sequence[Row], name: str, mode: str, opponent: str | None, cate
     from rayalign.evaluation.mt_bench import by_category, pairwise, single
 
     mine = [row for row in rows if name in (row.get("model"), row.get("model_1"), row.get("model_2"))]
-    if opponent is not None:
-        mine = [row for row in mine if opponent in (row["model_1"], row["model_2"])]
     if mode == "single":
         figures: Any = single(mine, name)
-        by_name = {category: part.mean for category, part in by_category(mine, categories, _of(single, name)).items()}
+        ratings = by_category(mine, categories, partial(single, model=name))
+        by_name = {category: part.mean for category, part in ratings.items()}
         order = figures.mean.mean if figures.mean else 0.0
     else:
-        figures = pairwise(mine, name)
-        parts = by_category(mine, categories, _of(pairwise, name))
+        mine = _met(mine, opponent)
+        figures = pairwise(mine, name, baseline=opponent)
+        parts = by_category(mine, categories, partial(pairwise, model=name, baseline=opponent))
         by_name = {category: part.interval for category, part in parts.items()}
         order = figures.adjusted if figures.n else 0.0
     return {**figures._asdict(), "categories": {k: v for k, v in by_name.items() if v}, "order": order}
-
-
-def _of(measure: Any, name: str) -> Any:
-    return lambda rows: measure(rows, name)
 
 
 def _without_order(entries: Sequence[Figures]) -> list[Figures]:

@@ -94,12 +94,13 @@ class ArenaStudy:
 
     @property
     def models(self) -> list[str]:
-        """The judged models: all but those that are only a baseline."""
+        """The judged models: all that are not the baseline of every category."""
         baselines = {self.baseline(question.category) for question in self.questions}
-        return [answers.model for answers in self.answers if answers.model not in baselines]
+        return [answers.model for answers in self.answers if baselines != {answers.model}]
 
     def matches(self, model: str, judge: str) -> list[ArenaMatch]:
-        """One model's matches; questions that it or the baseline did not answer are left out.
+        """One model's matches; questions that it or the baseline did not answer are left out, and those where it is
+        the baseline itself.
 
         Raises:
             InputError: no answers of a baseline.
@@ -108,6 +109,8 @@ class ArenaStudy:
         matches = []
         for question in self.questions:
             baseline = self.baseline(question.category)
+            if baseline == model:
+                continue
             if baseline not in by_model:
                 names = ", ".join(by_model)
                 raise InputError(f"arena-hard: the answers of the baseline {baseline} are missing among {names}")

@@ -76,7 +76,7 @@ def points(curves: Sequence[Curve]) -> list[FrontierPoint]:
             names.append(f"{curve.name} {steps[0]}-{steps[-1]}")
             kl_rows.append([curve.metrics[step][_KL] for step in steps])
             reward_rows.append([curve.metrics[step][_REWARD] for step in steps])
-    return frontier(names, _padded(kl_rows), _padded(reward_rows))
+    return frontier(names, padded(kl_rows), padded(reward_rows))
 
 
 def _curve(run: Path, metrics_path: Path) -> Curve | None:
@@ -115,7 +115,7 @@ def _overoptimised(path: Path, windows: Sequence[Window]) -> OverOptimisation | 
         proxy_rows.append([group.proxy for group in sample])
         gold_rows.append([group.gold for group in sample])
     last_steps = [window[-1] for window in windows]
-    return overoptimisation(last_steps, _padded(proxy_rows), _padded(gold_rows))
+    return overoptimisation(last_steps, padded(proxy_rows), padded(gold_rows))
 
 
 def trained_groups(journal: Journal) -> Iterator[TrainedGroup]:
@@ -146,7 +146,7 @@ def _present_scores(scores: Iterable[Mapping[str, float | None]]) -> list[float]
     return [value for value in values if value is not None]
 
 
-def _padded(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+def padded(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
     """Rows of different lengths as a table, with NaN behind their ends."""
     table = np.full((len(rows), max(map(len, rows))), np.nan)
     for target, row in zip(table, rows, strict=True):

@@ -7,7 +7,7 @@ candidates of a prompt. An absent value is NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -67,20 +67,12 @@ def _win_chances(most: int, n: int) -> Array:
     return np.array([math.comb(rank, n - 1) / subsets for rank in range(most)])
 
 
-def fit(
-    form: Form,
-    distances: Sequence[float],
-    gains_SP: npt.ArrayLike,
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    seed: int = 0,
-) -> Law:
+def fit(form: Form, distances: Sequence[float], gains_SP: npt.ArrayLike, *, seed: int = 0) -> Law:
     """Least squares over the means at each distance, with bootstrap intervals over prompts.
 
     Args:
         distances: d of each row, 0 or more; a row at 0 says nothing about the law and is left out.
-        gains_SP: value less that of the first policy, a row for each distance.
-        clusters: for each column the prompt that it belongs to; None: each its own.
+        gains_SP: value less that of the first policy, a row for each distance and a column for each prompt.
 
     Raises:
         InputError: fewer than three distances above 0, or another number of rows than distances.
@@ -100,10 +92,9 @@ def fit(
         means_S = (filled_SP @ weights_P) / (present_SP @ weights_P)
         return _least_squares(form, d_S, means_S)
 
-    names = range(gains.shape[1]) if clusters is None else clusters
     means_S = np.nanmean(gains, axis=1)
     alpha, beta = _least_squares(form, d_S, means_S)
-    resampled_R2 = bootstrap(parameters, names, seed=seed)
+    resampled_R2 = bootstrap(parameters, range(gains.shape[1]), seed=seed)
     intervals = []
     for value, column_R in zip((alpha, beta), resampled_R2.T, strict=True):
         low, high = bounds(column_R)

@@ -73,12 +73,13 @@ def _scores(example: Example) -> tuple[float | None, ...]:
 
 
 def selected(prompts: Sequence[Rated], stage: EvolveStage, seed: int) -> list[Rated]:
-    """The share of the prompts that is evolved; fewer where fewer have a weight."""
+    """The share of the prompts that is evolved; fewer where too few have a score, or a weight that the kind needs."""
     count = max(1, round(stage.fraction * len(prompts)))
-    if stage.selection != "stratified":
-        count = min(count, sum(prompt.weight > 0 for prompt in prompts))
-    places = select([prompt.weight for prompt in prompts], count, kind=stage.selection, seed=seed)
-    return [prompts[place] for place in places]
+    scored = [prompt for prompt in prompts if prompt.value is not None]
+    eligible = scored if stage.selection == "stratified" else [prompt for prompt in scored if prompt.weight > 0]
+    count = min(count, len(eligible))
+    places = select([prompt.weight for prompt in eligible], count, kind=stage.selection, seed=seed)
+    return [eligible[place] for place in places]
 
 
 def mixture(base: Sequence[Prompt], evolved: Sequence[Prompt], share: float, seed: int) -> list[Prompt]:

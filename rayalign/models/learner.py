@@ -132,8 +132,7 @@ class Learner:
     def evaluate(self, batch: Batch, *, adapter: bool = True) -> Outputs:
         """Outputs for this rank's own rows, in their order, on the CPU; without its adapter as the model was before."""
         self._engine.eval()
-        count = len(micro_rows(batch, self.config.micro_tokens)) if self._stage == 3 else 0
-        rounds = highest(count, self._device) if self._stage == 3 else 0
+        rounds = self._together(len(micro_rows(batch, self.config.micro_tokens)))
         with nullcontext() if adapter else adapter_off(self._head.model):
             return evaluate(self._head, self._engine, batch, self.config.micro_tokens, rounds)
 

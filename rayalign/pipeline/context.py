@@ -31,6 +31,7 @@ from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import StageKind, kind_of
 from rayalign.pipeline.machine import Machine
 from rayalign.pipeline.object_store import session_config
+from rayalign.pipeline.outputs import output_path, run_folder, stage_folder
 from rayalign.pipeline.plan import plan
 from rayalign.pipeline.sharing import DeviceSharing
 from rayalign.rollout import choose, vllm_runs_on
@@ -57,7 +58,7 @@ class RunContext:
         self.job = loaded.job
         self.inputs = inputs
         self._source = loaded
-        self.folder = (Path(self.job.output) / self.job.name).resolve()
+        self.folder = run_folder(self.job)
         self.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(self.folder / "job.yaml", [loaded.resolved()])
         self.events_path = self.folder / "events.jsonl"
@@ -86,7 +87,7 @@ class RunContext:
 
     def stage_folder(self, name: str) -> Path:
         """Where a stage's outputs go."""
-        return self.folder / "stages" / name
+        return stage_folder(self.job, name)
 
     def journal_path(self, name: str) -> Path:
         """Where an online stage accounts for its groups."""
@@ -94,10 +95,7 @@ class RunContext:
 
     def output(self, text: str) -> Path:
         """Where an earlier stage's output is, by its name `stage:NAME`."""
-        reference = Reference.parse(text)
-        assert reference is not None, f"{text} names no stage"
-        outputs = kind_of(self.job.stages[reference.stage]).outputs()
-        return self.stage_folder(reference.stage) / outputs[reference.role].path
+        return output_path(self.job, text)
 
     def model(self, reference: str) -> str:
         """Folder or hub name of a model as the job names it; folders are absolute, since actors run elsewhere."""

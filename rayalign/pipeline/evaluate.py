@@ -122,6 +122,9 @@ class EvaluateKind(StageKind[EvaluateStage]):
     def problems(self) -> Iterator[Problem]:
         stage = self.stage
         yield from profile_problems(stage)
+        for name in stage.names:
+            if "@" in name:
+                yield "models", f"{name!r} holds an @, which stands before a profile in the results; name it otherwise"
         names = [*stage.names, *stage.baselines]
         for name in stage.against:
             if name not in names:

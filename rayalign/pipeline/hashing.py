@@ -10,6 +10,7 @@ from typing import Any
 
 from rayalign.config import DataConfig, Job, Reference, StageSection, registry_files
 from rayalign.pipeline.kind import StageKind, kind_of, kinds_of
+from rayalign.pipeline.outputs import output_path, stage_folder
 from rayalign.storage.summary import read_done
 
 _INPUT = "input."
@@ -43,11 +44,9 @@ def fields_hash(fields: Mapping[str, Any]) -> str:
 
 def stage_states(job: Job) -> dict[str, str]:
     """For each stage `finished`, or `will run: ` and why."""
-    folder = Path(job.output) / job.name / "stages"
-    states = {name: _state(read_done(folder / name), fields) for name, fields in stage_fields(job).items()}
+    states = {name: _state(read_done(stage_folder(job, name)), fields) for name, fields in stage_fields(job).items()}
     for reference in _roles_read(job):
-        output = kind_of(job.stages[reference.stage]).outputs()[reference.role]
-        if states[reference.stage] == "finished" and not (folder / reference.stage / output.path).exists():
+        if states[reference.stage] == "finished" and not output_path(job, str(reference)).exists():
             states[reference.stage] = f"will run: its {reference.role} is missing"
     return states
 

@@ -16,6 +16,7 @@ from rayalign.data.reward_tokens import reward_token_ids
 from rayalign.errors import InputError
 from rayalign.pipeline.hashing import stage_hashes, stage_states
 from rayalign.pipeline.kind import StageKind, kinds_of
+from rayalign.pipeline.outputs import output_path
 from rayalign.pipeline.stage_rows import stage_paths, with_files
 from rayalign.rollout.environment import Turns, load_environment
 from rayalign.types import Example
@@ -112,11 +113,10 @@ class Inputs:
         reference = Reference.parse(model)
         if reference is None:
             return load_tokenizer(model)
-        name, kind = reference.stage, self._kinds[reference.stage]
+        name = reference.stage
         if self._states[name] == "finished":
-            folder = Path(self._job.output) / self._job.name / "stages" / name
-            return load_tokenizer(str(folder / kind.outputs()[reference.role].path))
-        return kind.make_tokenizer(self, name, reference.role)
+            return load_tokenizer(str(output_path(self._job, model)))
+        return self._kinds[name].make_tokenizer(self, name, reference.role)
 
     @contextmanager
     def _blaming(self, key: str) -> Iterator[None]:
@@ -180,14 +180,7 @@ class Inputs:
     def _data(self, name: str) -> DataConfig:
         data = self._kinds[name].data
         assert data is not None, f"stage {name} reads no data of its own"
-        return with_files(data, self._output)
-
-    def _output(self, text: str) -> str:
-        """The file of an earlier stage's output, by its name `stage:NAME`."""
-        reference = Reference.parse(text)
-        assert reference is not None, f"{text} names no stage"
-        folder = Path(self._job.output).resolve() / self._job.name / "stages" / reference.stage
-        return str(folder / self._kinds[reference.stage].outputs()[reference.role].path)
+        return with_files(data, partial(output_path, self._job))
 
     def _awaits_rows(self, kind: StageKind[Any]) -> bool:
         """Whether rows of its data are still to be written by an earlier stage."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from rayalign.config import DataConfig, Reference
 
@@ -20,7 +21,7 @@ def stage_paths(data: DataConfig, key: str = "data") -> Iterator[tuple[str, str]
             yield place, path
 
 
-def with_files(data: DataConfig, output: Callable[[str], str]) -> DataConfig:
+def with_files(data: DataConfig, output: Callable[[str], Path]) -> DataConfig:
     """The section with the file of each stage in the place of its name.
 
     Args:
@@ -32,7 +33,7 @@ def with_files(data: DataConfig, output: Callable[[str], str]) -> DataConfig:
     return data.model_copy(update={"blend": tuple(sources)})
 
 
-def _file(path: str | None, output: Callable[[str], str]) -> dict[str, str]:
+def _file(path: str | None, output: Callable[[str], Path]) -> dict[str, str]:
     if path is None or Reference.parse(path) is None:
         return {}
-    return {"format": FORMAT, "path": output(path)}
+    return {"format": FORMAT, "path": str(output(path))}

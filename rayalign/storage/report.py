@@ -22,6 +22,7 @@ from rayalign.storage.report_judges import judges_table
 from rayalign.storage.report_methods import methods_table
 from rayalign.storage.report_plots import PALETTE, forest, line_chart, number, stacked_bar
 from rayalign.storage.report_profiles import is_of_profile, profiles_section
+from rayalign.storage.report_table import Cell, html_table
 from rayalign.storage.summary import read_done
 
 Row = dict[str, Any]
@@ -278,10 +279,6 @@ def _job_text(run: Path) -> str:
 def _table(columns: Mapping[str, Callable[[Row], str]], rows: Iterable[Row]) -> str:
     """A table; columns of figures are right-aligned."""
     words = {"model", "metric", "stage", "kind", "status"}
-    classes = {name: "" if name in words else ' class="n"' for name in columns}
-    lines = ["".join(f"<th{classes[name]}>{escape(name)}</th>" for name in columns)]
-    for row in rows:
-        texts = {name: escape(str(text(row))) for name, text in columns.items()}
-        lines.append("".join(f"<td{classes[name]}>{text}</td>" for name, text in texts.items()))
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="scroll"><table>{body}</table></div>'
+    heading = [Cell(name, figure=name not in words) for name in columns]
+    lines = [[Cell(str(text(row)), figure=name not in words) for name, text in columns.items()] for row in rows]
+    return html_table(heading, lines)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from rayalign.storage.report_plots import number
+from rayalign.storage.report_table import html_table
 from rayalign.storage.summary import read_done
 
 Row = Mapping[str, Any]
@@ -23,7 +23,7 @@ def evolution_tables(folders: Mapping[str, Path]) -> str:
             stages[name] = figures
     if not stages:
         return ""
-    overview = _table(("stage", *COLUMNS), [(name, *_overview(figures)) for name, figures in stages.items()])
+    overview = html_table(("stage", *COLUMNS), [(name, *_overview(figures)) for name, figures in stages.items()])
     return f"<h2>Evolved prompts</h2>{overview}{_by_difficulty(stages)}"
 
 
@@ -55,18 +55,10 @@ def _by_difficulty(stages: Mapping[str, Row]) -> str:
         (name, *(_cell(figures["by_difficulty"].get(level)) for level in columns)) for name, figures in stages.items()
     ]
     note = '<p class="soft">Mean value of the prompts of each true difficulty before the stage (prompts, selected).</p>'
-    return _table(("stage", *(f"difficulty {level}" for level in columns)), rows) + note
+    return html_table(("stage", *(f"difficulty {level}" for level in columns)), rows) + note
 
 
 def _cell(level: Row | None) -> str:
     if level is None:
         return number(None)
     return f"{number(level['informativeness'])} ({level['prompts']}, {level['selected']})"
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["".join(f"<th>{escape(text)}</th>" for text in heading)]
-    for row in rows:
-        lines.append("".join(f"<td>{escape(text)}</td>" for text in row))
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="scroll"><table>{body}</table></div>'

@@ -9,6 +9,7 @@ from typing import Any
 
 from rayalign.storage.report_plots import number
 from rayalign.storage.report_profiles import is_of_profile
+from rayalign.storage.report_table import Cell, figure, html_table
 
 RANKS = "judges"
 """name of the rows that correlate judges"""
@@ -36,19 +37,14 @@ def judges_table(results: Sequence[Row]) -> str:
 def _table(rival: str, judges: Mapping[str, Mapping[str, Row]]) -> str:
     first = next(iter(judges.values()))
     models = sorted(first, key=lambda name: -float(first[name]["mean"]))
-    heading = "".join(f'<th class="n">{escape(judge)}</th>' for judge in judges)
-    lines = [f"<th>against {escape(rival)} [%]</th>{heading}"]
-    for model in models:
-        cells = "".join(f'<td class="n">{_cell(rows.get(model))}</td>' for rows in judges.values())
-        lines.append(f"<td>{escape(model)}</td>{cells}")
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="scroll"><table>{body}</table></div>'
+    lines = [[model, *(_cell(rows.get(model)) for rows in judges.values())] for model in models]
+    return html_table([f"against {rival} [%]", *map(figure, judges)], lines)
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: Row | None) -> Cell:
     if row is None:
-        return number(None)
-    return f"{number(row['mean'])} ({number(row['low'])} to {number(row['high'])})"
+        return figure(number(None))
+    return figure(f"{number(row['mean'])} ({number(row['low'])} to {number(row['high'])})")
 
 
 def _sentence(row: Row) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rayalign.statistics.ranks import rank_correlation
 from rayalign.storage.report_plots import number
+from rayalign.storage.report_table import Cell, figure, html_table
 
 _LEARNT = {
     "samples_mean": "samples: mean",
@@ -49,15 +50,12 @@ def methods_table(methods: Sequence[Row]) -> str:
     columns = method_columns(methods)
     if not columns:
         return ""
-    heading = "".join(f'<th class="n">{escape(label)}</th>' for label in columns.values())
-    lines = [f"<th>method</th>{heading}"]
+    lines: list[list[str | Cell]] = []
     for row in methods:
         name, *figures = method_cells(row, columns)
-        cells = "".join(f'<td class="n">{escape(figure)}</td>' for figure in figures)
-        lines.append(f"<td>{escape(name)}</td>{cells}")
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
+        lines.append([name, *map(figure, figures)])
+    table = html_table(["method", *map(figure, columns.values())], lines)
     law = "".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in _laws(methods))
-    table = f'<div class="scroll"><table>{body}</table></div>'
     return f'<h2>Methods</h2>{table}<p class="soft">{_NOTE}</p>{law}'
 
 

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from rayalign.storage.report_plots import number
+from rayalign.storage.report_table import Cell, figure, html_table
 
 AVERAGE = "win_rate_average"
 """metric: the mean win rate over all other models"""
@@ -42,21 +43,19 @@ def _heat_map(metric: str, methods: Mapping[str, Mapping[str, Row]], means: Mapp
     for rows in methods.values():
         values += [float(row["mean"]) for row in rows.values()]
     low, high = min(values), max(values)
-    heading = "".join(f'<th class="n">{escape(profile)}</th>' for profile in [*profiles, "all"])
-    lines = [f"<th>{escape(metric)}</th>{heading}"]
+    lines: list[list[str | Cell]] = []
     for name, rows in methods.items():
-        cells = "".join(_cell(rows.get(profile), low, high) for profile in profiles)
-        cells += _cell(means.get((name, metric)), low, high)
-        lines.append(f"<td>{escape(name)}</td>{cells}")
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<h3>{escape(metric)}</h3><div class="scroll"><table>{body}</table></div>'
+        cells = [_cell(rows.get(profile), low, high) for profile in profiles]
+        lines.append([name, *cells, _cell(means.get((name, metric)), low, high)])
+    heading: list[str | Cell] = [metric, *map(figure, [*profiles, "all"])]
+    return f"<h3>{escape(metric)}</h3>{html_table(heading, lines)}"
 
 
-def _cell(row: Row | None, low: float, high: float) -> str:
+def _cell(row: Row | None, low: float, high: float) -> Cell:
     """The mean, the stronger coloured the higher, with its interval where the pointer rests."""
     if row is None or row["mean"] is None:
-        return f'<td class="n">{number(None)}</td>'
+        return figure(number(None))
     share = (float(row["mean"]) - low) / (high - low or 1.0)
     colour = f"background:color-mix(in srgb, var(--accent) {55 * min(max(share, 0.0), 1.0):.0f}%, transparent)"
     interval = f"{number(row['low'])} to {number(row['high'])}, {number(row['n'])} prompts"
-    return f'<td class="n" style="{colour}" title="{interval}">{number(row["mean"])}</td>'
+    return Cell(number(row["mean"]), figure=True, style=colour, title=interval)

@@ -166,6 +166,18 @@ def test_mt_bench_compares_all_pairs_by_the_users_prompts(mt: list[object], tmp_
     }
 
 
+def test_mt_bench_leaves_out_who_never_met_the_baseline(mt: list[object], tmp_path: Path) -> None:
+    with Stub(says=prefer) as stub:
+        call("mt-bench", *mt, "--mode", "pairwise-all", "--base-url", stub.url)
+    path = tmp_path / "out" / "judge_one_pair.jsonl"
+    rows = [row for row in read_jsonl(path) if {row["model_1"], row["model_2"]} != {"bad", "base"}]
+    write_jsonl(path, rows)
+    options = ["--judgments", path, "--output", tmp_path / "out", "--mode", "pairwise-baseline", "--baseline", "base"]
+    result = call("mt-bench", *options, "--json")
+    assert list(by_model(result)) == ["good"]
+    assert "left out: bad: no judgment of it against base" in result.stderr
+
+
 def test_mt_bench_by_an_annotator_of_pairs(tmp_path: Path) -> None:
     asked = [prompt for prompt in prompts(0, "test", 9) if len(prompt.messages) == 1][:6]
     questions = [mt_bench_files.Question(i, "iid", (p.messages[-1].content,)) for i, p in enumerate(asked)]

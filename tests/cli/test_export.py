@@ -41,3 +41,10 @@ def test_records_without_scores_are_refused_in_one_line(tmp_path: Path) -> None:
     for path in (source, tmp_path / "missing.jsonl"):
         result = CliRunner().invoke(app, ["export", str(path), "--output", str(tmp_path / "rows.jsonl")])
         assert result.exit_code == 2 and result.stderr.count("\n") == 1
+
+
+def test_an_empty_file_is_said_to_have_no_rows(tmp_path: Path) -> None:
+    source = tmp_path / "records.jsonl"
+    source.touch()
+    result = CliRunner().invoke(app, ["export", str(source), "--output", str(tmp_path / "rows.jsonl")])
+    assert result.exit_code == 2 and "has no rows" in result.stderr

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from rayalign.errors import InputError
-from rayalign.evaluation import arena_hard
+from rayalign.evaluation import arena_files, arena_hard
 from rayalign.evaluation.arena_games import is_open
+from rayalign.evaluation.arena_prompts import read_arena_prompts
+from rayalign.evaluation.arena_run import ArenaStudy
 from rayalign.evaluation.arena_style import Style, style_controlled, style_features, style_of
 from rayalign.statistics.ratings import bradley_terry
 
@@ -216,3 +218,14 @@ def test_style_control_needs_answers_and_a_choice() -> None:
         style_controlled(rows, {**styles, "base": {}})
     with pytest.raises(InputError, match="no judgment in hard_prompt has a label"):
         style_controlled([judged(1, None, None)], styles)
+
+
+def test_a_baseline_of_one_category_is_judged_in_the_others() -> None:
+    questions = [arena_files.Question("1", "code", "write"), arena_files.Question("2", "poem", "sing")]
+    texts = {"1": arena_files.Answer("a"), "2": arena_files.Answer("b")}
+    answers = [arena_files.Answers(name, texts) for name in ("coder", "poet", "m")]
+    study = ArenaStudy(questions, answers, "v2.0", read_arena_prompts(None), {"code": "coder", "poem": "poet"})
+    assert study.models == ["coder", "poet", "m"]
+    met = {name: [match.models for match in study.matches(name, "j")] for name in study.models}
+    assert met["coder"] == [("coder", "poet")] and met["poet"] == [("poet", "coder")]
+    assert met["m"] == [("m", "coder"), ("m", "poet")]

@@ -40,6 +40,13 @@ def test_the_rarest_topic_weighs_more_but_never_a_prompt_without_a_reward() -> N
     assert [prompt.weight for prompt in prompts] == pytest.approx([weight / sum(weights) for weight in weights])
 
 
+@pytest.mark.parametrize("kind", ["weighted", "greedy", "stratified"])
+def test_a_prompt_without_a_score_is_never_evolved(kind: str) -> None:
+    settings = stage(fraction=1.0, selection=kind)
+    names = [prompt.prompt.id for prompt in selected(rated(EXAMPLES, settings), settings, 0)]
+    assert names == (["a", "b", "d"] if kind == "stratified" else ["a", "d"])
+
+
 def test_the_share_that_is_evolved() -> None:
     assert [prompt.prompt.id for prompt in selected(rated(EXAMPLES, stage()), stage(fraction=0.5), 0)] == ["a", "d"]
     greedy = stage(fraction=0.25, selection="greedy")

@@ -234,6 +234,10 @@ def test_a_second_objective_is_guarded_and_an_average_is_read(study: Study) -> N
             "stages.test.against: 'stf' is neither in models nor in baselines; did you mean sft?",
         ),
         (
+            "stages.test.models={sft@1: stage:sft}",
+            "stages.test.models: 'sft@1' holds an @, which stands before a profile in the results; name it otherwise",
+        ),
+        (
             "stages.test.metric=reward",
             "stages.test.reward: the metric reward needs what scores; "
             "name a stage, a folder, annotator:NAME or rules:KIND",
