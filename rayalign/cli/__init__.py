@@ -148,6 +148,8 @@ def _show(plan: Plan, name: str) -> None:
     for stage in plan.stages:
         console.print(f"\n[bold]{stage.name}[/bold] ({stage.kind})  {stage.state}", soft_wrap=True)
         console.print(f"  {stage.batch}")
+        if stage.rows:
+            console.print(f"  data: {stage.rows}", soft_wrap=True)
         if stage.roles:
             console.print(_table(stage))
         if stage.shared:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rayalign.config.explain import explain, origin_of
 from rayalign.config.loops import mark_loops, unroll
-from rayalign.config.sections import Section
+from rayalign.config.sections import MADE_HERE, Section
 from rayalign.config.stages import Job, WrittenJob, section_of
 from rayalign.config.tree import Tree, override_tree, read_tree
 from rayalign.errors import InputError
@@ -98,7 +98,12 @@ def _inherit_data(tree: Tree) -> None:
 
 
 def _replaced(own: Mapping[str, Any]) -> set[str]:
-    """Inherited keys that make no sense beside a section's own: one data set takes the place of a blend of several."""
+    """Inherited keys that make no sense beside a section's own.
+
+    One data set takes the place of a blend of several, and rows that are made here that of a file.
+    """
+    if own.get("format") in MADE_HERE and own.get("path") is None:
+        return {"blend", "path", "columns"}
     return {"blend"} if own.keys() & {"format", "path", "split"} else set()
 
 

@@ -110,7 +110,7 @@ class NegativeLogprob:
         if self._tokenizer.chat_template:
             return EncodedRow(*encode_example(self._tokenizer, prompt, answer), group=0)
         before = f"{prompt.messages[-1].content}\n\n"
-        head = self._tokenizer(before).input_ids
+        head = self._tokenizer(before, split_special_tokens=True).input_ids
         _, tail = encode_continuation(self._tokenizer, before, answer)
         return EncodedRow((*head, *tail), [False] * len(head) + [True] * len(tail), group=0)
 

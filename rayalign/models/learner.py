@@ -37,7 +37,7 @@ from rayalign.models.heads import (
     token_metrics,
 )
 from rayalign.models.inspection import minibatch_file, not_finite, save_minibatch
-from rayalign.models.load import Initial, load_head, verify_saved
+from rayalign.models.load import Initial, load_head
 from rayalign.models.lora import adapter_off, add_adapter
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE
 from rayalign.models.mixture import Mixture
@@ -46,6 +46,7 @@ from rayalign.models.offload import DeviceState
 from rayalign.models.partitioned import Partition
 from rayalign.models.process_group import highest, meet
 from rayalign.models.schedule import schedule
+from rayalign.models.verify import verify_saved
 from rayalign.models.whole import WholeTensors
 from rayalign.models.zero import engine_config
 from rayalign.types import Batch, Metric, Metrics, Outputs, Role, merged

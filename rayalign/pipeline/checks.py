@@ -17,7 +17,9 @@ from rayalign.pipeline.kind import ADAPTER, AS_SOURCE, PAIRWISE_MODEL, Problem, 
 from rayalign.pipeline.machine import Machine, planned_machine
 from rayalign.pipeline.plan import Plan, StagePlan, plan, size
 from rayalign.pipeline.stage_rows import stage_paths
+from rayalign.pipeline.tracking import tracking_problems
 from rayalign.rollout.environment import load_environment
+from rayalign.weights.headers import prove_folder
 
 REHEARSE = "set cluster.gpus for a rehearsal on logical devices"
 _ROUND = re.compile(r"@\d+")
@@ -32,7 +34,7 @@ def check(loaded: LoadedJob) -> None:
     """
     job = loaded.job
     kinds = kinds_of(job)
-    problems = [*_cluster(job), *_references(job, kinds)]
+    problems = [*_cluster(job), *tracking_problems(job.tracking), *_references(job, kinds)]
     for name, kind in kinds.items():
         problems += _stage_problems(f"stages.{name}", job, kind)
     machine = planned_machine(job.cluster)
@@ -145,6 +147,11 @@ def _model(read: Read) -> Iterator[str]:
 def _folder(folder: Path, accepts: tuple[str, ...]) -> Iterator[str]:
     if not (folder / "config.json").is_file():
         yield f"{folder} holds no model: there is no config.json; give a folder written by save_pretrained"
+        return
+    try:
+        prove_folder(folder)
+    except InputError as error:
+        yield str(error)
         return
     compares = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(READS_PAIRS, False)
     if compares and PAIRWISE_MODEL not in accepts:

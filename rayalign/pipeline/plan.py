@@ -15,6 +15,7 @@ from rayalign.pipeline.hashing import stage_states
 from rayalign.pipeline.kind import GENERATOR, RoleNeed, StageKind, host_alone, kind_of, shape_in
 from rayalign.pipeline.machine import Machine, planned_machine
 from rayalign.pipeline.sizes import role_parts
+from rayalign.pipeline.stage_rows import recognised
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ class StagePlan:
     state: str
     roles: tuple[RolePlan, ...]
     batch: str
+    rows: str | None = None
+    """what its data are recognised as, where the job does not name their format"""
     driver_memory: int = 0
     """of the run's own process [bytes]"""
     shared: bool = False
@@ -173,6 +176,7 @@ def plan(job: Job, machine: Machine | None = None) -> Plan:
                 states[name],
                 placed,
                 kind.batch(),
+                recognised(kind.data) if kind.data_use else None,
                 driver_memory=kind.driver_memory(job),
                 shared=shared,
                 logical=job.cluster.logical_devices is not None,

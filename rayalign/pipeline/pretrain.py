@@ -85,16 +85,18 @@ class PretrainKind(StageKind[PretrainStage]):
 
 def encode_corpus(tokenizer: Any, examples: Iterable[Example], context: int) -> Iterator[EncodedRow]:
     """Plain documents as rows that are trained on whole, dialogues as their template renders them."""
+    from rayalign.data.chat import dialogue_ids, text_ids
     from rayalign.data.collate import EncodedRow
+    from rayalign.types import Message
 
     for number, example in enumerate(examples):
         text = example.candidates[0].text
         if example.prompt.messages:
-            turns = [{"role": m.role, "content": m.content} for m in example.prompt.messages]
-            turns.append({"role": "assistant", "content": text})
-            text = tokenizer.apply_chat_template(turns, tokenize=False)
-        ids = tuple(tokenizer.encode(text, add_special_tokens=False)[:context])
-        yield EncodedRow(ids, (False, *[True] * (len(ids) - 1)), number, prompt=example.prompt.id)
+            ids = dialogue_ids(tokenizer, (*example.prompt.messages, Message("assistant", text)))
+        else:
+            ids = text_ids(tokenizer, text)
+        read = tuple(ids[:context])
+        yield EncodedRow(read, (False, *[True] * (len(read) - 1)), number, prompt=example.prompt.id)
 
 
 def _train(context: RunContext, name: str, stage: PretrainStage) -> None:

@@ -21,6 +21,7 @@ from rayalign.pipeline.memory import PeakMemory
 from rayalign.pipeline.methods import method_rows
 from rayalign.pipeline.object_store import session_config
 from rayalign.storage.report import write_report
+from rayalign.storage.space import full_disk_named
 from rayalign.storage.summary import read_done, write_done, write_summary
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run(loaded: LoadedJob) -> Path:
     fields, states = stage_fields(job), stage_states(job)
     start = time.perf_counter()
     inputs = Inputs(loaded)
-    with ExitStack() as running:
+    with full_disk_named(Path(job.output).resolve()), ExitStack() as running:
         local, workers = _prove(loaded, inputs, running)
         context = running.enter_context(RunContext(loaded, inputs, local, workers))
         memory = running.enter_context(PeakMemory(context.processes))
