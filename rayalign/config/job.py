@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from rayalign.config.explain import explain, origin_of
 from rayalign.config.loops import mark_loops, unroll
+from rayalign.config.paths import resolve_paths
 from rayalign.config.sections import MADE_HERE, Section
 from rayalign.config.stages import Job, WrittenJob, section_of
 from rayalign.config.tree import Tree, override_tree, read_tree
@@ -44,8 +45,9 @@ class LoadedJob:
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> LoadedJob:
     """Read a job file, what it extends, and overrides of the form `a.b.c=value` (values are YAML).
 
-    Mappings are merged, anything else is replaced, and `null` for a stage removes an inherited one. Then each loop is
-    unrolled into the stages of its rounds.
+    Mappings are merged, anything else is replaced, and `null` for a stage removes an inherited one. Paths in a file are
+    relative to it, those of overrides to the working directory. Then each loop is unrolled into the stages of its
+    rounds.
 
     Raises:
         InputError: one line for each problem.
@@ -54,6 +56,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> LoadedJob:
     tree = read_tree(path)
     for text in overrides:
         tree.merge(override_tree(text))
+    resolve_paths(tree)
     rounds = mark_loops(tree)
     _validate(WrittenJob, tree, path)
     unroll(tree, rounds)

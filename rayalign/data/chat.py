@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rayalign.data.control_tokens import marked, token_ids
-from rayalign.data.templates import DEFAULT_TEMPLATE
+from rayalign.data.templates import template_text
+from rayalign.data.tokenizer_files import check_ids, tokenizer_class, vocabulary_of
 from rayalign.errors import InputError
 from rayalign.types import Message, Prompt
 
@@ -157,20 +156,25 @@ def _probe() -> list[Message]:
     return [Message(role, f"{word} it is, {role}.") for role, word in zip(roles, words, strict=True)]
 
 
-def load_tokenizer(model: str, *, dialogue: bool = True) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: str, *, dialogue: bool = True, template: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder or hub name, with a padding token.
+
+    Args:
+        template: name or file of the chat template that it gets where it has none.
 
     Raises:
         InputError: it is not there, has tokens without a row in the embedding of the model beside it, or (asked for
             `dialogue`) has no chat template that training can rely on.
     """
     try:
-        tokenizer = _tokenizer_class(model).from_pretrained(model)
+        tokenizer = tokenizer_class(model).from_pretrained(model)
     except Exception as error:  # tokenizers raises plain Exceptions
         raise InputError(
             f"model {model}: no tokenizer can be loaded from there ({str(error).strip().splitlines()[0]}); see that "
             "tokenizer.json and tokenizer_config.json are whole, and not of a newer release of tokenizers"
         ) from error
+    if tokenizer.chat_template is None and template is not None:
+        tokenizer.chat_template = template_text(template, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, never from token ids
     try:
@@ -182,55 +186,12 @@ def load_tokenizer(model: str, *, dialogue: bool = True) -> PreTrainedTokenizerB
     return tokenizer
 
 
-def vocabulary_of(model: str) -> int | None:
-    """How many tokens the model of a folder or hub name has embeddings for; None where only a tokenizer is there."""
-    settings = Path(model) / "config.json"
-    if settings.is_file():
-        sizes = json.loads(settings.read_text(encoding="utf-8"))
-        own_size: int | None = sizes.get("text_config", sizes).get("vocab_size")
-        return own_size
-    from transformers import AutoConfig
+def train_tokenizer(texts: Iterable[str], vocabulary: int, template: str | None = None) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer; the same texts give the same pieces.
 
-    try:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-    except (OSError, ValueError):
-        return None
-    vocabulary: int | None = config.get_text_config().to_dict().get("vocab_size")
-    return vocabulary
-
-
-def check_ids(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None) -> None:
-    """InputError, which names the first one, where tokens have no row in an embedding of so many."""
-    if vocabulary is None:
-        return
-    outside = {token_id: token for token, token_id in tokenizer.get_vocab().items() if token_id >= vocabulary}
-    if outside:
-        first = min(outside)
-        raise InputError(
-            f"its tokenizer has {outside[first]!r} with id {first}, but the model has embeddings for "
-            f"{vocabulary} tokens only; resize the model's embeddings, or remove the token from the tokenizer"
-        )
-
-
-def _tokenizer_class(model: str) -> Any:
-    """What reads the tokenizer: the plain class where the folder names it, since the automatic one costs seconds.
-
-    transformers' automatic classes import the code of all models, 1.5 s of CPU in each process.
+    Args:
+        template: name or file of its chat template; None: `DEFAULT_TEMPLATE`.
     """
-    settings = Path(model) / "tokenizer_config.json"
-    if settings.is_file() and (Path(model) / "tokenizer.json").is_file():
-        named_class = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class")
-        if named_class in ("PreTrainedTokenizerFast", "TokenizersBackend"):
-            from transformers import PreTrainedTokenizerFast
-
-            return PreTrainedTokenizerFast
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer
-
-
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with `DEFAULT_TEMPLATE`; the same texts give the same pieces."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -245,7 +206,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     )
     bpe.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<|pad|>", eos_token="<|end|>")
-    tokenizer.chat_template = DEFAULT_TEMPLATE
+    tokenizer.chat_template = template_text(template or "default", tokenizer)
     return tokenizer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -63,3 +64,11 @@ def template_problem(name_or_path: str) -> str | None:
     if name_or_path in TEMPLATES or Path(name_or_path).is_file():
         return None
     return f"{name_or_path!r} is neither a file nor the name of a template; {nearest(name_or_path, list(TEMPLATES))}"
+
+
+def has_template(folder: Path) -> bool:
+    """Whether the tokenizer of a model folder has a chat template of its own."""
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    settings = folder / "tokenizer_config.json"
+    return settings.is_file() and bool(json.loads(settings.read_text(encoding="utf-8")).get("chat_template"))

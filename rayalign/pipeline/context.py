@@ -22,7 +22,7 @@ from rayalign.cluster.turns import DeviceTurns
 from rayalign.cluster.workers import Workers
 from rayalign.config import ANNOTATOR, LoadedJob, Reference, RoleConfig
 from rayalign.errors import WeightError
-from rayalign.models.catalogue import model_path, shape_of
+from rayalign.models.catalogue import shape_of
 from rayalign.pipeline.adapters import adapter_room
 from rayalign.pipeline.checks import devices, refuse
 from rayalign.pipeline.early_pool import EarlyPool, next_model
@@ -34,6 +34,7 @@ from rayalign.pipeline.object_store import session_config
 from rayalign.pipeline.outputs import output_path, run_folder, stage_folder
 from rayalign.pipeline.plan import plan
 from rayalign.pipeline.sharing import DeviceSharing
+from rayalign.pipeline.templated import templated
 from rayalign.rollout import choose, vllm_runs_on
 from rayalign.storage.events import EventLog
 from rayalign.storage.records import atomic_write
@@ -103,7 +104,7 @@ class RunContext:
             return str(self.output(reference))
         if reference.startswith(ANNOTATOR):
             return f"{self.annotator_url()}#{reference.removeprefix(ANNOTATOR)}"
-        return model_path(reference)
+        return templated(reference, self.job.chat_template, self.folder / "models")
 
     def begin(self, name: str) -> None:
         """Make room for a stage, and note which one comes after it."""

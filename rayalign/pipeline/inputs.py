@@ -120,7 +120,7 @@ class Inputs:
     def _make_tokenizer(self, model: str) -> PreTrainedTokenizerBase:
         reference = Reference.parse(model)
         if reference is None:
-            return load_tokenizer(model)
+            return load_tokenizer(model, template=self._job.chat_template)
         name = reference.stage
         if self._states[name] == "finished":
             return load_tokenizer(str(output_path(self._job, model)))
