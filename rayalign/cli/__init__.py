@@ -13,7 +13,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rayalign.cli import annotator, arena_hard, evaluate, export, head_to_head, measure, merge, model, mt_bench, show
+from rayalign.cli import (
+    annotator,
+    answer,
+    arena_hard,
+    clean,
+    compare,
+    evaluate,
+    export,
+    head_to_head,
+    init,
+    measure,
+    merge,
+    model,
+    mt_bench,
+    show,
+)
 from rayalign.errors import InputError, RayalignError
 
 if TYPE_CHECKING:
@@ -41,11 +56,29 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Align language models with human feedback, from a laptop to a GPU cluster.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        import rayalign
+
+        typer.echo(f"rayalign {rayalign.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Align language models with human feedback, from a laptop to a GPU cluster."""
+
+
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(model.app, name="model")
 evaluate.app.command("head-to-head")(head_to_head.head_to_head)
@@ -61,19 +94,34 @@ Overrides = Annotated[
 
 
 @app.command()
-def run(job: JobFile, overrides: Overrides = None) -> None:
+def run(
+    job: JobFile,
+    overrides: Overrides = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Run once with each, then print one table: 0,1,2.", show_default=False)
+    ] = None,
+) -> None:
     """Run a job or resume it: stages that finished and did not change are kept."""
-    import rayalign
-
     logger = logging.getLogger("rayalign")
     logger.setLevel(logging.INFO)
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
+    if seeds is None:
+        _run_one(job, overrides or [])
+    else:
+        compare.run_seeds(job, overrides or [], compare.numbers_in(seeds), _run_one)
+
+
+def _run_one(job: Path, overrides: list[str]) -> Path:
+    """The folder of the finished run."""
+    import rayalign
+
     loaded = _checked(job, overrides)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     folder = rayalign.run(loaded)
     _show_results(folder)
     typer.echo(f"report: {folder / 'report.html'}")
+    return folder
 
 
 @app.command()
@@ -117,6 +165,11 @@ app.command()(annotator.annotate)
 app.command("fit-human")(measure.fit_human)
 app.command()(merge.merge)
 app.command()(export.export)
+app.command()(init.init)
+app.command()(answer.chat)
+app.command()(answer.generate)
+app.command()(compare.compare)
+app.command()(clean.clean)
 
 
 def main() -> None:

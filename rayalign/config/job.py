@@ -15,7 +15,7 @@ from rayalign.config.loops import mark_loops, unroll
 from rayalign.config.paths import resolve_paths
 from rayalign.config.sections import MADE_HERE, Section
 from rayalign.config.stages import Job, WrittenJob, section_of
-from rayalign.config.tree import Tree, override_tree, read_tree
+from rayalign.config.tree import MAPPING, Tree, mapping_tree, override_tree, read_tree
 from rayalign.errors import InputError
 
 DEFAULT = "default"
@@ -57,6 +57,19 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> LoadedJob:
     for text in overrides:
         tree.merge(override_tree(text))
     resolve_paths(tree)
+    return _loaded(tree, path)
+
+
+def job_from_mapping(values: Mapping[str, Any]) -> LoadedJob:
+    """As `load_job`, from the same keys in a mapping; its paths are relative to the working directory.
+
+    Raises:
+        InputError: one line for each problem.
+    """
+    return _loaded(mapping_tree(values), Path(MAPPING))
+
+
+def _loaded(tree: Tree, path: Path) -> LoadedJob:
     rounds = mark_loops(tree)
     _validate(WrittenJob, tree, path)
     unroll(tree, rounds)

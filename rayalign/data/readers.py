@@ -281,7 +281,8 @@ def _shape(example: Example, use: Use, where: str) -> list[Example] | str:
     if not example.candidates:
         return _NO_ANSWER
     judged, compared = example.desirable is not None, sum(c.score is not None for c in example.candidates) > 1
-    if not {"comparisons": compared, "feedback": compared or judged}.get(use, not judged):
+    fits = {"comparisons": compared, "feedback": compared or judged, "corpus": True}
+    if not fits.get(use, not judged):
         raise InputError(f"{where}: a row of this format cannot serve as {use}; choose another `data.format`")
     if use == "corpus":
         return [replace(example, candidates=(c,)) for c in example.candidates]
