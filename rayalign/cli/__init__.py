@@ -23,6 +23,7 @@ from rayalign.cli import (
     export,
     head_to_head,
     init,
+    jobs,
     measure,
     merge,
     model,
@@ -81,6 +82,7 @@ def options(
 
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(model.app, name="model")
+app.add_typer(jobs.app, name="jobs")
 evaluate.app.command("head-to-head")(head_to_head.head_to_head)
 evaluate.app.command("mt-bench")(mt_bench.mt_bench)
 evaluate.app.command("arena-hard")(arena_hard.arena_hard)
@@ -159,6 +161,7 @@ def schema() -> None:
     typer.echo(json.dumps(WrittenJob.model_json_schema(), indent=2))
 
 
+app.command()(jobs.submit)
 app.command()(annotator.serve)
 app.command()(annotator.token)
 app.command()(annotator.annotate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import signal
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import AuthenticationError
 
 from rayalign.cluster import forks
 from rayalign.cluster.placement import Claim, process_environment
@@ -79,6 +81,15 @@ class Session:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError as error:
             raise InputError(f"no Ray cluster answers at {address}; start one with `ray start --head`") from error
+        except AuthenticationError as error:
+            raise InputError(
+                f"the cluster at {address} refuses this process's token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to "
+                "what `ray get-auth-token` prints on its head node"
+            ) from error
+        except RuntimeError as error:
+            if not str(error).startswith("Version mismatch"):
+                raise
+            raise InputError(version_sentence(address, str(error))) from error
 
     def _worker_command(self, undo: ExitStack) -> dict[str, Any]:
         """Ray's runtime environment that starts workers as forks; empty where they are started one by one."""
@@ -104,6 +115,16 @@ class Session:
         }
         with loopback_node():
             start_node(lambda: ray.init(**settings))
+
+
+def version_sentence(address: str, mismatch: str) -> str:
+    """Ray's text of several lines, which names the versions of the cluster first and those of this process last."""
+    versions = re.findall(r"(?:Ray|Python): (\S+)", mismatch)
+    ray_there, python_there, ray_here, python_here = versions
+    return (
+        f"the cluster at {address} has Ray {ray_there} with Python {python_there}, and this process has Ray {ray_here} "
+        f"with Python {python_here}; start the driver on the head node, or set both up from the same constraints.txt"
+    )
 
 
 def machines() -> list[dict[str, float]]:
