@@ -16,7 +16,7 @@ from rayalign.config import Stage
 
 PACKAGE = Path(__file__).parents[1] / "rayalign"
 ROWS = [
-    {"config", "errors", "types", "user_code"},
+    {"config", "dialogues", "errors", "types", "user_code"},
     {"algorithms", "data", "statistics"},
     {"models", "weights", "rollout", "scoring", "storage", "annotator"},
     {"actors"},
@@ -26,7 +26,7 @@ ROWS = [
     {"cli", "__init__"},
 ]
 SAME_ROW = {
-    ("config", "errors"), ("config", "types"), ("user_code", "errors"),
+    ("config", "errors"), ("config", "types"), ("user_code", "errors"), ("dialogues", "types"),
     ("models", "weights"), ("rollout", "models"), ("rollout", "weights"),
     ("scoring", "rollout"), ("scoring", "models"), ("scoring", "annotator"),
     ("annotator", "models"), ("annotator", "rollout"),
