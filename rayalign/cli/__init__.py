@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +27,7 @@ from rayalign.cli import (
     merge,
     model,
     mt_bench,
-    show,
+    results,
 )
 from rayalign.errors import InputError, RayalignError
 
@@ -121,7 +120,7 @@ def _run_one(job: Path, overrides: list[str]) -> Path:
     loaded = _checked(job, overrides)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     folder = rayalign.run(loaded)
-    _show_results(folder)
+    results.show_results(folder)
     typer.echo(f"report: {folder / 'report.html'}")
     return folder
 
@@ -215,8 +214,13 @@ def _show(plan: Plan, name: str) -> None:
     available = "the cluster's"
     if machine:
         available = f"{machine.cpus:g} cores, {size(machine.memory)}, {machine.gpus} GPUs"
-    needed = max(stage.memory for stage in plan.stages)
-    console.print(f"{name}: about {size(needed)} of main memory at most; this machine: {available}")
+    largest = max(plan.stages, key=lambda stage: stage.memory)
+    processes = f"{size(largest.processes)} of it for the processes themselves (interpreters, libraries, Ray)"
+    console.print(
+        f"{name}: about {size(largest.memory)} of main memory at most, in {largest.name}, {processes}; "
+        f"this machine: {available}",
+        soft_wrap=True,
+    )
     for warning in plan.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
 
@@ -228,42 +232,6 @@ def _turns(stage: StagePlan) -> str:
 
     claims = [f"{turn} {size(max(stage.turn_memory(turn).values()))}" for turn in TURNS]
     return f"devices are shared: {', '.join(claims)}"
-
-
-def _show_results(folder: Path) -> None:
-    """The run's tables: methods side by side, each model's figures, paired differences, and the time of each stage."""
-    from rayalign.storage.report_methods import method_cells, method_columns
-
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    figures = []
-    for row in summary["results"]:
-        figures.append((row["name"], row["metric"], _interval(row, "mean"), str(row["n"])))
-    differences = []
-    for row in summary["comparisons"]:
-        interval = _interval(row, "mean_difference")
-        differences.append((f"{row['a']} - {row['b']}", row["metric"], interval, str(row["n"])))
-    times = []
-    for row in summary["stages"]:
-        seconds = show.figure(row["fixed_seconds"]), show.figure(row["seconds"])
-        times.append((row["name"], row["status"], *seconds))
-    methods = summary.get("methods", [])
-    columns = method_columns(methods)
-    if columns:
-        show.table(("method", *columns.values()), [method_cells(row, columns) for row in methods])
-    _table_of(("model", "metric", "mean and 95% interval", "n"), figures)
-    _table_of(("paired difference", "metric", "mean and 95% interval", "n"), differences)
-    _table_of(("stage", "status", "fixed s", "total s"), times)
-    typer.echo(f"peak memory of all processes: {summary['peak_memory_bytes'] / 2**30:.2f} GiB")
-
-
-def _table_of(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if rows:
-        show.table(headings, rows, words=2)
-
-
-def _interval(row: dict[str, Any], key: str) -> str:
-    mean = f"{row[key]:.3g}"
-    return mean if row["low"] is None else f"{mean} [{row['low']:.3g}, {row['high']:.3g}]"
 
 
 def _table(stage: StagePlan) -> Table:
