@@ -26,6 +26,7 @@ from rayalign.models.catalogue import shape_of
 from rayalign.pipeline.adapters import adapter_room
 from rayalign.pipeline.checks import devices, refuse
 from rayalign.pipeline.early_pool import EarlyPool, next_model
+from rayalign.pipeline.environment import environment
 from rayalign.pipeline.hashing import unfinished
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import StageKind, kind_of
@@ -36,7 +37,7 @@ from rayalign.pipeline.plan import plan
 from rayalign.pipeline.sharing import DeviceSharing
 from rayalign.pipeline.templated import templated
 from rayalign.rollout import choose, vllm_runs_on
-from rayalign.storage.events import EventLog
+from rayalign.storage.events import RUN_STARTED, EventLog
 from rayalign.storage.records import atomic_write
 from rayalign.weights import probe
 from rayalign.weights.files import fingerprint
@@ -64,6 +65,7 @@ class RunContext:
         atomic_write(self.folder / "job.yaml", [loaded.resolved()])
         self.events_path = self.folder / "events.jsonl"
         self.events = EventLog(self.events_path)
+        self.events.write(RUN_STARTED, **environment())
         self._open = ExitStack()
         os.environ["DS_ACCELERATOR"] = "cpu"  # of this process, which never trains; actors are told their own
         self._local = local
@@ -71,7 +73,8 @@ class RunContext:
         self.workers = workers or Workers(self.job.cluster)
         """processes that take the roles of the stages"""
         self._unfinished = unfinished(self.job)
-        self._later: list[StageKind[Any]] = []
+        self.later: list[StageKind[Any]] = []
+        """what runs after the present stage"""
         self._service: Future[str] | None = None
         self._sharing = DeviceSharing(self.job, self.events)
         self._pool: GeneratorPool | None = None
@@ -110,7 +113,7 @@ class RunContext:
         """Make room for a stage, and note which one comes after it."""
         job, names = self.job, list(self.job.stages)
         later = names[names.index(name) + 1 :]
-        self._later = [kind for stage, kind in self._unfinished.items() if stage in later]
+        self.later = [kind for stage, kind in self._unfinished.items() if stage in later]
         kind = kind_of(job.stages[name])
         hosting = kind.hosting(job)
         if job.cluster.share_devices and hosting and not kind.uses_pool(job):
@@ -120,9 +123,9 @@ class RunContext:
 
     def prepare_next(self) -> None:
         """Start the processes that later stages will need, roles and engines; called while this stage works."""
-        hosting = next(filter(None, (kind.hosting(self.job) for kind in self._later)), {})
+        hosting = next(filter(None, (kind.hosting(self.job) for kind in self.later)), {})
         self.workers.start(hosting)
-        rollout, reference = self.job.rollout, next_model(self.job, self._later, self.output)
+        rollout, reference = self.job.rollout, next_model(self.job, self.later, self.output)
         claims_nothing = not (rollout.gpus or rollout.cpus) and self.workers.one_machine
         if claims_nothing and reference is not None and self._pool is None and self._early_pool is None:
             model = self.model(reference)
