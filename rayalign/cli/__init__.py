@@ -215,12 +215,9 @@ def _show(plan: Plan, name: str) -> None:
     if machine:
         available = f"{machine.cpus:g} cores, {size(machine.memory)}, {machine.gpus} GPUs"
     largest = max(plan.stages, key=lambda stage: stage.memory)
-    processes = f"{size(largest.processes)} of it for the processes themselves (interpreters, libraries, Ray)"
-    console.print(
-        f"{name}: about {size(largest.memory)} of main memory at most, in {largest.name}, {processes}; "
-        f"this machine: {available}",
-        soft_wrap=True,
-    )
+    console.print(f"{name}: about {size(largest.memory)} of main memory at most; this machine: {available}")
+    processes = size(largest.processes)
+    console.print(f"{processes} of it for the processes themselves: interpreters, libraries, Ray")
     for warning in plan.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from rayalign.annotator.prompts import instruction_of
+from rayalign.annotator.verdicts import pair_of
 from rayalign.data.files import Row
 from rayalign.errors import InputError
+from rayalign.storage.dialogues import question_text
 from rayalign.storage.records import decode
 from rayalign.types import Candidate, Comparison, Example, Prompt
 
@@ -20,7 +22,7 @@ def public_rows(row: Row, where: str) -> list[Row]:
         InputError: a record that no stage wrote.
     """
     if row.keys() >= _MEASURED:
-        return [{"instruction": row["prompt"], "output": row["answer"], "generator": row["model"]}]
+        return [{"instruction": question_text(row), "output": row["answer"], "generator": row["model"]}]
     prompt = row.get("prompt")
     if not isinstance(prompt, dict) or "messages" not in prompt:
         return [row]
@@ -40,8 +42,8 @@ def output_rows_of(example: Example) -> list[Row]:
 
 
 def _verdict(record: Comparison) -> Row:
-    prompt = _asked(record.prompt, record.first)
-    texts = {"instruction": instruction_of(prompt), "output_1": record.first.text, "output_2": record.second.text}
+    prompt, first, second = pair_of(record.prompt, record.first, record.second)
+    texts = {"instruction": instruction_of(prompt), "output_1": first, "output_2": second}
     names = _generator(record.first, "_1") | _generator(record.second, "_2")
     return {**texts, **names, "annotator": record.annotator, "preference": record.preference}
 

@@ -28,7 +28,8 @@ WORKER = 190 * MIB
 LONE_WORKER = 400 * MIB
 """a process with libraries of its own"""
 LOCAL_ENGINE = 170 * MIB
-VLLM_ENGINE = 900 * MIB
+VLLM_ENGINE = 480 * MIB
+"""without its cache, which the job sizes"""
 PREPARERS = 1
 """workers of an online stage beside those of its roles"""
 

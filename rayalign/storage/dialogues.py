@@ -21,10 +21,19 @@ def dialogue_fields(prompt: Prompt, answer: Candidate | Trajectory) -> dict[str,
     return fields
 
 
+def question_text(row: Mapping[str, Any]) -> str:
+    """Everything before the answer of such a row, as people read it."""
+    asked = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
+    return dialogue_text(_messages([*asked, *row.get("turns", ())]))
+
+
 def answer_text(row: Mapping[str, Any]) -> str:
     """The answer of such a row as people read it, after the turns that led to it."""
-    turns = [Message(turn["role"], turn["content"]) for turn in row.get("turns", ())]
-    return dialogue_text((*turns, Message("assistant", row["answer"])))
+    return dialogue_text([*_messages(row.get("turns", ())), Message("assistant", row["answer"])])
+
+
+def _messages(rows: Iterable[Mapping[str, Any]]) -> list[Message]:
+    return [Message(row["role"], row["content"]) for row in rows]
 
 
 def _rows(messages: Iterable[Message]) -> list[dict[str, str]]:
