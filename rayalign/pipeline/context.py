@@ -65,7 +65,6 @@ class RunContext:
         atomic_write(self.folder / "job.yaml", [loaded.resolved()])
         self.events_path = self.folder / "events.jsonl"
         self.events = EventLog(self.events_path)
-        self.events.write(RUN_STARTED, **environment())
         self._open = ExitStack()
         os.environ["DS_ACCELERATOR"] = "cpu"  # of this process, which never trains; actors are told their own
         self._local = local
@@ -73,6 +72,8 @@ class RunContext:
         self.workers = workers or Workers(self.job.cluster)
         """processes that take the roles of the stages"""
         self._unfinished = unfinished(self.job)
+        if self._unfinished:
+            self.events.write(RUN_STARTED, **environment())
         self.later: list[StageKind[Any]] = []
         """what runs after the present stage"""
         self._service: Future[str] | None = None
