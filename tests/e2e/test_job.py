@@ -61,7 +61,8 @@ def test_the_report_shows_models_stages_and_answers(finished: Run) -> None:
 def test_an_evaluation_keeps_every_answer_with_its_value(finished: Run) -> None:
     rows = list(read_jsonl(finished.folder / "stages" / "final" / "records.jsonl"))
     assert len(rows) == 6 * 32
-    assert all(row.keys() == {"model", "prompt_id", "prompt", "answer", "value"} for row in rows)
+    keys = {"model", "prompt_id", "messages", "prompt", "answer", "value", "meta"}
+    assert all(row.keys() == keys for row in rows)
     by_model: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         by_model[row["model"]].add(row["prompt_id"])
