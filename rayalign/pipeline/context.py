@@ -207,9 +207,9 @@ class RunContext:
     def _end_service(self, service: Future[str]) -> None:
         wait([service], timeout=self.job.cluster.start_timeout)
         if not service.done() or service.exception() is None:
-            from rayalign.annotator.service import stop
+            from rayalign.cluster.applications import stop_applications
 
-            stop()
+            stop_applications()
 
     async def engines(self, model: str) -> GeneratorPool:
         """Engines of the model's architecture, holding any weights."""
