@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "rayalign"
 ROWS = [
     {"config", "dialogues", "errors", "types", "user_code"},
     {"algorithms", "data", "statistics"},
-    {"models", "weights", "rollout", "scoring", "storage", "annotator"},
+    {"models", "weights", "rollout", "scoring", "storage", "annotator", "serving"},
     {"actors"},
     {"cluster"},
     {"coordinator", "evaluation", "evolve", "annotator.service"},
@@ -30,6 +30,7 @@ SAME_ROW = {
     ("models", "weights"), ("rollout", "models"), ("rollout", "weights"),
     ("scoring", "rollout"), ("scoring", "models"), ("scoring", "annotator"),
     ("annotator", "models"), ("annotator", "rollout"),
+    ("serving", "annotator"), ("serving", "models"), ("serving", "rollout"), ("serving", "weights"),
 }  # fmt: skip
 """(importer, imported) pairs allowed beside each other"""
 RAY = ("cluster", "actors", "coordinator.offline", "annotator.service")

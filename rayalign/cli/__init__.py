@@ -28,6 +28,8 @@ from rayalign.cli import (
     model,
     mt_bench,
     results,
+    serve_policy,
+    show,
 )
 from rayalign.errors import InputError, RayalignError
 
@@ -162,6 +164,7 @@ def schema() -> None:
 
 app.command()(jobs.submit)
 app.command()(annotator.serve)
+app.command()(serve_policy.serve_policy)
 app.command()(annotator.token)
 app.command()(annotator.annotate)
 app.command("fit-human")(measure.fit_human)

@@ -15,5 +15,6 @@ from rayalign.config.preferences import *  # noqa: F403
 from rayalign.config.references import *  # noqa: F403
 from rayalign.config.rewards import *  # noqa: F403
 from rayalign.config.sections import *  # noqa: F403
+from rayalign.config.served_policy import *  # noqa: F403
 from rayalign.config.stage_section import *  # noqa: F403
 from rayalign.config.stages import *  # noqa: F403
