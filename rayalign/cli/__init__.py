@@ -29,7 +29,6 @@ from rayalign.cli import (
     mt_bench,
     results,
     serve_policy,
-    show,
 )
 from rayalign.errors import InputError, RayalignError
 
