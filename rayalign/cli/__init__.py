@@ -29,6 +29,8 @@ from rayalign.cli import (
     mt_bench,
     results,
     serve_policy,
+    rehearse,
+    show,
 )
 from rayalign.errors import InputError, RayalignError
 
@@ -174,6 +176,7 @@ app.command()(answer.chat)
 app.command()(answer.generate)
 app.command()(compare.compare)
 app.command()(clean.clean)
+app.command()(rehearse.rehearse)
 
 
 def main() -> None:

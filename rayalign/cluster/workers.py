@@ -233,7 +233,7 @@ class Workers:
         return {name: list(islice(rest, role.actors)) for name, role in roles.items()}
 
     def _place(self, roles: Hosting, slots: Slots = MappingProxyType({})) -> _Placed:
-        role_claims = claims(roles, free_cpus=free_cpus())
+        role_claims = claims(roles, free_cpus=free_cpus(), logical=self._cluster.logical_devices is not None)
         placement = Placement(roles, role_claims, timeout=self._cluster.start_timeout, slots=slots)
         processes = []
         for name, role in roles.items():

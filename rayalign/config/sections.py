@@ -228,7 +228,7 @@ class ClusterConfig(Section):
     share_devices: bool = False
     """the engines and the roles of a stage take turns on the same devices; else each has its own"""
     logical_devices: LogicalDevices | None = None
-    """in the place of GPUs, to rehearse shared devices on a CPU"""
+    """in the place of GPUs, to rehearse on a CPU: roles have them as they would have GPUs, and compute on the CPU"""
     object_store: PositiveInt | None = None
     """of a local session [bytes]; None: what the plan needs"""
     launcher: Literal["auto", "ray_train", "actors"] = "auto"

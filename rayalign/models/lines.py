@@ -73,7 +73,7 @@ def cost(line_length: int, hidden: int, *, causal: bool) -> float:
 def lay_out(lines: Sequence[Line], input_ids_BT: Tensor, lengths_B: Tensor) -> Layout:
     """The lines of one bucket; `place_BT` has their rows in the order of the lines."""
     device = input_ids_BT.device
-    rows_B = torch.tensor(rows_of(lines), device=device)
+    rows_B = torch.tensor([row for line in lines for row in line.rows], device=device)
     width = int(lengths_B[rows_B].max())
     span = max(line.length for line in lines)
     prompts, shifts, owners = [], [], []
@@ -100,14 +100,6 @@ def lay_out(lines: Sequence[Line], input_ids_BT: Tensor, lengths_B: Tensor) -> L
     positions_N[places_M] = column_T.expand_as(place_BT)[real_BT]
     owners_N[places_M] = (behind_BT * torch.tensor(owners, device=device)[:, None])[real_BT]
     return Layout(input_ids_N.view(-1, span), positions_N.view(-1, span), _mask(owners_N.view(-1, span)), place_BT)
-
-
-def rows_of(lines: Sequence[Line]) -> list[int]:
-    """The rows of all lines, in their order."""
-    rows: list[int] = []
-    for line in lines:
-        rows += line.rows
-    return rows
 
 
 def _mask(owners_LS: Tensor) -> Tensor:

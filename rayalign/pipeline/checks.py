@@ -22,7 +22,7 @@ from rayalign.pipeline.tracking import tracking_problems
 from rayalign.rollout.environment import load_environment
 from rayalign.weights.headers import prove_folder
 
-REHEARSE = "set cluster.gpus for a rehearsal on logical devices"
+REHEARSE = "try it in small on this machine with `rayalign rehearse`"
 _ROUND = re.compile(r"@\d+")
 Kinds = Mapping[str, StageKind[Any]]
 
@@ -74,11 +74,6 @@ def _cluster(job: Job) -> Iterator[Problem]:
     cluster = job.cluster
     if cluster.share_devices and not job.rollout.gpus:
         yield "rollout.gpus", "engines that share devices use some; write 1, or set cluster.share_devices to false"
-    if cluster.logical_devices and not cluster.share_devices:
-        yield (
-            "cluster.logical_devices",
-            "they are for sharing only; set cluster.share_devices to true, or leave them out",
-        )
     if cluster.logical_devices and cluster.gpus is not None:
         yield "cluster.gpus", "cluster.logical_devices says how many there are; leave this out"
 

@@ -229,13 +229,13 @@ class RunContext:
         return self._pool
 
     async def _start_pool(self, model: str) -> GeneratorPool:
-        rollout = self._sharing.rollout
+        computing = self._sharing.rollout
         shape = shape_of(model)
-        name, reason = choose(rollout, vllm_runs_on(), shape.parameters if shape else None)
-        logger.info("%d %s engines (%s)", rollout.engines, name, reason)
-        adapter = adapter_room(self.job.model_copy(update={"rollout": rollout}), name)
+        name, reason = choose(computing, vllm_runs_on(), shape.parameters if shape else None)
+        logger.info("%d %s engines (%s)", computing.engines, name, reason)
+        adapter = adapter_room(self.job.model_copy(update={"rollout": computing}), name)
         slots = self._sharing.reserve()
-        return await start_pool(name, model, rollout, self.job.cluster, self.events, adapter, slots)
+        return await start_pool(name, model, self.job.rollout, self.job.cluster, self.events, adapter, slots)
 
     async def pool(self, model: str) -> GeneratorPool:
         """The engines with this model's weights, loaded into the running ones where the shapes agree."""

@@ -69,7 +69,7 @@ def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str
         report_leaks(stage, all_examples, rows, stage.near_duplicates, context.job.seed, figures)
     if stage.answers == "conditioned":
         rows = conditioned(rows, reward_token_ids(tokenizer))
-    fit(context, name, stage, rows)
+    figures["rows"] = fit(context, name, stage, rows)
     results = heldout_results(name, read_metrics(context.stage_folder(name) / "metrics.jsonl"))
     for sentence in run_warnings(context.job.model_dump(mode="json"), results):
         logger.warning("%s", sentence)
@@ -163,8 +163,8 @@ def _scored(examples: Iterable[Example]) -> Iterator[Example]:
         )
 
 
-def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[EncodedRow]) -> None:
-    """Launch the loop, with its progress on the console."""
+def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[EncodedRow]) -> int:
+    """Launch the loop, with its progress on the console; how many rows there were."""
     context.session()
     algorithm = load(stage.algorithm)
     role = algorithm.trains[0]
@@ -192,6 +192,7 @@ def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[Encode
         _launch(context, spec, host_alone(job.cluster, stage.roles.get(role, RoleConfig())))
     shutil.rmtree(spec.rows_folder)
     context.fixed_seconds += time.perf_counter() - start - _computing_seconds(spec)
+    return count
 
 
 def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
@@ -205,7 +206,8 @@ def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
     context.workers.keep({})
     hosting: dict[str, RoleConfig] = {spec.role: host}
     threads = context.workers.threads(hosting)[spec.role]
-    claim = replace(claims(hosting, free_cpus=free_cpus())[spec.role], threads=threads)
+    shares = claims(hosting, free_cpus=free_cpus(), logical=cluster.logical_devices is not None)
+    claim = replace(shares[spec.role], threads=threads)
     launch(
         spec,
         ranks=host.actors,
