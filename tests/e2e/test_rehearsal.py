@@ -21,13 +21,13 @@ extends: BASE
 name: small_hh
 rollout: {engine: local, engines: 1}
 stages:
-  sft: {roles: {policy: {actors: 1, gpus: 1}}, learner: {zero_stage: 0}}
+  sft: {model: Qwen/Qwen2.5-0.5B-Instruct, roles: {policy: {actors: 1, gpus: 1}}, learner: {zero_stage: 0}}
   rm: {roles: {reward: {actors: 1, gpus: 1}}, learner: {zero_stage: 0}}
   ppo: {learner: {zero_stage: 0}, critic_learner: {zero_stage: 0}}
   rrhf: null
   final: {perplexity: null, models: {rrhf: "stage:ppo"}}
 """
-"""jobs/hh_rlhf.yaml with fewer ranks, one local engine and no second method"""
+"""jobs/hh_rlhf.yaml with a smaller model, fewer ranks, one local engine and no second method"""
 
 
 @pytest.fixture(scope="module")
@@ -94,4 +94,4 @@ def test_the_lines_of_the_diff_name_what_stands_for_what(
     assert lines and all(line in process.stdout for line in lines)
     assert "substituted  collectives: NCCL by gloo" in lines
     assert any(line.startswith("folded       stages.ppo.candidates") for line in lines)
-    assert any(line.startswith("not covered  Qwen/Qwen2.5-7B-Instruct: its weights") for line in lines)
+    assert any(line.startswith("not covered  Qwen/Qwen2.5-0.5B-Instruct: its weights") for line in lines)
