@@ -27,10 +27,9 @@ from rayalign.cli import (
     merge,
     model,
     mt_bench,
+    rehearse,
     results,
     serve_policy,
-    rehearse,
-    show,
 )
 from rayalign.errors import InputError, RayalignError
 
