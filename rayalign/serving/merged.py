@@ -25,9 +25,10 @@ from typing import TextIO
 
 from rayalign.config import Profile
 from rayalign.errors import DeadlineError, InputError
+from rayalign.models.weighted_sums import Mode
 from rayalign.rollout.chat import ChatAdapter
 
-FORM = "delta"
+FORM: Mode = "delta"
 """base + sum of w_i delta_i, which is exact"""
 _LOCK = ".lock"
 _REMOVED = ".removed-"
