@@ -154,5 +154,8 @@ def _table(columns: Mapping[str, Callable[[Row], str]], rows: Iterable[Row]) -> 
     """A table; columns of figures are right-aligned."""
     words = {"model", "metric", "stage", "kind", "status"}
     heading = [Cell(name, figure=name not in words) for name in columns]
-    lines = [[Cell(str(text(row)), figure=name not in words) for name, text in columns.items()] for row in rows]
+    lines: list[list[Cell]] = []
+    for row in rows:
+        cells = [Cell(str(text(row)), figure=name not in words) for name, text in columns.items()]
+        lines.append(cells)
     return html_table(heading, lines)
