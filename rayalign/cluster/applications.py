@@ -43,7 +43,7 @@ def start_application(
 
     Raises:
         InputError: the port is taken, Serve runs already, or a deployment refuses its input.
-        ActorError: a deployment does not start for another reason.
+        ActorError: Serve, or a deployment for another reason, does not start.
     """
     host, port = address
     refuse_a_taken_port(host, port)
@@ -59,7 +59,11 @@ def start_application(
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the caller logs what happens
     with ExitStack() as undo:
         undo.callback(serve.shutdown)
-        serve.start(http_options=http, logging_config=_QUIET)
+        try:
+            serve.start(http_options=http, logging_config=_QUIET)
+        except (RayError, TimeoutError) as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            raise ActorError(f"Ray Serve did not start ({reason}); where the machine is busy, try again") from error
         try:
             serve.run(application, name=name, route_prefix="/", logging_config=_QUIET)
         except RuntimeError as error:  # Serve's, which names the deployment alone

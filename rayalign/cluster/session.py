@@ -25,6 +25,7 @@ from rayalign.errors import InputError
 
 LOCAL = {
     "RAY_prestart_worker_first_driver": "0",  # idle processes, one for each core, that no actor of ours can use
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # on a busy machine a proxy needs more than 5 s to start
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # this machine is not preempted
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # notices the end of a stage at once
     "RAY_worker_register_timeout_seconds": "300",  # the first workers wait for the fork server's imports

@@ -16,15 +16,19 @@ import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from rayalign.config import LoraConfig, RolloutConfig
+from rayalign.data.chat import prompt_ids
+from rayalign.data.dialogue import dialogue
 from rayalign.errors import ActorError, DeadlineError, InputError
 from rayalign.rollout.chat import AdapterRoom, Answer, ChatAdapter, ChatPrompt
 from rayalign.rollout.vllm import open_llm
+from rayalign.rollout.vllm_0_32 import adapter_without_effect
 from rayalign.rollout.vllm_transfer import adapter_settings
+from rayalign.types import Prompt
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -75,6 +79,11 @@ class VllmChat:
         self, model_path: str, config: RolloutConfig, timeout: float, adapters: AdapterRoom | None = None
     ) -> None:
         self._llm = open_llm(model_path, config, **_lora_settings(adapters))
+        self._folder = TemporaryDirectory(prefix="rayalign-chat-")
+        self._without: ChatAdapter | None = None
+        """what requests for the base name, where they must name an adapter"""
+        if adapters is not None and not config.gpus:
+            self._without = adapter_without_effect(Path(model_path), adapters.targets, Path(self._folder.name))
         self._tokenizer: Any = self._llm.get_tokenizer()
         self._context = config.context
         self._timeout = timeout
@@ -143,6 +152,8 @@ class VllmChat:
             while not ended:
                 outcome = await asyncio.wait_for(request.outcomes.get(), deadline - loop.time())
                 ended = not isinstance(outcome, str)
+                if isinstance(outcome, InputError):
+                    raise outcome
                 if isinstance(outcome, Exception):
                     failure = f"{type(outcome).__name__}: {outcome}"
                     raise ActorError(f"vLLM failed with {failure}; restart the service") from outcome
@@ -165,19 +176,18 @@ class VllmChat:
             return list(self._tokenizer(prompt).input_ids)
         if not self._tokenizer.chat_template:
             raise InputError("the model has no chat template; use a template without ChatML marks, or another model")
-        try:
-            ids = self._tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
-        except TemplateError as error:
-            raise InputError(f"the model's chat template refuses the dialogue: {error}") from error
-        return list(ids)
+        turns = dialogue([dict(turn) for turn in prompt], "messages", "request")
+        return list(prompt_ids(self._tokenizer, Prompt("request", turns)))
 
     def _serve(self) -> None:
+        from vllm.exceptions import VLLMError
+
         engine = self._llm.llm_engine
         while True:
             self._admit(block=not self._running)
             try:
                 outputs = engine.step()
-            except RuntimeError as error:
+            except (VLLMError, RuntimeError, ValueError) as error:
                 engine.abort_request(list(self._running))
                 for request in self._running.values():
                     request.deliver(error)
@@ -201,15 +211,18 @@ class VllmChat:
 
     def _add(self, request: _Request) -> None:
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError, VLLMError
         from vllm.sampling_params import RequestOutputKind
 
         kind = RequestOutputKind.CUMULATIVE if request.streamed else RequestOutputKind.FINAL_ONLY
         prompt = {"prompt_token_ids": list(request.token_ids)}
         try:
-            adapter = self._loaded(request.adapter)
+            adapter = self._loaded(request.adapter or self._without)
             params = SamplingParams(**request.settings, output_kind=kind)
             self._llm.llm_engine.add_request(request.key, prompt, params, lora_request=adapter)
-        except (TypeError, ValueError, RuntimeError) as error:  # vLLM refuses the parameters or the adapter
+        except VLLMClientError as error:
+            request.deliver(InputError(f"vLLM refuses the request: {error}"))
+        except (VLLMError, TypeError, ValueError, RuntimeError) as error:
             request.deliver(error)
         else:
             self._running[request.key] = request
@@ -246,4 +259,5 @@ def _lora_settings(room: AdapterRoom | None) -> dict[str, Any]:
     if room is None:
         return {}
     largest = LoraConfig(rank=room.rank, targets=room.targets)
-    return {**adapter_settings(largest), "max_loras": room.at_once, "max_cpu_loras": room.in_memory}
+    # One more each, for the base's own on a CPU.
+    return {**adapter_settings(largest), "max_loras": room.at_once + 1, "max_cpu_loras": room.in_memory + 1}

@@ -20,6 +20,7 @@ from rayalign.rollout.chat import AdapterRoom
 from rayalign.rollout.vllm_transfer import RANKS
 from rayalign.serving.profiles import BASE
 from rayalign.weights.files import content_digest, model_folder
+from rayalign.weights.headers import prove_folder
 
 LONGEST = 4096
 """context of a model with a longer one, unless the settings say otherwise [tokens]"""
@@ -64,6 +65,7 @@ def read_inputs(config: ServedPolicyConfig) -> PolicyInputs:
     folder = model_folder(config.model).resolve()
     if AdapterFolder.stands_at(folder):
         raise InputError(f"{config.model} is an adapter; name its base, and the adapter as --adapter PREFERENCE=FOLDER")
+    prove_folder(folder)
     base = ModelFolder.read(folder)
     _verify_language_model(base)
     tokenizer = load_tokenizer(str(folder), dialogue=False)
