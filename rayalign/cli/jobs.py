@@ -32,12 +32,20 @@ def submit(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the file's.")
     ] = None,
     wait: Annotated[bool, typer.Option(help="Follow the log and return the job's exit code.")] = True,
+    require_rehearsal: Annotated[
+        bool, typer.Option("--require-rehearsal", help="Refuse a job that `rehearse` has not passed as it is.")
+    ] = False,
 ) -> None:
     """Run a job on a cluster: send this folder (without what .gitignore names), start the run, follow its log."""
     from rayalign.cluster.submission import JobClient
 
     command = _command(job, overrides or [])
+    unrehearsed = _unrehearsed(job, overrides or [])
+    if unrehearsed and require_rehearsal:
+        raise InputError(unrehearsed)
     client = JobClient(address)
+    if unrehearsed:
+        typer.echo(f"warning: {unrehearsed}", err=True)
     job_id = client.submit(command, Path.cwd(), {})
     typer.echo(f"submitted {job_id}: {command}")
     if wait:
@@ -98,6 +106,14 @@ def _command(job: Path, overrides: list[str]) -> str:
         )
     path = str(job.resolve().relative_to(here))
     return shlex.join(["rayalign", "run", path, *overrides])
+
+
+def _unrehearsed(job: Path, overrides: list[str]) -> str | None:
+    """Why a rehearsal of the job does not count, or that there is none; None where it went well."""
+    from rayalign.config import load_job
+    from rayalign.rehearsal.report import rehearsed
+
+    return rehearsed(load_job(job, overrides).job)
 
 
 def _follow(client: JobClient, job_id: str) -> int:

@@ -39,9 +39,10 @@ def rehearsed(job: Job, folder: Path | None = None) -> str | None:
     """None where a rehearsal of the job as it is now went well; else why not, with the remedy.
 
     Args:
-        folder: of the rehearsal; None: the usual one.
+        folder: of the rehearsal; None: the usual one, or the one in `runs` of the working directory, where a job lies
+            that was rehearsed without its cluster's `output`.
     """
-    path = (folder or rehearsal_folder(job)) / FILE
+    path = (folder or _usual_folder(job)) / FILE
     remedy = "run `rayalign rehearse` with the same job and overrides"
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -54,6 +55,12 @@ def rehearsed(job: Job, folder: Path | None = None) -> str | None:
     if not content.get("passed"):
         return f"the last rehearsal found problems ({path}); correct them, and {remedy}"
     return None
+
+
+def _usual_folder(job: Job) -> Path:
+    usual = rehearsal_folder(job)
+    here = Path("runs") / job.name / usual.name
+    return usual if (usual / FILE).exists() or not (here / FILE).exists() else here
 
 
 def write_report(

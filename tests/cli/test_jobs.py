@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from rayalign.cli import app
 from rayalign.cli.jobs import _command, _exit_code
 from rayalign.cluster.submission import SubmittedJob
+from rayalign.config import load_job
+from rayalign.rehearsal.report import rehearsal_folder, write_report
 
 JOB = """\
 name: small
@@ -53,6 +55,18 @@ def test_wrong_input_is_one_line_and_exit_code_2(folder: Path, arguments: list[s
     result = CliRunner().invoke(app, ["submit", *arguments, "--address", NOWHERE])
     assert (result.exit_code, result.stdout) == (2, "")
     assert reason in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_job_that_was_not_rehearsed_is_refused_where_that_is_required(folder: Path) -> None:
+    arguments = ["submit", "jobs/job.yaml", "output=/shared", "--require-rehearsal", "--address", NOWHERE]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "the job was never rehearsed" in result.stderr
+    job = load_job("jobs/job.yaml").job
+    arguments_of_report = {"full": False, "changes": [], "findings": [], "events": [], "seconds": {}}
+    write_report(rehearsal_folder(job), job, **arguments_of_report)
+    result = CliRunner().invoke(app, arguments)
+    assert "no Ray dashboard answers" in result.stderr, "rehearsed without the cluster's output"
 
 
 def test_the_exit_code_is_that_of_the_job(capsys: pytest.CaptureFixture[str]) -> None:
