@@ -27,6 +27,8 @@ LOOK = 0.2
 LIMIT = 3600.0
 """seconds that one start of the command may take"""
 LAST_LINES = 12
+_OWN = "rayalign: "
+"""beginning of each line in which the command says what is wrong"""
 _COMMAND = [sys.executable, "-c", "from rayalign.cli import main; main()", "run"]
 
 
@@ -43,11 +45,16 @@ class Ending:
     seconds: float
 
     @property
+    def is_refusal(self) -> bool:
+        """Whether the command said what was wrong; else something broke."""
+        return any(line.startswith(_OWN) for line in self.text.splitlines())
+
+    @property
     def message(self) -> str:
         """What the command said was wrong, else its last line."""
         lines = self.text.splitlines()
-        said = [line for line in lines if line.startswith("rayalign: ")]
-        return " ".join(said) or (lines[-1] if lines else "it printed nothing")
+        own = [line for line in lines if line.startswith(_OWN)]
+        return " ".join(own) or (lines[-1] if lines else "it printed nothing")
 
 
 class SmallRun:
@@ -59,7 +66,19 @@ class SmallRun:
         self._file = file
 
     def start(self, strike: Callable[[subprocess.Popen[str]], int | None] | None = None) -> Ending:
-        """The command until it ends, once interrupted where `strike` names a process."""
+        """The command until it ends, once interrupted where `strike` names a process.
+
+        A machine that is busy with other work may be too slow for Ray to start, which says nothing of the job: so the
+        command is started once more where it ended before any stage began, and not by an error of rayalign.
+        """
+        before = len(self.events())
+        ending = self._start(strike)
+        if ending.code and not ending.is_refusal and len(self.events()) == before:
+            logger.warning("it did not start (%s); once more", ending.message)
+            ending = self._start(strike)
+        return ending
+
+    def _start(self, strike: Callable[[subprocess.Popen[str]], int | None] | None) -> Ending:
         logger.info("rayalign run %s", self._file)
         begin, struck = time.monotonic(), False
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
