@@ -150,10 +150,9 @@ def test_difficulty_of_a_file_must_fit_it(tmp_path: Path) -> None:
     table.write_text(",instruction_difficulty\n" + "".join(f"{i},0.5\n" for i in range(805)))
     with pytest.raises(InputError, match="no difficulty for 2 of the 2 rows"):
         read_difficulty(table, run)
-    for odd in (b"\x1f\x8b", b"a,b\n" + b"1" * 200_000 + b",1\n"):
-        table.write_bytes(odd)
-        with pytest.raises(InputError, match="d.csv: cannot be read as CSV"):
-            read_difficulty(table, run)
+    table.write_bytes(b"\x1f\x8b")
+    with pytest.raises(InputError, match="d.csv: cannot be read as CSV"):
+        read_difficulty(table, run)
     table.write_text(",instruction_difficulty\n0,nan\n1,2\n")
     with pytest.raises(InputError, match="'nan' is not a finite number"):
         read_difficulty(table, run)
