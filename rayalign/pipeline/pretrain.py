@@ -100,16 +100,25 @@ class PretrainKind(StageKind[PretrainStage]):
         return {}
 
 
-def encode_corpus(tokenizer: Any, examples: Iterable[Example], context: int) -> Iterator[EncodedRow]:
-    """Plain documents as rows that are trained on whole, dialogues as their template renders them."""
+def encode_corpus(
+    tokenizer: Any, examples: Iterable[Example], context: int, *, rendered: bool = False
+) -> Iterator[EncodedRow]:
+    """Plain documents as rows that are trained on whole, dialogues as their template renders them.
+
+    Args:
+        rendered: the documents are the embedded world's own, which hold their control tokens already.
+    """
     from rayalign.data.chat import dialogue_ids, text_ids
     from rayalign.data.collate import EncodedRow
+    from rayalign.data.control_tokens import token_ids
     from rayalign.types import Message
 
     for number, example in enumerate(examples):
         text = example.candidates[0].text
         if example.prompt.messages:
             ids = dialogue_ids(tokenizer, (*example.prompt.messages, Message("assistant", text)))
+        elif rendered:
+            ids = token_ids(tokenizer, text)
         else:
             ids = text_ids(tokenizer, text)
         read = tuple(ids[:context])
@@ -124,7 +133,8 @@ def _train(context: RunContext, name: str, stage: PretrainStage) -> None:
     start = context.stage_folder(name) / "start"
     tokenizer = context.inputs.tokenizer(f"{STAGE}{name}")
     make_preset(stage.model.removeprefix("preset:"), tokenizer, context.job.seed, start)
-    rows = encode_corpus(load_tokenizer(str(start)), context.inputs.corpus(name), context.job.rollout.context)
+    corpus, length = context.inputs.corpus(name), context.job.rollout.context
+    rows = encode_corpus(load_tokenizer(str(start)), corpus, length, rendered=stage.data.embedded)
     settings = stage.model_dump(include={"learner", "roles", "epochs"})
     fit(context, name, TrainStage(kind="train", algorithm={"name": "sft"}, model=str(start), keep=1, **settings), rows)
 
