@@ -22,6 +22,7 @@ from rayalign.storage.records import atomic_write, dumps, finite, sync_folder
 
 logger = logging.getLogger(__name__)
 Manifest = dict[str, Any]
+_MANIFEST = "manifest.json"
 
 
 class CheckpointStore:
@@ -46,10 +47,10 @@ class CheckpointStore:
 
         `score` in the manifest (higher is better) lets a checkpoint become the best; NaN and None never do.
         """
-        files = {str(f.relative_to(path)): _seal(f) for f in sorted(path.rglob("*")) if f.is_file()}
+        files = {name: _seal(path / name) for name in sorted(_files(path))}
         for folder in [path, *(f for f in path.rglob("*") if f.is_dir())]:
             sync_folder(folder)
-        atomic_write(path / "manifest.json", [dumps({"manifest": finite(manifest), "files": files})])
+        atomic_write(path / _MANIFEST, [dumps({"manifest": finite(manifest), "files": files})])
         target = path.with_name(path.name.removeprefix(".").removesuffix(".tmp"))
         if target.exists():
             # the same iteration, made again after a resume from an earlier one
@@ -67,22 +68,27 @@ class CheckpointStore:
             shutil.rmtree(path)
 
     def latest(self) -> tuple[Path, Manifest] | None:
-        """The newest checkpoint whose files are as they were committed; nothing is removed."""
+        """The newest checkpoint whose files are as they were committed, and no others; nothing is removed.
+
+        What a checkpoint holds is read only after this: DeepSpeed's state is a pickle, which runs code when it is read.
+        """
         for path in reversed(self._committed()):
-            content = json.loads((path / "manifest.json").read_text())
+            content = json.loads((path / _MANIFEST).read_text())
             damaged = [name for name, seal in content["files"].items() if _damaged(path / name, seal)]
-            if not damaged:
+            foreign = _files(path) - content["files"].keys() - {_MANIFEST}
+            if not damaged and not foreign:
                 return path, content["manifest"]
-            logger.warning("%s is skipped: %s missing or changed since it was written", path, ", ".join(damaged[:5]))
+            names = ", ".join([*damaged, *sorted(foreign)][:5])
+            logger.warning("%s is skipped: %s missing, changed or added since it was written", path, names)
         return None
 
     def best(self) -> Path | None:
         """The checkpoint with the highest score, of equals the earliest; None where none has a score."""
-        scores = {p: json.loads((p / "manifest.json").read_text())["manifest"].get("score") for p in self._committed()}
+        scores = {p: json.loads((p / _MANIFEST).read_text())["manifest"].get("score") for p in self._committed()}
         return max((p for p in scores if scores[p] is not None), key=lambda p: scores[p], default=None)
 
     def _committed(self) -> list[Path]:
-        return sorted(p for p in self._folder.glob("iteration-*") if (p / "manifest.json").is_file())
+        return sorted(p for p in self._folder.glob("iteration-*") if (p / _MANIFEST).is_file())
 
     def _prune(self) -> None:
         best = self.best()
@@ -98,6 +104,11 @@ class CheckpointStore:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target.name)
         temporary.replace(self._folder / name)
+
+
+def _files(folder: Path) -> set[str]:
+    """Names of all files within, as paths from there."""
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
 
 def _checksum(path: Path) -> str:

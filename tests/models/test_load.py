@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,18 @@ def test_a_written_folder_that_nobody_can_open_is_refused(folder: str, tmp_path:
     model.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"layers\.2\..* is missing, not \("):
         verify_saved(tmp_path)
+
+
+def test_code_in_a_model_folder_is_never_run(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    folder, marker = tmp_path / "model", tmp_path / "owned"
+    make_preset("nano", tokenizer, 0, folder)
+    (folder / "attack.py").write_text(f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n")
+    for name in ("config.json", "tokenizer_config.json"):
+        settings = json.loads((folder / name).read_text())
+        automatic = {"AutoConfig": "attack.A", "AutoModelForCausalLM": "attack.B", "AutoTokenizer": ["attack.C", None]}
+        (folder / name).write_text(json.dumps({**settings, "model_type": "attacked", "auto_map": automatic}))
+    with pytest.raises(InputError):
+        load_causal(str(folder), CONFIG)
+    with pytest.raises(InputError):
+        verify_saved(folder)
+    assert not marker.exists()

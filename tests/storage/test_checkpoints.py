@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +72,29 @@ def test_damaged_checkpoint_is_skipped_with_a_warning(
         latest = store.latest()
     assert latest is not None and latest[0] == good
     assert "iteration-000002 is skipped" in caplog.text and "policy/rank0.bin" in caplog.text
+
+
+class Attack:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.marker,))
+
+
+@pytest.mark.parametrize("name", ["policy/rank0.bin", "policy/zero_pp_rank_9_optim_states.pt"])
+def test_a_planted_pickle_is_never_offered_for_reading(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, marker = CheckpointStore(tmp_path / "checkpoints", keep=2), tmp_path / "owned"
+    good, attacked = save(store, 1), save(store, 2)
+    (attacked / name).write_bytes(pickle.dumps(Attack(marker)))
+    assert pickle.loads((attacked / name).read_bytes()) is None and marker.exists(), "the attack works"
+    latest = store.latest()
+    assert latest is not None and latest[0] == good
+    assert name in caplog.text
 
 
 def test_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
