@@ -15,6 +15,7 @@ from typing import Any
 
 from rayalign.annotator.completer import ChatMessage, Completer, CompletionError, bound, limited
 from rayalign.annotator.prompts import fenced, instruction_of
+from rayalign.annotator.replies import shortened
 from rayalign.annotator.verdicts import Pair, Paying, Usage, Verdict
 from rayalign.config import CriteriaJudgeConfig
 from rayalign.types import Message, Prompt
@@ -105,14 +106,15 @@ class CriteriaJudge:
 
     def _verdicts(self, grades: Sequence[str | tuple[float, ...]], text: str, usage: Usage) -> Iterator[Verdict]:
         """The first answer has the whole cost of the request."""
+        stored = shortened(text or None)
         for grade in grades:
             if isinstance(grade, str):
-                yield Verdict(None, grade, completion=text or None, usage=usage)
+                yield Verdict(None, grade, completion=stored, usage=usage)
             else:
                 ground = ", ".join(
                     f"{name} {value:g}" for name, value in zip(self._config.criteria, grade, strict=True)
                 )
-                yield Verdict(_TIE, None, ground, text, (sum(grade), sum(grade)), usage)
+                yield Verdict(_TIE, None, ground, stored, (sum(grade), sum(grade)), usage)
             usage = Usage()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from rayalign.annotator.completer import ChatMessage, Completer, Completion, CompletionError, bound, limited
 from rayalign.annotator.parsers import Parser, unfenced_json
 from rayalign.annotator.prompts import Template, instruction_of, load_template
-from rayalign.annotator.replies import after_thoughts, encodable
+from rayalign.annotator.replies import after_thoughts, encodable, shortened
 from rayalign.annotator.sampling import PADDING, batches
 from rayalign.annotator.verdicts import Pair, Paying, Usage, Verdict
 from rayalign.config import LLMJudgeConfig, PromptedConfig
@@ -148,8 +148,9 @@ class LLMJudge:
             preferences, reason = self._parser.read(read, len(real))
         grounds = explanations_in(completion.text, self._explanations, len(real))
         shares = _shares(completion.usage, real)
+        stored = shortened(read)
         for preference, ground, usage in zip(preferences, grounds, shares, strict=True):
-            yield Verdict(preference, reason if preference is None else None, ground, read, None, usage)
+            yield Verdict(preference, reason if preference is None else None, ground, stored, None, usage)
 
 
 def explanations_in(text: str, keys: Sequence[str], count: int) -> list[str]:
@@ -165,7 +166,8 @@ def explanations_in(text: str, keys: Sequence[str], count: int) -> list[str]:
 def _explanation(row: Any, keys: Sequence[str]) -> str:
     if not isinstance(row, dict):
         return ""
-    return "\n".join(str(row[key]) for key in keys if row.get(key))
+    explanation = "\n".join(str(row[key]) for key in keys if row.get(key))
+    return str(shortened(explanation))
 
 
 def _with_content(choice: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -22,7 +22,15 @@ from rayalign.annotator.attempts import AttemptError, Call, Messages
 from rayalign.annotator.breaker import Breaker
 from rayalign.annotator.budget import BusyError
 from rayalign.annotator.completer import Completion, CompletionError, bound, limited
-from rayalign.annotator.replies import counted, encodable, plain, refusal_in, retry_after, text_of
+from rayalign.annotator.replies import (
+    counted,
+    encodable,
+    plain,
+    read_within_limit,
+    refusal_in,
+    retry_after,
+    text_of,
+)
 from rayalign.annotator.verdicts import Bill, Paying, Usage
 from rayalign.config.annotators import EndpointConfig
 from rayalign.errors import DeadlineError, InputError, RayalignError
@@ -214,6 +222,8 @@ class OpenAICompleter:
             reason = f"no reply within {seconds:.3g} s"
         except openai.APIConnectionError as error:
             cause = error.__cause__
+            if isinstance(cause, AttemptError):
+                raise cause from None
             reason = f"the connection failed ({plain(str(cause or error), self._key)})"
         except openai.APIStatusError as error:
             if error.status_code not in _UNSURE:
@@ -283,4 +293,5 @@ def _client(config: EndpointConfig, key: str, url: str) -> openai.AsyncOpenAI:
 
     if not url.startswith(("http://", "https://")):
         raise InputError(f"judge {config.model}: base_url {url!r} is no address; give one such as http://host:8000/v1")
-    return openai.AsyncOpenAI(api_key=key, base_url=url, timeout=config.timeout, max_retries=0)
+    http = openai.DefaultAsyncHttpxClient(event_hooks={"response": [read_within_limit]})
+    return openai.AsyncOpenAI(api_key=key, base_url=url, timeout=config.timeout, max_retries=0, http_client=http)

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from pydantic import AfterValidator, Field, StrictInt, ValidationError, create_model
 
-from rayalign.annotator.replies import after_thoughts
+from rayalign.annotator.replies import after_thoughts, printable
 from rayalign.config import Section, explain, nearest
 from rayalign.errors import InputError
 
@@ -68,7 +68,8 @@ class Parser:
                 raise ValueError("it is empty")
             preferences = [_preference(value) for value in self._parse(completion)]
         except _UNREADABLE as error:
-            return void, f"{self.name} cannot read the answer ({type(error).__name__}: {error}): {_start(completion)}"
+            problem = printable(f"{type(error).__name__}: {error}")
+            return void, f"{self.name} cannot read the answer ({problem}): {_start(completion)}"
         if len(preferences) != count:
             return void, f"{self.name} finds {len(preferences)} verdicts in place of {count}: {_start(completion)}"
         if None in preferences:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rayalign.annotator.attempts import AttemptError
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_REPLY = 16 << 20
+"""bytes of one reply of an endpoint, unpacked"""
+MAX_COMPLETION = 64 << 10
+"""characters of a completion that are stored beside its verdict"""
 
 _THOUGHT_START, _THOUGHT_END = "<think>", "</think>"
 
@@ -76,4 +87,40 @@ def retry_after(header: str | None, now: float) -> float:
 
 def plain(text: str, key: str) -> str:
     """The start of an endpoint's message, on one line, without the key."""
-    return str(encodable(" ".join(text.replace(key, "***").split())[:300]))
+    return printable(text.replace(key, "***"))
+
+
+def printable(text: str, most: int = 300) -> str:
+    """The start of a text on one line, with `?` for each character that controls a terminal or cannot be encoded."""
+    line = " ".join(text[: 4 * most].split())[:most]
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
+def shortened(completion: str | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:
+    """A completion as it is stored: a longer one than `MAX_COMPLETION` loses its end, or its log-probs first."""
+    if completion is None or _size(completion) <= MAX_COMPLETION:
+        return completion
+    if isinstance(completion, str):
+        missing = len(completion) - MAX_COMPLETION
+        return f"{completion[:MAX_COMPLETION]}... ({missing} more characters)"
+    text = str(shortened(text_of(completion)))
+    return {"message": {"role": "assistant", "content": text}, "logprobs": None}
+
+
+def _size(completion: str | Mapping[str, Any]) -> int:
+    return len(completion) if isinstance(completion, str) else len(json.dumps(completion, default=str))
+
+
+async def read_within_limit(response: httpx.Response) -> None:
+    """Read a reply's body, unpacked, up to `MAX_REPLY`; a hook of the HTTP client.
+
+    Raises:
+        AttemptError: it is longer.
+    """
+    body = bytearray()
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > MAX_REPLY:
+            await response.aclose()
+            raise AttemptError(f"a reply of more than {MAX_REPLY >> 20} MiB", final=True)
+    response._content = bytes(body)  # where httpx keeps what `aread` has read; it has no other way to set it

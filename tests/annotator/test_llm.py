@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from rayalign.annotator.completer import Completion, CompletionError
-from rayalign.annotator.llm import HELPFULNESS, LLMJudge
+from rayalign.annotator.llm import HELPFULNESS, LLMJudge, explanations_in
 from rayalign.annotator.prompts import load_template
+from rayalign.annotator.replies import MAX_COMPLETION
 from rayalign.annotator.verdicts import Pair, Paying, Usage, Verdict
 from rayalign.config import HostedJudgeConfig, LLMJudgeConfig, ParserConfig, load_registry
 from rayalign.data.preferences import under_profile
@@ -189,6 +190,15 @@ def test_the_ground_of_a_verdict_is_kept() -> None:
     assert (verdict.preference, verdict.explanation) == (1.0, "It is true.")
     [verdict] = judged(config, lambda text: Completion('{"explanation": "\\ud83d", "better": 1}'), pairs(1))
     assert (verdict.preference, verdict.explanation) == (1.0, "?"), "half an emoji can't be sent on"
+
+
+def test_a_long_answer_is_read_whole_and_stored_in_part() -> None:
+    long = "because " * 100_000 + "Output (b)"
+    (verdict,) = judged(llm(), lambda _: Completion(long), pairs(1))
+    assert verdict.preference == 2.0 and isinstance(verdict.completion, str)
+    assert len(verdict.completion) < MAX_COMPLETION + 100
+    explained = json.dumps({"ordered_models": [1, 2], "explanation": "y" * 1_000_000})
+    assert len(explanations_in(explained, ("explanation",), 1)[0]) < MAX_COMPLETION + 100
 
 
 def test_texts_in_a_pair_cannot_speak_for_the_judge() -> None:

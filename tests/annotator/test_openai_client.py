@@ -10,7 +10,9 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from rayalign.annotator import replies
 from rayalign.annotator.budget import BusyError
 from rayalign.annotator.completer import Completion, CompletionError, bound
 from rayalign.annotator.openai_client import OpenAICompleter
@@ -169,6 +171,26 @@ def test_an_error_with_status_200_is_tried_again_named_and_free(error: Any) -> N
 @pytest.mark.parametrize("header", ["\u00b2", "9" * 400, "soon", "Wed, 99 Foo 20262 99:99:99 GMT", ""])
 def test_a_header_may_hold_any_nonsense(header: str) -> None:
     assert retry_after(header, 0.0) >= 0.0
+
+
+def test_a_reply_without_end_is_given_up_and_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "MAX_REPLY", 1 << 20)
+    with Stub(says=lambda _: "x" * (2 << 20)) as stub:
+        (answer,) = ask(configured(stub), [PAIR])[0]
+    assert isinstance(answer, CompletionError) and "a reply of more than 1 MiB" in str(answer)
+    assert answer.usage.completion_tokens == ARGUMENTS["max_tokens"]
+    assert len(stub.keys) == 1, "the next one would be as long"
+
+
+def test_an_endpoint_cannot_write_to_a_terminal() -> None:
+    class Hostile(Stub):
+        async def _answer(self, request: web.Request) -> web.StreamResponse:
+            return web.json_response({"error": {"message": "\x1b[2J\x1b]0;owned\x07 no\u202e"}}, status=400)
+
+    with Hostile() as stub:
+        (answer,) = ask(configured(stub), [PAIR])[0]
+    assert isinstance(answer, CompletionError)
+    assert "owned" in str(answer) and str(answer).isprintable()
 
 
 def test_the_text_of_a_tool_call_is_its_arguments() -> None:

@@ -120,6 +120,13 @@ def test_what_cannot_be_read_has_its_reason() -> None:
         assert None in found and words in str(reason)
 
 
+@pytest.mark.parametrize("answer", ["\x1b]0;owned\x07", '{"better": "\x1b[2J"}', "{'\x1b[2J\x00': 1", "[\x1b[2J]"])
+@pytest.mark.parametrize("name", ["json_parser", "eval_parser", "lmsys_parser"])
+def test_no_answer_writes_to_a_terminal_through_its_reason(name: str, answer: str) -> None:
+    _, reason = Parser(name, {"annotation_key": "better"} if name == "json_parser" else {}).read(answer, 1)
+    assert reason is not None and reason.isprintable()
+
+
 def test_only_log_probs_are_read_from_the_whole_choice() -> None:
     assert Parser("logprob_parser", WEIGHED).reads_logprobs
     assert Parser("pipeline_meta_parser", {"parsers_to_kwargs": {"logprob_parser": WEIGHED}}).reads_logprobs
