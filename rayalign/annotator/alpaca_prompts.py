@@ -13,7 +13,8 @@ import math
 import re
 from typing import Literal, cast
 
-from rayalign.annotator.api import MAX_TEXT, PairItem
+from rayalign.annotator.api import PairItem
+from rayalign.annotator.bodies import MAX_TEXT
 from rayalign.annotator.completions import Answer, Token
 from rayalign.errors import InputError
 

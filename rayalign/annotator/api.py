@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from rayalign.annotator.bodies import (
+    MAX_LISTS,
+    MAX_MESSAGES,
+    MAX_META,
+    MAX_ROWS,
+    MAX_TEXT,
+    AnnotatorName,
+    Model,
+    Text,
+    at_most,
+)
 from rayalign.dialogues import dialogue_text
 from rayalign.types import Message, Prompt
 
 POOL = "pool"
 """the name under which one annotator is drawn for each instruction"""
-MAX_ROWS = 4096
-"""of one request"""
-MAX_TEXT = 200_000
-"""characters of one text"""
 _SURROGATE = re.compile("[\ud800-\udfff]")
-Text = Annotated[str, Field(max_length=MAX_TEXT)]
-
-
-class Model(BaseModel):
-    """Base of all bodies; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Item(Model):
@@ -38,9 +38,11 @@ class Item(Model):
     """returned unchanged; unique within a request"""
     instruction: Text = ""
     input: Text = ""
-    messages: tuple[Message, ...] | None = Field(default=None, max_length=256)
+    messages: Annotated[
+        tuple[Message, ...] | None, Field(max_length=MAX_MESSAGES, fail_fast=True), at_most(MAX_MESSAGES)
+    ] = None
     """a dialogue that ends with the user's turn, in the place of `instruction`"""
-    meta: dict[str, str] = {}
+    meta: Annotated[dict[str, str], Field(max_length=MAX_META), at_most(MAX_META)] = {}
     """further facts of the data set, such as the embedded world's `task`"""
 
     @property
@@ -86,14 +88,14 @@ class ScoreItem(Item):
 class RankItem(Item):
     """Several answers to rank."""
 
-    outputs: tuple[Text, ...] = Field(min_length=2, max_length=64)
+    outputs: Annotated[tuple[Text, ...], Field(min_length=2, max_length=64, fail_fast=True), at_most(64)]
 
 
 Row = TypeVar("Row", bound=Item)
 
 
 class _Request(Model):
-    annotator: str = POOL
+    annotator: AnnotatorName = POOL
     """a name of GET /v1/annotators; `pool`: one is drawn for each instruction"""
     seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
 
@@ -106,10 +108,19 @@ def _unique(items: tuple[Row, ...]) -> tuple[Row, ...]:
     return items
 
 
+Rows = Annotated[
+    tuple[Row, ...],
+    Field(min_length=1, max_length=MAX_ROWS, fail_fast=True),
+    at_most(MAX_ROWS),
+    AfterValidator(_unique),
+]
+"""rows of a request, refused at the first wrong one"""
+
+
 class PreferenceRequest(_Request):
     """Pairs to compare."""
 
-    pairs: Annotated[tuple[PairItem, ...], Field(min_length=1, max_length=MAX_ROWS), AfterValidator(_unique)]
+    pairs: Rows[PairItem]
     both_orders: bool = Field(default=False, strict=True)
     """judge each pair in both orders; where the verdicts disagree the pair ties"""
     flip: float = Field(default=0.0, ge=0.0, le=0.5, strict=True)
@@ -126,14 +137,19 @@ class PreferenceRequest(_Request):
 class ScoreRequest(_Request):
     """Answers to score."""
 
-    annotator: str
-    items: Annotated[tuple[ScoreItem, ...], Field(min_length=1, max_length=MAX_ROWS), AfterValidator(_unique)]
+    annotator: AnnotatorName
+    items: Rows[ScoreItem]
 
 
 class RankRequest(_Request):
     """Answer lists to rank."""
 
-    items: Annotated[tuple[RankItem, ...], Field(min_length=1, max_length=MAX_ROWS // 4), AfterValidator(_unique)]
+    items: Annotated[
+        tuple[RankItem, ...],
+        Field(min_length=1, max_length=MAX_LISTS, fail_fast=True),
+        at_most(MAX_LISTS),
+        AfterValidator(_unique),
+    ]
 
 
 class Annotation(Model):
@@ -224,57 +240,6 @@ class Estimate(Model):
         return (
             f"{self.pairs:,} pairs: {self.verdicts:,} verdicts to pay for, about {tokens:,} tokens, ${self.price:.2f}"
         )
-
-
-class Cell(Model):
-    """Two labellers on the pairs that both gave a verdict on."""
-
-    a: str
-    b: str
-    n: int
-    agreement: float | None
-    """share of the same verdict of three: first, tie, second"""
-    kappa: float | None
-    """Cohen's; None where it is undefined, as between two who always say the same one thing"""
-    low: float | None
-    """95% interval of kappa, bootstrap over prompts; None below 10 pairs, and where resampling shows no spread"""
-    high: float | None
-
-
-class Fleiss(Model):
-    """The agreement of all people, on the pairs that had the commonest number of them."""
-
-    kappa: float | None
-    low: float | None
-    """as of a `Cell`"""
-    high: float | None
-    n: int
-    raters: int
-
-
-class AgreementReply(Model):
-    """Everyone against everyone; a preference counts as first (below 1.5), tie or second."""
-
-    queue: str
-    humans: tuple[str, ...]
-    annotators: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    fleiss: Fleiss | None
-
-
-class Rank(Model):
-    """How often a generator's answers win, by one judge's verdicts."""
-
-    judge: str
-    kind: Literal["human", "annotator"]
-    """human: all people together"""
-    generator: str
-    win_rate: float = Field(description="percent; a tie is half a win")
-    low: float
-    """95% interval, bootstrap over prompts (Wilson's where all prompts say the same)"""
-    high: float
-    n: int
-    """verdicts"""
 
 
 class Problem(Model):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from rayalign.annotator.api import AgreementReply, Cell, Fleiss, Rank
+import numpy as np
+
+from rayalign.annotator.label_api import AgreementReply, Cell, Fleiss, Rank
 from rayalign.annotator.labels import Kind, Label
-from rayalign.statistics.agreement import cohen_kappa_interval, fleiss_kappa_interval
+from rayalign.statistics.agreement import fleiss_kappa_interval
 from rayalign.statistics.intervals import Interval, rate_interval
+from rayalign.statistics.kappa_matrix import ABSENT, kappa_matrix
 
 Rater = tuple[Kind, str]
+MAX_RATERS = 100
+"""of one matrix; of more, those with the most labels"""
 
 
 def agreement(queue: str, labels: Sequence[Label]) -> AgreementReply:
@@ -22,20 +26,22 @@ def agreement(queue: str, labels: Sequence[Label]) -> AgreementReply:
         if label.preference is not None:
             verdicts[label.kind, label.labeller][label.pair] = verdict_of(label.preference)
     prompts = {label.pair: label.prompt for label in labels}
-    raters = sorted(verdicts, key=lambda rater: (rater[0] != "human", rater[1]))
-    cells = []
-    for a, b in combinations(raters, 2):
-        cells.append(_cell(a[1], b[1], verdicts[a], verdicts[b], prompts))
+    raters = _shown_raters(verdicts)
     humans = [rater for rater in raters if rater[0] == "human"]
-    annotators = [name for kind, name in raters if kind == "annotator"]
-    kappa = fleiss([verdicts[rater] for rater in humans], prompts)
     return AgreementReply(
         queue=queue,
         humans=tuple(name for _, name in humans),
-        annotators=tuple(annotators),
-        cells=tuple(cells),
-        fleiss=kappa,
+        annotators=tuple(name for kind, name in raters if kind == "annotator"),
+        cells=tuple(_cells(raters, verdicts, prompts)),
+        fleiss=fleiss([verdicts[rater] for rater in humans], prompts),
+        left_out=len(verdicts) - len(raters),
     )
+
+
+def _shown_raters(verdicts: Mapping[Rater, Mapping[str, int]]) -> list[Rater]:
+    """People first, by name; of more than `MAX_RATERS` those with the most labels."""
+    busiest = sorted(verdicts, key=lambda rater: -len(verdicts[rater]))[:MAX_RATERS]
+    return sorted(busiest, key=lambda rater: (rater[0] != "human", rater[1]))
 
 
 def verdict_of(preference: float) -> int:
@@ -63,14 +69,21 @@ def _rank(kind: Kind, judge: str, generator: str, wins: Sequence[tuple[float, st
     return Rank(judge=judge, kind=kind, generator=generator, n=len(wins), **rates)
 
 
-def _cell(a: str, b: str, of_a: Mapping[str, int], of_b: Mapping[str, int], prompts: Mapping[str, str]) -> Cell:
-    both = [pair for pair in of_a if pair in of_b]
-    if not both:
-        return Cell(a=a, b=b, n=0, agreement=None, kappa=None, low=None, high=None)
-    left, right = [of_a[pair] for pair in both], [of_b[pair] for pair in both]
-    same = sum(x == y for x, y in zip(left, right, strict=True)) / len(both)
-    kappa = cohen_kappa_interval(left, right, [prompts[pair] for pair in both])
-    return Cell(a=a, b=b, n=len(both), agreement=same, **_figures(kappa))
+def _cells(
+    raters: Sequence[Rater], verdicts: Mapping[Rater, Mapping[str, int]], prompts: Mapping[str, str]
+) -> Iterator[Cell]:
+    """Every two raters."""
+    places = {pair: place for place, pair in enumerate(prompts)}
+    labels = np.full((len(raters), len(places)), ABSENT, np.int8)
+    for row, rater in enumerate(raters):
+        verdicts_by_pair = verdicts[rater]
+        columns = [places[pair] for pair in verdicts_by_pair]
+        labels[row, columns] = list(verdicts_by_pair.values())
+    for kappa in kappa_matrix(labels, list(prompts.values())):
+        _, a = raters[kappa.a]
+        _, b = raters[kappa.b]
+        agreement = kappa.agreement if kappa.n else None
+        yield Cell(a=a, b=b, n=kappa.n, agreement=agreement, **_figures(kappa.interval))
 
 
 def _figures(kappa: Interval) -> dict[str, float | None]:

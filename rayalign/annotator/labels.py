@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -103,7 +103,12 @@ class LabelStore:
         body = self._scalar(query)
         return None if body is None else PairItem.model_validate_json(body)
 
-    def after(self, queue: str, position: int, limit: int | None = None) -> list[tuple[int, str, PairItem]]:
+    def items(self, queue: str, pairs: Collection[str]) -> dict[str, PairItem]:
+        """The pairs of those ids, at most some hundreds."""
+        query = sa.select(_PAIRS.c.id, _PAIRS.c.body).where(_PAIRS.c.queue == queue, _PAIRS.c.id.in_(pairs))
+        return {row.id: PairItem.model_validate_json(row.body) for row in self._all(query)}
+
+    def after(self, queue: str, position: int, limit: int) -> list[tuple[int, str, PairItem]]:
         """The next pairs in order of arrival: position, id, pair."""
         columns = sa.select(_PAIRS.c.position, _PAIRS.c.id, _PAIRS.c.body)
         later = columns.where(_PAIRS.c.queue == queue, _PAIRS.c.position > position)

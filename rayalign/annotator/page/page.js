@@ -314,6 +314,7 @@ async function openAgreement() {
   const names = [...found.humans.map((name) => [name, "person"]), ...found.annotators.map((name) => [name, "simulated"])];
   if (names.length < 2) return $("matrix").replaceChildren(empty("It takes two to agree. Label some pairs, or ask the annotators about them."));
   const parts = [matrix(names, found.cells), make("h2", {}, "In numbers"), couples(found.cells)];
+  if (found.left_out) parts.push(make("p", {}, `${found.left_out} more raters, with the fewest labels, are left out.`));
   if (found.fleiss) parts.unshift(make("p", { class: "figure" }, together(found.fleiss)));
   $("matrix").replaceChildren(...parts);
 }

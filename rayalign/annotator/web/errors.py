@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from rayalign.annotator.replies import printable
 from rayalign.annotator.web.access import Refused, refused
 from rayalign.annotator.web.gate import refusal
 from rayalign.annotator.web.openai_bodies import error_reply
@@ -52,7 +53,7 @@ def answer_errors(app: FastAPI) -> None:
             return refusal(
                 Refused(400, "invalid_json", f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
             )
-        place = ".".join(str(part) for part in first["loc"] if part != "body")
+        place = printable(".".join(str(part) for part in first["loc"] if part != "body"))
         if not place and first["type"] in ("dict_type", "model_attributes_type", "model_type"):
             message = "the body is not a JSON object; send one, with Content-Type: application/json"
             return refusal(Refused(422, "invalid_request", message))

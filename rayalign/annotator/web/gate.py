@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rayalign.annotator.web.access import CLIENT, Access, Refused
+from rayalign.annotator.web.body_limits import check_values
 from rayalign.annotator.web.openai_bodies import error_reply
 from rayalign.annotator.web.page import FILES
 
@@ -18,6 +18,8 @@ PUBLIC = frozenset({*FILES, "/favicon.ico", "/openapi.json", "/healthz", "/ready
 """paths that need no token, since they show no verdict and no data"""
 OPENAI = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models"})
 """paths whose errors have OpenAI's form"""
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+"""methods whose body no route reads"""
 
 
 class Gate:
@@ -38,25 +40,38 @@ class Gate:
             self._access.addressed(_text(headers.get(b"host")))
             if path not in PUBLIC:
                 CLIENT.set(self._access.client(_text(headers.get(b"authorization"))))
-            if (size := int(headers.get(b"content-length") or 0)) > self._max_body:
-                most = f"at most {self._max_body}: send less at once"
-                raise Refused(413, "too_large", f"a body of {size} bytes; {most}")
-            await self._app(scope, self._counted(receive), send)
+            if scope["method"] not in _WITHOUT_BODY:
+                body = await self._body(headers, receive)
+                if body is None:
+                    return
+                check_values(body)
+                receive = _replayed(body, receive)
+            await self._app(scope, receive, send)
         except Refused as refused:
             await refusal(refused, scope)(scope, receive, send)
 
-    def _counted(self, receive: Receive) -> Receive:
-        size = 0
+    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes | None:
+        """The whole body; None: the client went before its end.
 
-        async def counted() -> Message:
-            nonlocal size
+        Raises:
+            Refused: 413 as soon as it is known to be longer than allowed.
+        """
+        announced = headers.get(b"content-length") or b""
+        self._check_size(int(announced) if announced.isdigit() else 0)
+        body = bytearray()
+        while True:
             message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._max_body:  # FastAPI passes no other error of a body on
-                raise HTTPException(413, f"the body is longer than {self._max_body} bytes; send less at once")
-            return message
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            self._check_size(len(body))
+            if not message.get("more_body", False):
+                return bytes(body)
 
-        return counted
+    def _check_size(self, size: int) -> None:
+        if size > self._max_body:
+            message = f"a body of more than {self._max_body} bytes; send less at once"
+            raise Refused(413, "too_large", message)
 
 
 class Stream(StreamingResponse):
@@ -78,6 +93,16 @@ def refusal(refused: Refused, scope: Scope | None = None) -> JSONResponse:
         return JSONResponse(reply.model_dump(), status, refused.headers)
     body: dict[str, Any] = refused.problem.model_dump()
     return JSONResponse({"error": body}, status_code=refused.status, headers=refused.headers)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """What the application receives: the body that was read, then whatever comes after it."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return first.pop() if first else await receive()
+
+    return replayed
 
 
 def _path(scope: Scope) -> str:

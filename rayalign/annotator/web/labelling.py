@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, Any, Protocol
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
 
-from rayalign.annotator.api import MAX_ROWS, AgreementReply, Annotation, Model, PairItem, Rank
+from rayalign.annotator.api import Annotation, PairItem
+from rayalign.annotator.bodies import MAX_ROWS, AnnotatorName, Model, at_most
+from rayalign.annotator.label_api import AgreementReply, Rank
 from rayalign.annotator.labels import Kind, Label, LabelStore
 from rayalign.annotator.web.access import Refused
 from rayalign.errors import InputError
@@ -19,8 +25,11 @@ Annotate = Callable[[Sequence[PairItem], str], Awaitable[list[Annotation]]]
 """pairs and the name of an annotator -> an annotation for each"""
 Name = Annotated[str, Field(pattern=r"^[\w.@+-][\w .@+-]{0,63}$")]
 PairId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Reply = TypeVar("Reply")
 _ROUND = 64
 """pairs that an annotator judges in one request"""
+_PAGE = 64
+"""labels of an export in memory at once"""
 
 
 def _choice(value: float | None) -> float | None:
@@ -33,7 +42,7 @@ class Upload(Model):
     """Pairs for a queue; `meta.generator_1` and `meta.generator_2` name the models that wrote the answers."""
 
     queue: Name = "default"
-    pairs: tuple[PairItem, ...] = Field(min_length=1, max_length=MAX_ROWS)
+    pairs: Annotated[tuple[PairItem, ...], Field(min_length=1, max_length=MAX_ROWS, fail_fast=True), at_most(MAX_ROWS)]
 
 
 class Uploaded(Model):
@@ -74,7 +83,7 @@ class AskAnnotator(Model):
     """Has an annotator judge the queue's next pairs behind a position; 0 for the first."""
 
     queue: Name = "default"
-    annotator: str
+    annotator: AnnotatorName
     after: int = Field(default=0, ge=0, lt=2**31)
 
 
@@ -112,6 +121,7 @@ class _Labelling:
         self, labels: LabelStore, annotate: Annotate, names: Callable[[], list[str]], figures: Figures
     ) -> None:
         self._labels, self._annotate, self._names, self._figures = labels, annotate, names, figures
+        self._computing = asyncio.Semaphore(1)
 
     def upload(self, body: Upload) -> Uploaded:
         """Append pairs to a queue; pairs that it holds already stay."""
@@ -161,7 +171,8 @@ class _Labelling:
             message = f"no annotator {body.annotator!r}; there are {', '.join(self._names())}"
             raise Refused(404, "unknown_annotator", message, "annotator")
         rows = await run_in_threadpool(self._labels.after, body.queue, body.after, _ROUND)
-        items = [item for _, _, item in rows]
+        # Without their own ids, which different pairs of a queue may share and one request must not repeat.
+        items = [item.model_copy(update={"id": None}) for _, _, item in rows]
         annotations = await self._annotate(items, body.annotator) if items else []
         verdicts: list[tuple[str, float | None]] = []
         reasons: list[str | None] = []
@@ -175,26 +186,38 @@ class _Labelling:
         reason = reasons[0] if reasons else None
         return Asked(verdicts=len(verdicts), absent=len(reasons), reason=reason, next=following)
 
-    def export(self, queue: Annotated[Name, Query()] = "default") -> list[dict[str, Any]]:
+    def export(self, queue: Annotated[Name, Query()] = "default") -> StreamingResponse:
         """The standing verdicts as AlpacaFarm's rows, the answers in the order of the upload; skipped: null."""
-        items = {pair: item for _, pair, item in self._labels.after(queue, 0)}
-        return [
-            {
-                **_alpaca(items[label.pair]),
-                "annotator": label.labeller,
-                "annotator_kind": label.kind,
-                "preference": label.preference,
-            }
-            for label in self._labels.standing(queue)
-        ]
+        labels = self._labels.standing(queue)
+        return StreamingResponse(self._exported(queue, labels), media_type="application/json")
 
-    def agreement(self, queue: Annotated[Name, Query()] = "default") -> AgreementReply:
+    def _exported(self, queue: str, labels: Sequence[Label]) -> Iterator[str]:
+        """A JSON list in parts, so that few rows are in memory at a time."""
+        before = "["
+        for start in range(0, len(labels), _PAGE):
+            page = labels[start : start + _PAGE]
+            items = self._labels.items(queue, {label.pair for label in page})
+            rows = [json.dumps(_exported_row(label, items[label.pair])) for label in page]
+            yield before + ",\n".join(rows)
+            before = ",\n"
+        yield "]" if labels else "[]"
+
+    async def agreement(self, queue: Annotated[Name, Query()] = "default") -> AgreementReply:
         """Everyone against everyone, people and simulated annotators alike."""
-        return self._figures.agreement(queue, self._labels.standing(queue))
+        return await self._figured(queue, partial(self._figures.agreement, queue))
 
-    def leaderboard(self, queue: Annotated[Name, Query()] = "default") -> list[Rank]:
+    async def leaderboard(self, queue: Annotated[Name, Query()] = "default") -> list[Rank]:
         """Win rates of the generators that the queue's pairs name."""
-        return self._figures.leaderboard(self._labels.standing(queue))
+        return await self._figured(queue, self._figures.leaderboard)
+
+    async def _figured(self, queue: str, figures: Callable[[Sequence[Label]], Reply]) -> Reply:
+        """Figures of a queue's labels, beside the event loop; one request at a time has the cores."""
+
+        def compute() -> Reply:
+            return figures(self._labels.standing(queue))
+
+        async with self._computing:
+            return await run_in_threadpool(compute)
 
     def _shown(self, queue: str, pair: str, labeller: str, left: int) -> Shown:
         item, size = self._labels.pair(queue, pair), self._labels.size(queue)
@@ -245,6 +268,11 @@ def _draw(labeller: str, pair: str) -> bytes:
 def _switched(labeller: str, pair: str) -> bool:
     """Whether the labeller sees the second answer first; by the last bit, since the first ones order the queue."""
     return bool(_draw(labeller, pair)[-1] & 1)
+
+
+def _exported_row(label: Label, item: PairItem) -> dict[str, Any]:
+    verdict = {"annotator": label.labeller, "annotator_kind": label.kind, "preference": label.preference}
+    return {**_alpaca(item), **verdict}
 
 
 def _alpaca(item: PairItem) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from rayalign.annotator.api import MAX_ROWS
+from rayalign.annotator.bodies import MAX_MESSAGES, MAX_ROWS, at_most
+from rayalign.annotator.replies import printable
 from rayalign.annotator.web.access import refused
 from rayalign.config import words
 from rayalign.errors import RayalignError
@@ -33,6 +34,12 @@ def _encodable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
+_ShortText = Annotated[Text, Field(max_length=256)]
+_MAX_TOOLS = 128
+_MAX_PARTS = 1024
+"""of one message"""
+_MAX_STOPS = 16
+_MAX_OPTIONS = 16
 
 
 class _Loose(BaseModel):
@@ -42,15 +49,15 @@ class _Loose(BaseModel):
 class Body(_Loose):
     """What both endpoints take."""
 
-    model: Text
+    model: _ShortText
     """a name of GET /v1/models"""
     max_tokens: int | None = Field(default=None, ge=1, le=2**31)
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=_MAX_STOPS, fail_fast=True), at_most(_MAX_STOPS)] | None = None
     stream: bool = False
-    stream_options: dict[str, bool] | None = None
+    stream_options: Annotated[dict[str, bool] | None, at_most(_MAX_OPTIONS)] = None
 
     @property
     def alternatives(self) -> int | None:
@@ -90,7 +97,7 @@ class ChatMessage(_Loose):
     """One turn."""
 
     role: str
-    content: Text | list[Part]
+    content: Text | Annotated[list[Part], Field(max_length=_MAX_PARTS, fail_fast=True), at_most(_MAX_PARTS)]
 
     @property
     def text(self) -> str:
@@ -101,11 +108,13 @@ class ChatMessage(_Loose):
 class ChatRequest(Body):
     """POST /v1/chat/completions."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=256)
+    messages: Annotated[
+        list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True), at_most(MAX_MESSAGES)
+    ]
     max_completion_tokens: int | None = Field(default=None, ge=1, le=2**31)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool] | None, Field(max_length=_MAX_TOOLS, fail_fast=True), at_most(_MAX_TOOLS)] = None
 
     @property
     def alternatives(self) -> int | None:
@@ -125,7 +134,7 @@ class ChatRequest(Body):
 class LegacyRequest(Body):
     """POST /v1/completions."""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_ROWS)]
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_ROWS, fail_fast=True), at_most(MAX_ROWS)]
     logprobs: int | None = Field(default=None, ge=0, le=20)
 
     @property
@@ -161,7 +170,8 @@ def error_reply(error: Exception) -> tuple[int, ErrorReply]:
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         places = () if first["type"] == "json_invalid" else first["loc"][1:]
-        param = ".".join(str(p) for p in places if "[" not in str(p)) or None  # without pydantic's names of types
+        named = [str(place) for place in places if "[" not in str(place)]  # without pydantic's names of types
+        param = printable(".".join(named)) or None
         status, info = 400, {"message": f"{param or 'body'}: {words(first)}", "param": param}
     elif isinstance(error, HTTPException):
         detail: Any = error.detail

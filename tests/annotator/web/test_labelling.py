@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -210,6 +212,28 @@ def test_agreement_by_hand() -> None:
     # Fleiss over ann and bob: observed 8/12; both categories are half of all verdicts, so chance 1/2
     assert found.fleiss is not None
     assert (found.fleiss.kappa, found.fleiss.n, found.fleiss.raters) == (pytest.approx(1 / 3), 12, 2)
+
+
+def test_eighty_labellers_are_compared_in_seconds() -> None:
+    rng = random.Random(0)
+    labels: list[Label] = []
+    for number in range(80):
+        labels += said("human", f"person {number}", [rng.choice([1.0, 1.5, 2.0]) for _ in range(400)])
+    start = time.process_time()
+    found = agreement("q", labels)
+    assert time.process_time() - start < 15
+    assert (len(found.cells), found.left_out) == (80 * 79 // 2, 0)
+    around_zero = [cell for cell in found.cells if (cell.low or 0.0) < 0.0 < (cell.high or 0.0)]
+    assert len(around_zero) > 0.9 * len(found.cells), "they agree by chance alone"
+
+
+def test_a_matrix_has_the_hundred_busiest_raters() -> None:
+    labels: list[Label] = []
+    for number in range(104):
+        labels += said("human", f"person {number:03}", [1.0] * (1 if number < 4 else 2))
+    found = agreement("q", labels)
+    assert (len(found.humans), found.left_out) == (100, 4)
+    assert found.humans[0] == "person 004"
 
 
 def test_kappa_is_absent_where_it_is_undefined() -> None:
