@@ -1,10 +1,11 @@
-"""The Python client of the annotator service; it retries while the service is full or away.
+"""The Python client of the annotator service; it retries while the service is full, or away after it has answered.
 
 A retry loses nothing and pays nothing twice: requests are idempotent by content.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import time
@@ -14,15 +15,21 @@ from itertools import chain, islice
 from typing import Any
 
 from rayalign.annotator.api import Annotation, AnnotatorInfo, Estimate, Item, PairItem, RankReply, ScoreReply
-from rayalign.annotator.replies import retry_after
+from rayalign.annotator.replies import printable, retry_after
 from rayalign.annotator.verdicts import Pair
 from rayalign.errors import DeadlineError, InputError, RayalignError
 from rayalign.types import Prompt
+from rayalign.waiting import AGAIN
 
+logger = logging.getLogger(__name__)
 _QUESTION = tuple(Item.model_fields.keys() - {"id"})
 """fields of an item that say which prompt it belongs to"""
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 """statuses after which the client retries; Serve replies 500 when a replica dies under a request"""
+_CONNECT = 2.0
+"""longest time to connect [s]"""
+_FIRST_CONTACT = 5.0
+"""longest time in which nobody listens at the address, as long as the service has never answered there [s]"""
 TOKEN = "RAYALIGN_TOKEN"
 """the environment variable that holds the client's own token"""
 
@@ -60,6 +67,8 @@ class AnnotatorClient:
         self._deadline = deadline
         self._rows = rows
         self._connections = connections
+        self._has_answered = False
+        self._next_report = 0.0
         try:
             self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers)
             if self._http.base_url.scheme not in ("http", "https"):
@@ -158,25 +167,43 @@ class AnnotatorClient:
         # A request that was lost with its replica is sent again in time, and goes on from the cache. Scores of reward
         # models have no cache, so a retry would do the same work twice: one attempt has all the time.
         longest = self._deadline if end else self._deadline / 4
-        end = end or time.monotonic() + self._deadline
+        start = time.monotonic()
+        end = end or start + self._deadline
         for attempt in range(1_000_000):
             limit = max(0.1, min(longest, end - time.monotonic()))
+            timeout = httpx.Timeout(limit, connect=min(_CONNECT, limit))
             try:
-                reply = self._http.request(method, path, json=body, timeout=limit)
+                reply = self._http.request(method, path, json=body, timeout=timeout)
+                self._has_answered = True
                 starting = reply.status_code == 404 and not reply.content.startswith(b"{")
                 if reply.status_code not in _BUSY and not starting:  # Serve knows no route before the application is up
                     return _body(reply.status_code, reply.content, str(reply.url))
-                trouble = f"{reply.status_code} {reply.text[:200]}"
+                trouble = printable(f"{reply.status_code} {reply.text[:200]}")
                 wait = retry_after(reply.headers.get("Retry-After"), time.time()) or _backoff(attempt)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                trouble, wait = f"no connection: {error or type(error).__name__}", _backoff(attempt)
+                if not self._has_answered:
+                    end = min(end, start + _FIRST_CONTACT)
             except httpx.TransportError as error:
                 trouble, wait = f"{type(error).__name__}: {error}", _backoff(attempt)
+            self._report(path, trouble)
             if time.monotonic() + wait > end:
                 break
             time.sleep(wait * random.uniform(1.0, 1.25))  # so that clients refused together do not return together
         raise DeadlineError(
-            f"{self._http.base_url}{path}: no answer within {self._deadline:g} s ({trouble}); "
+            f"{self._url_of(path)}: no answer within {end - start:.3g} s ({trouble}); "
             "see that `rayalign serve` is running there, or raise the deadline"
         )
+
+    def _url_of(self, path: str) -> str:
+        return str(self._http.base_url).rstrip("/") + path
+
+    def _report(self, path: str, trouble: str) -> None:
+        """Log what is waited for, now and then."""
+        now = time.monotonic()
+        if now >= self._next_report:
+            self._next_report = now + AGAIN
+            logger.warning("waiting for %s: %s", self._url_of(path), trouble)
 
 
 def item_of(prompt: Prompt, first: str, second: str) -> PairItem:
@@ -196,7 +223,8 @@ def _body(status: int, content: bytes, url: str) -> dict[str, Any]:
     from rayalign.annotator.budget import BudgetError
 
     problem = body.get("error", {})
-    message = f"{url}: {problem.get('message', content[:200])} ({status} {problem.get('code', '')})"
+    text = printable(str(problem.get("message", content[:200])), most=2000)
+    message = f"{url}: {text} ({status} {problem.get('code', '')})"
     raise BudgetError(message) if status == 402 else InputError(message)
 
 
