@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
@@ -22,6 +23,7 @@ from ray.serve.handle import DeploymentHandle
 
 from rayalign.annotator import label_figures
 from rayalign.annotator.build import build_pool
+from rayalign.annotator.capacity import refuse_what_does_not_fit
 from rayalign.annotator.hosted_models import RemoteModel, RemoteScoring
 from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.web.access import LOOPBACK, Access, known_tokens, refuse_open
@@ -143,21 +145,33 @@ def application(config: ServiceConfig) -> Application:
     return front.bind(config.model_dump(), tokens, handles)
 
 
-def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = False) -> str:
+def start(
+    config: ServiceConfig,
+    name: str = APPLICATION,
+    *,
+    replace: bool = False,
+    may_grow: bool = False,
+    report: Callable[[str], object] = logger.info,
+) -> str:
     """Start the application in the Ray session of this process; returns its URL once it answers.
 
     Args:
         name: of the application.
         replace: whether to end an application of that name first, which an interrupted run left.
+        may_grow: whether the cluster may add machines for what does not fit on it now.
+        report: takes a line while the deployments do not start at once.
 
     Raises:
-        InputError: other machines could connect without a token; or as `start_application`.
+        InputError: other machines could connect without a token, the judges do not fit on this machine; or as
+            `start_application`.
         ActorError: a deployment does not start for another reason.
     """
     if config.haproxy:  # behind HAProxy Serve's replicas listen on every address
         refuse_open(config.access, os.environ, "haproxy: true")
     elif config.host not in LOOPBACK:
         refuse_open(config.access, os.environ, f"host {config.host}")
+    if not may_grow:
+        refuse_what_does_not_fit(config, ray.cluster_resources())
     return start_application(
         application(config),
         name=name,
@@ -165,6 +179,7 @@ def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = Fal
         timeout=config.request_timeout,
         replace=replace,
         remedy="a job takes a service that is there as `annotator.url`, and ",
+        report=report,
     )
 
 

@@ -120,7 +120,6 @@ def _run_one(job: Path, overrides: list[str]) -> Path:
     import rayalign
 
     loaded = _checked(job, overrides)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     folder = rayalign.run(loaded)
     results.show_results(folder)
     typer.echo(f"report: {folder / 'report.html'}")
@@ -180,6 +179,7 @@ app.command()(rehearse.rehearse)
 
 def main() -> None:
     """Entry point of the `rayalign` command."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     app()
 
 

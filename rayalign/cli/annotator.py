@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,11 +32,15 @@ def serve(
 ) -> None:
     """Serve annotators over HTTP until Ctrl-C; the page for people is at /."""
     from rayalign.annotator.service_file import load_service
-    from rayalign.pipeline.serving import serve_until_stopped
+    from rayalign.waiting import reported
 
+    report = partial(typer.echo, err=True)
     options = {"port": port, "host": host}
     overrides = {name: value for name, value in options.items() if value is not None}
-    serve_until_stopped(load_service(file).model_copy(update=overrides), typer.echo)
+    config = load_service(file).model_copy(update=overrides)
+    with reported("Ray's libraries to load", report):
+        from rayalign.pipeline.serving import serve_until_stopped
+    serve_until_stopped(config, typer.echo, report)
 
 
 def token(name: Annotated[str, typer.Argument(help="The holder of the token.", show_default=False)]) -> None:
@@ -63,18 +68,25 @@ def annotate(
     from rayalign.annotator.connect import announce, connect, item_in
     from rayalign.annotator.estimates import Summary
     from rayalign.evaluation.tables import read_rows
+    from rayalign.waiting import reported
 
     def items() -> Iterator[PairItem]:
         return (item_in(row, where) for row, where in read_rows(pairs))
 
     options = {"seed": seed, "both_orders": both_orders, "flip": flip}
     target, summary = output or pairs.with_name("annotations.json"), Summary()
+
+    def report(line: str) -> None:
+        typer.echo(line, err=True)
+
     with closing(connect(at, annotator)) as service:
-        if estimate:
-            return typer.echo(service.estimate(items(), **options))
-        announce(service, items(), lambda line: typer.echo(line, err=True), **options)
+        with reported("the estimated cost", report):
+            if estimate:
+                return typer.echo(service.estimate(items(), **options))
+            announce(service, items(), report, **options)
         annotations = map(summary.counted, service.annotate(items(), **options))  # type: ignore[arg-type]
-        _write(target, (row for row, _ in read_rows(pairs)), annotations)
+        with reported(lambda: f"annotations: {summary.rows} are there", report):
+            _write(target, (row for row, _ in read_rows(pairs)), annotations)
     typer.echo(f"{_summary_line(summary)}: {target}")
 
 

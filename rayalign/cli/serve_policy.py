@@ -61,7 +61,7 @@ def serve_policy(
         config = ServedPolicyConfig.model_validate(options)
     except ValidationError as error:
         raise InputError(explain(error, ServedPolicyConfig, "serve-policy")) from error
-    serve_policy_until_stopped(config, typer.echo)
+    serve_policy_until_stopped(config, typer.echo, report)
 
 
 def _adapters(texts: list[str]) -> dict[str, str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -14,7 +15,9 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from rayalign.errors import ActorError, InputError, RayalignError
+from rayalign.waiting import reported
 
+logger = logging.getLogger(__name__)
 DRAIN = 30.0
 """seconds that a stopping replica has to finish its requests"""
 CHECK = 2.0
@@ -31,6 +34,7 @@ def start_application(
     timeout: float,
     replace: bool = False,
     remedy: str = "",
+    report: Callable[[str], object] = logger.warning,
 ) -> str:
     """Start an application in the Ray session of this process; returns its URL once it answers.
 
@@ -40,6 +44,7 @@ def start_application(
         timeout: of one request [seconds].
         replace: whether to end an application of that name first, which an interrupted run left.
         remedy: what to do where Serve runs already, besides ending it.
+        report: takes a line while the deployments do not start at once.
 
     Raises:
         InputError: the port is taken, Serve runs already, or a deployment refuses its input.
@@ -60,12 +65,14 @@ def start_application(
     with ExitStack() as undo:
         undo.callback(serve.shutdown)
         try:
-            serve.start(http_options=http, logging_config=_QUIET)
+            with reported("Ray Serve to start", report):
+                serve.start(http_options=http, logging_config=_QUIET)
         except (RayError, TimeoutError) as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             raise ActorError(f"Ray Serve did not start ({reason}); where the machine is busy, try again") from error
         try:
-            serve.run(application, name=name, route_prefix="/", logging_config=_QUIET)
+            with reported(partial(_pending, name), report):
+                serve.run(application, name=name, route_prefix="/", logging_config=_QUIET)
         except RuntimeError as error:  # Serve's, which names the deployment alone
             raise _failure(name, error) from error
         undo.pop_all()
@@ -117,6 +124,18 @@ def _of_ours(error: RayError) -> RayalignError:
     if isinstance(error.cause, RayalignError):
         return error.cause
     return ActorError(f"the hosted model failed: {type(error.cause).__name__}: {error.cause}")
+
+
+def _pending(name: str) -> str:
+    """The deployments that do not run yet, and why."""
+    application_status = serve.status().applications.get(name)
+    deployments = application_status.deployments if application_status else {}
+    pending: list[str] = []
+    for deployment, status in deployments.items():
+        if status.status != "HEALTHY":
+            reason = " ".join(status.message.split()) or status.status.value.lower()
+            pending.append(f"{deployment} ({reason})")
+    return "; ".join(pending) or "Ray Serve to start"
 
 
 def _failure(name: str, error: RuntimeError) -> RayalignError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import psutil
 import ray
 from ray._common import tls_utils
 from ray._common.network_utils import is_localhost
-from ray._private import ray_constants
+from ray._private import ray_constants, utils
 from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader, Config
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,21 @@ def loopback_node() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = default
+
+
+@contextmanager
+def keep_sigterm_handler() -> Iterator[None]:
+    """Within it, `ray.init` leaves the handler of SIGTERM that this process has; Ray's end the process without a word.
+
+    A process without a handler of its own gets Ray's, which ends Ray's processes too.
+    """
+    replace = utils.set_sigterm_handler
+    if callable(signal.getsignal(signal.SIGTERM)):
+        utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = replace
 
 
 def reload_authentication() -> None:

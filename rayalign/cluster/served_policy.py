@@ -6,8 +6,9 @@ proxy (Serve's) -> Front (FastAPI, profiles) -> PolicyReplica (vLLM with the bas
 from __future__ import annotations
 
 import gc
+import logging
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from rayalign.serving.policy import EnginePolicy, Merge, Turns
 from rayalign.serving.profiles import Profiles
 from rayalign.serving.web import create_app
 
+logger = logging.getLogger(__name__)
 APPLICATION = "policy"
 _HEADROOM = 256
 """requests above the queue that Serve lets through, so that the front can refuse them itself"""
@@ -115,7 +117,13 @@ class Front:
         return app
 
 
-def start(config: ServedPolicyConfig, inputs: PolicyInputs, name: str = APPLICATION) -> str:
+def start(
+    config: ServedPolicyConfig,
+    inputs: PolicyInputs,
+    name: str = APPLICATION,
+    *,
+    report: Callable[[str], object] = logger.warning,
+) -> str:
     """Start the application in the Ray session of this process; returns its URL once it answers.
 
     Raises:
@@ -129,6 +137,7 @@ def start(config: ServedPolicyConfig, inputs: PolicyInputs, name: str = APPLICAT
         name=name,
         address=(config.host, config.port),
         timeout=config.request_timeout,
+        report=report,
     )
 
 

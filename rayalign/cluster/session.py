@@ -6,8 +6,6 @@ import logging
 import os
 import re
 import secrets
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +17,7 @@ from ray.exceptions import AuthenticationError
 
 from rayalign.cluster import forks
 from rayalign.cluster.placement import Claim, process_environment
-from rayalign.cluster.ray_2_60 import loopback_node, reload_authentication, start_node
+from rayalign.cluster.ray_2_60 import keep_sigterm_handler, loopback_node, reload_authentication, start_node
 from rayalign.config import ClusterConfig
 from rayalign.errors import InputError
 
@@ -46,8 +44,7 @@ class Session:
 
     def __enter__(self) -> Session:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(self._config.start_timeout))
-        handler = signal.getsignal(signal.SIGTERM)
-        with ExitStack() as undo:
+        with keep_sigterm_handler(), ExitStack() as undo:
             if self.attached:
                 self._attach(self.attached)
             else:
@@ -55,8 +52,6 @@ class Session:
                 self._start(self._worker_command(undo))
             undo.callback(ray.shutdown)
             self._open = undo.pop_all()
-        if callable(handler) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray's own aborts without a message
         return self
 
     def __exit__(self, *failure: object) -> None:

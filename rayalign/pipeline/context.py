@@ -39,6 +39,7 @@ from rayalign.pipeline.templated import templated
 from rayalign.rollout import choose, vllm_runs_on
 from rayalign.storage.events import RUN_STARTED, EventLog
 from rayalign.storage.records import atomic_write
+from rayalign.waiting import reported
 from rayalign.weights import probe
 from rayalign.weights.files import fingerprint
 
@@ -137,7 +138,8 @@ class RunContext:
         """Count what runs inside as fixed seconds of the stage; what starts beside it counts once."""
         begin = time.perf_counter()
         counted = self.fixed_seconds
-        yield
+        with reported(f"{what} to start", logger.info):
+            yield
         seconds = time.perf_counter() - begin
         self.fixed_seconds = max(self.fixed_seconds, counted + seconds)
         self.events.write("started", what=what, seconds=seconds)
@@ -169,12 +171,13 @@ class RunContext:
             self._open.callback(session.demand, [])  # not before: a later stage wants the machines too
         planned = plan(self.job, _size(session))
         problems = list(devices(planned, _size(session), remedy=GROW))
-        while problems and time.monotonic() < limit:
-            keys = {key for key, _ in problems}
-            oversize = [stage for stage in planned.stages if f"stages.{stage.name}.roles" in keys]
-            session.demand(max(oversize, key=lambda stage: (stage.devices, stage.cpus)).bundles)
-            time.sleep(1.0)
-            problems = list(devices(planned, _size(session), remedy=GROW))
+        with reported("the cluster to grow to the size of the largest stage", logger.info):
+            while problems and time.monotonic() < limit:
+                keys = {key for key, _ in problems}
+                oversize = [stage for stage in planned.stages if f"stages.{stage.name}.roles" in keys]
+                session.demand(max(oversize, key=lambda stage: (stage.devices, stage.cpus)).bundles)
+                time.sleep(1.0)
+                problems = list(devices(planned, _size(session), remedy=GROW))
         refuse(self._source, problems)
 
     def annotator_url(self) -> str:
@@ -200,8 +203,10 @@ class RunContext:
             from rayalign.pipeline.serving import serve_for_run
 
             starter = ThreadPoolExecutor(1, thread_name_prefix="service")
-            self._service = starter.submit(serve_for_run, config, self.folder / "annotator")
-            if self._session is not None and self._session.attached:  # a session of its own ends with all in it
+            attached = self._session is not None and bool(self._session.attached)
+            folder = self.folder / "annotator"
+            self._service = starter.submit(serve_for_run, config, folder, may_grow=attached)
+            if attached:  # a session of its own ends with all in it
                 self._open.callback(self._end_service, self._service)
 
     def _end_service(self, service: Future[str]) -> None:

@@ -1,41 +1,70 @@
-"""The services: on a Ray session of their own until a signal, or the annotator on the session of a run."""
+"""The annotator service and the served policy: on a Ray session of their own until a signal, or on a run's session."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import secrets
 import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
+from rayalign.annotator.capacity import refuse_what_does_not_fit
 from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.service import start
-from rayalign.cluster.applications import stop_applications
+from rayalign.annotator.web.connections import DRAIN_SECRET, drain
+from rayalign.cluster.applications import DRAIN, stop_applications
 from rayalign.cluster.session import Session
 from rayalign.config import ClusterConfig, ServedPolicyConfig, ServiceConfig
+from rayalign.waiting import reported
 
-_INGRESS = {"RAY_SERVE_PROXY_USE_GRPC": "1", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
-"""Serve reads these when Ray starts: they raise the throughput of its proxy by half"""
+Say = Callable[[str], object]
+
+_INGRESS = {
+    "RAY_SERVE_PROXY_USE_GRPC": "1",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(1 << 30),
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "rayalign.annotator.web.connections.server_middlewares",
+}
+"""Serve reads these when Ray starts: two raise the throughput of its proxy by half; then the longest reply [bytes],
+which is 4 MiB by default, the time for the start of the proxy [s], and what bounds its connections"""
 _CALM = {"RAY_enable_output_error_log_if_still_retry": "0"}
 """or Ray logs the orderly end of Serve's controller as an error"""
 
 
-def serve_until_stopped(config: ServiceConfig, say: Callable[[str], object]) -> None:
-    """Serve annotators on this machine, or on the cluster of RAY_ADDRESS, until SIGINT or SIGTERM."""
+def serve_until_stopped(config: ServiceConfig, say: Say, report: Say) -> None:
+    """Serve annotators on this machine, or on the cluster of RAY_ADDRESS, until SIGINT or SIGTERM; then finish and end.
+
+    Args:
+        say: takes what the service does.
+        report: takes a line while something that the start needs does not come at once.
+    """
     LabelStore(config.cache).close()  # raises here: out of a replica the error would have no reason
     variables = {"RAY_SERVE_ENABLE_HA_PROXY": "1"} if config.haproxy else {}
+    session = _session()
+    attached = bool(session.attached)
+    if not attached:
+        refuse_what_does_not_fit(config, {"CPU": os.cpu_count() or 1, "GPU": math.inf})  # Ray counts the GPUs
 
-    def begin() -> str:
-        url = start(config)
-        return f"{len(config.annotators)} annotators at {url}  (page: {url}/  API: {url}/docs)"
+    def begin() -> tuple[str, str | None]:
+        url = start(config, may_grow=attached, report=report)
+        where = f"{len(config.annotators)} annotators at {url}  (page: {url}/  API: {url}/docs)"
+        return where, None if config.haproxy else url
 
-    _until_stopped(begin, say, variables)
+    _until_stopped(session, begin, say, report, variables)
 
 
-def serve_policy_until_stopped(config: ServedPolicyConfig, say: Callable[[str], object]) -> None:
+def serve_policy_until_stopped(config: ServedPolicyConfig, say: Say, report: Say) -> None:
     """Serve a policy on this machine, or on the cluster of RAY_ADDRESS, until SIGINT or SIGTERM.
+
+    Args:
+        say: takes what the service does.
+        report: takes a line while something that the start needs does not come at once.
 
     Raises:
         InputError: as `read_inputs`, before Ray starts, and `served_policy.start`.
@@ -45,34 +74,56 @@ def serve_policy_until_stopped(config: ServedPolicyConfig, say: Callable[[str], 
 
     inputs = read_inputs(config)
 
-    def begin() -> str:
-        url = served_policy.start(config, inputs)
-        return f"{config.model} with {len(config.adapters)} adapters at {url}/v1"
+    def begin() -> tuple[str, str | None]:
+        url = served_policy.start(config, inputs, report=report)
+        return f"{config.model} with {len(config.adapters)} adapters at {url}/v1", url
 
-    _until_stopped(begin, say, {})
+    _until_stopped(_session(), begin, say, report, {})
 
 
-def _until_stopped(begin: Callable[[], str], say: Callable[[str], object], variables: Mapping[str, str]) -> None:
-    """Start on a session of its own, report where, wait for a signal; then finish and end."""
+def _session() -> Session:
+    return Session(ClusterConfig(object_store=128 << 20), share_imports=False)
+
+
+def _until_stopped(
+    session: Session,
+    begin: Callable[[], tuple[str, str | None]],
+    say: Say,
+    report: Say,
+    variables: Mapping[str, str],
+) -> None:
+    """Start on the session, report where, wait for a signal; then finish and end.
+
+    Args:
+        begin: starts the application; what to say of it, and its URL where it can be drained.
+        variables: of the environment, which Serve reads when Ray starts.
+    """
     stopped = threading.Event()
-    for name, value in {**_INGRESS, **_CALM}.items():
+    for name, value in {**_INGRESS, **_CALM, DRAIN_SECRET: secrets.token_urlsafe(32)}.items():
         os.environ.setdefault(name, value)
     os.environ.update(variables)
-    with Session(ClusterConfig(object_store=128 << 20), share_imports=False):
-        where = begin()
+    with ExitStack() as running:
+        with reported("Ray to start on this machine", report):
+            running.enter_context(session)
+        where, url = begin()
         for number in (signal.SIGINT, signal.SIGTERM):  # after Ray, which replaces the handler of SIGTERM
             signal.signal(number, lambda *_: stopped.set())
         say(where)
         while not stopped.wait(timeout=1.0):
             pass
         say("finishing what is in progress")
+        if url is not None and not session.attached:
+            drain(url, DRAIN)
         stop_applications()
 
 
-def serve_for_run(config: ServiceConfig, folder: Path) -> str:
+def serve_for_run(config: ServiceConfig, folder: Path, *, may_grow: bool) -> str:
     """Serve on the run's session, beside its actors, with the cache in the run's folder; the URL.
 
     The front requests no cores: it answers between the stages' own work, and must not displace a role.
+
+    Args:
+        may_grow: whether the session's cluster may add machines.
     """
     folder.mkdir(parents=True, exist_ok=True)
     cache = f"sqlite:///{folder / 'verdicts.db'}"
@@ -81,4 +132,4 @@ def serve_for_run(config: ServiceConfig, folder: Path) -> str:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind((config.host, 0))
         own = {"port": reserved.getsockname()[1], "cache": cache, "cpus": 0.0, "haproxy": False}
-        return start(config.model_copy(update=own), f"annotator-{run}", replace=True)
+        return start(config.model_copy(update=own), f"annotator-{run}", replace=True, may_grow=may_grow)

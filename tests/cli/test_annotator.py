@@ -6,8 +6,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -15,6 +17,7 @@ from rayalign.annotator.client import item_of
 from rayalign.annotator.web.access import digest
 from rayalign.cli import app
 from rayalign.data.paddock.demonstrations import demonstration_pairs
+from tests.annotator.stub_endpoint import Stub
 from tests.ports import held_port
 
 POOL = """\
@@ -182,20 +185,105 @@ def test_a_database_that_is_away_is_told_before_anything_starts(folder: Path) ->
     assert away.exit_code == 1 and "me:***@127.0.0.1:1/none: connection failed" in away.stderr
 
 
-@pytest.mark.ray
-def test_serve_says_where_it_is_and_that_it_ends_and_nothing_else(folder: Path) -> None:
+def test_nobody_at_the_address_is_told_in_seconds(folder: Path) -> None:
     with held_port() as port:
+        start = time.monotonic()
+        done = call("annotate", "pairs.json", "--at", f"http://127.0.0.1:{port}")
+    assert done.exit_code == 1 and time.monotonic() - start < 60, "ten minutes before"
+    assert f"http://127.0.0.1:{port}/v1/estimate: no answer within 5 s (no connection" in done.stderr
+    assert not Path("annotations.json").exists()
+
+
+def test_judges_that_do_not_fit_are_told_before_anything_starts(folder: Path) -> None:
+    judge = "judge: {kind: vllm, model: m, cpus: 1000}"
+    Path("large.yaml").write_text(f"annotators: {{one: {{{judge}}}, two: {{{judge}}}}}\n")
+    done = call("serve", "large.yaml")
+    assert done.exit_code == 2
+    assert "the service's front, one, two together need 2001 CPUs, and there are" in done.stderr
+
+
+class Service:
+    """`rayalign serve pool.yaml` as a process of its own."""
+
+    def __init__(self, port: int) -> None:
         command = [str(Path(sys.executable).with_name("rayalign")), "serve", "pool.yaml", "--port", str(port)]
-        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        ended = threading.Timer(400.0, running.kill)
-        ended.start()
-        assert running.stdout is not None
-        first = running.stdout.readline()
-        running.send_signal(signal.SIGINT)
-        told = [first, *running.stdout]
-        ended.cancel()
-        assert running.wait(60) == 0
-    assert [line.split("  ")[0].strip() for line in told] == [
-        f"2 annotators at http://127.0.0.1:{port}",
-        "finishing what is in progress",
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self._limit = threading.Timer(400.0, self.process.kill)
+        self._limit.start()
+
+    def line(self, *, error: bool = False) -> str:
+        """The next line of its output."""
+        stream = self.process.stderr if error else self.process.stdout
+        assert stream is not None
+        return stream.readline()
+
+    def rest(self) -> tuple[list[str], list[str], int]:
+        """What it writes until its end, on both streams, and its exit code."""
+        out, err = self.process.communicate()
+        self._limit.cancel()
+        return out.splitlines(), err.splitlines(), self.process.returncode
+
+
+@pytest.mark.ray
+def test_a_service_answers_at_length_and_drops_nobody_when_it_stops(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "unused")
+    with Stub(latency=5.0) as stub, held_port() as port:
+        url = f"http://127.0.0.1:{port}"
+        slow = f"  slow: {{judge: {{kind: llm, model: m, base_url: '{stub.url}', concurrency: 64}}}}\n"
+        Path("pool.yaml").write_text(POOL + slow)
+        service = Service(port)
+        assert service.line().startswith(f"3 annotators at {url}  "), service.rest()
+        _check_long_export(url)
+        replies: list[int | str] = []
+
+        def ask(number: int) -> None:
+            pair = {"instruction": f"question {number}", "output_1": "a", "output_2": "bb"}
+            try:
+                reply = httpx.post(f"{url}/v1/preferences", json={"annotator": "slow", "pairs": [pair]}, timeout=60)
+                replies.append(reply.status_code if "annotations" in reply.json() else reply.text)
+            except httpx.HTTPError as error:
+                replies.append(repr(error))
+
+        askers = [threading.Thread(target=ask, args=(number,)) for number in range(33)]
+        for asker in askers:
+            asker.start()
+        end = time.monotonic() + 60.0
+        while len(stub.keys) < 33:  # all of them are in progress
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        service.process.send_signal(signal.SIGTERM)
+        for asker in askers:
+            asker.join(timeout=60)
+        assert replies == [200] * 33
+        out, err, code = service.rest()
+    assert (out, code) == (["finishing what is in progress"], 0)
+    assert [line for line in err if not line.startswith("waiting for ")] == []
+
+
+def _check_long_export(url: str) -> None:
+    """Labels of 805 pairs by two annotators: more than 4 MiB, Serve's own limit for a reply."""
+    pairs = [item_of(*pair).model_dump(mode="json", exclude_defaults=True) for pair in demonstration_pairs(0, 805)]
+    long = [{**pair, "id": "same", "meta": {**pair["meta"], "note": "long " * 700}} for pair in pairs]
+    added = httpx.post(f"{url}/v1/label/pairs", json={"pairs": long}, timeout=60).json()["added"]
+    for annotator in ("gold", "hasty"):
+        after = 0
+        while after is not None:
+            body = {"annotator": annotator, "after": after}
+            after = httpx.post(f"{url}/v1/label/annotate", json=body, timeout=60).json()["next"]
+    export = httpx.get(f"{url}/v1/label/export", timeout=60)
+    assert len(export.content) > 4 << 20 and len(export.json()) == 2 * added
+
+
+@pytest.mark.ray
+def test_a_service_that_is_stopped_while_it_starts_ends_in_one_line(folder: Path) -> None:
+    with held_port() as port:
+        service = Service(port)
+        assert service.line(error=True).startswith("waiting for ")
+        service.process.send_signal(signal.SIGTERM)
+        out, err, code = service.rest()
+    assert (out, code) == ([], 130)
+    assert [line for line in err if not line.startswith("waiting for ")] == [
+        "rayalign: interrupted; the same command goes on where this one stopped"
     ]

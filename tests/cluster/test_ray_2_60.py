@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from ray._private import utils
 
-from rayalign.cluster.ray_2_60 import STARTS, start_node
+from rayalign.cluster.ray_2_60 import STARTS, keep_sigterm_handler, start_node
 
 
 class Starts:
@@ -73,3 +75,18 @@ def test_the_last_failure_and_any_other_error_are_raised(folder: Path, timed_out
     assert len(other.processes) == 1
     for process in (always.processes[-1], other.processes[0]):
         process.kill()
+
+
+def test_a_handler_of_sigterm_outlives_the_start_of_ray() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with keep_sigterm_handler():
+            utils.set_sigterm_handler(lambda *_: None)
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with keep_sigterm_handler():
+            utils.set_sigterm_handler(print)
+        assert signal.getsignal(signal.SIGTERM) is print, "a process without one has Ray's"
+    finally:
+        signal.signal(signal.SIGTERM, before)
