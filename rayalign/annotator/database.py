@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from rayalign.errors import DeadlineError, InputError, RayalignError
+from rayalign.waiting import FIRST, reported
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ class Database:
             raise RayalignError(f"annotator cache {self._shown}: too much waits for the database; ask again later")
         begun = (self._writer if writes else self._readers).submit(call)
         begun.add_done_callback(lambda _: self._room.release())
+        report = asyncio.get_running_loop().call_later(FIRST, logger.warning, "waiting for %s", self._waited_for)
         try:
             async with asyncio.timeout(self._patience):
                 return await asyncio.shield(asyncio.wrap_future(begun))
@@ -152,6 +154,8 @@ class Database:
                     "hangs, and ask again"
                 ) from None
             raise
+        finally:
+            report.cancel()
 
     async def insist(self, write: Callable[[], None]) -> None:
         """Write, with retries for some seconds while the database is away.
@@ -185,8 +189,12 @@ class Database:
                 "and ask again: what was stored is kept"
             ) from error
 
+    @property
+    def _waited_for(self) -> str:
+        return f"the annotator cache {self._shown}: another process holds its lock, or the database is slow"
+
     def _create(self, tables: Sequence[sa.Table]) -> None:
-        with self.writing() as connection:
+        with reported(lambda: self._waited_for, logger.warning), self.writing() as connection:
             for table in tables:
                 connection.execute(CreateTable(table, if_not_exists=True))
                 for index in table.indexes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -36,6 +37,7 @@ from rayalign.rollout.chat import Answer, ChatPrompt
 from rayalign.rollout.vllm_chat import VllmChat
 from rayalign.types import Prompt, Score
 
+logger = logging.getLogger(__name__)
 APPLICATION = "annotator"
 _HEADROOM = 1024
 """requests above the queue's rows that Serve lets through, so that the front can refuse them itself"""

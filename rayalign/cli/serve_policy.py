@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -61,7 +62,7 @@ def serve_policy(
         config = ServedPolicyConfig.model_validate(options)
     except ValidationError as error:
         raise InputError(explain(error, ServedPolicyConfig, "serve-policy")) from error
-    serve_policy_until_stopped(config, typer.echo, report)
+    serve_policy_until_stopped(config, typer.echo, partial(typer.echo, err=True))
 
 
 def _adapters(texts: list[str]) -> dict[str, str]:

@@ -14,8 +14,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from rayalign.cluster.nodes import nodes_of_roles
 from rayalign.config import RoleConfig
 from rayalign.errors import DeadlineError, InputError
+from rayalign.waiting import reported
 
 NODE_LABEL = "ray.io/node-id"
+_KINDS = ("CPU", "GPU")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,9 @@ def reserve(
         DeadlineError: others have what they need.
     """
     group = placement_group(bundles, strategy="PACK", bundle_label_selector=selectors)
-    if not group.wait(timeout_seconds=timeout):
+    with reported(lambda: f"room for the roles: {_shortages(bundles)}"):
+        placed = group.wait(timeout_seconds=timeout)
+    if not placed:
         remove_placement_group(group)
         raise _cannot_place(bundles, timeout)
     return group
@@ -163,16 +167,25 @@ def _homes(bundles: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, st
 
 
 def _cannot_place(bundles: list[dict[str, float]], timeout: float) -> Exception:
-    total, free = ray.cluster_resources(), ray.available_resources()
-    shortages = []
-    fits = True
-    for kind in ("CPU", "GPU"):
-        needed = sum(bundle.get(kind, 0.0) for bundle in bundles)
-        fits = fits and needed <= total.get(kind, 0.0)
-        if needed:
-            available = f"{free.get(kind, 0):g} free of {total.get(kind, 0):g}"
-            shortages.append(f"{needed:g} {kind} needed, {available}")
-    text = ", ".join(shortages)
+    total = ray.cluster_resources()
+    fits = all(_sum_of(kind, bundles) <= total.get(kind, 0.0) for kind in _KINDS)
+    text = _shortages(bundles)
     if not fits:
         return InputError(f"the roles do not fit on this cluster: {text}; ask for fewer actors or add machines")
     return DeadlineError(f"no room for the roles after {timeout:.0f} s: {text}; is another run holding them?")
+
+
+def _shortages(bundles: list[dict[str, float]]) -> str:
+    """What the bundles need, and what the cluster has."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    shortages = []
+    for kind in _KINDS:
+        needed = _sum_of(kind, bundles)
+        if needed:
+            available = f"{free.get(kind, 0):g} free of {total.get(kind, 0):g}"
+            shortages.append(f"{needed:g} {kind} needed, {available}")
+    return ", ".join(shortages)
+
+
+def _sum_of(kind: str, bundles: list[dict[str, float]]) -> float:
+    return sum(bundle.get(kind, 0.0) for bundle in bundles)
