@@ -18,11 +18,11 @@ INDEX_URL = $(call pip_setting,INDEX_URL,index-url)
 UV_SOURCES = $(or $(foreach link,$(FIND_LINKS),--find-links "$(link)"),--torch-backend cpu) \
 	$(foreach index,$(INDEX_URL),--default-index "$(index)")
 
-.PHONY: help setup runtime quickstart test units actors mutants studies lint types lock clean
+.PHONY: help setup runtime quickstart test test-cluster units actors mutants studies lint types lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: $(INSTALLED) ## make .venv with the pinned versions, byte code compiled; does nothing the second time
 
@@ -44,6 +44,9 @@ units: setup ## the tests that start no actors
 
 actors: setup ## the tests of actors, engines and whole jobs
 	@$(BIN)/pytest -m "$(ACTORS)"
+
+test-cluster: setup ## jobs, annotators and engines on a simulated cluster that grows and shrinks; minutes, by itself
+	@$(BIN)/pytest -m autoscaling
 
 mutants: setup ## break each point of the arithmetic by one line: a test has to fail; POINTS="1 2" for some
 	@$(BIN)/python -m benchmarks.mutants $(POINTS)

@@ -16,6 +16,16 @@ os.environ.update(
 )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tier of autoscaling clusters, which runs alone, where nobody asks for it (`-m autoscaling`)."""
+    if "autoscaling" in config.option.markexpr:
+        return
+    alone = [item for item in items if item.get_closest_marker("autoscaling")]
+    if alone:
+        config.hook.pytest_deselected(items=alone)
+        items[:] = [item for item in items if item not in alone]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU on machines without one."""
     if item.get_closest_marker("gpu") is not None:

@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -39,10 +40,16 @@ from rayalign.types import Prompt, Score
 
 logger = logging.getLogger(__name__)
 APPLICATION = "annotator"
+HEAD_NODE: Mapping[str, float] = MappingProxyType({"node:__internal_head__": 0.001})
+"""Ray's resource of the head node"""
 _HEADROOM = 1024
 """requests above the queue's rows that Serve lets through, so that the front can refuse them itself"""
-_TARGET = 16
-"""requests in progress at which another replica starts"""
+_SCALING: dict[str, Any] = {
+    "target_ongoing_requests": 16,  # of a replica; above it another one starts
+    "upscale_delay_s": 5.0,
+    "downscale_delay_s": 60.0,  # Serve's ten minutes would keep machines that nobody needs
+}
+"""of the front, where it may have more replicas than it starts with"""
 
 
 class RewardReplica:
@@ -122,8 +129,15 @@ class Front:
         return app
 
 
-def application(config: ServiceConfig) -> Application:
-    """All deployments bound together, for `serve.run` or for the file that `serve deploy` reads."""
+def application(
+    config: ServiceConfig, environment: Mapping[str, str] = os.environ, node: Mapping[str, float] = MappingProxyType({})
+) -> Application:
+    """All deployments bound together, for `serve.run` or for the file that `serve deploy` reads.
+
+    Args:
+        environment: holds the tokens.
+        node: Ray's resource of the machine where the front's replicas must run; empty: on any.
+    """
     handles = {
         name: _model(name, annotator.judge, config.request_timeout)
         for name, annotator in config.annotators.items()
@@ -132,18 +146,18 @@ def application(config: ServiceConfig) -> Application:
     scale: dict[str, Any] = {"num_replicas": config.replicas}
     if config.max_replicas is not None:
         limits = {"min_replicas": config.replicas, "max_replicas": config.max_replicas}
-        scale = {"autoscaling_config": {**limits, "target_ongoing_requests": _TARGET}}
+        scale = {"autoscaling_config": {**limits, **_SCALING}}
     front = serve.deployment(
         serve.ingress()(Front),
         name="front",
-        ray_actor_options={"num_cpus": config.cpus},
+        ray_actor_options={"num_cpus": config.cpus, "resources": dict(node)},
         max_ongoing_requests=config.queue + _HEADROOM,
         graceful_shutdown_timeout_s=DRAIN,
         health_check_period_s=CHECK,
         health_check_timeout_s=5 * CHECK,
         **scale,
     )
-    tokens = known_tokens(config.access, os.environ)  # of this process: replicas need not have its environment
+    tokens = known_tokens(config.access, environment)  # of this process: replicas need not have its environment
     return front.bind(config.model_dump(), tokens, handles)
 
 
@@ -154,6 +168,8 @@ def start(
     replace: bool = False,
     may_grow: bool = False,
     report: Callable[[str], object] = logger.info,
+    environment: Mapping[str, str] = os.environ,
+    head_only: bool = False,
 ) -> str:
     """Start the application in the Ray session of this process; returns its URL once it answers.
 
@@ -162,6 +178,8 @@ def start(
         replace: whether to end an application of that name first, which an interrupted run left.
         may_grow: whether the cluster may add machines for what does not fit on it now.
         report: takes a line while the deployments do not start at once.
+        environment: holds the tokens.
+        head_only: whether its HTTP side runs on the head node alone, where its cache is.
 
     Raises:
         InputError: other machines could connect without a token, the judges do not fit on this machine; or as
@@ -169,19 +187,20 @@ def start(
         ActorError: a deployment does not start for another reason.
     """
     if config.haproxy:  # behind HAProxy Serve's replicas listen on every address
-        refuse_open(config.access, os.environ, "haproxy: true")
+        refuse_open(config.access, environment, "haproxy: true")
     elif config.host not in LOOPBACK:
-        refuse_open(config.access, os.environ, f"host {config.host}")
+        refuse_open(config.access, environment, f"host {config.host}")
     if not may_grow:
         refuse_what_does_not_fit(config, ray.cluster_resources())
     return start_application(
-        application(config),
+        application(config, environment, HEAD_NODE if head_only else {}),
         name=name,
         address=(config.host, config.port),
         timeout=config.request_timeout,
         replace=replace,
         remedy="a job takes a service that is there as `annotator.url`, and ",
         report=report,
+        location="HeadOnly" if head_only else "EveryNode",
     )
 
 

@@ -118,18 +118,23 @@ def run(
 def _run_one(job: Path, overrides: list[str]) -> Path:
     """The folder of the finished run."""
     import rayalign
+    from rayalign.pipeline.working_copy import working_copy
 
-    loaded = _checked(job, overrides)
-    folder = rayalign.run(loaded)
-    results.show_results(folder)
-    typer.echo(f"report: {folder / 'report.html'}")
+    loaded = rayalign.load_job(job, overrides)
+    with working_copy(loaded) as local:
+        _check(local)
+        folder = rayalign.run(local)
+        results.show_results(folder)
+    typer.echo(f"report: {_report_place(loaded, folder)}")
     return folder
 
 
 @app.command()
 def check(job: JobFile, overrides: Overrides = None) -> None:
     """Report what is wrong with a job, else print what it would do; nothing is started."""
-    _checked(job, overrides)
+    import rayalign
+
+    _check(rayalign.load_job(job, overrides or ()))
 
 
 @app.command()
@@ -188,14 +193,19 @@ def _complain(message: str) -> None:
         typer.echo(f"rayalign: {line}", err=True)
 
 
-def _checked(job: Path, overrides: list[str] | None) -> LoadedJob:
-    """The checked job; prints its plan."""
+def _check(loaded: LoadedJob) -> None:
+    """Check a job and print its plan."""
     import rayalign
 
-    loaded = rayalign.load_job(job, overrides or ())
     rayalign.check(loaded)
     _show(rayalign.plan(loaded.job), loaded.job.name)
-    return loaded
+
+
+def _report_place(loaded: LoadedJob, folder: Path) -> str:
+    from rayalign.storage.remote import is_url, join
+
+    output = loaded.job.output
+    return join(output, loaded.job.name, "report.html") if is_url(output) else str(folder / "report.html")
 
 
 def _show(plan: Plan, name: str) -> None:

@@ -94,15 +94,16 @@ def _command(job: Path, overrides: list[str]) -> str:
         InputError: the job is wrong, or what it needs or makes would not outlive that copy.
     """
     from rayalign.config import load_job
+    from rayalign.storage.remote import is_url
 
     here = Path.cwd()
     if not job.resolve().is_relative_to(here):
         raise InputError(f"{job}: the cluster gets {here} alone, and this file is not below it; start in its folder")
     output = load_job(job, overrides).job.output
-    if not Path(output).is_absolute():
+    if not (Path(output).is_absolute() or is_url(output)):
         raise InputError(
             f"output {output!r} would be inside the cluster's copy of this folder, which ends with the job; "
-            "add output=/FOLDER, one that all nodes see"
+            "add output=/FOLDER, one that all nodes see, or output=s3://BUCKET/FOLDER"
         )
     path = str(job.resolve().relative_to(here))
     return shlex.join(["rayalign", "run", path, *overrides])

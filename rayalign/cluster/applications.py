@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
@@ -35,6 +35,7 @@ def start_application(
     replace: bool = False,
     remedy: str = "",
     report: Callable[[str], object] = logger.warning,
+    location: Literal["HeadOnly", "EveryNode"] = "EveryNode",
 ) -> str:
     """Start an application in the Ray session of this process; returns its URL once it answers.
 
@@ -45,6 +46,7 @@ def start_application(
         replace: whether to end an application of that name first, which an interrupted run left.
         remedy: what to do where Serve runs already, besides ending it.
         report: takes a line while the deployments do not start at once.
+        location: the nodes on which Serve listens.
 
     Raises:
         InputError: the port is taken, Serve runs already, or a deployment refuses its input.
@@ -66,7 +68,7 @@ def start_application(
         undo.callback(serve.shutdown)
         try:
             with reported("Ray Serve to start", report):
-                serve.start(http_options=http, logging_config=_QUIET)
+                serve.start(http_options=http, proxy_location=location, logging_config=_QUIET)
         except (RayError, TimeoutError) as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             raise ActorError(f"Ray Serve did not start ({reason}); where the machine is busy, try again") from error

@@ -17,7 +17,7 @@ import torch
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from rayalign.actors.hosted import Place
-from rayalign.cluster.session import last_log_lines
+from rayalign.cluster.machine_watch import last_log_lines
 from rayalign.errors import ActorError, DeadlineError, RayalignError
 from rayalign.storage.events import EventLog
 
@@ -125,7 +125,8 @@ class ActorGroup:
             return error.cause
         cause = error.cause if isinstance(error, RayTaskError) else error
         what = "failed" if isinstance(error, RayTaskError) else "died"
-        log = last_log_lines(self.pid(actor))
+        address = self.places[actor].address if actor in self.places else ""
+        log = last_log_lines(self.pid(actor), address)
         tail = f"\nlast log lines:\n{log}" if log else ""
         lines = [line.strip() for line in str(cause).splitlines() if line.strip(" ^")]
         summary = lines[:1] + lines[1:][-1:]  # between them Ray puts a remote traceback

@@ -4,8 +4,9 @@
 
 Candidates of one prompt share an engine, whose prefix cache then holds the prompt once, and a candidate's next turn
 goes to the engine of the turn before. An engine that dies is discarded, and the candidates that it was writing are
-written again by the others; without any left the run fails. Another engine starts in its place meanwhile. It takes part
-in the next transfer of weights and writes candidates once these are proven.
+written again by the others; without any left the run fails. Another engine starts in its place meanwhile. Further
+engines start where the pool may grow and the cluster has room (`further_engines.py`). A new engine takes part in the
+next transfer of weights and writes candidates once these are proven.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import ray
 
 from rayalign.actors.generator import GeneratorActor
 from rayalign.cluster.forks import IMPORTS
+from rayalign.cluster.further_engines import FurtherEngines
 from rayalign.cluster.group import Actor, ActorGroup, Call
-from rayalign.cluster.placement import Placement, Slot, claims, free_cpus
+from rayalign.cluster.placement import Claim, Placement, Slot, claims, free_cpus
 from rayalign.config import ClusterConfig, LoraConfig, RoleConfig, RolloutConfig
 from rayalign.errors import ActorError, WeightError
 from rayalign.rollout import EngineName
@@ -30,6 +32,8 @@ from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.vllm import LIBRARIES, environment
 from rayalign.storage.events import EventLog
 
+CONCURRENCY = 8
+"""calls that an engine's actor serves at the same time"""
 HOMES = 4096
 """finished candidates whose engine is remembered for a next turn"""
 POLL = 10.0
@@ -54,6 +58,7 @@ class GeneratorPool:
         timeout: float,
         adapter: LoraConfig | None = None,
         seats: Mapping[Actor, Seat] | None = None,
+        further: FurtherEngines | None = None,
     ) -> None:
         self.group = group
         self.engine = engine
@@ -67,6 +72,7 @@ class GeneratorPool:
         self._homes: dict[str, tuple[Actor, tuple[int, ...]]] = {}
         """key -> engine and prompt, of the candidates that finished last"""
         self._seats = dict(seats or {})
+        self._further = further
         self._replacements = REPLACEMENTS
         self._starting: dict[Actor, ray.ObjectRef] = {}
         """replacement -> its setup under way"""
@@ -133,7 +139,10 @@ class GeneratorPool:
         return answers
 
     async def admit(self) -> None:
-        """Let the replacements that have started take part in transfers of weights."""
+        """Let new engines that have started take part in transfers of weights."""
+        if self._further is not None:
+            for actor in self._further.fill():
+                self._starting[actor] = actor.setup.remote()
         if not self._starting:
             return
         ready, _ = ray.wait(list(self._starting.values()), num_returns=len(self._starting), timeout=0)
@@ -147,15 +156,35 @@ class GeneratorPool:
         if actor in self.group.actors:
             self._open.setdefault(actor, {})
 
+    def shrink(self) -> None:
+        """Give back the further engines that write nothing now; the next transfer may start them again."""
+        if self._further is None:
+            return
+        self._further.ask_no_more()
+        idle = [actor for actor in self._further.actors if not self._open.get(actor)]
+        for actor in idle:
+            self._open.pop(actor, None)
+            self._polls.pop(actor, None)
+            if self._starting.pop(actor, None) is None:
+                self.group.discard(actor)
+            else:
+                ray.kill(actor)
+            self._further.leave(actor)
+
     def stop(self) -> None:
         """End every engine."""
         for actor in self._starting:
             ray.kill(actor)
         self.group.kill()
+        if self._further is not None:
+            self._further.stop()
         self._placement.remove()
 
     def _replace(self, actor: Actor) -> None:
-        """Start another engine in the bundle of one that was discarded."""
+        """Start another engine in the bundle of one that was discarded; a further one gives its place back."""
+        if self._further is not None and actor in self._further:
+            self._further.leave(actor)
+            return
         seat = self._seats.pop(actor, None)
         if seat is None or not self._replacements:
             return
@@ -239,11 +268,13 @@ async def start_pool(
     placement = Placement({"generator": hosting}, shares, timeout=timeout, slots={"generator": slots} if slots else {})
     remote = ray.remote(GeneratorActor)
     seats: dict[Actor, Seat] = {}
+    arguments = (engine, model, computing, cluster.call_timeout, adapter)
     imports = {IMPORTS: ",".join(LIBRARIES)} if engine == "vllm" and not computing.gpus else {}
+    variables = {**environment(computing), **imports}
     for _ in range(config.engines):
-        options = placement.options(claim, {**environment(computing), **imports})
-        kind = remote.options(max_concurrency=8, **options)
-        seat = partial(kind.remote, engine, model, computing, cluster.call_timeout, adapter)
+        options = placement.options(claim, variables)
+        kind = remote.options(max_concurrency=CONCURRENCY, **options)
+        seat = partial(kind.remote, *arguments)
         seats[seat()] = seat
     group = ActorGroup("generator", list(seats), events=events, timeout=cluster.call_timeout)
     with ExitStack() as undo:
@@ -253,4 +284,19 @@ async def start_pool(
         await group.all(lambda actor: actor.setup.remote(), timeout=cluster.start_timeout)
         undo.pop_all()
     replaced = {} if slots else seats
-    return GeneratorPool(group, placement, engine, model, cluster.call_timeout, adapter, replaced)
+    further = _further_engines(config, claim, variables, arguments)
+    return GeneratorPool(group, placement, engine, model, cluster.call_timeout, adapter, replaced, further)
+
+
+def _further_engines(
+    config: RolloutConfig, claim: Claim, environment: Mapping[str, str], arguments: tuple[Any, ...]
+) -> FurtherEngines | None:
+    """Places for as many engines as the job allows beyond the first ones; None for a pool that stays as it is."""
+    count = (config.max_engines or config.engines) - config.engines
+    if count == 0:
+        return None
+
+    def start(options: dict[str, Any]) -> Actor:
+        return ray.remote(GeneratorActor).options(max_concurrency=CONCURRENCY, **options).remote(*arguments)
+
+    return FurtherEngines(count, claim, environment, start)

@@ -8,7 +8,6 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,6 +15,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import AuthenticationError
 
 from rayalign.cluster import forks
+from rayalign.cluster.growth import Pending, pending_machines
 from rayalign.cluster.placement import Claim, process_environment
 from rayalign.cluster.ray_2_60 import keep_sigterm_handler, loopback_node, reload_authentication, start_node
 from rayalign.config import ClusterConfig
@@ -65,16 +65,26 @@ class Session:
         """The resources of all machines now, by Ray's names."""
         return dict(ray.cluster_resources())
 
-    def processes(self) -> list[int]:
-        """Process ids of this driver's actors on its machine: on a cluster they are not its children."""
-        context = ray.get_runtime_context()
-        job = ray.JobID.from_hex(context.get_job_id())
-        actors = ray._private.state.actors(job_id=job, actor_state_name="ALIVE").values()
-        return [actor["Pid"] for actor in actors if actor["Address"]["NodeID"] == context.get_node_id()]
+    def address(self) -> str | None:
+        """The address of this machine for others of the cluster; None where there are no others."""
+        return ray.util.get_node_ip_address() if self.attached else None
+
+    def machines(self) -> list[dict[str, float]]:
+        """The resources of each machine now."""
+        return machines()
+
+    def pending(self) -> Pending:
+        """The machines that an autoscaler is adding."""
+        return pending_machines()
 
     def _attach(self, address: str) -> None:
         try:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"env_vars": dict(self._config.environment)},
+            )
         except ConnectionError as error:
             raise InputError(f"no Ray cluster answers at {address}; start one with `ray start --head`") from error
         except AuthenticationError as error:
@@ -85,7 +95,7 @@ class Session:
         except RuntimeError as error:
             if not str(error).startswith("Version mismatch"):
                 raise
-            raise InputError(version_sentence(address, str(error))) from error
+            raise InputError(_version_sentence(address, str(error))) from error
 
     def _worker_command(self, undo: ExitStack) -> dict[str, Any]:
         """Ray's runtime environment that starts workers as forks; empty where they are started one by one."""
@@ -107,13 +117,13 @@ class Session:
             "include_dashboard": False,
             "logging_level": logging.ERROR,
             "log_to_driver": False,
-            "runtime_env": runtime_env,
+            "runtime_env": {**runtime_env, "env_vars": dict(config.environment)},
         }
         with loopback_node():
             start_node(lambda: ray.init(**settings))
 
 
-def version_sentence(address: str, mismatch: str) -> str:
+def _version_sentence(address: str, mismatch: str) -> str:
     """Ray's text of several lines, which names the versions of the cluster first and those of this process last."""
     versions = re.findall(r"(?:Ray|Python): (\S+)", mismatch)
     ray_there, python_there, ray_here, python_here = versions
@@ -126,6 +136,14 @@ def version_sentence(address: str, mismatch: str) -> str:
 def machines() -> list[dict[str, float]]:
     """The resources of each machine of the session now, by Ray's names."""
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def processes_here() -> list[int]:
+    """Process ids of this driver's actors on the machine that calls; a cluster is their parent."""
+    context = ray.get_runtime_context()
+    job = ray.JobID.from_hex(context.get_job_id())
+    actors = ray._private.state.actors(job_id=job, actor_state_name="ALIVE").values()
+    return [actor["Pid"] for actor in actors if actor["Address"]["NodeID"] == context.get_node_id()]
 
 
 def dead_actors() -> set[str]:
@@ -153,14 +171,3 @@ def own_token() -> Iterator[None]:
             else:
                 os.environ[name] = value
         reload_authentication()
-
-
-def last_log_lines(pid: int, count: int = 15) -> str:
-    """The last log lines of the worker with this pid; empty where it runs on another machine."""
-    logs = Path(ray._private.worker._global_node.get_logs_dir_path()) if ray.is_initialized() else None
-    if logs is None:
-        return ""
-    lines: list[str] = []
-    for path in sorted(logs.glob(f"worker-*-{pid}.*")):
-        lines += path.read_text(errors="replace").splitlines()
-    return "\n".join(line for line in lines[-count:] if not line.startswith(":"))

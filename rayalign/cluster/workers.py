@@ -188,8 +188,8 @@ class Workers:
 
     @property
     def one_machine(self) -> bool:
-        """True where all processes run on the same machine, now and later."""
-        return len(machines()) == 1 and not self._cluster.scale_timeout
+        """True where all processes that start now run on the same machine."""
+        return len(machines()) == 1
 
     def _split(self, hosting: Hosting) -> tuple[dict[str, RoleConfig], dict[str, RoleConfig]]:
         """The roles of plain processes, and those that have to be placed."""

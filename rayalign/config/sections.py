@@ -187,6 +187,8 @@ class RolloutConfig(Section):
     engine: Literal["auto", "vllm", "local"] = "auto"
     """auto: vllm where it runs, but local for small models on a CPU, where it starts sooner and writes as fast"""
     engines: PositiveInt = 2
+    max_engines: PositiveInt | None = None
+    """as many as there may be while the cluster has room, or can grow; None: always `engines`"""
     context: PositiveInt = 128
     """longest prompt and answer together [tokens]"""
     max_sequences: PositiveInt = 128
@@ -204,6 +206,12 @@ class RolloutConfig(Section):
     """of one engine: on devices, as many as `tensor_parallel`"""
     threads: PositiveInt = 1
     """more than one stalls beside other busy processes"""
+
+    @model_validator(mode="after")
+    def _grows_upwards(self) -> RolloutConfig:
+        if self.max_engines is not None and self.max_engines < self.engines:
+            raise ValueError(f"max_engines {self.max_engines} is below engines {self.engines}")
+        return self
 
 
 class LogicalDevices(Section):
@@ -237,10 +245,12 @@ class ClusterConfig(Section):
     """seconds until an actor must be ready"""
     call_timeout: PositiveFloat = 1800.0
     """seconds until any call to an actor must have answered"""
-    scale_timeout: NonNegativeFloat = 0.0
-    """seconds in which a cluster that grows by itself may grow to what the job needs; 0: it must be there"""
+    scale_timeout: NonNegativeFloat = 1800.0
+    """seconds in which a cluster that a run joins may grow to what a stage needs; 0: all must be there at the start"""
     transfer_timeout: PositiveFloat = 120.0
     """seconds until a weight transfer must have been proven"""
+    environment: dict[str, str] = {}
+    """variables of every process that the run starts on the cluster, such as NCCL_SOCKET_IFNAME: eth0"""
 
     @property
     def devices(self) -> int | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,16 +136,31 @@ def shape_of(model: str, vocabulary: int | None = None) -> ModelShape | None:
     if model.startswith("preset:"):
         shape = PRESETS.get(model.removeprefix("preset:"))
         return replace(shape, vocabulary=vocabulary) if shape and vocabulary else shape
-    config = Path(model) / "config.json"
+    config = Path(model_path(model)) / "config.json"
     if config.is_file():
         return _from_config(json.loads(config.read_text(encoding="utf-8")))
     key = _known_key(model)
     return KNOWN[key] if key else None
 
 
+STORES = ("s3://", "gs://", "gcs://", "file://")
+"""beginnings of the URLs at which a model may lie"""
+
+
 def model_path(model: str) -> str:
-    """A local folder by its absolute path, for processes that run in another folder; hub names as they are."""
+    """A local folder by its absolute path, for processes that run in another folder; hub names as they are.
+
+    A URL becomes the folder that it is downloaded to, on every machine the same.
+    """
+    if model.startswith(STORES):
+        return str(url_folder(model))
     return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def url_folder(url: str) -> Path:
+    """Where a machine keeps the model that lies at a URL; RAYALIGN_CACHE names another place."""
+    cache = Path(os.environ.get("RAYALIGN_CACHE", "~/.cache/rayalign")).expanduser()
+    return cache / "models" / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 def _from_config(config: Mapping[str, Any]) -> ModelShape | None:

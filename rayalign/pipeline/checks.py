@@ -74,6 +74,8 @@ def _cluster(job: Job) -> Iterator[Problem]:
     cluster = job.cluster
     if cluster.share_devices and not job.rollout.gpus:
         yield "rollout.gpus", "engines that share devices use some; write 1, or set cluster.share_devices to false"
+    if cluster.share_devices and job.rollout.max_engines:
+        yield "rollout.max_engines", "engines that share devices do not become more; leave it out"
     if cluster.logical_devices and cluster.gpus is not None:
         yield "cluster.gpus", "cluster.logical_devices says how many there are; leave this out"
 

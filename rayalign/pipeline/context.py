@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -12,28 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from rayalign.actors.preparer import PreparerSpec
-from rayalign.annotator.client import AnnotatorClient
+from rayalign.annotator.client import TOKEN, AnnotatorClient
 from rayalign.annotator.service_file import load_service
 from rayalign.cluster.channel import load_folder
 from rayalign.cluster.pool import GeneratorPool, start_pool
 from rayalign.cluster.roles import Roles, Specs, start_roles
-from rayalign.cluster.session import Session
+from rayalign.cluster.session import Session, processes_here
 from rayalign.cluster.turns import DeviceTurns
 from rayalign.cluster.workers import Workers
 from rayalign.config import ANNOTATOR, LoadedJob, Reference, RoleConfig
 from rayalign.errors import WeightError
 from rayalign.models.catalogue import shape_of
 from rayalign.pipeline.adapters import adapter_room
-from rayalign.pipeline.checks import devices, refuse
 from rayalign.pipeline.early_pool import EarlyPool, next_model
 from rayalign.pipeline.environment import environment
 from rayalign.pipeline.hashing import unfinished
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import StageKind, kind_of
-from rayalign.pipeline.machine import Machine
+from rayalign.pipeline.machines import Machines
 from rayalign.pipeline.object_store import session_config
 from rayalign.pipeline.outputs import output_path, run_folder, stage_folder
-from rayalign.pipeline.plan import plan
 from rayalign.pipeline.sharing import DeviceSharing
 from rayalign.pipeline.templated import templated
 from rayalign.rollout import choose, vllm_runs_on
@@ -44,7 +43,6 @@ from rayalign.weights import probe
 from rayalign.weights.files import fingerprint
 
 logger = logging.getLogger(__name__)
-GROW = "add machines (with cluster.scale_timeout a run waits for those that the cluster adds by itself)"
 
 
 class RunContext:
@@ -70,6 +68,9 @@ class RunContext:
         os.environ["DS_ACCELERATOR"] = "cpu"  # of this process, which never trains; actors are told their own
         self._local = local
         self._session: Session | None = None
+        self._stage: str | None = None
+        """the one that is going on"""
+        self._machines: Machines | None = None
         self.workers = workers or Workers(self.job.cluster)
         """processes that take the roles of the stages"""
         self._unfinished = unfinished(self.job)
@@ -78,6 +79,8 @@ class RunContext:
         self.later: list[StageKind[Any]] = []
         """what runs after the present stage"""
         self._service: Future[str] | None = None
+        self._token = secrets.token_urlsafe(32)
+        """of the run's own annotator service, where other machines reach it"""
         self._sharing = DeviceSharing(self.job, self.events)
         self._pool: GeneratorPool | None = None
         self._early_pool: EarlyPool | None = None
@@ -120,8 +123,13 @@ class RunContext:
         hosting = kind.hosting(job)
         if job.cluster.share_devices and hosting and not kind.uses_pool(job):
             self.stop_pool()
+        if self._pool is not None and not kind.uses_pool(job):
+            self._pool.shrink()
+        self._stage = name
         if self._session is not None:
             self.workers.keep(hosting)
+        if self._machines is not None:
+            self._machines.await_stage(name)
 
     def prepare_next(self) -> None:
         """Start the processes that later stages will need, roles and engines; called while this stage works."""
@@ -154,31 +162,24 @@ class RunContext:
         return self._session
 
     def _open_session(self) -> Session:
+        config = session_config(self.job)
+        if self._needs_service:
+            config = config.model_copy(update={"environment": {**config.environment, TOKEN: self._token}})
         with self.starting("Ray"):
-            session = self._open.enter_context(Session(session_config(self.job)))
-            if session.attached:
-                self._compare(session)
+            session = self._open.enter_context(Session(config))
+        if session.attached:
+            with self.starting("the cluster's machines"):
+                self._machines = self._open.enter_context(Machines(self._source, self.folder, session))
+                self._machines.await_stage(self._stage)
         return session
 
     def processes(self) -> list[int]:
         """Processes of this run on this machine that need not be children of this one."""
-        return self._session.processes() if self._session else []
+        return processes_here() if self._session else []
 
-    def _compare(self, session: Session) -> None:
-        """Refuse what does not fit on the cluster, also after the time in which it may grow."""
-        limit = time.monotonic() + self.job.cluster.scale_timeout
-        if self.job.cluster.scale_timeout:
-            self._open.callback(session.demand, [])  # not before: a later stage wants the machines too
-        planned = plan(self.job, _size(session))
-        problems = list(devices(planned, _size(session), remedy=GROW))
-        with reported("the cluster to grow to the size of the largest stage", logger.info):
-            while problems and time.monotonic() < limit:
-                keys = {key for key, _ in problems}
-                oversize = [stage for stage in planned.stages if f"stages.{stage.name}.roles" in keys]
-                session.demand(max(oversize, key=lambda stage: (stage.devices, stage.cpus)).bundles)
-                time.sleep(1.0)
-                problems = list(devices(planned, _size(session), remedy=GROW))
-        refuse(self._source, problems)
+    def collect(self) -> int:
+        """Bring the logs of other machines to the run's folder; the sum of the peaks of memory there [bytes]."""
+        return self._machines.collect() if self._machines else 0
 
     def annotator_url(self) -> str:
         """Where the annotator service is; the run's own has been starting since the session began."""
@@ -191,22 +192,29 @@ class RunContext:
 
     def annotator(self, name: str) -> AnnotatorClient:
         """One annotator of the service."""
-        return AnnotatorClient(self.annotator_url(), name, deadline=self.job.cluster.call_timeout)
+        url, deadline = self.annotator_url(), self.job.cluster.call_timeout
+        token = self._token if self._needs_service else None
+        return AnnotatorClient(url, name, token=token, deadline=deadline)
+
+    @property
+    def _needs_service(self) -> bool:
+        """Whether the run has to serve annotators itself."""
+        asks = any(kind.annotators() for kind in self._unfinished.values())
+        return asks and self.job.annotator.url is None
 
     def _begin_service(self) -> None:
         """Start the run's own annotator service beside the first stages, which do not need it yet."""
-        needed = any(kind.annotators() for kind in self._unfinished.values())
-        if needed and self.job.annotator.url is None:
+        if self._needs_service:
             file = self.job.annotator.file
             config = load_service(Path(file) if file else None)
             # Ray Serve costs a second to import, which a job without an annotator need not pay.
             from rayalign.pipeline.serving import serve_for_run
 
             starter = ThreadPoolExecutor(1, thread_name_prefix="service")
-            attached = self._session is not None and bool(self._session.attached)
+            address = self._session.address() if self._session else None
             folder = self.folder / "annotator"
-            self._service = starter.submit(serve_for_run, config, folder, may_grow=attached)
-            if attached:  # a session of its own ends with all in it
+            self._service = starter.submit(serve_for_run, config, folder, address, self._token)
+            if address is not None:  # a session of its own ends with all in it
                 self._open.callback(self._end_service, self._service)
 
     def _end_service(self, service: Future[str]) -> None:
@@ -279,12 +287,6 @@ class RunContext:
             self._pool.stop()
         self._pool = None
         self._sharing.release()
-
-
-def _size(session: Session) -> Machine:
-    """A cluster as if it were one machine."""
-    has = session.resources()
-    return Machine(has.get("CPU", 0.0), int(has.get("GPU", 0)), int(has.get("memory", 0)), 0)
 
 
 def _same_shapes(one: str, other: str) -> bool:

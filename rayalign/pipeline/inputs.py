@@ -14,6 +14,7 @@ from rayalign.data import readers
 from rayalign.data.chat import check_turns, encode_example, encode_prompt, encode_turn, load_tokenizer
 from rayalign.data.reward_tokens import reward_token_ids
 from rayalign.errors import InputError
+from rayalign.models.catalogue import model_path
 from rayalign.pipeline.hashing import stage_hashes, stage_states
 from rayalign.pipeline.kind import Read, StageKind, kinds_of
 from rayalign.pipeline.outputs import output_path
@@ -120,7 +121,7 @@ class Inputs:
     def _make_tokenizer(self, model: str) -> PreTrainedTokenizerBase:
         reference = Reference.parse(model)
         if reference is None:
-            return load_tokenizer(model, template=self._job.chat_template)
+            return load_tokenizer(model_path(model), template=self._job.chat_template)
         name = reference.stage
         if self._states[name] == "finished":
             return load_tokenizer(str(output_path(self._job, model)))

@@ -11,16 +11,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rayalign.cluster.memory import PeakMemory
 from rayalign.config import LoadedJob, StageSection
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.hashing import fields_hash, stage_fields, stage_states, unfinished
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.machine import planned_machine
-from rayalign.pipeline.memory import PeakMemory
 from rayalign.pipeline.methods import method_rows
 from rayalign.pipeline.object_store import session_config
 from rayalign.pipeline.time_left import later_stages
+from rayalign.pipeline.url_models import fetch_models
+from rayalign.pipeline.working_copy import working_copy
 from rayalign.storage.console import duration
 from rayalign.storage.report import write_report
 from rayalign.storage.space import full_disk_named
@@ -36,10 +38,18 @@ logger = logging.getLogger(__name__)
 def run(loaded: LoadedJob) -> Path:
     """Run the job; the folder of its outputs, with summary.json and report.html.
 
+    Where the output is a URL, everything is there too, and the folder is a copy.
+
     Raises:
         RayalignError: a stage failed; the same call goes on from there.
     """
+    with working_copy(loaded, keep=True) as local:
+        return _run(local)
+
+
+def _run(loaded: LoadedJob) -> Path:
     job = loaded.job
+    fetch_models(loaded)
     fields, states = stage_fields(job), stage_states(job)
     start = time.perf_counter()
     inputs = Inputs(loaded)
@@ -129,4 +139,5 @@ def _summarise(context: RunContext, memory: PeakMemory, fields: dict[str, dict[s
     path = context.folder / "summary.json"
     before = json.loads(path.read_text(encoding="utf-8"))["peak_memory_bytes"] if path.exists() else None
     methods = method_rows(context.job, outcomes)
-    write_summary(path, results, comparisons, stages, max(memory.peak, before or 0), methods)
+    peak = memory.peak + context.collect()
+    write_summary(path, results, comparisons, stages, max(peak, before or 0), methods)

@@ -117,19 +117,31 @@ def _until_stopped(
         stop_applications()
 
 
-def serve_for_run(config: ServiceConfig, folder: Path, *, may_grow: bool) -> str:
+def serve_for_run(config: ServiceConfig, folder: Path, address: str | None = None, token: str = "") -> str:
     """Serve on the run's session, beside its actors, with the cache in the run's folder; the URL.
 
     The front requests no cores: it answers between the stages' own work, and must not displace a role.
 
     Args:
-        may_grow: whether the session's cluster may add machines.
+        address: of the head node, where other machines of the cluster reach the service; None: this machine alone does.
+        token: which the service then asks of everyone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     cache = f"sqlite:///{folder / 'verdicts.db'}"
     run = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    host = address or config.host
+    tokens = {config.access.token_variable: f"run:{token}"} if address else os.environ
     with socket.socket() as reserved:  # until Serve listens there: actors that start meanwhile take ports too
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.bind((config.host, 0))
-        own = {"port": reserved.getsockname()[1], "cache": cache, "cpus": 0.0, "haproxy": False}
-        return start(config.model_copy(update=own), f"annotator-{run}", replace=True, may_grow=may_grow)
+        reserved.bind((host, 0))
+        own = {"host": host, "port": reserved.getsockname()[1], "cache": cache, "cpus": 0.0, "haproxy": False}
+        service = config.model_copy(update=own)
+        on_cluster = address is not None
+        return start(
+            service,
+            f"annotator-{run}",
+            replace=True,
+            may_grow=on_cluster,
+            environment=tokens,
+            head_only=on_cluster,
+        )

@@ -54,7 +54,7 @@ def test_a_cluster_too_small_for_the_job_is_refused_before_anything_is_placed(cl
     begin = time.monotonic()
     overrides = ("stages.base.roles={policy: {cpus: 3}}", "cluster.scale_timeout=2", f"output={tmp_path / 'runs'}")
     done = _rayalign(cluster, tmp_path, "submit", "job.yaml", *overrides)
-    assert "stages.base.roles: asks for 3 cpus (policy 1 x 3), but there are 2;" in done.stdout, done
+    assert "stages.base.roles: needs 3 CPU, has 2 CPU, pending none: not there after 2 s" in done.stdout, done
     assert done.returncode == 2, done
     assert time.monotonic() - begin < 290, "it must not wait for a place, for which it has 300 s"
 

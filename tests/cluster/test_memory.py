@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rayalign.pipeline.memory import PeakMemory, _pss
+from rayalign.cluster.memory import PeakMemory, _pss
 
 
 def test_processes_that_are_no_children_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,7 +14,7 @@ def test_processes_that_are_no_children_are_counted_once(monkeypatch: pytest.Mon
         pass
     assert alone.peak > 1 << 20
     seen: list[int] = []
-    monkeypatch.setattr("rayalign.pipeline.memory._pss", lambda pid: seen.append(pid) or 1)
+    monkeypatch.setattr("rayalign.cluster.memory._pss", lambda pid: seen.append(pid) or 1)
     with PeakMemory(lambda: [os.getpid(), os.getppid(), 2**22]) as more:
         pass
     assert {os.getpid(), os.getppid()} <= set(seen)
@@ -34,8 +34,8 @@ def test_a_process_has_memory_until_it_ends() -> None:
 def test_pages_are_walked_only_where_more_is_resident_than_before(monkeypatch: pytest.MonkeyPatch) -> None:
     resident = iter([100, 90, 100, 101])
     proportional = iter([50, 60])
-    monkeypatch.setattr("rayalign.pipeline.memory._rss", lambda pid: next(resident))
-    monkeypatch.setattr("rayalign.pipeline.memory._pss", lambda pid: next(proportional))
+    monkeypatch.setattr("rayalign.cluster.memory._rss", lambda pid: next(resident))
+    monkeypatch.setattr("rayalign.cluster.memory._pss", lambda pid: next(proportional))
     monkeypatch.setattr(PeakMemory, "_running", lambda self: {1})
     memory = PeakMemory(tuple)
     peaks = []
