@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ class PolicyReplica:
         self, turns: Turns, settings: Mapping[str, Any], profile: Profile
     ) -> AsyncGenerator[str | Answer, None]:
         """As `Policy.stream`."""
-        async for piece in self._policy.stream(turns, settings, profile):
-            yield piece
+        async with aclosing(self._policy.stream(turns, settings, profile)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def state(self) -> CacheState:
         """As `Policy.state`."""

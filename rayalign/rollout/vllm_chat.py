@@ -78,7 +78,7 @@ class VllmChat:
     def __init__(
         self, model_path: str, config: RolloutConfig, timeout: float, adapters: AdapterRoom | None = None
     ) -> None:
-        self._llm = open_llm(model_path, config, **_lora_settings(adapters))
+        self._llm = open_llm(model_path, config, **_lora_settings(adapters, on_cpu=not config.gpus))
         self._folder = TemporaryDirectory(prefix="rayalign-chat-")
         self._without: ChatAdapter | None = None
         """what requests for the base name, where they must name an adapter"""
@@ -254,10 +254,10 @@ class VllmChat:
         request.deliver(Answer(completion.text, reason, tuple(logprobs), len(request.token_ids), written))
 
 
-def _lora_settings(room: AdapterRoom | None) -> dict[str, Any]:
+def _lora_settings(room: AdapterRoom | None, *, on_cpu: bool) -> dict[str, Any]:
     """What vLLM must be started with."""
     if room is None:
         return {}
     largest = LoraConfig(rank=room.rank, targets=room.targets)
-    # One more each, for the base's own on a CPU.
-    return {**adapter_settings(largest), "max_loras": room.at_once + 1, "max_cpu_loras": room.in_memory + 1}
+    own = 1 if on_cpu else 0  # the one that requests for the base name
+    return {**adapter_settings(largest), "max_loras": room.at_once + own, "max_cpu_loras": room.in_memory + own}

@@ -21,14 +21,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from rayalign.config import Profile
 from rayalign.errors import DeadlineError, InputError
-from rayalign.models.weighted_sums import Mode
 from rayalign.rollout.chat import ChatAdapter
 
-FORM: Mode = "delta"
+FORM: Final = "delta"
 """base + sum of w_i delta_i, which is exact"""
 _LOCK = ".lock"
 _REMOVED = ".removed-"
