@@ -2,8 +2,9 @@
 
 python -m benchmarks.served_profiles [--quick]
 
-All arms send the same prompts with the same seeds to one `rayalign serve-policy`, in turn, and the medians over the
-turns are compared. Each profile is merged before it is measured; the time of that is a figure of its own.
+The profiles and the one adapter send the same prompts with the same seeds to one `rayalign serve-policy`, in turn, and
+the medians over the turns are compared. Each profile is merged before it is measured; the time of that is a figure of
+its own. The base is measured afterwards, in a service without adapters.
 """
 
 from __future__ import annotations
@@ -124,25 +125,27 @@ async def requested(models: Sequence[str], count: int) -> dict[str, float]:
 
 
 def measure(load: Load) -> dict[str, Any]:
-    """All arms in turn; what comes first changes from turn to turn."""
+    """Profiles and one adapter in turn; what comes first changes from turn to turn."""
     profiles = [str(profile) for profile in load_registry().combinations(extra=True)]
-    arms = {"profiles": profiles, "one_adapter": profiles[:1], "base": ["base"]}
+    arms = {"profiles": profiles, "one_adapter": profiles[:1]}
     first = asyncio.run(requested(profiles, len(profiles)))
     again = asyncio.run(requested(profiles, len(profiles)))
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
     for turn in range(load.turns):
         names = list(arms)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in names[turn % 2 :] + names[: turn % 2]:
             rows[name].append(asyncio.run(requested(arms[name], load.requests)))
-    figures = {name: _rates(own, load.requests) for name, own in rows.items()}
-    tokens = {name: figures[name]["tokens_per_second"] for name in arms}
     return {
         "profiles": len(profiles),
         "merge_seconds_each": max(0.0, first["seconds"] - again["seconds"]) / len(profiles),
-        "arms": figures,
-        "profiles_against_one_adapter": tokens["profiles"] / tokens["one_adapter"],
-        "profiles_against_base": tokens["profiles"] / tokens["base"],
+        "arms": {name: _rates(own, load.requests) for name, own in rows.items()},
     }
+
+
+def measure_base(load: Load) -> dict[str, Any]:
+    """The base of a service without adapters."""
+    asyncio.run(requested(["base"], 16))
+    return _rates([asyncio.run(requested(["base"], load.requests)) for _ in range(load.turns)], load.requests)
 
 
 def _rates(rows: Sequence[dict[str, float]], requests: int) -> dict[str, Any]:
@@ -158,13 +161,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small model, and nothing is recorded")
     quick = parser.parse_args().quick
-    load = Load(requests=32, turns=1, model="8M") if quick else Load(requests=128, turns=5, model="50M")
+    load = Load(requests=32, turns=1, model="8M") if quick else Load(requests=64, turns=3, model="50M")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         parameters = make(load.model, folder / "base")
         adapters = write_adapters(folder / "base", folder)
         with served(folder / "base", adapters, folder):
             figures = measure(load)
+        with served(folder / "base", {}, folder):
+            figures["arms"]["base"] = measure_base(load)
+    tokens = {name: arm["tokens_per_second"] for name, arm in figures["arms"].items()}
+    figures["profiles_against_one_adapter"] = tokens["profiles"] / tokens["one_adapter"]
+    figures["profiles_against_base"] = tokens["profiles"] / tokens["base"]
     settings = {"parameters": parameters, "rank": RANK, "requests_at_once": load.requests, "longest_answer": ANSWER}
     if quick:
         print({**settings, **figures})
