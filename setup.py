@@ -73,6 +73,8 @@ setup(
         "postgres": POSTGRES,
         "dev": [
             *POSTGRES,
+            "flask-cors>=6",  # of the server of moto
+            "moto[s3]>=5.1",
             "mypy>=2",
             "playwright>=1.55",
             "pytest>=9",

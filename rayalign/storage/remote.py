@@ -59,6 +59,8 @@ class RemoteFolder:
             raise InputError(
                 f"{url} cannot be opened: {_reason(error)}; give a URL such as s3://BUCKET/runs"
             ) from error
+        if not self._root.strip("/"):
+            raise InputError(f"{url} cannot be opened: it names no folder; give a URL such as s3://BUCKET/runs")
         self._sent: dict[str, Stamp] = {}
 
     def check_access(self) -> None:
