@@ -27,9 +27,9 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
 from benchmarks.record import record
-from rayalign.annotator.api import ScoreReply, ScoreRequest
-from rayalign.annotator.build import build_pool
-from rayalign.annotator.ranking import score
+from rayalign.annotator.asking.api import ScoreReply, ScoreRequest
+from rayalign.annotator.pool.build import build_pool
+from rayalign.annotator.pool.ranking import score
 from rayalign.annotator.service_file import load_service
 from rayalign.statistics.intervals import mean_interval, paired_difference
 from rayalign.storage.journal import Accounting, Journal

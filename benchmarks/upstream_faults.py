@@ -21,8 +21,8 @@ import urllib.request
 from typing import Any
 
 from benchmarks.record import record
-from rayalign.annotator.completer import Completion
-from rayalign.annotator.openai_client import OpenAICompleter
+from rayalign.annotator.endpoints.language_model import Completion
+from rayalign.annotator.endpoints.openai_client import OpenAIModel
 from rayalign.config.annotators import LLMJudgeConfig
 from tests.annotator.fakes import Ledger
 
@@ -38,7 +38,7 @@ async def ask(url: str) -> tuple[int, float]:
     config = LLMJudgeConfig(
         kind="llm", model="stub", base_url=url, key_variable="STUB_KEY", concurrency=CONCURRENCY, timeout=TIMEOUT
     )
-    upstream = OpenAICompleter(config)
+    upstream = OpenAIModel(config)
     begun = time.perf_counter()
     paying = Ledger().paying
     turns = ([{"role": "user", "content": f"pair {i}"}] for i in range(CALLS))

@@ -1,4 +1,4 @@
 """Judges that compare answers; usable without any training."""
 
-from rayalign.annotator.judges import Judge as Judge
-from rayalign.annotator.judges import RubricJudge as RubricJudge
+from rayalign.annotator.judges.utility import Judge as Judge
+from rayalign.annotator.judges.utility import RubricJudge as RubricJudge

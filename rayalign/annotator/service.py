@@ -23,11 +23,11 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
-from rayalign.annotator import label_figures
-from rayalign.annotator.build import build_pool
 from rayalign.annotator.capacity import refuse_what_does_not_fit
-from rayalign.annotator.hosted_models import RemoteModel, RemoteScoring
-from rayalign.annotator.labels import LabelStore
+from rayalign.annotator.endpoints.hosted_models import RemoteModel, RemoteScoring
+from rayalign.annotator.pool.build import build_pool
+from rayalign.annotator.store import label_figures
+from rayalign.annotator.store.labels import LabelStore
 from rayalign.annotator.web.access import LOOPBACK, Access, known_tokens, refuse_open
 from rayalign.annotator.web.app import create_app
 from rayalign.cluster.applications import CHECK, DRAIN, called, start_application
@@ -99,7 +99,7 @@ class Handles:
         """The reward model of the annotator of that name."""
         return RemoteScoring(partial(called, self._handles[name].scores), section, self._timeout)
 
-    def completer(self, name: str, section: HostedJudgeConfig) -> RemoteModel:
+    def language_model(self, name: str, section: HostedJudgeConfig) -> RemoteModel:
         """The language model of the annotator of that name."""
         return RemoteModel(partial(called, self._handles[name].complete), section, self._timeout)
 

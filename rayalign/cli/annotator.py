@@ -15,8 +15,8 @@ import typer
 from rayalign.errors import InputError
 
 if TYPE_CHECKING:
-    from rayalign.annotator.api import Annotation, PairItem
-    from rayalign.annotator.estimates import Summary
+    from rayalign.annotator.asking.api import Annotation, PairItem
+    from rayalign.annotator.asking.estimates import Summary
 
 At = Annotated[
     str | None,
@@ -65,8 +65,8 @@ def annotate(
     estimate: Annotated[bool, typer.Option(help="Estimate the cost, and request no verdict.")] = False,
 ) -> None:
     """Annotate a file of pairs, in the public schema; cached verdicts are not requested again."""
-    from rayalign.annotator.connect import announce, connect, item_in
-    from rayalign.annotator.estimates import Summary
+    from rayalign.annotator.asking.connect import announce, connect, item_in
+    from rayalign.annotator.asking.estimates import Summary
     from rayalign.evaluation.tables import read_rows
     from rayalign.waiting import reported
 
@@ -102,7 +102,7 @@ def _summary_line(summary: Summary) -> str:
 
 def _write(path: Path, rows: Iterable[dict[str, Any]], annotations: Iterator[Annotation]) -> None:
     """Writes the annotations file atomically."""
-    from rayalign.annotator.connect import public
+    from rayalign.annotator.asking.connect import public
     from rayalign.evaluation.tables import write_text
 
     def parts() -> Iterator[str]:

@@ -59,7 +59,7 @@ def generate(
     seed: int = 0,
 ) -> None:
     """Write a model's answers to a file of prompts: instruction, output, generator."""
-    from rayalign.annotator.prompts import instruction_of
+    from rayalign.annotator.judges.prompts import instruction_of
     from rayalign.config import DataConfig
     from rayalign.data.readers import load_examples
     from rayalign.evaluation.tables import write_annotations

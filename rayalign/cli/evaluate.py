@@ -209,14 +209,14 @@ def _kappas(joined: Joined) -> list[Figures]:
 
 
 def _verdicts(labels: Sequence[float | None]) -> list[int | None]:
-    from rayalign.annotator.label_figures import verdict_of
+    from rayalign.annotator.store.label_figures import verdict_of
 
     return [None if label is None else verdict_of(label) for label in labels]
 
 
 def _fleiss(joined: Joined) -> Figures | None:
     """Fleiss' kappa of people, over the pairs that the commonest number of them labelled."""
-    from rayalign.annotator.label_figures import fleiss
+    from rayalign.annotator.store.label_figures import fleiss
 
     people = []
     for labels in joined.humans.values():

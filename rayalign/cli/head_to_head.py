@@ -46,7 +46,7 @@ def head_to_head(
 
 
 def _games(outputs: Sequence[Path], baseline: Path | None, annotator: str, at: str | None) -> HeadToHead:
-    from rayalign.annotator.connect import connect, item_in, public
+    from rayalign.annotator.asking.connect import connect, item_in, public
     from rayalign.evaluation.head_to_head import head_to_head, read_outputs
 
     models = [read_outputs(path) for path in outputs]

@@ -15,7 +15,7 @@ from rayalign.cli.evaluate import Json
 from rayalign.errors import InputError
 
 if TYPE_CHECKING:
-    from rayalign.annotator.api import PairItem
+    from rayalign.annotator.asking.api import PairItem
     from rayalign.evaluation.attacks import AttackRow
     from rayalign.evaluation.curves import Curve
     from rayalign.evaluation.frontier import OverOptimisation
@@ -43,8 +43,8 @@ def judge(
     as_json: Json = False,
 ) -> None:
     """Position bias, agreement with gold, absent verdicts and price of a judge, and answers that attack it."""
-    from rayalign.annotator.client import item_of
-    from rayalign.annotator.connect import connect
+    from rayalign.annotator.asking.client import item_of
+    from rayalign.annotator.asking.connect import connect
     from rayalign.data.paddock.demonstrations import demonstration_pairs
     from rayalign.evaluation.attacks import report
     from rayalign.evaluation.judge import judge_figures
@@ -174,7 +174,7 @@ def fit_human(
 
 
 def _pairs(path: Path) -> list[tuple[PairItem, dict[str, Any]]]:
-    from rayalign.annotator.connect import item_in
+    from rayalign.annotator.asking.connect import item_in
     from rayalign.evaluation.tables import read_rows
 
     return [(item_in(row, where), row) for row, where in read_rows(path)]
@@ -193,7 +193,7 @@ def _utilities(rows: list[tuple[PairItem, dict[str, Any]]]) -> list[tuple[float,
     """The utilities of both answers of each row."""
     import asyncio
 
-    from rayalign.annotator.judges import RubricUtilities
+    from rayalign.annotator.judges.utility import RubricUtilities
 
     items = []
     for pair, _ in rows:

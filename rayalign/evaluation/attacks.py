@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import NamedTuple
 
-from rayalign.annotator.api import Annotation, PairItem
-from rayalign.annotator.connect import Annotator
+from rayalign.annotator.asking.api import Annotation, PairItem
+from rayalign.annotator.asking.connect import Annotator
 from rayalign.errors import InputError
 from rayalign.evaluation.fit_human import Estimate, percent, share
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from rayalign.annotator.account import Account
-from rayalign.annotator.budget import Budget
-from rayalign.annotator.completer import ChatMessage, Completer, CompletionError
-from rayalign.annotator.connect import Annotator, connect, item_in
-from rayalign.annotator.database import Database
-from rayalign.annotator.openai_client import OpenAICompleter
+from rayalign.annotator.asking.connect import Annotator, connect, item_in
+from rayalign.annotator.endpoints.language_model import ChatMessage, CompletionError, LanguageModel
+from rayalign.annotator.endpoints.openai_client import OpenAIModel
+from rayalign.annotator.judges.verdicts import Bill, Paying, Usage
 from rayalign.annotator.service_file import load_service
-from rayalign.annotator.verdicts import Bill, Paying, Usage
+from rayalign.annotator.store.account import Account
+from rayalign.annotator.store.budget import Budget
+from rayalign.annotator.store.database import Database
 from rayalign.config import LLMJudgeConfig, nearest
 from rayalign.errors import InputError
 
@@ -75,16 +75,16 @@ class ModelJudge:
     """A language model behind an OpenAI-compatible endpoint."""
 
     def __init__(
-        self, name: str, completer: Completer, arguments: dict[str, Any], *, account: Account | None, at_once: int
+        self, name: str, model: LanguageModel, arguments: dict[str, Any], *, account: Account | None, at_once: int
     ) -> None:
         self.name, self.at_once = name, at_once
-        self._completer, self._arguments, self._account = completer, arguments, account
+        self._model, self._arguments, self._account = model, arguments, account
         self._paying: Paying = account.paying if account else _unmetered
 
     async def reply(self, game: Game, earlier: Sequence[ChatMessage] = ()) -> Reply:
         """As `BenchJudge.reply`."""
         try:
-            completion = await self._completer.complete([*game.messages, *earlier], self._arguments, self._paying)
+            completion = await self._model.complete([*game.messages, *earlier], self._arguments, self._paying)
         except CompletionError:
             if self._account and self._account.refused:
                 raise self._account.refused from None
@@ -93,8 +93,8 @@ class ModelJudge:
 
     async def close(self) -> None:
         """As `BenchJudge.close`."""
-        if isinstance(self._completer, OpenAICompleter):
-            await self._completer.close()
+        if isinstance(self._model, OpenAIModel):
+            await self._model.close()
 
 
 class AnnotatorJudge:
@@ -186,7 +186,7 @@ def _model_judge(name: str, config: LLMJudgeConfig, max_tokens: int, account: Ac
         raise InputError(f"judge {name}: the benchmarks need a chat endpoint; leave `legacy` out")
     limit = config.max_tokens if "max_tokens" in config.model_fields_set else max_tokens
     arguments = {"temperature": config.temperature, "max_tokens": limit, **config.arguments}
-    return ModelJudge(name, OpenAICompleter(config), arguments, account=account, at_once=config.concurrency)
+    return ModelJudge(name, OpenAIModel(config), arguments, account=account, at_once=config.concurrency)
 
 
 @asynccontextmanager

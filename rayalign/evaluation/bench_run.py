@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from rayalign.annotator.completer import CompletionError
+from rayalign.annotator.endpoints.language_model import CompletionError
 from rayalign.data.files import Row
 from rayalign.errors import InputError, RayalignError
 from rayalign.evaluation.bench_judge import BenchJudge

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rayalign.annotator.human import holds_list
+from rayalign.annotator.judges.human import holds_list
 from rayalign.config import HumanConfig
 from rayalign.errors import InputError
 from rayalign.statistics.flipped_logistic import fit_flip, win_probability, win_slope

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rayalign.annotator.api import PairItem
-from rayalign.annotator.connect import Annotator
-from rayalign.annotator.judges import RubricUtilities, UtilityJudge
+from rayalign.annotator.asking.api import PairItem
+from rayalign.annotator.asking.connect import Annotator
+from rayalign.annotator.judges.utility import RubricUtilities, UtilityJudge
 from rayalign.errors import InputError
 from rayalign.statistics.intervals import Interval, rate_interval
 

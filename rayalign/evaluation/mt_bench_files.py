@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rayalign.annotator.replies import encodable
+from rayalign.annotator.endpoints.parsing import encodable
 from rayalign.data.files import Row
 from rayalign.errors import InputError
 from rayalign.evaluation.bench_files import answer_files, answer_id, distinct, model_of, rows_of

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rayalign.annotator.prompts import instruction_of
-from rayalign.annotator.verdicts import pair_of
+from rayalign.annotator.judges.prompts import instruction_of
+from rayalign.annotator.judges.verdicts import pair_of
 from rayalign.data.files import Row
 from rayalign.errors import InputError
 from rayalign.storage.dialogues import question_text

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from rayalign.annotator.judges import RubricJudge
-from rayalign.annotator.verdicts import pair_of
+from rayalign.annotator.judges.utility import RubricJudge
+from rayalign.annotator.judges.verdicts import pair_of
 from rayalign.config import AnnotateStage, Job, RoleConfig
 from rayalign.data.pairs import Question
 from rayalign.errors import InputError
@@ -99,8 +99,8 @@ def _verdicts(
         last_answers = [(pair.prompt, pair.first.text, pair.second.text) for pair in pairs]
         return RubricJudge(stage.judge).compare(last_answers, seed=seed)
     questions = [pair_of(pair.prompt, pair.first, pair.second) for pair in pairs]
-    from rayalign.annotator.client import item_of
-    from rayalign.annotator.connect import announce
+    from rayalign.annotator.asking.client import item_of
+    from rayalign.annotator.asking.connect import announce
 
     with closing(context.annotator(stage.annotator)) as service:
         items = (item_of(*question) for question in questions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rayalign.annotator.api import POOL
+from rayalign.annotator.asking.api import POOL
 from rayalign.annotator.service_file import load_service
 from rayalign.config import AnnotatorConfig, CriteriaJudgeConfig, Job, RewardJudgeConfig, RubricJudgeConfig, nearest
 from rayalign.errors import InputError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rayalign.actors.preparer import PreparerSpec
-from rayalign.annotator.client import TOKEN, AnnotatorClient
+from rayalign.annotator.asking.client import TOKEN, AnnotatorClient
 from rayalign.annotator.service_file import load_service
 from rayalign.cluster.channel import load_folder
 from rayalign.cluster.pool import GeneratorPool, start_pool

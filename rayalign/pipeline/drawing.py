@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from rayalign.annotator.answers import AnswerRequest, write_answers
+from rayalign.annotator.endpoints.answers import AnswerRequest, write_answers
 from rayalign.config import DATASET, AnswerSource, DrawingSection, Endpoint, merged_sampling
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder
 from rayalign.coordinator.rendering import Draw, Renderer, draws

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rayalign.annotator.answers import AnswerRequest, write_answers
+from rayalign.annotator.endpoints.answers import AnswerRequest, write_answers
 from rayalign.config import Endpoint, SamplingConfig
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder
 from rayalign.coordinator.rendering import Renderer

@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rayalign.annotator.capacity import refuse_what_does_not_fit
-from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.service import start
+from rayalign.annotator.store.labels import LabelStore
 from rayalign.annotator.web.connections import DRAIN_SECRET, drain
 from rayalign.cluster.applications import DRAIN, stop_applications
 from rayalign.cluster.session import Session

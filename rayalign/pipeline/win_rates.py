@@ -13,7 +13,7 @@ from contextlib import closing
 from itertools import combinations
 from typing import Any
 
-from rayalign.annotator.verdicts import pair_of
+from rayalign.annotator.judges.verdicts import pair_of
 from rayalign.config import EvaluateStage
 from rayalign.data.preferences import base_id
 from rayalign.pipeline import profiles

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from rayalign.annotator.api import POOL
+from rayalign.annotator.asking.api import POOL
 from rayalign.annotator.service_file import load_service
 from rayalign.config import Job
 from rayalign.pipeline.kind import kinds_of

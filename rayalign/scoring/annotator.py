@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from rayalign.annotator.api import POOL
-from rayalign.annotator.client import AnnotatorClient
+from rayalign.annotator.asking.api import POOL
+from rayalign.annotator.asking.client import AnnotatorClient
 from rayalign.dialogues import whole_answers
 from rayalign.errors import DeadlineError
 from rayalign.scoring.base import ALONE

@@ -13,8 +13,8 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from rayalign.annotator.budget import BudgetError
-from rayalign.annotator.verdicts import Bill, Pair, Paying, Usage, Verdict
+from rayalign.annotator.judges.verdicts import Bill, Pair, Paying, Usage, Verdict
+from rayalign.annotator.store.budget import BudgetError
 from rayalign.types import Prompt, Score
 
 

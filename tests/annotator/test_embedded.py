@@ -6,7 +6,7 @@ from statistics import mean
 
 import yaml
 
-from rayalign.annotator.judges import RubricUtilities, UtilityJudge
+from rayalign.annotator.judges.utility import RubricUtilities, UtilityJudge
 from rayalign.config import RubricJudgeConfig, ServiceConfig
 from rayalign.data.paddock.demonstrations import demonstration_pairs
 

@@ -12,8 +12,8 @@ import pytest
 import ray
 import torch
 
-from rayalign.annotator.api import PairItem
-from rayalign.annotator.client import AnnotatorClient
+from rayalign.annotator.asking.api import PairItem
+from rayalign.annotator.asking.client import AnnotatorClient
 from rayalign.annotator.service import application, build, start
 from rayalign.cluster.applications import stop_applications
 from rayalign.config import ServiceConfig

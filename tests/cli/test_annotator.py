@@ -13,7 +13,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from rayalign.annotator.client import item_of
+from rayalign.annotator.asking.client import item_of
 from rayalign.annotator.web.access import digest
 from rayalign.cli import app
 from rayalign.data.paddock.demonstrations import demonstration_pairs

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from rayalign.annotator import connect as connect_module
-from rayalign.annotator.api import Annotation, PairItem
+from rayalign.annotator.asking import connect as connect_module
+from rayalign.annotator.asking.api import Annotation, PairItem
 from rayalign.cli import app
 
 PUBLISHED = ("win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total", "discrete_win_rate")

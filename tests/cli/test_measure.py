@@ -19,8 +19,8 @@ from transformers import (
 )
 from typer.testing import CliRunner, Result
 
-from rayalign.annotator import connect as connect_module
-from rayalign.annotator.api import Annotation, PairItem
+from rayalign.annotator.asking import connect as connect_module
+from rayalign.annotator.asking.api import Annotation, PairItem
 from rayalign.cli import app
 from rayalign.config import HumanConfig
 from rayalign.data.paddock import gold, prompts

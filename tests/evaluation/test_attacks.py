@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.annotator.api import Annotation, PairItem
-from rayalign.annotator.client import item_of
-from rayalign.annotator.connect import LocalAnnotator
-from rayalign.annotator.sampling import is_switched
+from rayalign.annotator.asking.api import Annotation, PairItem
+from rayalign.annotator.asking.client import item_of
+from rayalign.annotator.asking.connect import LocalAnnotator
+from rayalign.annotator.judges.sampling import is_switched
 from rayalign.data.paddock import gold, prompts
 from rayalign.errors import InputError
 from rayalign.evaluation.attacks import ATTACKS, AttackRow, games, report

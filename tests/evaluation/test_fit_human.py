@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from rayalign.annotator.human import felt, opinion
+from rayalign.annotator.judges.human import felt, opinion
 from rayalign.config import HumanConfig
 from rayalign.errors import InputError
 from rayalign.evaluation.fit_human import Case, fit_to_labels, fit_to_target, share

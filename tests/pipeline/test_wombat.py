@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from rayalign.annotator.build import build_pool
+from rayalign.annotator.pool.build import build_pool
 from rayalign.annotator.service_file import load_service
 from rayalign.annotator.web.access import Access
 from rayalign.annotator.web.app import create_app

@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from rayalign.annotator.api import PairItem
-from rayalign.annotator.budget import BudgetError
-from rayalign.annotator.client import AnnotatorClient
+from rayalign.annotator.asking.api import PairItem
+from rayalign.annotator.asking.client import AnnotatorClient
+from rayalign.annotator.store.budget import BudgetError
 from rayalign.errors import InputError
 from rayalign.scoring.annotator import AnnotatorScorer
 from rayalign.scoring.base import ALONE

@@ -13,8 +13,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rayalign.annotator.api import Problem
-from rayalign.annotator.budget import BudgetError
+from rayalign.annotator.asking.api import Problem
+from rayalign.annotator.store.budget import BudgetError
 from rayalign.config import AccessConfig
 from rayalign.errors import InputError, RayalignError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 
-from rayalign.annotator.api import (
+from rayalign.annotator.asking.api import (
     POOL,
     Annotation,
     AnnotatorInfo,
@@ -23,11 +23,11 @@ from rayalign.annotator.api import (
     ScoreReply,
     ScoreRequest,
 )
-from rayalign.annotator.estimates import Summary
-from rayalign.annotator.estimates import estimate as estimated
-from rayalign.annotator.labels import LabelStore
-from rayalign.annotator.pool import Pool
-from rayalign.annotator.ranking import rank, score, verdicts
+from rayalign.annotator.asking.estimates import Summary
+from rayalign.annotator.asking.estimates import estimate as estimated
+from rayalign.annotator.pool.pool import Pool
+from rayalign.annotator.pool.ranking import rank, score, verdicts
+from rayalign.annotator.store.labels import LabelStore
 from rayalign.annotator.web.access import CLIENT, Access, Admission, refused
 from rayalign.annotator.web.errors import answer_errors
 from rayalign.annotator.web.gate import Gate, Stream

@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from rayalign.annotator.api import Problem
+from rayalign.annotator.asking.api import Problem
 
 logger = logging.getLogger(__name__)
 HEAD = 15.0

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from rayalign.annotator.replies import printable
+from rayalign.annotator.endpoints.parsing import printable
 from rayalign.annotator.web.access import Refused, refused
 from rayalign.annotator.web.gate import refusal
 from rayalign.annotator.web.openai_bodies import error_reply

@@ -14,10 +14,10 @@ from pydantic import AfterValidator, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from rayalign.annotator.api import Annotation, PairItem
-from rayalign.annotator.bodies import MAX_ROWS, AnnotatorName, Model, at_most
-from rayalign.annotator.label_api import AgreementReply, Rank
-from rayalign.annotator.labels import Kind, Label, LabelStore
+from rayalign.annotator.asking.api import Annotation, PairItem
+from rayalign.annotator.asking.bodies import MAX_ROWS, AnnotatorName, Model, at_most
+from rayalign.annotator.asking.label_api import AgreementReply, Rank
+from rayalign.annotator.store.labels import Kind, Label, LabelStore
 from rayalign.annotator.web.access import Refused
 from rayalign.errors import InputError
 
@@ -107,7 +107,7 @@ class QueueProgress(Model):
 
 
 class Figures(Protocol):
-    """Figures of labels; `rayalign.annotator.label_figures` is one."""
+    """Figures of labels; `rayalign.annotator.store.label_figures` is one."""
 
     def agreement(self, queue: str, labels: Sequence[Label]) -> AgreementReply:
         """Everyone against everyone."""

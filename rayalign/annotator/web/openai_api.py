@@ -10,10 +10,10 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from starlette.responses import StreamingResponse
 
-from rayalign.annotator import alpaca_prompts
-from rayalign.annotator.api import Annotation, PairItem
-from rayalign.annotator.completions import Answer, Envelope, Json
+from rayalign.annotator.asking.api import Annotation, PairItem
+from rayalign.annotator.web import alpaca_prompts
 from rayalign.annotator.web.errors import OpenAIRoute
+from rayalign.annotator.web.openai_answers import Answer, Envelope, Json
 from rayalign.annotator.web.openai_bodies import (
     Body,
     ChatRequest,

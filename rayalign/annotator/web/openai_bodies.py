@@ -14,8 +14,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from rayalign.annotator.bodies import MAX_MESSAGES, MAX_ROWS, at_most
-from rayalign.annotator.replies import printable
+from rayalign.annotator.asking.bodies import MAX_MESSAGES, MAX_ROWS, at_most
+from rayalign.annotator.endpoints.parsing import printable
 from rayalign.annotator.web.access import refused
 from rayalign.config import words
 from rayalign.errors import RayalignError

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rayalign.annotator.api import Annotation
-from rayalign.annotator.verdicts import Usage
+from rayalign.annotator.asking.api import Annotation
+from rayalign.annotator.judges.verdicts import Usage
 
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 

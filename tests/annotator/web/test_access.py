@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.annotator.budget import BudgetError
+from rayalign.annotator.store.budget import BudgetError
 from rayalign.annotator.web.access import Access, Admission, Refused, digest, known_tokens, refused
 from rayalign.config import AccessConfig
 from rayalign.errors import InputError

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from rayalign.annotator import label_figures
-from rayalign.annotator.budget import Budget
-from rayalign.annotator.database import Database
-from rayalign.annotator.labels import LabelStore
-from rayalign.annotator.member import Member
-from rayalign.annotator.pool import Pool
-from rayalign.annotator.store import VerdictStore
-from rayalign.annotator.verdicts import Usage
+from rayalign.annotator.judges.verdicts import Usage
+from rayalign.annotator.pool.annotator import PoolAnnotator
+from rayalign.annotator.pool.pool import Pool
+from rayalign.annotator.store import label_figures
+from rayalign.annotator.store.budget import Budget
+from rayalign.annotator.store.database import Database
+from rayalign.annotator.store.labels import LabelStore
+from rayalign.annotator.store.verdict_store import VerdictStore
 from rayalign.annotator.web.access import Access, known_tokens
 from rayalign.annotator.web.app import create_app
 from rayalign.config import AccessConfig, BudgetConfig, ServiceConfig
@@ -31,13 +31,13 @@ def client_of(
 ) -> TestClient:
     url = f"sqlite:///{folder / 'verdicts.db'}"
     judge = FakeJudge(price=0.5)
-    members = [
-        Member("length", "fake", FakeJudge(), scoring=FakeJudge()),
-        Member("costly", "fake", judge, pooled=False, estimate=lambda pairs: Usage(price=0.5 * len(pairs))),
+    annotators = [
+        PoolAnnotator("length", "fake", FakeJudge(), scoring=FakeJudge()),
+        PoolAnnotator("costly", "fake", judge, pooled=False, estimate=lambda pairs: Usage(price=0.5 * len(pairs))),
     ]
     database = Database(url)
     budget = Budget(database, BudgetConfig(dollars=1.0))
-    pool = Pool(members, VerdictStore(database), budget, chunk=64, timeout=60.0)
+    pool = Pool(annotators, VerdictStore(database), budget, chunk=64, timeout=60.0)
     section = AccessConfig(**access)
     config = ServiceConfig.model_validate(
         {"annotators": {"length": {"judge": {"kind": "rubric"}}}, "queue": queue, "access": section}

@@ -15,8 +15,8 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from rayalign.annotator.bodies import MAX_ROWS
-from rayalign.annotator.labels import Label
+from rayalign.annotator.asking.bodies import MAX_ROWS
+from rayalign.annotator.store.labels import Label
 from rayalign.annotator.web.body_limits import MAX_VALUES
 from tests.annotator.web import test_app
 from tests.annotator.web.test_app import PAIR, client_of

@@ -10,11 +10,11 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from rayalign.annotator import label_figures
-from rayalign.annotator import labels as labels_module
-from rayalign.annotator.api import Annotation, PairItem
-from rayalign.annotator.label_figures import agreement, leaderboard
-from rayalign.annotator.labels import Label, LabelStore
+from rayalign.annotator.asking.api import Annotation, PairItem
+from rayalign.annotator.store import label_figures
+from rayalign.annotator.store import labels as labels_module
+from rayalign.annotator.store.label_figures import agreement, leaderboard
+from rayalign.annotator.store.labels import Label, LabelStore
 from rayalign.annotator.web.errors import answer_errors
 from rayalign.annotator.web.labelling import labelling_router
 from rayalign.errors import InputError

@@ -23,7 +23,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException
 
 import rayalign.annotator
-from rayalign.annotator.api import Annotation, PairItem, Problem
+from rayalign.annotator.asking.api import Annotation, PairItem, Problem
 from rayalign.annotator.web.openai_api import openai_router
 from rayalign.errors import DeadlineError, RayalignError
 from rayalign.evaluation import win_rate

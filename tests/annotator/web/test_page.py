@@ -18,9 +18,9 @@ from fastapi.responses import Response
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from starlette.testclient import TestClient
 
-from rayalign.annotator import label_figures
-from rayalign.annotator.api import Annotation, AnnotatorInfo, PairItem, PreferenceRequest
-from rayalign.annotator.labels import LabelStore
+from rayalign.annotator.asking.api import Annotation, AnnotatorInfo, PairItem, PreferenceRequest
+from rayalign.annotator.store import label_figures
+from rayalign.annotator.store.labels import LabelStore
 from rayalign.annotator.web.access import Refused
 from rayalign.annotator.web.app import AnnotatorsReply
 from rayalign.annotator.web.errors import answer_errors

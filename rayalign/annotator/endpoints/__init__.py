@@ -1,0 +1,1 @@
+"""The models of the judges: behind OpenAI-compatible endpoints, or in processes of the service."""

@@ -1,0 +1,1 @@
+"""Named annotators with one cache and one budget."""

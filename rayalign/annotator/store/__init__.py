@@ -1,0 +1,1 @@
+"""The database of the annotator: verdicts, claims, spend and labels."""
