@@ -7,8 +7,9 @@ is written to the event log, so that a run can show that no tensor passed it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +26,8 @@ T = TypeVar("T")
 Actor = Any
 """a Ray actor handle; Ray gives it the methods of its role's class at run time"""
 Call = Callable[[Actor], ray.ObjectRef]
+_PLAIN = frozenset({int, float, str})
+"""types of the tokens and log-probs that most answers consist of"""
 
 
 async def together(*waits: Awaitable[T]) -> list[T]:
@@ -134,7 +137,7 @@ class ActorGroup:
         return ActorError(f"{self.role} (pid {self.pid(actor)}) {what}: {reason}{tail}")
 
 
-def _arrays(value: Any) -> Any:
+def _arrays(value: Any) -> Iterator[torch.Tensor | np.ndarray]:
     """Every tensor in an answer."""
     if isinstance(value, torch.Tensor | np.ndarray):
         yield value
@@ -142,9 +145,14 @@ def _arrays(value: Any) -> Any:
         for item in value.values():
             yield from _arrays(item)
     elif isinstance(value, list | tuple):
-        for item in value:
-            if not isinstance(item, int | float | str):
+        if not _PLAIN.issuperset(map(type, value)):
+            for item in value:
                 yield from _arrays(item)
     elif is_dataclass(value):
-        for item in fields(value):
-            yield from _arrays(getattr(value, item.name))
+        for name in _names(value.__class__):
+            yield from _arrays(getattr(value, name))
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))

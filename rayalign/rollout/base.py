@@ -13,11 +13,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from rayalign.config import SamplingConfig
 from rayalign.types import FinishReason
-from rayalign.weights.sets import WeightSet
+
+if TYPE_CHECKING:
+    from rayalign.weights.sets import WeightSet
+
 
 EnginePart = Literal["weights", "cache"]
 """of an engine's device memory"""

@@ -1,0 +1,162 @@
+"""What the coordinator costs from 1 to 64 engines: its CPU time for each candidate, through real Ray actors.
+
+python -m benchmarks.scale [--quick]
+
+Prompts, groups, journal, event log, scoring and admission are the run's own. The engines and the reward are scripted
+and import no torch, so that the machine's cores are left to the coordinator. All engines together write the same number
+of groups a second, however many they are: only the number of actors that the coordinator attends to changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from benchmarks.record import record
+from benchmarks.scale_actors import TOKENS, ScriptedGenerator, ScriptedReward
+from rayalign.algorithms.base import load
+from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.placement import Claim, Placement
+from rayalign.cluster.pool import CONCURRENCY, GeneratorPool
+from rayalign.cluster.session import Session
+from rayalign.config import CandidateSource, ClusterConfig, RoleConfig, SamplingConfig, TrainStage
+from rayalign.coordinator.groups import GroupAssembler
+from rayalign.coordinator.order import PromptOrder
+from rayalign.coordinator.rendering import Renderer
+from rayalign.coordinator.rollouts import RolloutLoop
+from rayalign.coordinator.scoring import ScoringLoop
+from rayalign.data.paddock import prompts
+from rayalign.data.paddock.tokenizer import build_tokenizer
+from rayalign.models.load import make_preset
+from rayalign.storage.events import EventLog
+from rayalign.storage.journal import Journal
+from rayalign.types import Example
+
+ENGINES = (1, 4, 16, 64)
+CANDIDATES = 16
+"""of a group"""
+PROMPTS = 64
+"""of an iteration"""
+GROUPS_PER_SECOND = 60.0
+"""of all engines together"""
+WARM = 2
+"""iterations before the measured ones"""
+DEADLINE = 120.0
+"""seconds for any answer"""
+
+
+def main() -> None:
+    """Measure each number of engines, on a session of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="1 and 4 engines, and nothing is recorded")
+    quick = parser.parse_args().quick
+    counts, iterations = ((1, 4), 4) if quick else (ENGINES, 14)
+    rows = [measure(count, iterations) for count in counts]
+    per_candidate = [row["coordinator_microseconds"] for row in rows]
+    figures = {
+        "candidates_per_group": CANDIDATES,
+        "tokens_per_candidate": TOKENS,
+        "groups_per_second": GROUPS_PER_SECOND,
+        "runs": rows,
+        "most_against_least": max(per_candidate) / min(per_candidate),
+    }
+    if quick:
+        print(figures)
+    else:
+        record("scale", figures)
+
+
+def measure(engines: int, iterations: int) -> dict[str, Any]:
+    """CPU time of this process for each candidate [microseconds], with so many engines."""
+    with tempfile.TemporaryDirectory() as folder, Session(ClusterConfig(object_store=128 << 20)):
+        return asyncio.run(_measure(engines, iterations, Path(folder)))
+
+
+async def _measure(engines: int, iterations: int, folder: Path) -> dict[str, Any]:
+    model = folder / "model"
+    make_preset("nano", build_tokenizer(), 0, model)
+    with closing(EventLog(folder / "events.jsonl")) as events, closing(Journal(folder / "journal.jsonl")) as journal:
+        pool = await start_scripted(engines, events)
+        imports_torch = await pool.group.all(lambda actor: actor.imports_torch.remote(), timeout=DEADLINE)
+        loop = rollout_loop(pool, model, iterations, events, journal)
+        rollouts = asyncio.ensure_future(loop.run())
+        training = asyncio.ensure_future(take_all(loop, iterations))
+        await asyncio.wait({rollouts, training}, return_when=asyncio.FIRST_COMPLETED)
+        rollouts.cancel()
+        cpu, wall = await training
+        pool.stop()
+    candidates = (iterations - WARM) * PROMPTS * CANDIDATES
+    return {
+        "engines": engines,
+        "candidates": candidates,
+        "coordinator_microseconds": 1e6 * cpu / candidates,
+        "coordinator_share_of_a_core": cpu / wall,
+        "engines_that_import_torch": sum(imports_torch),
+    }
+
+
+async def start_scripted(engines: int, events: EventLog) -> GeneratorPool:
+    """A pool of scripted engines, of which each writes its share of the groups a second."""
+    claim = Claim(cpus=0.01, gpus=0.0, threads=1)
+    hosting = RoleConfig(actors=engines, cpus=claim.cpus)
+    placement = Placement({"generator": hosting}, {"generator": claim}, timeout=DEADLINE, slots={})
+    remote = ray.remote(ScriptedGenerator)
+    seconds = engines / GROUPS_PER_SECOND
+    actors = []
+    for _ in range(engines):
+        options = placement.options(claim, {})
+        actors.append(remote.options(max_concurrency=CONCURRENCY, **options).remote(seconds, CANDIDATES))
+    group = ActorGroup("generator", actors, events=events, timeout=DEADLINE)
+    return GeneratorPool(group, placement, "local", "", DEADLINE)
+
+
+def rollout_loop(pool: GeneratorPool, model: Path, iterations: int, events: EventLog, journal: Journal) -> RolloutLoop:
+    """The loop as an online stage makes it."""
+    stage = TrainStage(
+        kind="train",
+        algorithm={"name": "grpo"},
+        model=str(model),
+        prompts=PROMPTS,
+        iterations=iterations,
+        max_staleness=1,
+        candidates=(CandidateSource(source="live", count=CANDIDATES),),
+    )
+    reward = ActorGroup("reward", [ray.remote(ScriptedReward).remote()], events=events, timeout=DEADLINE)
+    renderer = Renderer(str(model), 128, SamplingConfig(max_tokens=TOKENS))
+    examples = [Example(prompt, ()) for prompt in prompts(0, "train", 2048)]
+    return RolloutLoop(
+        stage,
+        seed=0,
+        algorithm=load(stage.algorithm),
+        order=PromptOrder(examples, 0),
+        assembler=GroupAssembler(pool, renderer, timeout=DEADLINE),
+        scoring=ScoringLoop(reward, redo=1, alone=False, events=events),
+        journal=journal,
+        events=events,
+        timeout=DEADLINE,
+    )
+
+
+async def take_all(loop: RolloutLoop, iterations: int) -> tuple[float, float]:
+    """Consume every iteration; CPU and wall seconds of those after the first ones."""
+    await loop.published(0)
+    cpu = wall = 0.0
+    for iteration in range(iterations):
+        if iteration == WARM:
+            cpu, wall = time.process_time(), time.perf_counter()
+        await loop.take(iteration)
+        await loop.published(iteration + 1)
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

@@ -1,0 +1,75 @@
+"""The actors of `scale`: engines and a reward that cost nothing and import no torch."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from rayalign.rollout.base import Finished, Request
+from rayalign.types import Group, Score
+
+TOKENS = 64
+"""of each answer"""
+
+
+class ScriptedGenerator:
+    """An engine that writes one group after another, each in the same time; all its candidates end together."""
+
+    def __init__(self, seconds: float, group: int) -> None:
+        """
+        Args:
+            seconds: for one group.
+            group: candidates of one.
+        """
+        self._seconds = seconds
+        self._group = group
+        self._version = 0
+        self._waiting: deque[Request] = deque()
+        self._finished: deque[Finished] = deque()
+        self._changed = threading.Condition()
+        threading.Thread(target=self._write, daemon=True).start()
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Accept candidates."""
+        with self._changed:
+            self._waiting.extend(requests)
+            self._changed.notify_all()
+
+    def collect(self, timeout: float) -> list[Finished]:
+        """Candidates that have finished; waits for the first one, at most `timeout` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._finished), timeout)
+            finished = list(self._finished)
+            self._finished.clear()
+            return finished
+
+    def imports_torch(self) -> bool:
+        """Whether this process has paid for torch."""
+        return "torch" in sys.modules
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting))
+                requests = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
+            time.sleep(self._seconds)
+            answers = [self._answer(request) for request in requests]
+            with self._changed:
+                self._finished.extend(answers)
+                self._changed.notify_all()
+
+    def _answer(self, request: Request) -> Finished:
+        tokens = tuple(8 + (request.seed + place) % 200 for place in range(TOKENS))
+        logprobs = tuple(-0.01 * (token % 97) for token in tokens)
+        return Finished(request.key, tokens, logprobs, ((0, self._version),), "length")
+
+
+class ScriptedReward:
+    """The length of an answer as its score."""
+
+    def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
+        """One score for each candidate of each group."""
+        return [tuple(Score(float(len(each.text))) for each in group.trajectories) for group in groups]
