@@ -23,7 +23,7 @@ def best_of_table(results: Sequence[Row]) -> str:
     rows = [*_kl_rows(results), *_rate_rows(results)]
     if not rows:
         return ""
-    heading = ["model", "figure", figure("measured"), figure("at most"), "verdict"]
+    heading: list[str | Cell] = ["model", "figure", figure("measured"), figure("at most"), "verdict"]
     return f"<h2>Best-of-n and its bounds</h2>{html_table(heading, rows)}"
 
 

@@ -37,7 +37,9 @@ def judges_table(results: Sequence[Row]) -> str:
 def _table(rival: str, judges: Mapping[str, Mapping[str, Row]]) -> str:
     first = next(iter(judges.values()))
     models = sorted(first, key=lambda name: -float(first[name]["mean"]))
-    lines = [[model, *(_cell(rows.get(model)) for rows in judges.values())] for model in models]
+    lines: list[list[str | Cell]] = []
+    for model in models:
+        lines.append([model, *(_cell(rows.get(model)) for rows in judges.values())])
     return html_table([f"against {rival} [%]", *map(figure, judges)], lines)
 
 
