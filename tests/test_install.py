@@ -76,7 +76,8 @@ def frame(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
+    inherited = ("PIP_", "MAKE", "MFLAGS")  # the second and third from the make that runs the tests
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(inherited)}
     return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
 

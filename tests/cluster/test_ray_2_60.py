@@ -19,9 +19,12 @@ class Starts:
         self.failures = failures
         self.message = message
         self.processes: list[psutil.Process] = []
+        self._children: list[subprocess.Popen[bytes]] = []
+        """kept, since one that is let go takes an ended process with it"""
 
     def __call__(self) -> None:
-        self.processes.append(psutil.Process(subprocess.Popen(self.command).pid))
+        self._children.append(subprocess.Popen(self.command))
+        self.processes.append(psutil.Process(self._children[-1].pid))
         if len(self.processes) <= self.failures:
             raise Exception(self.message)
 
