@@ -18,7 +18,7 @@ INDEX_URL = $(call pip_setting,INDEX_URL,index-url)
 UV_SOURCES = $(or $(foreach link,$(FIND_LINKS),--find-links "$(link)"),--torch-backend cpu) \
 	$(foreach index,$(INDEX_URL),--default-index "$(index)")
 
-.PHONY: help setup runtime quickstart test mutants studies lint types lock clean
+.PHONY: help setup runtime quickstart test units actors mutants studies lint types lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -33,8 +33,17 @@ runtime: $(BIN)/uv ## make .venv for images: only what rayalign runs with, no de
 quickstart: setup ## align a small model from human feedback, from scratch, on this machine
 	@$(BIN)/rayalign run jobs/quickstart.yaml
 
-test: lint types ## what continuous integration runs: lint, types and all tests
-	@$(BIN)/pytest
+# Two sets side by side, each in a process of its own: the tests of actors wait much, the others compute.
+ACTORS := ray or vllm or e2e
+
+test: setup ## what continuous integration runs: lint, types and all tests; each prints when it ends
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint types units actors
+
+units: setup ## the tests that start no actors
+	@$(BIN)/pytest -m "not ($(ACTORS))" -p no:cacheprovider
+
+actors: setup ## the tests of actors, engines and whole jobs
+	@$(BIN)/pytest -m "$(ACTORS)"
 
 mutants: setup ## break each point of the arithmetic by one line: a test has to fail; POINTS="1 2" for some
 	@$(BIN)/python -m benchmarks.mutants $(POINTS)

@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_namespace_packages, setup
 
 HERE = Path(__file__).parent
+README = HERE / "README.md"
 
 
 def version() -> str:
@@ -35,7 +36,16 @@ setup(
     name="rayalign",
     version=version(),
     description="Training from human feedback on Ray, vLLM and DeepSpeed: the same jobs on a laptop and on a cluster",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",  # images are built without it
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     python_requires=">=3.11,<3.12",
     packages=find_namespace_packages(include=["rayalign", "rayalign.*"]),
     package_data={"": ["*.css", "*.html", "*.js", "*.json", "*.jsonl", "*.txt", "*.yaml"]},

@@ -17,6 +17,8 @@ class Series(NamedTuple):
 
     name: str
     points: list[tuple[float, float]]
+    bounds: Sequence[tuple[float, float]] = ()
+    """low and high of each point; empty: they are not drawn"""
 
 
 def forest(rows: Sequence[Row], key: str, title: str) -> str:
@@ -61,8 +63,12 @@ def lines(charts: Sequence[tuple[str, Sequence[Series]]], x_label: str) -> str:
 
 def _chart(title: str, series: Sequence[Series], x_label: str, width: int, height: int, margin: int) -> list[str]:
     points = [point for one in series for point in one.points]
+    heights = [y for _, y in points]
+    for one in series:
+        for bounds in one.bounds:
+            heights += bounds
     x_most = max(x for x, _ in points)
-    y_least, y_most = min(0.0, *(y for _, y in points)), max(0.0, *(y for _, y in points))
+    y_least, y_most = min(0.0, *heights), max(0.0, *heights)
 
     def place(x: float, y: float) -> tuple[float, float]:
         right = margin + x / x_most * (width - margin - 12)
@@ -77,6 +83,10 @@ def _chart(title: str, series: Sequence[Series], x_label: str, width: int, heigh
     marks.append(f'<text x="{width - 12}" y="{height - 16}" text-anchor="end">{escape(x_label)} {x_most:.2f}</text>')
     for number, one in enumerate(series):
         colour = PALETTE[number % len(PALETTE)]
+        for (x, _), (low, high) in zip(one.points, one.bounds, strict=bool(one.bounds)):
+            (across, bottom), (_, top) = place(x, low), place(x, high)
+            ends = f'x1="{across:.1f}" x2="{across:.1f}" y1="{bottom:.1f}" y2="{top:.1f}"'
+            marks.append(f'<line {ends} stroke="{colour}" stroke-opacity="0.5"/>')
         places = [place(x, y) for x, y in sorted(one.points)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         marks.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')

@@ -13,7 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,9 @@ def run(study: Study, seed: int, output: Path) -> Path:
 
 def figures(study: Study, folders: Mapping[int, Path]) -> dict[str, Any]:
     """Everything that the page shows."""
-    values = _values(study, folders)
+    values = read_values(study.stage, folders)
     summaries = {seed: json.loads((folder / "summary.json").read_text()) for seed, folder in folders.items()}
-    models = _models(values)
+    models = model_names(values)
     rows = []
     for model in models:
         row: dict[str, Any] = {"model": model, "gold_utility": _mean(values, model)._asdict()}
@@ -126,11 +126,17 @@ def figures(study: Study, folders: Mapping[int, Path]) -> dict[str, Any]:
     }
 
 
-def difference(values: Values, model: str, control: str) -> dict[str, Any]:
-    """The paired difference over all seeds, that of each seed, and whether it is shown."""
+def difference(
+    values: Values, model: str, control: str, cluster: Callable[[tuple[int, str]], Hashable] = lambda key: key
+) -> dict[str, Any]:
+    """The paired difference over all seeds, that of each seed, and whether it is shown.
+
+    Args:
+        cluster: of a seed and prompt, what is resampled as a whole; by default each by itself.
+    """
     keys = [key for key, row in values.items() if model in row and control in row]
     ours, theirs = [values[key][model] for key in keys], [values[key][control] for key in keys]
-    interval = paired_difference(ours, theirs, keys)
+    interval = paired_difference(ours, theirs, [cluster(key) for key in keys])
     by_seed = {}
     for seed in sorted({seed for seed, _ in keys}):
         own = [values[key][model] - values[key][control] for key in keys if key[0] == seed]
@@ -140,16 +146,17 @@ def difference(values: Values, model: str, control: str) -> dict[str, Any]:
     return {**interval._asdict(), "seeds": by_seed, "shown": same_sign and excludes_zero}
 
 
-def _values(study: Study, folders: Mapping[int, Path]) -> Values:
+def read_values(stage: str, folders: Mapping[int, Path]) -> Values:
+    """The value of every answer of an evaluation."""
     values: Values = {}
     for seed, folder in folders.items():
-        for row in read_jsonl(folder / "stages" / study.stage / "records.jsonl"):
+        for row in read_jsonl(folder / "stages" / stage / "records.jsonl"):
             if row["value"] is not None:
                 values.setdefault((seed, row["prompt_id"]), {})[row["model"]] = row["value"]
     return values
 
 
-def _models(values: Values) -> list[str]:
+def model_names(values: Values) -> list[str]:
     """Every model and baseline, in the order of the job."""
     names: dict[str, None] = {}
     for row in values.values():

@@ -69,14 +69,16 @@ def job_text(row: str, inputs: Path, output: Path, steps: int) -> str:
     """The job of a row."""
     offline = {"dpo": ("comparisons", "pairs"), "reward": ("comparisons", "pairs"), "sft": ("demonstrations",) * 2}
     data_format, file = offline.get(row, ("", ""))
+    # One rank for each core; PPO's cores are taken by the policy and the critic, which learn side by side.
     role = "reward" if row == "reward" else "policy"
+    roles = "{}" if row == "ppo" else f"{{{role}: {{actors: 2}}}}"
     text = HEADER + (STAGE_ONLINE if row in ONLINE else OFFLINE)
     return text.format(
         row=row,
         output=output,
         inputs=inputs,
         steps=steps,
-        roles="{}" if row in ONLINE else f"{{{role}: {{actors: 2}}}}",
+        roles=roles,
         format=data_format,
         file=file,
         context=CONTEXT,

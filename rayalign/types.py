@@ -47,6 +47,10 @@ def with_turns(prompt: Prompt, turns: tuple[Message, ...]) -> Prompt:
     return replace(prompt, messages=(*prompt.messages, *turns)) if turns else prompt
 
 
+Words = tuple[tuple[Message, ...], str]
+"""the turns that led to an answer, and the answer"""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One answer to a prompt."""
@@ -57,6 +61,11 @@ class Candidate:
     """higher is better; None when absent, never zero for a failure"""
     turns: tuple[Message, ...] = ()
     """of a dialogue of several turns: those between the prompt and `text`"""
+
+    @property
+    def words(self) -> Words:
+        """Everything that was said after the prompt."""
+        return self.turns, self.text
 
 
 @dataclass(frozen=True, slots=True)

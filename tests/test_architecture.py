@@ -16,20 +16,22 @@ from rayalign.config import Stage
 
 PACKAGE = Path(__file__).parents[1] / "rayalign"
 ROWS = [
-    {"config", "errors", "types", "user_code"},
+    {"config", "dialogues", "errors", "types", "user_code"},
     {"algorithms", "data", "statistics"},
-    {"models", "weights", "rollout", "scoring", "storage", "annotator"},
+    {"models", "weights", "rollout", "scoring", "storage", "annotator", "serving"},
     {"actors"},
     {"cluster"},
     {"coordinator", "evaluation", "evolve", "annotator.service"},
-    {"pipeline"},
+    {"pipeline", "rehearsal"},
     {"cli", "__init__"},
 ]
 SAME_ROW = {
-    ("config", "errors"), ("config", "types"), ("user_code", "errors"),
+    ("config", "errors"), ("config", "types"), ("user_code", "errors"), ("dialogues", "types"),
     ("models", "weights"), ("rollout", "models"), ("rollout", "weights"),
     ("scoring", "rollout"), ("scoring", "models"), ("scoring", "annotator"),
     ("annotator", "models"), ("annotator", "rollout"),
+    ("serving", "annotator"), ("serving", "models"), ("serving", "rollout"), ("serving", "weights"),
+    ("rehearsal", "pipeline"),
 }  # fmt: skip
 """(importer, imported) pairs allowed beside each other"""
 RAY = ("cluster", "actors", "coordinator.offline", "annotator.service")

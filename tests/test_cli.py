@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,12 +77,19 @@ def test_run_shows_the_roles_then_the_results_and_the_report(job: str, monkeypat
     result = {"name": "sft", "metric": "gold_utility", "mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}
     stages = [{"name": "sft", "status": "finished", "seconds": 2.0, "fixed_seconds": 1.5}]
     method = {"name": "sft", "gold_utility": 0.5, "models": 1, "training": 2.0}
-    write_summary(folder / "summary.json", [result], [], stages, 1 << 30, [method])
+    doubted = {"name": "rm", "metric": "reward_accuracy", "mean": 0.52, "low": 0.45, "high": 0.59, "n": 9}
+    cut = {"name": "sft", "metric": "answers_cut", "mean": 0.9, "low": 0.8, "high": 1.0, "n": 9}
+    write_summary(folder / "summary.json", [result, doubted, cut], [], stages, 1 << 30, [method])
+    (folder / "job.yaml").write_text("stages: {ppo: {kind: train, reward: 'stage:rm'}}")
     told = call("run", job, "output=elsewhere")
     assert told.exit_code == 0, told.stderr
     assert "models in memory" in told.stdout
     assert "policy*" in told.stdout and "0.5 [0.4, 0.6]" in told.stdout and "1.00 GiB" in told.stdout
     assert told.stdout.endswith("report: elsewhere/small/report.html\n")
+    # what speaks against a figure comes before it, and stands beside it
+    doubt = "which may be chance. The results of ppo depend on it and may be meaningless."
+    assert told.stdout.index(doubt) < told.stdout.index("0.5 [0.4, 0.6]")
+    assert re.search(r"gold_utility +0.5 \[0.4, 0.6\] +9 +90% cut", told.stdout)
 
 
 def test_a_failure_is_told_without_a_traceback(job: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,8 @@ def frame(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
+    inherited = ("PIP_", "MAKE", "MFLAGS")  # the second and third from the make that runs the tests
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(inherited)}
     return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
 
@@ -121,8 +122,10 @@ def test_set_up_says_what_the_machine_lacks(frame: Path) -> None:
 def test_make_targets_in_documents_exist(document: str) -> None:
     if not (ROOT / document).exists():
         pytest.skip(f"no {document} yet")
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = set(re.findall(r"(?:`|^ *|RUN )make ([a-z]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(
+        re.findall(r"(?:`|^ *|RUN )make ([a-z-]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE)
+    )
     assert named and named <= targets
 
 
@@ -131,12 +134,6 @@ def test_docker_files_install_the_constraint_set_from_no_named_host(name: str) -
     text = (ROOT / "clusters" / name).read_text(encoding="utf-8")
     assert "constraints.txt" in text
     assert not re.search(r"://|index-url|--index|find-links", text)
-
-
-def test_local_cluster_file_is_what_the_launcher_takes() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    validate_config(prepare_config(yaml.safe_load((ROOT / "clusters" / "local.yaml").read_text(encoding="utf-8"))))
 
 
 def serve_file(name: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from rayalign.types import Group, Message, Prompt, Segment, Trajectory
+from rayalign.dialogues import dialogue_text, whole_answers
+from rayalign.types import Candidate, Group, Message, Prompt, Segment, Trajectory
 
 PROMPT = Prompt("p", (Message("user", "q"),))
 TURNS = (
@@ -31,3 +32,19 @@ def test_staleness_counts_from_the_oldest_policy_segment() -> None:
     assert turns.version == 4
     assert Group("g", PROMPT, 6, (turns, given)).version == 4
     assert Group("g", PROMPT, 6, (given,)).version == 6
+
+
+def test_a_dialogue_reads_whole_and_one_turn_reads_bare() -> None:
+    assert dialogue_text(PROMPT.messages) == "q"
+    turns = (*PROMPT.messages, Message("assistant", "of whom ?"), Message("user", "of tom ."))
+    assert dialogue_text(turns) == "user: q\n\nassistant: of whom ?\n\nuser: of tom ."
+
+
+def test_turns_in_common_belong_to_the_prompt_and_others_to_the_answers() -> None:
+    asked = (Message("assistant", "of whom ?"), Message("user", "of tom ."))
+    same = [Candidate("red", turns=asked), Candidate("blue", turns=asked)]
+    prompt, texts = whole_answers(PROMPT, same)
+    assert prompt.messages == (*PROMPT.messages, *asked) and texts == ["red", "blue"]
+    prompt, texts = whole_answers(PROMPT, [same[0], Candidate("green")])
+    assert prompt == PROMPT
+    assert texts == ["assistant: of whom ?\n\nuser: of tom .\n\nassistant: red", "green"]

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from rayalign.dialogues import dialogue_text
 from rayalign.types import Message, Prompt
 
 POOL = "pool"
@@ -46,9 +47,7 @@ class Item(Model):
     def text(self) -> str:
         """The instruction as judges read it (AlpacaEval's merge of instruction and input; of a dialogue its turns)."""
         if self.messages is not None:
-            if len(self.messages) == 1:
-                return self.messages[0].content
-            return "\n\n".join(f"{m.role}: {m.content}" for m in self.messages)
+            return dialogue_text(self.messages)
         return f"{self.instruction}\n\n{self.input}" if self.input else self.instruction
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -133,20 +134,35 @@ def _first(error: ValidationError) -> str:
 
 
 def public(row: Row, annotation: Annotation) -> Row:
-    """A row of annotations.json in the schema of alpaca_eval 0.6; fields that it lacks keep our names."""
+    """A row of annotations.json in the schema of alpaca_eval 0.6; fields that it lacks keep our names.
+
+    `is_switched_outputs` says whether the judge saw the second answer first: its raw completion speaks of that order,
+    the preference of the row's own.
+    """
     public_row = {
         **row,
         "annotator": annotation.annotator,
         "preference": annotation.preference,
-        "preference_raw_completion": annotation.raw_completion,
+        "preference_raw_completion": _finite(annotation.raw_completion),
         "preference_price_per_example": annotation.price,
         "preference_time_per_example": annotation.seconds,
     }
+    if annotation.raw_completion is not None:
+        public_row["is_switched_outputs"] = annotation.switched
     if annotation.reason is not None:
         public_row["preference_reason"] = annotation.reason
     if annotation.consistent is not None:
         public_row["preference_consistent"] = annotation.consistent
     return public_row
+
+
+def _finite(value: Any) -> Any:
+    """A value with null for each number that JSON lacks, such as the log-prob of an impossible token."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def connect(where: str | None, annotator: str = "pool", *, deadline: float = 600.0) -> Annotator:

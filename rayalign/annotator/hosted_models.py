@@ -12,7 +12,7 @@ from rayalign.annotator.completer import Completion, CompletionError, bound
 from rayalign.annotator.verdicts import Paying, Usage
 from rayalign.config import HostedJudgeConfig, RewardJudgeConfig
 from rayalign.errors import RayalignError
-from rayalign.rollout.vllm_chat import Answer, ChatPrompt
+from rayalign.rollout.chat import Answer, ChatPrompt
 from rayalign.types import Prompt, Score
 
 _SAMPLING = frozenset(

@@ -89,6 +89,7 @@ class RubricUtilities:
     def _score(self, task: Task | str, prompt: Prompt, answer: str) -> Score:
         if isinstance(task, str):
             return Score(None, task)
+        answer = understand.last_answer(answer)
         shares = gold.judged(task, answer)
         if self._criteria:
             met_wishes = gold.met_wishes(task, shares) if WISHES in self._criteria else None

@@ -11,7 +11,7 @@ from typing import Any
 from rayalign.annotator.completer import ChatMessage, Completer, Completion, CompletionError, bound, limited
 from rayalign.annotator.parsers import Parser, unfenced_json
 from rayalign.annotator.prompts import Template, instruction_of, load_template
-from rayalign.annotator.replies import encodable
+from rayalign.annotator.replies import after_thoughts, encodable
 from rayalign.annotator.sampling import PADDING, batches
 from rayalign.annotator.verdicts import Pair, Paying, Usage, Verdict
 from rayalign.config import LLMJudgeConfig, PromptedConfig
@@ -27,7 +27,7 @@ _TRANSPORT = {
     "price_per_prompt_token", "randomize_order", "retries", "template", "timeout",
 }  # fmt: skip
 """settings that change no verdict; of the template its text counts"""
-_MEANING = 1
+_MEANING = 2
 """goes up whenever the same settings come to mean other prompts or other verdicts"""
 _BYTES_PER_TOKEN = 4
 _LONG_TOKEN = 8
@@ -155,7 +155,7 @@ class LLMJudge:
 def explanations_in(text: str, keys: Sequence[str], count: int) -> list[str]:
     """For each of `count` pairs the texts of a JSON answer under the keys; empty where it is no JSON or has none."""
     try:
-        answer = encodable(unfenced_json(text))
+        answer = encodable(unfenced_json(after_thoughts(text)))
     except (ValueError, RecursionError):
         return [""] * count
     rows = answer if isinstance(answer, list) and len(answer) == count else [answer] * count

@@ -22,7 +22,7 @@ from rayalign.annotator.attempts import AttemptError, Call, Messages
 from rayalign.annotator.breaker import Breaker
 from rayalign.annotator.budget import BusyError
 from rayalign.annotator.completer import Completion, CompletionError, bound, limited
-from rayalign.annotator.replies import counted, encodable, plain, retry_after, text_of
+from rayalign.annotator.replies import counted, encodable, plain, refusal_in, retry_after, text_of
 from rayalign.annotator.verdicts import Bill, Paying, Usage
 from rayalign.config.annotators import EndpointConfig
 from rayalign.errors import DeadlineError, InputError, RayalignError
@@ -241,6 +241,10 @@ class OpenAICompleter:
         """The choice, if it is readable and not empty; the reply's own count of tokens goes on the bill first."""
         try:
             reply = json.loads(text)
+            refusal = refusal_in(reply)
+            if refusal is not None:
+                bill.cost = Usage()
+                raise AttemptError(f"an error in the place of an answer: {plain(refusal, self._key)}")
             usage = reply.get("usage")
             bill.cost = self._usage(
                 counted(usage, "prompt_tokens", most.prompt_tokens),

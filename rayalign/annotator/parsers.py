@@ -2,7 +2,8 @@
 
 The parsers agree with alpaca_eval 0.6.6, and evaluate nothing but literals. A pair is left without a verdict where
 alpaca_eval would stop the whole run (a value outside [1, 2], a boolean), never end (a pattern that matches the empty
-text) or call NaN scores a tie.
+text) or call NaN scores a tie. One has a verdict where alpaca_eval fails: behind a reasoning model's thoughts, and in
+JSON with prose around it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from pydantic import AfterValidator, Field, StrictInt, ValidationError, create_model
 
+from rayalign.annotator.replies import after_thoughts
 from rayalign.config import Section, explain, nearest
 from rayalign.errors import InputError
 
@@ -36,6 +38,7 @@ _UNREADABLE = (
 """errors that parsing a model's text may raise"""
 Values = Callable[[Any], list[Any]]
 """a completion, or a part of one, to its parsed values"""
+_OPENING = re.compile(r"[{\[]")
 _ROUNDING = 1e-9
 _MOST_VERDICTS = 256
 """in one answer; the time to match them grows with the square of their number"""
@@ -59,6 +62,8 @@ class Parser:
         """
         void: list[float | None] = [None] * count
         try:
+            if isinstance(completion, str):
+                completion = after_thoughts(completion)
             if completion == "":
                 raise ValueError("it is empty")
             preferences = [_preference(value) for value in self._parse(completion)]
@@ -178,13 +183,42 @@ def pipeline_meta_parser(
 
 
 def unfenced_json(completion: str) -> Any:
-    """The JSON value of a text, or of the first block in it that is fenced as json."""
+    """The JSON value of a text: the whole of it, a block that is fenced, or the one value with prose around it.
+
+    Raises:
+        ValueError: there is none, or several.
+    """
     if "```json" in completion:
         block = re.search(r"```json(.*?)```", completion, re.DOTALL)
         if block is None:
             raise ValueError("its json block is not closed")
         completion = block[1]
-    return json.loads(completion)
+    try:
+        return json.loads(completion)
+    except ValueError:
+        values = _embedded_json(completion)
+        if len(values) > 1:
+            raise ValueError(f"it holds {len(values)} JSON values, and which one is the verdict is not known") from None
+        if not values:
+            raise
+        return values[0]
+
+
+def _embedded_json(text: str) -> list[Any]:
+    """The objects, and lists of objects, that stand in a text."""
+    decoder = json.JSONDecoder()
+    values: list[Any] = []
+    place = 0
+    while opening := _OPENING.search(text, place):
+        place = opening.end()
+        try:
+            value, end = decoder.raw_decode(text, opening.start())
+        except ValueError:
+            continue
+        if isinstance(value, dict) or (value and all(isinstance(entry, dict) for entry in value)):
+            values.append(value)
+            place = end
+    return values
 
 
 def _piped(completion: Any, chain: list[Values], squeeze: bool) -> list[Any]:

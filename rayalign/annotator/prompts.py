@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from rayalign.annotator.completer import ChatMessage
 from rayalign.config import nearest
+from rayalign.dialogues import dialogue_text
 from rayalign.errors import InputError
 from rayalign.types import Prompt
 
@@ -118,9 +119,7 @@ def fenced(text: str) -> str:
 
 def instruction_of(prompt: Prompt) -> str:
     """The instruction as judges read it: the one turn, or all turns with their roles."""
-    if len(prompt.messages) == 1:
-        return prompt.messages[0].content
-    return "\n\n".join(f"{m.role}: {m.content}" for m in prompt.messages)
+    return dialogue_text(prompt.messages)
 
 
 def _home() -> Traversable:

@@ -6,19 +6,39 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+_THOUGHT_START, _THOUGHT_END = "<think>", "</think>"
+
 
 def text_of(choice: Mapping[str, Any]) -> str:
-    """The text of a chat or a legacy choice; of a tool call its arguments.
+    """The text of a chat or a legacy choice; of parts those that are texts; of a tool call its arguments.
 
     Raises:
         TypeError, KeyError, IndexError, AttributeError: it is no choice, or its content is no text.
     """
     text = choice["text"] if "text" in choice else choice["message"].get("content")
+    if isinstance(text, list):
+        text = "".join(part["text"] for part in text if part["type"] == "text")
     if not text and (calls := (choice.get("message") or {}).get("tool_calls")):
         text = calls[0]["function"]["arguments"]
     if text is not None and not isinstance(text, str):
         raise TypeError("the answer is no text")
     return text or ""
+
+
+def refusal_in(reply: Mapping[str, Any]) -> str | None:
+    """What a reply says that holds an error in the place of an answer, though its status is 200."""
+    error = reply.get("error")
+    if not error or reply.get("choices"):
+        return None
+    message = error.get("message") if isinstance(error, Mapping) else error
+    return str(message or error)
+
+
+def after_thoughts(text: str) -> str:
+    """What follows the block in which a reasoning model thought; empty where the block never ends."""
+    if _THOUGHT_END in text:
+        return text.rpartition(_THOUGHT_END)[2].lstrip()
+    return "" if text.lstrip().startswith(_THOUGHT_START) else text
 
 
 def counted(usage: Any, name: str, most: int) -> int:
@@ -50,7 +70,7 @@ def retry_after(header: str | None, now: float) -> float:
         if header.strip().replace(".", "", 1).isdigit():
             return float(header)
         return max(0.0, parsedate_to_datetime(header).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, LookupError):
         return 0.0
 
 

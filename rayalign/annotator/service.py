@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
-import socket
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError, RayTaskError
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
@@ -30,22 +26,17 @@ from rayalign.annotator.hosted_models import RemoteModel, RemoteScoring
 from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.web.access import LOOPBACK, Access, known_tokens, refuse_open
 from rayalign.annotator.web.app import create_app
+from rayalign.cluster.applications import CHECK, DRAIN, called, start_application
 from rayalign.cluster.ray_2_60 import bind_replica_to_node
 from rayalign.config import HostedJudgeConfig, RewardJudgeConfig, RolloutConfig, ServiceConfig
-from rayalign.errors import ActorError, InputError, RayalignError
 from rayalign.models.catalogue import model_path
-from rayalign.rollout.vllm_chat import Answer, ChatPrompt, VllmChat
+from rayalign.rollout.chat import Answer, ChatPrompt
+from rayalign.rollout.vllm_chat import VllmChat
 from rayalign.types import Prompt, Score
 
 APPLICATION = "annotator"
 _HEADROOM = 1024
 """requests above the queue's rows that Serve lets through, so that the front can refuse them itself"""
-_DRAIN = 30.0
-"""seconds that a stopping replica has to finish its requests"""
-_QUIET: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
-"""a line for each request costs a tenth of the requests; /metrics counts them"""
-_CHECK = 2.0
-"""seconds between two health checks of a replica; a dead one takes no requests for longer than that"""
 _TARGET = 16
 """requests in progress at which another replica starts"""
 
@@ -95,11 +86,11 @@ class Handles:
 
     def scoring(self, name: str, section: RewardJudgeConfig) -> RemoteScoring:
         """The reward model of the annotator of that name."""
-        return RemoteScoring(partial(_called, self._handles[name].scores), section, self._timeout)
+        return RemoteScoring(partial(called, self._handles[name].scores), section, self._timeout)
 
     def completer(self, name: str, section: HostedJudgeConfig) -> RemoteModel:
         """The language model of the annotator of that name."""
-        return RemoteModel(partial(_called, self._handles[name].complete), section, self._timeout)
+        return RemoteModel(partial(called, self._handles[name].complete), section, self._timeout)
 
 
 class Front:
@@ -143,9 +134,9 @@ def application(config: ServiceConfig) -> Application:
         name="front",
         ray_actor_options={"num_cpus": config.cpus},
         max_ongoing_requests=config.queue + _HEADROOM,
-        graceful_shutdown_timeout_s=_DRAIN,
-        health_check_period_s=_CHECK,
-        health_check_timeout_s=5 * _CHECK,
+        graceful_shutdown_timeout_s=DRAIN,
+        health_check_period_s=CHECK,
+        health_check_timeout_s=5 * CHECK,
         **scale,
     )
     tokens = known_tokens(config.access, os.environ)  # of this process: replicas need not have its environment
@@ -160,38 +151,21 @@ def start(config: ServiceConfig, name: str = APPLICATION, *, replace: bool = Fal
         replace: whether to end an application of that name first, which an interrupted run left.
 
     Raises:
-        InputError: other machines could connect without a token, the port is taken, Serve runs already, a wrong judge.
+        InputError: other machines could connect without a token; or as `start_application`.
         ActorError: a deployment does not start for another reason.
     """
     if config.haproxy:  # behind HAProxy Serve's replicas listen on every address
         refuse_open(config.access, os.environ, "haproxy: true")
     elif config.host not in LOOPBACK:
         refuse_open(config.access, os.environ, f"host {config.host}")
-    _refuse_a_taken_port(config.host, config.port)
-    status = serve.status()
-    if replace and set(status.applications) == {name}:
-        serve.shutdown()
-    elif status.proxies or status.applications:
-        raise InputError(
-            f"Ray Serve runs on this cluster already (applications: {', '.join(status.applications) or 'none'}); a job "
-            "takes a service that is there as `annotator.url`, and `serve shutdown` ends them all"
-        )
-    http = {"host": config.host, "port": config.port, "request_timeout_s": config.request_timeout + _DRAIN}
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the caller logs what happens
-    with ExitStack() as undo:
-        undo.callback(serve.shutdown)
-        serve.start(http_options=http, logging_config=_QUIET)
-        try:
-            serve.run(application(config), name=name, route_prefix="/", logging_config=_QUIET)
-        except RuntimeError as error:  # Serve's, which names the deployment alone
-            raise _failure(name, error) from error
-        undo.pop_all()
-    return f"http://{config.host}:{config.port}"
-
-
-def stop() -> None:
-    """End what `start` started, application and Serve; requests in progress are finished first."""
-    serve.shutdown()
+    return start_application(
+        application(config),
+        name=name,
+        address=(config.host, config.port),
+        timeout=config.request_timeout,
+        replace=replace,
+        remedy="a job takes a service that is there as `annotator.url`, and ",
+    )
 
 
 def build(arguments: Mapping[str, Any]) -> Application:
@@ -206,18 +180,6 @@ def build(arguments: Mapping[str, Any]) -> Application:
     config = ServiceConfig.model_validate(arguments)
     refuse_open(config.access, os.environ, "`serve deploy`")
     return application(config)
-
-
-async def _called(method: DeploymentHandle, *arguments: Any) -> Any:
-    """The reply of a deployment; its own errors of ours as they are, any other failure as ActorError."""
-    try:
-        return await method.remote(*arguments)
-    except RayTaskError as error:
-        if isinstance(error.cause, RayalignError):
-            raise error.cause from None
-        raise ActorError(f"the hosted model failed: {type(error.cause).__name__}: {error.cause}") from error
-    except RayError as error:
-        raise ActorError(f"the hosted model's process failed: {type(error).__name__}; send it again") from error
 
 
 def _model(name: str, section: RewardJudgeConfig | HostedJudgeConfig, timeout: float) -> Application:
@@ -236,24 +198,3 @@ def _model(name: str, section: RewardJudgeConfig | HostedJudgeConfig, timeout: f
 def _rollout_config(section: HostedJudgeConfig) -> RolloutConfig:
     """The engine's settings for a judge's language model."""
     return RolloutConfig(context=section.context, dtype=section.dtype, max_sequences=64, gpus=section.gpus)
-
-
-def _failure(name: str, error: RuntimeError) -> RayalignError:
-    """Why an application did not start: the last line of its failed deployments' tracebacks."""
-    application_status = serve.status().applications.get(name)
-    deployments = application_status.deployments.values() if application_status else []
-    failures = [deployment.message.strip() for deployment in deployments if deployment.status == "DEPLOY_FAILED"]
-    report = "\n".join(failures) or str(error)
-    _, is_input_error, reason = report.rpartition(f"{InputError.__module__}.{InputError.__name__}: ")
-    if is_input_error:
-        return InputError(reason)
-    return ActorError(f"the annotator did not start: {report.splitlines()[-1]}")
-
-
-def _refuse_a_taken_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise InputError(f"{host}:{port} cannot be served on ({error.strerror}); give another --port") from None

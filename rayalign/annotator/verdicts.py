@@ -7,10 +7,17 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from rayalign.types import Prompt, Score
+from rayalign.dialogues import whole_answers
+from rayalign.types import Candidate, Prompt, Score
 
 Pair = tuple[Prompt, str, str]
 """a prompt and two answers, in the order that the judge sees"""
+
+
+def pair_of(prompt: Prompt, first: Candidate, second: Candidate) -> Pair:
+    """Two answers with everything that was said before them."""
+    question, (first_text, second_text) = whole_answers(prompt, (first, second))
+    return question, first_text, second_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,31 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from rayalign.cli import annotator, arena_hard, evaluate, export, head_to_head, measure, merge, model, mt_bench, show
+from rayalign.cli import (
+    annotator,
+    answer,
+    arena_hard,
+    clean,
+    compare,
+    evaluate,
+    export,
+    head_to_head,
+    init,
+    jobs,
+    measure,
+    merge,
+    model,
+    mt_bench,
+    rehearse,
+    results,
+    serve_policy,
+)
 from rayalign.errors import InputError, RayalignError
 
 if TYPE_CHECKING:
@@ -41,13 +58,32 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Align language models with human feedback, from a laptop to a GPU cluster.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        import rayalign
+
+        typer.echo(f"rayalign {rayalign.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Align language models with human feedback, from a laptop to a GPU cluster."""
+
+
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(model.app, name="model")
+app.add_typer(jobs.app, name="jobs")
 evaluate.app.command("head-to-head")(head_to_head.head_to_head)
 evaluate.app.command("mt-bench")(mt_bench.mt_bench)
 evaluate.app.command("arena-hard")(arena_hard.arena_hard)
@@ -61,19 +97,34 @@ Overrides = Annotated[
 
 
 @app.command()
-def run(job: JobFile, overrides: Overrides = None) -> None:
+def run(
+    job: JobFile,
+    overrides: Overrides = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Run once with each, then print one table: 0,1,2.", show_default=False)
+    ] = None,
+) -> None:
     """Run a job or resume it: stages that finished and did not change are kept."""
-    import rayalign
-
     logger = logging.getLogger("rayalign")
     logger.setLevel(logging.INFO)
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
+    if seeds is None:
+        _run_one(job, overrides or [])
+    else:
+        compare.run_seeds(job, overrides or [], compare.numbers_in(seeds), _run_one)
+
+
+def _run_one(job: Path, overrides: list[str]) -> Path:
+    """The folder of the finished run."""
+    import rayalign
+
     loaded = _checked(job, overrides)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     folder = rayalign.run(loaded)
-    _show_results(folder)
+    results.show_results(folder)
     typer.echo(f"report: {folder / 'report.html'}")
+    return folder
 
 
 @app.command()
@@ -111,12 +162,20 @@ def schema() -> None:
     typer.echo(json.dumps(WrittenJob.model_json_schema(), indent=2))
 
 
+app.command()(jobs.submit)
 app.command()(annotator.serve)
+app.command()(serve_policy.serve_policy)
 app.command()(annotator.token)
 app.command()(annotator.annotate)
 app.command("fit-human")(measure.fit_human)
 app.command()(merge.merge)
 app.command()(export.export)
+app.command()(init.init)
+app.command()(answer.chat)
+app.command()(answer.generate)
+app.command()(compare.compare)
+app.command()(clean.clean)
+app.command()(rehearse.rehearse)
 
 
 def main() -> None:
@@ -148,6 +207,8 @@ def _show(plan: Plan, name: str) -> None:
     for stage in plan.stages:
         console.print(f"\n[bold]{stage.name}[/bold] ({stage.kind})  {stage.state}", soft_wrap=True)
         console.print(f"  {stage.batch}")
+        if stage.rows:
+            console.print(f"  data: {stage.rows}", soft_wrap=True)
         if stage.roles:
             console.print(_table(stage))
         if stage.shared:
@@ -157,8 +218,10 @@ def _show(plan: Plan, name: str) -> None:
     available = "the cluster's"
     if machine:
         available = f"{machine.cpus:g} cores, {size(machine.memory)}, {machine.gpus} GPUs"
-    needed = max(stage.memory for stage in plan.stages)
-    console.print(f"{name}: about {size(needed)} of main memory at most; this machine: {available}")
+    largest = max(plan.stages, key=lambda stage: stage.memory)
+    console.print(f"{name}: about {size(largest.memory)} of main memory at most; this machine: {available}")
+    processes = size(largest.processes)
+    console.print(f"{processes} of it for the processes themselves: interpreters, libraries, Ray")
     for warning in plan.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
 
@@ -170,42 +233,6 @@ def _turns(stage: StagePlan) -> str:
 
     claims = [f"{turn} {size(max(stage.turn_memory(turn).values()))}" for turn in TURNS]
     return f"devices are shared: {', '.join(claims)}"
-
-
-def _show_results(folder: Path) -> None:
-    """The run's tables: methods side by side, each model's figures, paired differences, and the time of each stage."""
-    from rayalign.storage.report_methods import method_cells, method_columns
-
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    figures = []
-    for row in summary["results"]:
-        figures.append((row["name"], row["metric"], _interval(row, "mean"), str(row["n"])))
-    differences = []
-    for row in summary["comparisons"]:
-        interval = _interval(row, "mean_difference")
-        differences.append((f"{row['a']} - {row['b']}", row["metric"], interval, str(row["n"])))
-    times = []
-    for row in summary["stages"]:
-        seconds = show.figure(row["fixed_seconds"]), show.figure(row["seconds"])
-        times.append((row["name"], row["status"], *seconds))
-    methods = summary.get("methods", [])
-    columns = method_columns(methods)
-    if columns:
-        show.table(("method", *columns.values()), [method_cells(row, columns) for row in methods])
-    _table_of(("model", "metric", "mean and 95% interval", "n"), figures)
-    _table_of(("paired difference", "metric", "mean and 95% interval", "n"), differences)
-    _table_of(("stage", "status", "fixed s", "total s"), times)
-    typer.echo(f"peak memory of all processes: {summary['peak_memory_bytes'] / 2**30:.2f} GiB")
-
-
-def _table_of(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if rows:
-        show.table(headings, rows, words=2)
-
-
-def _interval(row: dict[str, Any], key: str) -> str:
-    mean = f"{row[key]:.3g}"
-    return mean if row["low"] is None else f"{mean} [{row['low']:.3g}, {row['high']:.3g}]"
 
 
 def _table(stage: StagePlan) -> Table:

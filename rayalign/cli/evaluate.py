@@ -63,6 +63,9 @@ def length_control(
     files: Files,
     coefficients: Annotated[Path | None, typer.Option(help="Published coefficients (CSV); nothing is fitted.")] = None,
     difficulty: Annotated[Path | None, typer.Option(help="Difficulty of each row or instruction (CSV).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model's name in the coefficients; default: the one that the file names.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Win rates at equal length. Files on the same prompts give each other the prompts' difficulty."""
@@ -72,7 +75,7 @@ def length_control(
     entries: list[Figures] = []
     for run in runs:
         if coefficients and difficulty:
-            controlled = _published(run, coefficients, difficulty)
+            controlled = _published(run, coefficients, difficulty, model or run.name)
         else:
             controlled = _fitted(run, runs, difficulty)
         entries.append({"name": run.name, "baseline": run.baseline, "file": str(run.path), **show.plain(controlled)})
@@ -146,18 +149,19 @@ def win_rate_entry(run: Annotations, opponent: Annotations | None, detect: float
     return entry
 
 
-def _published(run: Annotations, coefficients: Path, difficulty: Path) -> LengthControlled:
+def _published(run: Annotations, coefficients: Path, difficulty: Path, name: str) -> LengthControlled:
+    from rayalign.config import nearest
     from rayalign.evaluation.tables import read_coefficients, read_difficulty
     from rayalign.statistics import length_control as control
     from rayalign.statistics import winrate
 
     by_model = read_coefficients(coefficients)
-    if run.name not in by_model:
-        raise InputError(f"{coefficients}: no coefficients of {run.name}; known: {', '.join(by_model)}")
-    rate, error = control.predict(by_model[run.name], read_difficulty(difficulty, run))
+    if name not in by_model:
+        raise InputError(f"{coefficients}: no coefficients of {name}; {nearest(name, list(by_model))}, as --model")
+    rate, error = control.predict(by_model[name], read_difficulty(difficulty, run))
     raw = winrate.win_rate(run.preferences).win_rate
     warnings = tuple(control.far_from_raw(raw, rate))
-    return control.LengthControlled(rate, error, math.nan, math.nan, raw, by_model[run.name], math.nan, warnings)
+    return control.LengthControlled(rate, error, math.nan, math.nan, raw, by_model[name], math.nan, warnings)
 
 
 def _fitted(run: Annotations, runs: Sequence[Annotations], difficulty: Path | None) -> LengthControlled:

@@ -25,6 +25,8 @@ class Claim:
     cpus: float
     gpus: float
     threads: int
+    logical: bool = False
+    """its GPUs are Ray's numbers alone: the actor computes on the CPU"""
 
     @property
     def bundle(self) -> dict[str, float]:
@@ -32,13 +34,17 @@ class Claim:
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
 
 
-def claims(roles: Mapping[str, RoleConfig], *, free_cpus: float) -> dict[str, Claim]:
-    """The claim of each role's actors; where no CPUs are named, an even share of what is free, from 0.01 to one."""
+def claims(roles: Mapping[str, RoleConfig], *, free_cpus: float, logical: bool = False) -> dict[str, Claim]:
+    """The claim of each role's actors; where no CPUs are named, an even share of what is free, from 0.01 to one.
+
+    Args:
+        logical: the session's devices are logical ones.
+    """
     unnamed = sum(role.actors for role in roles.values() if role.cpus is None)
     named = sum(role.actors * role.cpus for role in roles.values() if role.cpus is not None)
     share = min(1.0, max(int(100 * (free_cpus - named) / unnamed), 1) / 100) if unnamed else 0.0
     return {
-        name: Claim(role.cpus or share, role.gpus, role.threads or max(1, int(role.cpus or 1)))
+        name: Claim(role.cpus or share, role.gpus, role.threads or max(1, int(role.cpus or 1)), logical)
         for name, role in roles.items()
     }
 
@@ -135,7 +141,8 @@ def process_environment(claim: Claim) -> dict[str, str]:
     that claims none, so they are hidden here.
     """
     count = str(claim.threads)
-    hidden_devices = {} if claim.gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    on_gpu = claim.gpus > 0 and not claim.logical
+    hidden_devices = {} if on_gpu else {"CUDA_VISIBLE_DEVICES": ""}
     return {
         **hidden_devices,
         "OMP_NUM_THREADS": count,
@@ -145,7 +152,7 @@ def process_environment(claim: Claim) -> dict[str, str]:
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
         "MALLOC_ARENA_MAX": "1",
-        "DS_ACCELERATOR": "cuda" if claim.gpus else "cpu",
+        "DS_ACCELERATOR": "cuda" if on_gpu else "cpu",
     }
 
 

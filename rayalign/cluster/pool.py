@@ -231,16 +231,19 @@ async def start_pool(
             shared device is not replaced, since a new one would start in the turn of others.
     """
     hosting = RoleConfig(actors=config.engines, cpus=config.cpus, gpus=config.gpus, threads=config.threads)
-    shares = claims({"generator": hosting}, free_cpus=free_cpus() / 2)  # half of the machine for the pool
+    logical = cluster.logical_devices is not None
+    half = free_cpus() / 2  # of the machine, for the pool
+    shares = claims({"generator": hosting}, free_cpus=half, logical=logical)
+    computing = config.model_copy(update={"gpus": 0.0}) if logical else config
     claim, timeout = shares["generator"], cluster.start_timeout
     placement = Placement({"generator": hosting}, shares, timeout=timeout, slots={"generator": slots} if slots else {})
     remote = ray.remote(GeneratorActor)
     seats: dict[Actor, Seat] = {}
-    imports = {IMPORTS: ",".join(LIBRARIES)} if engine == "vllm" and not config.gpus else {}
+    imports = {IMPORTS: ",".join(LIBRARIES)} if engine == "vllm" and not computing.gpus else {}
     for _ in range(config.engines):
-        options = placement.options(claim, {**environment(config), **imports})
+        options = placement.options(claim, {**environment(computing), **imports})
         kind = remote.options(max_concurrency=8, **options)
-        seat = partial(kind.remote, engine, model, config, cluster.call_timeout, adapter)
+        seat = partial(kind.remote, engine, model, computing, cluster.call_timeout, adapter)
         seats[seat()] = seat
     group = ActorGroup("generator", list(seats), events=events, timeout=cluster.call_timeout)
     with ExitStack() as undo:

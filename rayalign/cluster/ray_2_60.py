@@ -40,8 +40,11 @@ def start_node(start: Callable[[], object]) -> None:
 
 
 def _is_of_ray(process: psutil.Process) -> bool:
-    """Whether its command stands in Ray's folder, as those of a node do."""
-    return any("/ray/" in part for part in process.cmdline())
+    """Whether its command stands in Ray's folder, as those of a node do; False where it has ended meanwhile."""
+    try:
+        return any("/ray/" in part for part in process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie too
+        return False
 
 
 def _end(processes: list[psutil.Process]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import signal
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import AuthenticationError
 
 from rayalign.cluster import forks
 from rayalign.cluster.placement import Claim, process_environment
@@ -23,6 +25,7 @@ from rayalign.errors import InputError
 
 LOCAL = {
     "RAY_prestart_worker_first_driver": "0",  # idle processes, one for each core, that no actor of ours can use
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # on a busy machine a proxy needs more than 5 s to start
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # this machine is not preempted
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # notices the end of a stage at once
     "RAY_worker_register_timeout_seconds": "300",  # the first workers wait for the fork server's imports
@@ -79,6 +82,15 @@ class Session:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError as error:
             raise InputError(f"no Ray cluster answers at {address}; start one with `ray start --head`") from error
+        except AuthenticationError as error:
+            raise InputError(
+                f"the cluster at {address} refuses this process's token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to "
+                "what `ray get-auth-token` prints on its head node"
+            ) from error
+        except RuntimeError as error:
+            if not str(error).startswith("Version mismatch"):
+                raise
+            raise InputError(version_sentence(address, str(error))) from error
 
     def _worker_command(self, undo: ExitStack) -> dict[str, Any]:
         """Ray's runtime environment that starts workers as forks; empty where they are started one by one."""
@@ -104,6 +116,16 @@ class Session:
         }
         with loopback_node():
             start_node(lambda: ray.init(**settings))
+
+
+def version_sentence(address: str, mismatch: str) -> str:
+    """Ray's text of several lines, which names the versions of the cluster first and those of this process last."""
+    versions = re.findall(r"(?:Ray|Python): (\S+)", mismatch)
+    ray_there, python_there, ray_here, python_here = versions
+    return (
+        f"the cluster at {address} has Ray {ray_there} with Python {python_there}, and this process has Ray {ray_here} "
+        f"with Python {python_here}; start the driver on the head node, or set both up from the same constraints.txt"
+    )
 
 
 def machines() -> list[dict[str, float]]:

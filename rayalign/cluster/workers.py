@@ -35,6 +35,8 @@ Hosting = Mapping[str, RoleConfig]
 """how each role of a stage is hosted"""
 Bundles = tuple[tuple[float | None, float], ...]
 """CPUs and GPUs of each placed actor, as the job names them"""
+END_SECONDS = 2.0
+"""that a process has to end by itself"""
 
 
 class Process:
@@ -65,9 +67,14 @@ class Process:
         if self.place is None or self.place.address != ray.util.get_node_ip_address():
             return
         with suppress(psutil.NoSuchProcess):
-            title = psutil.Process(self.place.pid).cmdline()
-            if title and title[0].startswith("ray::"):  # no other process that has got its number since
-                os.kill(self.place.pid, signal.SIGKILL)
+            process = psutil.Process(self.place.pid)
+            title = process.cmdline()
+            if not title or not title[0].startswith("ray::"):  # another process that has got its number since
+                return
+            with suppress(psutil.TimeoutExpired):
+                process.wait(END_SECONDS)  # else Ray would print that a worker died
+                return
+            os.kill(self.place.pid, signal.SIGKILL)
 
 
 class _Method:
@@ -226,7 +233,7 @@ class Workers:
         return {name: list(islice(rest, role.actors)) for name, role in roles.items()}
 
     def _place(self, roles: Hosting, slots: Slots = MappingProxyType({})) -> _Placed:
-        role_claims = claims(roles, free_cpus=free_cpus())
+        role_claims = claims(roles, free_cpus=free_cpus(), logical=self._cluster.logical_devices is not None)
         placement = Placement(roles, role_claims, timeout=self._cluster.start_timeout, slots=slots)
         processes = []
         for name, role in roles.items():

@@ -8,11 +8,13 @@ from rayalign.config.explain import explain as explain
 from rayalign.config.explain import nearest as nearest
 from rayalign.config.explain import words as words
 from rayalign.config.job import LoadedJob as LoadedJob
+from rayalign.config.job import job_from_mapping as job_from_mapping
 from rayalign.config.job import load_job as load_job
 from rayalign.config.model_stages import *  # noqa: F403
 from rayalign.config.preferences import *  # noqa: F403
 from rayalign.config.references import *  # noqa: F403
 from rayalign.config.rewards import *  # noqa: F403
 from rayalign.config.sections import *  # noqa: F403
+from rayalign.config.served_policy import *  # noqa: F403
 from rayalign.config.stage_section import *  # noqa: F403
 from rayalign.config.stages import *  # noqa: F403

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from rayalign.config.explain import explain, origin_of
 from rayalign.config.loops import mark_loops, unroll
-from rayalign.config.sections import Section
+from rayalign.config.paths import resolve_paths
+from rayalign.config.sections import MADE_HERE, Section
 from rayalign.config.stages import Job, WrittenJob, section_of
-from rayalign.config.tree import Tree, override_tree, read_tree
+from rayalign.config.tree import MAPPING, Tree, mapping_tree, override_tree, read_tree
 from rayalign.errors import InputError
 
 DEFAULT = "default"
@@ -44,8 +45,9 @@ class LoadedJob:
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> LoadedJob:
     """Read a job file, what it extends, and overrides of the form `a.b.c=value` (values are YAML).
 
-    Mappings are merged, anything else is replaced, and `null` for a stage removes an inherited one. Then each loop is
-    unrolled into the stages of its rounds.
+    Mappings are merged, anything else is replaced, and `null` for a stage removes an inherited one. Paths in a file are
+    relative to it, those of overrides to the working directory. Then each loop is unrolled into the stages of its
+    rounds.
 
     Raises:
         InputError: one line for each problem.
@@ -54,6 +56,20 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> LoadedJob:
     tree = read_tree(path)
     for text in overrides:
         tree.merge(override_tree(text))
+    resolve_paths(tree)
+    return _loaded(tree, path)
+
+
+def job_from_mapping(values: Mapping[str, Any]) -> LoadedJob:
+    """As `load_job`, from the same keys in a mapping; its paths are relative to the working directory.
+
+    Raises:
+        InputError: one line for each problem.
+    """
+    return _loaded(mapping_tree(values), Path(MAPPING))
+
+
+def _loaded(tree: Tree, path: Path) -> LoadedJob:
     rounds = mark_loops(tree)
     _validate(WrittenJob, tree, path)
     unroll(tree, rounds)
@@ -98,7 +114,12 @@ def _inherit_data(tree: Tree) -> None:
 
 
 def _replaced(own: Mapping[str, Any]) -> set[str]:
-    """Inherited keys that make no sense beside a section's own: one data set takes the place of a blend of several."""
+    """Inherited keys that make no sense beside a section's own.
+
+    One data set takes the place of a blend of several, and rows that are made here that of a file.
+    """
+    if own.get("format") in MADE_HERE and own.get("path") is None:
+        return {"blend", "path", "columns"}
     return {"blend"} if own.keys() & {"format", "path", "split"} else set()
 
 

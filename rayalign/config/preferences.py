@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -112,6 +112,14 @@ class Registry(Mapping[str, Preference]):
             if not self._conflict(names):
                 profiles.append(self.profile(names))
         return tuple(profiles)
+
+    def only(self, names: Collection[str]) -> Registry:
+        """The registry of these preferences alone."""
+        present: dict[str, Preference] = {}
+        for name in names:
+            conflicts = tuple(rival for rival in self[name].conflicts if rival in names)
+            present[name] = self[name].model_copy(update={"conflicts": conflicts})
+        return Registry({name: present[name] for name in self if name in present})
 
     def profile(self, weights: str | Mapping[str, float] | Iterable[str]) -> Profile:
         """A profile from its name, from a mapping of ids to weights, or from ids alone.

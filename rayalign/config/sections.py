@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -16,13 +16,19 @@ from pydantic import (
 from rayalign.config.preferences import PreferenceUse
 from rayalign.config.section import Section as Section
 
+AUTO = "auto"
+"""the format of data that is recognised from their rows"""
+MADE_HERE = ("paddock", "arithmetic")
+"""formats without files"""
+
 
 class SourceConfig(Section):
     """One of several data sets that are blended."""
 
-    format: str
+    format: str = AUTO
     """as of `data`"""
     path: str | None = None
+    columns: dict[str, str] = {}
     split: str = "train"
     limit: PositiveInt | None = None
     share: PositiveFloat = 1.0
@@ -33,12 +39,17 @@ class DataConfig(Section):
     """Where rows come from. A stage's own values override the job's `data`, key by key."""
 
     format: str = "paddock"
-    """a reader's name: paddock, hh, alpaca, prompts, demonstrations, comparisons, rankings, gsm8k, records, ..."""
+    """a reader's name: paddock, hh, alpaca, prompts, demonstrations, comparisons, rankings, gsm8k, records, ...
+
+    auto: recognised from the first row, and printed; so it is where `path` is given alone
+    """
     path: str | None = None
     """file, folder, or the name of a `datasets` data set; paddock and arithmetic need none.
 
     `stage:NAME`: the prompts that an earlier stage wrote, whatever `format` says
     """
+    columns: dict[str, str] = {}
+    """a key of the format -> the name that the rows have for it, such as {prompt: question, answer: reply}"""
     split: str = "train"
     limit: PositiveInt | None = None
     """rows kept, the first ones after the reader's own order"""
@@ -52,6 +63,17 @@ class DataConfig(Section):
     """which of them this is, from 1"""
     preferences: PreferenceUse | None = None
     """of prompts: each stands under some profiles of preferences; `limit` counts prompts before that"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recognise_rows(cls, given: Any) -> Any:
+        """Rows of a file whose format is not named are recognised; they are never those of the embedded world."""
+        if isinstance(given, dict) and given.get("path") is not None:
+            return {"format": AUTO, **given}
+        return given
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # the generated one takes no mapping
 
     @property
     def embedded(self) -> bool:
@@ -206,7 +228,7 @@ class ClusterConfig(Section):
     share_devices: bool = False
     """the engines and the roles of a stage take turns on the same devices; else each has its own"""
     logical_devices: LogicalDevices | None = None
-    """in the place of GPUs, to rehearse shared devices on a CPU"""
+    """in the place of GPUs, to rehearse on a CPU: roles have them as they would have GPUs, and compute on the CPU"""
     object_store: PositiveInt | None = None
     """of a local session [bytes]; None: what the plan needs"""
     launcher: Literal["auto", "ray_train", "actors"] = "auto"

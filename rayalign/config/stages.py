@@ -44,6 +44,8 @@ class PretrainStage(StageSection):
     data: DataConfig = DataConfig(split="corpus")
     vocabulary: PositiveInt = 2048
     """pieces of the tokenizer where it is trained on the data; the embedded world brings its own"""
+    chat_template: str | None = None
+    """of that tokenizer: default, alpaca, chatml, or a file; null: default"""
     learner: LearnerConfig = LearnerConfig(learning_rate=1e-3, schedule="linear")
     epochs: PositiveInt = 1
     roles: dict[Role, RoleConfig] = {}
@@ -255,6 +257,9 @@ class Job(Section):
     name: Name
     seed: NonNegativeInt = 0
     output: str = "runs"
+    """where the run's folder is made; relative to where the command starts"""
+    chat_template: str | None = None
+    """of model folders without one: default, alpaca, chatml, or a file; a model's own is never replaced"""
     data: DataConfig = DataConfig()
     cluster: ClusterConfig = ClusterConfig()
     rollout: RolloutConfig = RolloutConfig()

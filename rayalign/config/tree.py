@@ -13,6 +13,8 @@ import yaml
 from rayalign.errors import InputError
 
 COMMAND_LINE = "command line"
+MAPPING = "the job"
+"""origin of the values of a job that is no file"""
 _STAGES = re.compile(r"stages\.([^.]+\.stages\.)?")
 """prefix of the stages of a job, or of a loop"""
 
@@ -111,6 +113,21 @@ def override_tree(text: str) -> Tree:
     tree = _parse(value, COMMAND_LINE, ".".join(parts))
     for depth in range(len(parts)):
         tree.origins[".".join(parts[: depth + 1])] = COMMAND_LINE
+    return tree
+
+
+def mapping_tree(values: Mapping[str, Any]) -> Tree:
+    """The tree of a job that is given as a mapping.
+
+    Raises:
+        InputError: it holds what no job file could.
+    """
+    try:
+        text = yaml.safe_dump(dict(values), sort_keys=False)
+    except yaml.YAMLError as error:
+        raise InputError(f"{MAPPING}: holds what no job file could: {error}; give texts, numbers and lists") from error
+    tree = _parse(text, MAPPING)
+    tree.origins = dict.fromkeys(tree.origins, MAPPING)
     return tree
 
 

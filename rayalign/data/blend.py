@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from typing import TypeVar
 
-from rayalign.types import Example, Prompt
+from rayalign.types import Prompt
+
+T = TypeVar("T")
 
 
-def interleaved(sources: Sequence[Iterator[Example]], shares: Sequence[float]) -> Iterator[Example]:
+def interleaved(sources: Sequence[Iterator[T]], shares: Sequence[float]) -> Iterator[T]:
     """Examples of all sources, each as often as its share says, until all are exhausted; no example comes twice.
 
     The next one is of the source that is furthest behind its share, so that every prefix has the same proportions.

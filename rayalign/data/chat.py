@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from rayalign.data.control_tokens import marked, token_ids
+from rayalign.data.templates import template_text
+from rayalign.data.tokenizer_files import check_ids, tokenizer_class, vocabulary_of
 from rayalign.errors import InputError
 from rayalign.types import Message, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
-
-DEFAULT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message.role + '|>\n' }}"
-    "{% if message.role == 'assistant' %}"
-    "{% generation %}{{ message.content + eos_token }}{% endgeneration %}{{ '\n' }}"
-    "{% else %}{{ message.content + '\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
-)
-"""For models without a template of their own; needs only an end-of-sequence token."""
 
 
 def encode_prompt(
@@ -61,6 +52,9 @@ def encode_example(
     dialogue = (*prompt.messages, Message("assistant", answer))
     closing = str(tokenizer.convert_ids_to_tokens(stop_ids(tokenizer)[0]))
     before, whole = _render(tokenizer, prompt.messages, True), _render(tokenizer, dialogue, False)
+    written = marked(tokenizer, answer)
+    if whole.startswith(before) and written.strip() not in whole[len(before) :]:
+        whole = before + written + closing  # the template leaves out a part, such as what a model thought
     end = whole.rfind(closing) + len(closing)
     if not whole.startswith(before) or end < len(before) + len(closing):
         raise InputError(f"chat template: an answer must follow its prompt as it is, closed by {closing}; {_REMEDY}")
@@ -77,10 +71,7 @@ def encode_continuation(tokenizer: PreTrainedTokenizerBase, before: str, text: s
     head, whole = _encode(tokenizer, before), _encode(tokenizer, before + text)
     if whole[: len(head)] == head:
         return head, whole[len(head) :]
-    end = tokenizer.eos_token
-    if end is None:
-        return head, _encode(tokenizer, text)
-    return head, _encode(tokenizer, end + text)[1:]
+    return head, token_ids(tokenizer, text, after_end=True)
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -106,13 +97,16 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) 
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Prove at the start that turns only append tokens, and that no piece spans a prompt and its answer.
+    """Prove at the start that an answer follows its prompt as it is, and that no piece spans the two.
+
+    Earlier turns may change once a turn follows them: reasoning models leave out what they thought. Only a dialogue
+    that is written turn by turn needs more, see `check_turns`.
 
     Raises:
         InputError: there is no template, or it cannot be trained on; with the remedy.
     """
     if tokenizer.chat_template is None:
-        raise InputError(f"{tokenizer.name_or_path or 'tokenizer'}: has no chat template; {_REMEDY}")
+        raise InputError(f"has no chat template; {_REMEDY}")
     dialogue = _probe()
     for index in (1, 3):
         ids, _ = encode_example(tokenizer, Prompt("probe", tuple(dialogue[:index])), dialogue[index].content)
@@ -121,9 +115,6 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
             raise InputError(
                 f"chat template: an answer tokenises otherwise inside its dialogue than after its prompt; {_REMEDY}"
             )
-        later = _encode(tokenizer, _render(tokenizer, dialogue[: index + 2], True))
-        if tuple(later[: len(ids)]) != ids:
-            raise InputError(f"chat template: earlier turns change once a turn follows them; {_REMEDY}")
 
 
 def encode_turn(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[int, ...]:
@@ -165,74 +156,42 @@ def _probe() -> list[Message]:
     return [Message(role, f"{word} it is, {role}.") for role, word in zip(roles, words, strict=True)]
 
 
-def load_tokenizer(model: str, *, dialogue: bool = True) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: str, *, dialogue: bool = True, template: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder or hub name, with a padding token.
+
+    Args:
+        template: name or file of the chat template that it gets where it has none.
 
     Raises:
         InputError: it is not there, has tokens without a row in the embedding of the model beside it, or (asked for
             `dialogue`) has no chat template that training can rely on.
     """
     try:
-        tokenizer = _tokenizer_class(model).from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{model}: no tokenizer can be loaded from there ({str(error).splitlines()[0]})") from error
-    check_ids(tokenizer, vocabulary_of(model), model)
+        tokenizer = tokenizer_class(model).from_pretrained(model)
+    except Exception as error:  # tokenizers raises plain Exceptions
+        raise InputError(
+            f"model {model}: no tokenizer can be loaded from there ({str(error).strip().splitlines()[0]}); see that "
+            "tokenizer.json and tokenizer_config.json are whole, and not of a newer release of tokenizers"
+        ) from error
+    if tokenizer.chat_template is None and template is not None:
+        tokenizer.chat_template = template_text(template, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, never from token ids
-    if dialogue:
-        check_template(tokenizer)
+    try:
+        check_ids(tokenizer, vocabulary_of(model))
+        if dialogue:
+            check_template(tokenizer)
+    except InputError as error:
+        raise InputError(f"model {model}: {error}") from error
     return tokenizer
 
 
-def vocabulary_of(model: str) -> int | None:
-    """How many tokens the model of a folder or hub name has embeddings for; None where only a tokenizer is there."""
-    settings = Path(model) / "config.json"
-    if settings.is_file():
-        sizes = json.loads(settings.read_text(encoding="utf-8"))
-        own_size: int | None = sizes.get("text_config", sizes).get("vocab_size")
-        return own_size
-    from transformers import AutoConfig
+def train_tokenizer(texts: Iterable[str], vocabulary: int, template: str | None = None) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer; the same texts give the same pieces.
 
-    try:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-    except (OSError, ValueError):
-        return None
-    vocabulary: int | None = config.get_text_config().to_dict().get("vocab_size")
-    return vocabulary
-
-
-def check_ids(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None, name: str) -> None:
-    """InputError, which names the first one, where tokens have no row in an embedding of so many."""
-    if vocabulary is None:
-        return
-    outside = {token_id: token for token, token_id in tokenizer.get_vocab().items() if token_id >= vocabulary}
-    if outside:
-        first = min(outside)
-        raise InputError(
-            f"{name}: its tokenizer has {outside[first]!r} with id {first}, but the model has embeddings for "
-            f"{vocabulary} tokens only; resize the model's embeddings, or remove the token from the tokenizer"
-        )
-
-
-def _tokenizer_class(model: str) -> Any:
-    """What reads the tokenizer: the plain class where the folder names it, since the automatic one costs seconds.
-
-    transformers' automatic classes import the code of all models, 1.5 s of CPU in each process.
+    Args:
+        template: name or file of its chat template; None: `DEFAULT_TEMPLATE`.
     """
-    settings = Path(model) / "tokenizer_config.json"
-    if settings.is_file() and (Path(model) / "tokenizer.json").is_file():
-        named_class = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class")
-        if named_class in ("PreTrainedTokenizerFast", "TokenizersBackend"):
-            from transformers import PreTrainedTokenizerFast
-
-            return PreTrainedTokenizerFast
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer
-
-
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with `DEFAULT_TEMPLATE`; the same texts give the same pieces."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -247,11 +206,14 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     )
     bpe.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<|pad|>", eos_token="<|end|>")
-    tokenizer.chat_template = DEFAULT_TEMPLATE
+    tokenizer.chat_template = template_text(template or "default", tokenizer)
     return tokenizer
 
 
-_REMEDY = "put a chat_template.jinja beside the model, for example the text of rayalign.data.chat.DEFAULT_TEMPLATE"
+_REMEDY = (
+    "name one in the job as `chat_template` (default, alpaca, chatml, or a file), or put a chat_template.jinja beside "
+    "the model"
+)
 
 
 def reads_same_tokens(tokenizer: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
@@ -264,17 +226,33 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[int,
     return tuple(_encode(tokenizer, _render(tokenizer, prompt.messages, True)))
 
 
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """A text without any template; a control token that it spells stays text."""
+    return token_ids(tokenizer, marked(tokenizer, text))
+
+
+def dialogue_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+    """A whole dialogue as its template renders it."""
+    return _encode(tokenizer, _render(tokenizer, messages, False))
+
+
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False)
+    return token_ids(tokenizer, text)
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_prompt: bool) -> str:
     from jinja2 import TemplateError
 
-    turns = [{"role": m.role, "content": m.content} for m in messages]
+    turns = [{"role": m.role, "content": marked(tokenizer, m.content)} for m in messages]
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_prompt))
     except TemplateError as error:
         raise InputError(
-            f"chat template: refuses the dialogue of roles {[m.role for m in messages]} ({error})"
+            f"chat template: refuses the dialogue of roles {', '.join(m.role for m in messages)} ({error}); leave out "
+            "such rows, merge neighbouring turns of one role, or take a model whose template has these roles"
+        ) from error
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise InputError(
+            f"chat template: fails with {type(error).__name__}: {error}; correct chat_template.jinja, or the "
+            "chat_template of tokenizer_config.json"
         ) from error

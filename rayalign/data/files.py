@@ -2,120 +2,134 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-import zlib
-from collections.abc import Iterator
-from itertools import chain, product, zip_longest
+from collections.abc import Iterator, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import NamedTuple
 
+from rayalign.data.row_files import SUFFIXES, file_rows, without_nan
+from rayalign.data.row_files import Row as Row
 from rayalign.errors import InputError
 
-Row = dict[str, Any]
-
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(-[0-9a-f]+)?")
+"""a file's name as the Hub divides a split: train-00000-of-00002"""
+_NUMBER = re.compile(r"\d+")
+"""a file's name in a folder named for its split"""
+_DEPTH = 2
+"""folders below the data path that are searched: data/, or configuration/split/"""
+
+
+class _Shard(NamedTuple):
+    """One file of a split that is divided into several."""
+
+    number: int
+    parts: int | None
+    """of the split; None where the name does not say"""
+    path: Path
 
 
 def is_hub_name(path: str) -> bool:
     """True for a name like owner/name, or owner/name:configuration, that is no local path."""
-    return not Path(path).exists() and bool(_HUB_NAME.fullmatch(path)) and not path.endswith(_SUFFIXES)
+    return not Path(path).exists() and bool(_HUB_NAME.fullmatch(path)) and not path.endswith(SUFFIXES)
 
 
 def rows(path: str, split: str) -> Iterator[tuple[Row, str]]:
     """Each row with its place, such as `train.jsonl:17`.
 
     A file is read whole. Of a folder, the files named `split` in it and in its sub-folders are read by turns, so that
-    the first rows are a mixture. A name like owner/name that is no local path is a Hugging Face data set, of which
-    owner/name:configuration names one configuration.
+    the first rows are a mixture; the numbered parts of one file, as the Hub names them, are read in their order. A name
+    like owner/name that is no local path is a Hugging Face data set, of which owner/name:configuration names one
+    configuration.
 
     Raises:
         InputError: no such file, a file of another kind, or a malformed row (with its line).
     """
     if is_hub_name(path):
         return _hub_rows(path, split)
-    by_turns = zip_longest(*(_file_rows(file) for file in _files(Path(path), split)))
+    sources = [chain.from_iterable(map(file_rows, files)) for files in _files(Path(path), split)]
+    by_turns = zip_longest(*sources)
     return (row for row in chain.from_iterable(by_turns) if row is not None)
 
 
-def _files(path: Path, split: str) -> list[Path]:
+def _files(path: Path, split: str) -> list[list[Path]]:
+    """The sources of a split: each one file, or the parts of one in their order."""
     if path.is_file():
-        return [path]
+        return [[path]]
     if not path.is_dir():
         raise InputError(f"data path {path}: no such file or folder; correct `data.path`, relative to where you start")
-    folders = [path, *sorted(child for child in path.iterdir() if child.is_dir())]
-    names = [f"{split}{suffix}" for suffix in _SUFFIXES]
-    files = [folder / name for folder, name in product(folders, names) if (folder / name).is_file()]
-    if not files:
+    sources: list[list[Path]] = []
+    for folder in _folders(path):
+        sources += _sources(folder, split)
+    if not sources:
         raise InputError(
             f"data path {path}: no file for the split {split!r}; it needs {split}.jsonl (or "
-            f"{', '.join(_SUFFIXES[1:])}) in it or in a folder below, or name one file as `data.path`"
+            f"{', '.join(SUFFIXES[1:])}, or parts such as {split}-00000-of-00002.parquet) in it or in a folder below, "
+            f"or name one file as `data.path`; {_what_is_there(path)}"
         )
-    return files
+    return sources
 
 
-def _file_rows(path: Path) -> Iterator[tuple[Row, str]]:
-    readers = {".jsonl": _json_lines, ".json": _json_array, ".parquet": _parquet_rows}
-    suffix = path.name.removesuffix(".gz")
-    reader = next((r for end, r in readers.items() if suffix.endswith(end)), None)
-    if reader is None:
-        raise InputError(f"data file {path}: unknown kind of file; known: {', '.join(_SUFFIXES)}")
-    try:
-        for row, where in reader(path):
-            if not isinstance(row, dict):
-                raise InputError(f"{where}: a row must be an object, this is {type(row).__name__}")
-            yield row, where
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise InputError(f"data file {path}: cannot be read ({error}); fetch it again") from error
+def _folders(path: Path, depth: int = _DEPTH) -> Iterator[Path]:
+    """The folder and those below it that may hold rows, each before what it holds."""
+    yield path
+    if not depth:
+        return
+    for child in sorted(path.iterdir()):
+        if child.is_dir() and not child.name.startswith("."):
+            yield from _folders(child, depth - 1)
 
 
-def _open(path: Path) -> TextIO:
-    # newline="\n" keeps "\r" and U+2028, which may stand in a JSON string, from ending a line
-    if path.name.endswith(".gz"):
-        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8", newline="\n"))
-    return path.open(encoding="utf-8", newline="\n")
+def _sources(folder: Path, split: str) -> list[list[Path]]:
+    named_files = [folder / f"{split}{suffix}" for suffix in SUFFIXES]
+    sources = [[file] for file in named_files if file.is_file()]
+    shards = sorted(filter(None, (_shard(file, split) for file in folder.iterdir())))
+    if shards:
+        _refuse_missing(folder, shards)
+        sources.append([shard.path for shard in shards])
+    return sources
 
 
-def _json_lines(path: Path) -> Iterator[tuple[Any, str]]:
-    with _open(path) as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield _parse(line, f"{path}:{number}"), f"{path}:{number}"
+def _shard(file: Path, split: str) -> _Shard | None:
+    stem = _stem(file)
+    if stem is None or not file.is_file():
+        return None
+    if file.parent.name == split and _NUMBER.fullmatch(stem):
+        return _Shard(int(stem), None, file)
+    match = _SHARD.fullmatch(stem)
+    if match is None or match[1] != split:
+        return None
+    return _Shard(int(match[2]), int(match[3]), file)
 
 
-def _json_array(path: Path) -> Iterator[tuple[Any, str]]:
-    with _open(path) as file:
-        array = _parse(file.read(), str(path))
-    if not isinstance(array, list):
-        raise InputError(f"{path}: must hold one JSON array; one object a line is .jsonl")
-    return ((row, f"{path}: row {number}") for number, row in enumerate(array, start=1))
+def _stem(file: Path) -> str | None:
+    """The name without what says the kind of file; None for a file of another kind."""
+    matching = [suffix for suffix in SUFFIXES if file.name.endswith(suffix)]
+    return file.name.removesuffix(max(matching, key=len)) if matching else None
 
 
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        has_line = where.rpartition(":")[2].isdigit()
-        line = where if has_line else f"{where}:{error.lineno}"
-        raise InputError(f"{line}: not JSON ({error.msg}, column {error.colno})") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
-        raise InputError(f"{where}: cannot be read as JSON ({error})") from error
+def _refuse_missing(folder: Path, shards: Sequence[_Shard]) -> None:
+    counts = {shard.parts for shard in shards if shard.parts is not None}
+    numbers = {shard.number for shard in shards}
+    for count in counts:
+        missing = sorted(set(range(count)) - numbers)
+        if missing:
+            raise InputError(
+                f"data path {folder}: {len(missing)} of the {count} parts beside {shards[0].path.name} are missing, "
+                f"number {missing[0]} among them; finish the download"
+            )
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[Any, str]]:
-    from pyarrow import ArrowInvalid
-    from pyarrow.parquet import ParquetFile
-
-    number = 0
-    try:
-        for batch in ParquetFile(path).iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield row, f"{path}: row {number}"
-    except ArrowInvalid as error:
-        raise InputError(f"data file {path}: not Parquet ({error}); fetch it again") from error
+def _what_is_there(path: Path) -> str:
+    files: list[str] = []
+    for folder in _folders(path):
+        for file in sorted(folder.iterdir()):
+            if _stem(file) is not None:
+                files.append(str(file.relative_to(path)))
+    if not files:
+        return "there is no file of rows in it"
+    return f"there are {', '.join(files[:4])}{', ...' if len(files) > 4 else ''}"
 
 
 def _hub_rows(name: str, split: str) -> Iterator[tuple[Row, str]]:
@@ -131,4 +145,4 @@ def _hub_rows(name: str, split: str) -> Iterator[tuple[Row, str]]:
         raise InputError(
             f"{name}: no such local path, nor a Hugging Face data set in reach ({error}); {remedy}"
         ) from error
-    return ((dict(row), f"{name}[{split}]: row {number}") for number, row in enumerate(dataset, start=1))
+    return ((without_nan(dict(row)), f"{name}[{split}]: row {number}") for number, row in enumerate(dataset, start=1))

@@ -89,10 +89,12 @@ def _elements(row: Row) -> Hashes:
 
 
 def row_of(prompt: Prompt, *answers: str) -> Row:
-    """A prompt's last turn with answers."""
-    texts = (prompt.messages[-1].content, *answers)
-    parts = tuple(hashes(f"{place} {run}" for run in _runs(text)) for place, text in enumerate(texts))
-    return Row(prompt.id, base_id(prompt), parts)
+    """Every turn of a prompt with answers."""
+    texts = (*(message.content for message in prompt.messages), *answers)
+    parts = []
+    for place, text in enumerate(texts):
+        parts.append(hashes(f"{place} {run}" for run in _runs(text)))
+    return Row(prompt.id, base_id(prompt), tuple(parts))
 
 
 def _runs(text: str) -> list[str]:

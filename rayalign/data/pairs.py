@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
 from statistics import mean
 
-from rayalign.types import Candidate, Comparison, Example, Message, Prompt
+from rayalign.types import Candidate, Comparison, Example, Message, Prompt, Words
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ def pairs_of_comparisons(comparisons: Iterable[Comparison]) -> Iterator[Example]
     the same two answers in either order are averaged, so that judges who disagree leave an uncertain pair. A pair whose
     mean is 1/2 is a tie; ties and pairs without a verdict are left out, counted in a warning.
     """
-    verdicts: dict[tuple[str, str, str], _Verdicts] = {}
+    verdicts: dict[tuple[str, Words, Words], _Verdicts] = {}
     for comparison in comparisons:
-        first, second = sorted((comparison.first, comparison.second), key=lambda answer: answer.text)
-        key = (comparison.prompt.id, first.text, second.text)
+        first, second = sorted((comparison.first, comparison.second), key=_order_of)
+        key = (comparison.prompt.id, first.words, second.words)
         pair = verdicts.setdefault(key, _Verdicts(comparison.prompt, first, second))
         if comparison.preference is not None:
             probability = 2.0 - comparison.preference
@@ -66,7 +66,7 @@ class _Verdicts:
     @property
     def keys(self) -> tuple[Hashable, Hashable]:
         """Of both answers, among all prompts."""
-        return (self.prompt.id, self.first.text), (self.prompt.id, self.second.text)
+        return (self.prompt.id, self.first.words), (self.prompt.id, self.second.words)
 
     def example(self, shares: Mapping[Hashable, float]) -> Example:
         if not self.probabilities:
@@ -74,6 +74,11 @@ class _Verdicts:
         first, second = (shares[key] for key in self.keys)
         candidates = (replace(self.first, score=first), replace(self.second, score=second))
         return Example(self.prompt, candidates, mean(self.probabilities))
+
+
+def _order_of(answer: Candidate) -> tuple[str, list[tuple[str, str]]]:
+    """The place of an answer in an order of all answers."""
+    return answer.text, [(turn.role, turn.content) for turn in answer.turns]
 
 
 def _pairs(example: Example) -> Iterator[Example]:

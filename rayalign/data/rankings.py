@@ -7,11 +7,23 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from rayalign.data.fields import hh_dialogue, make_prompt, text_field
+from rayalign.data.fields import (
+    ANSWERS,
+    QUESTIONS,
+    dialogue_prompt,
+    first_present,
+    hh_dialogue,
+    number_field,
+    question_prompt,
+    text_field,
+)
 from rayalign.data.files import Row
 from rayalign.errors import InputError
 from rayalign.types import Candidate, Example, Message, Prompt
 
+ANSWER_LISTS = ("responses", "answers", "completions", "outputs", "candidates")
+"""keys of a row that hold several answers"""
+SCORE_LISTS = ("scores", "rewards", "ratings")
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
@@ -27,18 +39,44 @@ class Rankings(NamedTuple):
 
 
 def rankings(row: Row, where: str) -> Example | str:
-    """RRHF: `query` with `responses` and their `scores`; the query may be a dialogue in the notation of HH."""
-    query, responses, scores = text_field(row, "query", where), row.get("responses"), row.get("scores")
-    if not isinstance(responses, list) or not isinstance(scores, list) or len(responses) != len(scores):
-        raise InputError(f"{where}: `responses` and `scores` must be two lists of the same length")
-    numbers = all(isinstance(score, int | float) and math.isfinite(score) for score in scores)
-    if not numbers or not all(isinstance(response, str) for response in responses):
-        raise InputError(f"{where}: `responses` must be texts and `scores` finite numbers")
-    pairs = zip(responses, scores, strict=True)
-    candidates = tuple(Candidate(text, score=float(score)) for text, score in pairs if text.strip())
-    return (
-        Example(make_prompt(_messages(query, where)), candidates) if len(candidates) > 1 else "fewer than two answers"
-    )
+    """RRHF: `query` with `responses` and their `scores`; the query may be a dialogue in the notation of HH.
+
+    The three may have other usual names, and the answers may be objects that hold their own score or rank.
+    """
+    candidates = tuple(answer for answer in _scored_answers(row, where) if answer.text.strip())
+    if len(candidates) < 2:
+        return "fewer than two answers"
+    key = first_present(row, QUESTIONS)
+    if key is None or not isinstance(row[key], str):
+        return Example(question_prompt(row, where), candidates)
+    return Example(dialogue_prompt(row, _messages(row[key], where), where), candidates)
+
+
+def _scored_answers(row: Row, where: str) -> list[Candidate]:
+    key = first_present(row, ANSWER_LISTS) or ANSWER_LISTS[0]
+    answers = row.get(key)
+    if isinstance(answers, list) and answers and all(isinstance(entry, dict) for entry in answers):
+        return [_scored_entry(entry, f"{where}: `{key}`, answer {n}") for n, entry in enumerate(answers, start=1)]
+    score_key = first_present(row, SCORE_LISTS) or SCORE_LISTS[0]
+    scores = row.get(score_key)
+    if not isinstance(answers, list) or not isinstance(scores, list) or len(answers) != len(scores):
+        raise InputError(f"{where}: `{key}` and `{score_key}` must be two lists of the same length")
+    if not all(map(_is_number, scores)) or not all(isinstance(answer, str) for answer in answers):
+        raise InputError(f"{where}: `{key}` must be texts and `{score_key}` finite numbers")
+    return [Candidate(text, score=float(score)) for text, score in zip(answers, scores, strict=True)]
+
+
+def _scored_entry(entry: Row, where: str) -> Candidate:
+    text = text_field(entry, first_present(entry, (*ANSWERS, "text", "content")) or ANSWERS[0], where)
+    rank = entry.get("score") is None and entry.get("rank") is not None
+    score = number_field(entry, "rank" if rank else "score", where)
+    if not math.isfinite(score):
+        raise InputError(f"{where}: its score must be a finite number, this is {score}")
+    return Candidate(text, str(entry.get("model") or "dataset"), score=-score if rank else score)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def as_rankings(examples: Iterable[Example]) -> Rankings:

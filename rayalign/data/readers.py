@@ -6,27 +6,23 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from rayalign.config import DataConfig, SourceConfig, nearest
+from rayalign.config import AUTO, DataConfig, SourceConfig, nearest
 from rayalign.data import arithmetic
 from rayalign.data.blend import in_phase, interleaved
-from rayalign.data.fields import (
-    hh_dialogue,
-    instruction_prompt,
-    make_prompt,
-    messages_field,
-    prompt_id,
-    row_prompt,
-    text_field,
-)
+from rayalign.data.comparisons import comparisons, shp, ultrafeedback, webgpt
+from rayalign.data.fields import prompt_id
 from rayalign.data.files import Row, is_hub_name, rows
+from rayalign.data.formats import alpaca, demonstrations, hh, prompts
 from rayalign.data.gsm8k import gsm8k
 from rayalign.data.preferences import under_profiles
 from rayalign.data.rankings import rankings
+from rayalign.data.recognise import recognise
 from rayalign.data.records import records
+from rayalign.data.row_files import refuse_half_surrogates
 from rayalign.data.unpaired import unpaired
 from rayalign.errors import InputError
 from rayalign.types import Candidate, Example, Message, Prompt
@@ -34,11 +30,14 @@ from rayalign.types import Candidate, Example, Message, Prompt
 Use = Literal["prompts", "demonstrations", "comparisons", "feedback", "corpus"]
 Reader = Callable[[Row, str], "Example | str"]
 """From one row and its place to an example, or to the reason why it is left out."""
+Placed = Iterator[tuple[Example, str]]
+"""examples, each with the place of its row"""
 
 log = logging.getLogger(__name__)
 
 _CHECKED_ROWS = 50
 _CORPUS_DOCUMENTS = 20_000
+_NO_ANSWER = "no answer"
 
 
 def known_formats() -> dict[str, Reader | None]:
@@ -52,6 +51,9 @@ def known_formats() -> dict[str, Reader | None]:
         "comparisons": comparisons,
         "rankings": rankings,
         "unpaired": unpaired,
+        "ultrafeedback": ultrafeedback,
+        "shp": shp,
+        "webgpt": webgpt,
         "gsm8k": gsm8k,
         "arithmetic": None,
         "records": records,
@@ -74,21 +76,51 @@ def load_examples(config: DataConfig, *, seed: int, use: Use) -> list[Example]:
 
 def stream_examples(config: DataConfig, *, seed: int, use: Use) -> Iterator[Example]:
     """As `load_examples`, one example at a time; the errors come while it is read."""
+    return (example for example, _ in placed_examples(config, seed=seed, use=use))
+
+
+def placed_examples(config: DataConfig, *, seed: int, use: Use) -> Placed:
+    """As `stream_examples`, each example with the place of its row, such as `train.jsonl:17`."""
     phases, phase = _phase(config)
     whole = config.model_copy(update={"limit": None}) if phase else config  # the limit counts rows of the phase
     examples = _blended(whole, seed, use) if config.blend else _examples(whole, seed, use)
     if phase:
-        examples = (example for example in examples if in_phase(example.prompt, phases, phase))
-    limited: Iterator[Example] = islice(examples, config.limit)
+        examples = (placed for placed in examples if in_phase(placed[0].prompt, phases, phase))
+    limited: Placed = islice(examples, config.limit)
     if config.preferences is not None:
         if use != "prompts":
             raise InputError(f"data.preferences are for prompts, but these rows serve as {use}; leave them out")
-        limited = under_profiles(limited, config.preferences, seed=seed)
-    example = None
-    for example in limited:
-        yield example
-    if example is None:
+        plain = (example for example, _ in limited)
+        name = _name(config)
+        limited = ((example, name) for example in under_profiles(plain, config.preferences, seed=seed))
+    placed = None
+    for placed in limited:
+        yield placed
+    if placed is None:
         raise InputError(f"data {_name(config)}: not one usable row; see `data.path`, `data.split` and the warnings")
+
+
+def format_of(config: DataConfig) -> str:
+    """The format of the rows: the named one, or the one that the first row is recognised as.
+
+    Raises:
+        InputError: there is no row, or it has no format that is known.
+    """
+    if config.format != AUTO:
+        return config.format
+    first = next(_renamed_rows(config), None)
+    if first is None:
+        raise InputError(f"data {config.path}: holds no rows; correct `data.path`")
+    row, where = first
+    name = recognise(row)
+    if name is None:
+        files = [name for name, reader in known_formats().items() if reader is not None]
+        raise InputError(
+            f"{where}: no format is recognised from a row with {', '.join(map(str, row)) or 'nothing'}; name one as "
+            f"`data.format` ({', '.join(files)}), or map its columns, such as "
+            "`data.columns: {prompt: question, answer: reply}`"
+        )
+    return name
 
 
 def check(config: DataConfig, *, use: Use, whole: bool = False) -> None:
@@ -121,31 +153,32 @@ def _phase(config: DataConfig) -> tuple[Sequence[float], int]:
     return phases, phase
 
 
-def _blended(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
+def _blended(config: DataConfig, seed: int, use: Use) -> Placed:
     """The rows of several data sets; a prompt that two of them have comes once."""
     assert config.blend is not None
-    sources = [stream_examples(_as_data(source), seed=seed, use=use) for source in config.blend]
+    sources = [placed_examples(_as_data(source), seed=seed, use=use) for source in config.blend]
     blended = interleaved(sources, [source.share for source in config.blend])
     return _distinct(blended) if use == "prompts" else blended
 
 
 def _as_data(source: SourceConfig) -> DataConfig:
-    return DataConfig(format=source.format, path=source.path, split=source.split, limit=source.limit)
+    return DataConfig(**source.model_dump(exclude={"share"}))
 
 
-def _examples(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
+def _examples(config: DataConfig, seed: int, use: Use) -> Placed:
+    config = config.model_copy(update={"format": format_of(config)})
     reader = _reader(config.format)
     if reader is None:
-        return _made_here(config, seed, use)
-    placed = _rows_in_split(config, reader)
-    shaped = chain.from_iterable(_shape(example, use, where) for example, where in placed)
-    return _distinct(shaped) if use == "prompts" else shaped
+        name = _name(config)
+        return ((example, name) for example in _made_here(config, seed, use))
+    placed = _rows_in_split(config, reader, use)
+    return _distinct(placed) if use == "prompts" else placed
 
 
 def _reader(name: str) -> Reader | None:
     formats = known_formats()
     if name not in formats:
-        raise InputError(f"data format {name!r} is not known; {nearest(name, list(formats))}")
+        raise InputError(f"data format {name!r} is not known; {nearest(name, [AUTO, *formats])}")
     return formats[name]
 
 
@@ -163,6 +196,11 @@ def _name(config: DataConfig) -> str:
 
 def _made_here(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
     """The examples of a format without files."""
+    if config.path is not None:
+        raise InputError(
+            f"data format {config.format!r} makes its rows itself and reads no files, but `data.path` is "
+            f"{config.path}; leave `data.format` out, or name the format of those rows"
+        )
     if config.format == "paddock":
         return _paddock(config, seed, use)
     if use in ("comparisons", "feedback"):
@@ -188,20 +226,43 @@ def _paddock(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
     raise InputError("paddock has no ready comparisons; name a generate and an annotate stage's output as `examples`")
 
 
-def _rows_in_split(config: DataConfig, reader: Reader) -> Iterator[tuple[Example, str]]:
+def _renamed_rows(config: DataConfig) -> Iterator[tuple[Row, str]]:
+    """The rows of the split, with the format's keys for the columns that the job maps."""
+    split = "train" if config.split == "corpus" else config.split
+    for row, where in rows(_path(config), split):
+        refuse_half_surrogates(row, where)
+        missing = [name for name in config.columns.values() if name not in row]
+        if missing:
+            raise InputError(
+                f"{where}: `data.columns` maps {missing[0]!r}, but the row has {', '.join(map(str, row)) or 'nothing'}"
+            )
+        mapped = {key: row[name] for key, name in config.columns.items()}
+        others = {key: value for key, value in row.items() if key not in config.columns.values()}
+        yield others | mapped, where
+
+
+def _rows_in_split(config: DataConfig, reader: Reader, use: Use) -> Placed:
     """Rows of the split. One hh or alpaca file has no split of its own: a tenth of its first turns is `test`."""
-    path, split = _path(config), "train" if config.split == "corpus" else config.split
-    by_hash = reader in (hh, alpaca) and Path(path).is_file() and split != "all"
+    split = "train" if config.split == "corpus" else config.split
+    by_hash = reader in (hh, alpaca) and Path(_path(config)).is_file() and split != "all"
     if by_hash and split not in ("train", "test"):
         raise InputError(f"data {_name(config)}: one file has the splits train, test and all")
     skipped: Counter[str] = Counter()
+    usable = 0
     try:
-        for row, where in rows(path, split):
+        for row, where in _renamed_rows(config):
             example = reader(row, where)
-            if isinstance(example, str):
-                skipped[example] += 1
-            elif not by_hash or _hashed_split(example.prompt) == split:
-                yield example, where
+            shaped = example if isinstance(example, str) else _shape(example, use, where)
+            if isinstance(shaped, str):
+                skipped[shaped] += 1
+                continue
+            usable += 1
+            if not by_hash or _hashed_split(shaped[0].prompt) == split:
+                yield from ((example, where) for example in shaped)
+        if not usable and skipped[_NO_ANSWER]:
+            raise InputError(
+                f"data {_name(config)}: its rows hold no answer and cannot serve as {use}; choose another `data.format`"
+            )
     finally:
         if skipped:
             counts = ", ".join(f"{reason}: {n}" for reason, n in skipped.most_common())
@@ -213,11 +274,15 @@ def _hashed_split(prompt: Prompt) -> str:
     return "test" if int(prompt_id(prompt.messages[:1]), 16) % 10 == 0 else "train"
 
 
-def _shape(example: Example, use: Use, where: str) -> list[Example]:
+def _shape(example: Example, use: Use, where: str) -> list[Example] | str:
+    """The row as its use takes it, or why it is left out."""
     if use == "prompts":
         return [example]
+    if not example.candidates:
+        return _NO_ANSWER
     judged, compared = example.desirable is not None, sum(c.score is not None for c in example.candidates) > 1
-    if not example.candidates or not {"comparisons": compared, "feedback": compared or judged}.get(use, not judged):
+    fits = {"comparisons": compared, "feedback": compared or judged, "corpus": True}
+    if not fits.get(use, not judged):
         raise InputError(f"{where}: a row of this format cannot serve as {use}; choose another `data.format`")
     if use == "corpus":
         return [replace(example, candidates=(c,)) for c in example.candidates]
@@ -227,70 +292,9 @@ def _shape(example: Example, use: Use, where: str) -> list[Example]:
     return [example]
 
 
-def _distinct(examples: Iterator[Example]) -> Iterator[Example]:
+def _distinct(examples: Placed) -> Placed:
     ids: set[str] = set()
-    for example in examples:
+    for example, where in examples:
         if example.prompt.id not in ids:
             ids.add(example.prompt.id)
-            yield example
-
-
-def hh(row: Row, where: str) -> Example | str:
-    """Anthropic HH-RLHF: `chosen` and `rejected` are whole dialogues that share all but the last answer."""
-    before, _, chosen = text_field(row, "chosen", where).rpartition("\n\nAssistant:")
-    before_rejected, _, rejected = text_field(row, "rejected", where).rpartition("\n\nAssistant:")
-    if before != before_rejected:
-        return "the two differ before the last answer"
-    if not chosen.strip() or not rejected.strip():
-        return "an empty answer"
-    messages = hh_dialogue(before, where)
-    if messages[-1].role != "user":
-        return "the last turn is not the user's"
-    candidates = (Candidate(chosen.strip(), score=1.0), Candidate(rejected.strip(), score=0.0))
-    return Example(make_prompt(messages), candidates)
-
-
-def alpaca(row: Row, where: str) -> Example | str:
-    """Stanford Alpaca: `instruction`, perhaps `input`, perhaps `output`."""
-    prompt = instruction_prompt(row, where)
-    if "output" not in row:
-        return Example(prompt, ())
-    answer = text_field(row, "output", where).strip()
-    return Example(prompt, (Candidate(answer),)) if answer else "an empty answer"
-
-
-def prompts(row: Row, where: str) -> Example | str:
-    """`prompt` (one user turn) or `messages` (role, content)."""
-    return Example(row_prompt(row, where), ())
-
-
-def demonstrations(row: Row, where: str) -> Example | str:
-    """A prompt with `answer` or `response`, or `messages` that end with the answer."""
-    if "messages" in row and not {"answer", "response"} & row.keys():
-        messages = messages_field(row, where)
-        if len(messages) < 2 or messages[-1].role != "assistant":
-            raise InputError(f"{where}: `messages` must end with the assistant's turn where there is no `answer`")
-        prompt, answer = make_prompt(messages[:-1]), messages[-1].content
-    else:
-        prompt, answer = row_prompt(row, where), text_field(row, "answer" if "answer" in row else "response", where)
-    return Example(prompt, (Candidate(answer),)) if answer.strip() else "an empty answer"
-
-
-def comparisons(row: Row, where: str) -> Example | str:
-    """`chosen` and `rejected` answers to a prompt, or AlpacaFarm's `output_1`, `output_2` and `preference`."""
-    if "output_1" not in row:
-        chosen, rejected = text_field(row, "chosen", where), text_field(row, "rejected", where)
-        candidates = (Candidate(chosen, score=1.0), Candidate(rejected, score=0.0))
-        return Example(row_prompt(row, where), candidates) if chosen.strip() and rejected.strip() else "an empty answer"
-    first, second = (text_field(row, key, where) for key in ("output_1", "output_2"))
-    preference = row.get("preference")
-    if preference is None:
-        return "no verdict"
-    if not isinstance(preference, int | float) or not (preference == 0 or 1 <= preference <= 2):
-        raise InputError(
-            f"{where}: `preference` must be between 1 (first) and 2 (second), or 0 for a tie: {preference!r}"
-        )
-    if preference in (0, 1.5):
-        return "a tie"
-    candidates = (Candidate(first, score=2.0 - preference), Candidate(second, score=preference - 1.0))
-    return Example(instruction_prompt(row, where), candidates, preference=2.0 - preference)
+            yield example, where

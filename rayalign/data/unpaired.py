@@ -6,23 +6,29 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, groupby, pairwise
 
-from rayalign.data.fields import row_prompt, text_field
+from rayalign.data.dialogue import described
+from rayalign.data.fields import ANSWERS, answer_field, first_present, row_prompt
 from rayalign.data.files import Row
 from rayalign.data.pairs import pairs_of_examples
 from rayalign.errors import InputError
 from rayalign.types import Candidate, Example
 
-_ANSWERS = ("answer", "response", "completion")
-_LABELS = ("desirable", "label")
+LABELS = ("desirable", "label")
+"""keys of a row that say whether its answer is a good one"""
+_WORDS = {"true": True, "false": False, "1": True, "0": False}
+"""what a table writes for true and false"""
 
 
 def unpaired(row: Row, where: str) -> Example | str:
     """A prompt with `answer`, `response` or `completion`, and `desirable` (or TRL's `label`): true or false."""
-    answer = text_field(row, next((key for key in _ANSWERS if key in row), _ANSWERS[0]), where)
-    key = next((key for key in _LABELS if key in row), _LABELS[0])
+    answer = answer_field(row, first_present(row, ANSWERS) or ANSWERS[0], where)
+    key = first_present(row, LABELS) or LABELS[0]
     desirable = row.get(key)
+    if isinstance(desirable, str):
+        desirable = _WORDS.get(desirable.lower(), desirable)
     if not isinstance(desirable, bool):
-        raise InputError(f"{where}: {key!r} must be true or false, this is {desirable!r}")
+        what = repr(desirable) if isinstance(desirable, str) else described(desirable)
+        raise InputError(f"{where}: {key!r} must be true or false, but it is {what}")
     if not answer.strip():
         return "an empty answer"
     return Example(row_prompt(row, where), (Candidate(answer),), desirable=float(desirable))

@@ -137,6 +137,19 @@ def trained_groups(journal: Journal) -> Iterator[TrainedGroup]:
                     yield TrainedGroup(entry["iteration"], proxies.pop(name), golds.pop(name))
 
 
+def gold_by_iteration(path: Path) -> dict[int, float]:
+    """The mean gold utility of the answers that each iteration trained on; empty outside the embedded world.
+
+    Args:
+        path: the stage's journal.
+    """
+    golds: dict[int, list[float]] = {}
+    with closing(Journal(path)) as journal:
+        for group in trained_groups(journal):
+            golds.setdefault(group.iteration, []).append(group.gold)
+    return {iteration: mean(values) for iteration, values in golds.items()}
+
+
 def _mean_gold(group: Group) -> float:
     return mean(gold.utility(group.prompt, trajectory.text) for trajectory in group.trajectories)
 

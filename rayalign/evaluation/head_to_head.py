@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from rayalign.data.files import Row
+from rayalign.data.row_files import refuse_half_surrogates
 from rayalign.errors import InputError, RayalignError
 from rayalign.evaluation.tables import Annotations, check_preference, check_texts, prompt_of, read_rows
 from rayalign.statistics.ratings import Rating, bradley_terry
@@ -81,6 +82,7 @@ def output_rows(path: Path) -> Iterator[Row]:
     """
     for row, where in read_rows(path):
         check_texts(row, where, ("instruction", "output"))
+        refuse_half_surrogates(row, where)
         yield row
 
 

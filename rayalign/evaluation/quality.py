@@ -15,6 +15,7 @@ from rayalign.config import LearnerConfig
 from rayalign.data.chat import encode_continuation, encode_example, load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.data.files import Row
+from rayalign.dialogues import dialogue_text
 from rayalign.errors import InputError
 from rayalign.evaluation.head_to_head import generator_of, output_rows
 from rayalign.evaluation.tables import prompt_of
@@ -109,8 +110,8 @@ class NegativeLogprob:
             return EncodedRow((), (), group=0)
         if self._tokenizer.chat_template:
             return EncodedRow(*encode_example(self._tokenizer, prompt, answer), group=0)
-        before = f"{prompt.messages[-1].content}\n\n"
-        head = self._tokenizer(before).input_ids
+        before = f"{dialogue_text(prompt.messages)}\n\n"
+        head = self._tokenizer(before, split_special_tokens=True).input_ids
         _, tail = encode_continuation(self._tokenizer, before, answer)
         return EncodedRow((*head, *tail), [False] * len(head) + [True] * len(tail), group=0)
 

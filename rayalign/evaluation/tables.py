@@ -14,6 +14,7 @@ from typing import Any
 
 from rayalign.data.files import Row, rows
 from rayalign.errors import InputError, RayalignError
+from rayalign.evaluation.run_records import public_rows
 from rayalign.statistics.length_control import Coefficients, joint_difficulty
 from rayalign.statistics.winrate import win_rate
 from rayalign.storage.records import atomic_write, finite
@@ -117,7 +118,7 @@ def _identity(row: Row) -> tuple[Any, ...]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[Row, str]]:
-    """The objects of a local file with their places.
+    """The objects of a local file with their places; records of a run in AlpacaEval's columns.
 
     Raises:
         InputError: no such file, or an empty one.
@@ -127,7 +128,8 @@ def read_rows(path: Path) -> Iterator[tuple[Row, str]]:
     empty = True
     for row, where in rows(str(path), ""):
         empty = False
-        yield row, where
+        for public in public_rows(row, where):
+            yield public, where
     if empty:
         raise InputError(f"{path}: the file holds no rows")
 

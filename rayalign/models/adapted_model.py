@@ -22,8 +22,8 @@ def write_adapted(base: ModelFolder, adapter: AdapterFolder, folder: Path) -> No
     Raises:
         InputError: the adapter moves what the base does not have, or holds more than factors.
     """
-    factors = {f"{module.removeprefix(PREFIX)}.weight": own for module, own in adapter.modules.items()}
-    _verify(base, adapter, factors)
+    fits_base(base, adapter)
+    factors = {_matrix(module): own for module, own in adapter.modules.items()}
     copy_companions(base.path, folder)
     base.write_index(folder, list(base.tensors), sum(tensor.size for tensor in base.tensors.values()))
     for file_name, shard in base.shards.items():
@@ -41,7 +41,8 @@ def _moved(shard: Mapping[str, StoredTensor], factors: Mapping[str, Factors]) ->
         yield weight
 
 
-def _verify(base: ModelFolder, adapter: AdapterFolder, factors: Mapping[str, Factors]) -> None:
+def fits_base(base: ModelFolder, adapter: AdapterFolder) -> None:
+    """InputError unless the adapter is of factors alone, for matrices of these names and shapes in the base."""
     if adapter.whole:
         name = next(iter(adapter.whole))
         raise InputError(f"{adapter.path} holds {name} beside its factors; only pure LoRA adapters are added to a base")
@@ -49,7 +50,8 @@ def _verify(base: ModelFolder, adapter: AdapterFolder, factors: Mapping[str, Fac
         raise InputError(
             f"{adapter.path} is of a model that stores its matrices transposed (fan_in_fan_out); merge it with peft"
         )
-    for name, own in factors.items():
+    for module, own in adapter.modules.items():
+        name = _matrix(module)
         if name not in base.tensors:
             raise InputError(f"{base.path} has no {name}, which the adapters move; name the one they were made from")
         shape = base.tensors[name].shape
@@ -58,3 +60,8 @@ def _verify(base: ModelFolder, adapter: AdapterFolder, factors: Mapping[str, Fac
                 f"{name} is {shape} in {base.path}, but the adapters move {own.width}; name the model that they were "
                 "made from"
             )
+
+
+def _matrix(module: str) -> str:
+    """The name in the base of the matrix that a module's factors move."""
+    return f"{module.removeprefix(PREFIX)}.weight"

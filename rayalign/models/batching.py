@@ -111,11 +111,6 @@ def length_buckets(lengths_B: Tensor, least_tokens: int) -> list[Tensor]:
     return list(order_B.split(counts))
 
 
-def positions(lengths_B: Tensor, buckets: list[Tensor]) -> int:
-    """Tokens and padding of all buckets together."""
-    return sum(len(rows_N) * int(lengths_B[rows_N].max()) for rows_N in buckets)
-
-
 def trim(batch: Batch) -> Batch:
     """The batch without the columns that are padding in every row."""
     used = batch["attention_mask_BT"].any(dim=0).nonzero().flatten()

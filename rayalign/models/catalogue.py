@@ -98,6 +98,32 @@ KNOWN: Mapping[str, ModelShape] = MappingProxyType(
 """part of a lower-case hub name -> shape; of several that fit the longest is taken"""
 
 
+_FAMILIES: Mapping[str, str] = MappingProxyType(
+    {
+        "llama-3": "llama",
+        "qwen2.5": "qwen2",
+        "qwen3": "qwen3",
+        "gemma-2": "gemma2",
+        "gemma-3": "gemma3_text",
+        "mistral": "mistral",
+    }
+)
+"""beginning of a key of `KNOWN` -> transformers' name of the architecture"""
+
+
+def family_of(model: str) -> str | None:
+    """transformers' name of the architecture of a well-known hub name; None where it is not known."""
+    key = _known_key(model)
+    families = [family for start, family in _FAMILIES.items() if key and key.startswith(start)]
+    return families[0] if families else None
+
+
+def _known_key(model: str) -> str | None:
+    """The longest key of `KNOWN` that is part of a hub name."""
+    fitting = [key for key in KNOWN if key in model.lower()]
+    return max(fitting, key=len) if fitting else None
+
+
 def shape_of(model: str, vocabulary: int | None = None) -> ModelShape | None:
     """The shape of a preset, a local folder or a well-known hub name; None where it is not known.
 
@@ -111,8 +137,8 @@ def shape_of(model: str, vocabulary: int | None = None) -> ModelShape | None:
     config = Path(model) / "config.json"
     if config.is_file():
         return _from_config(json.loads(config.read_text(encoding="utf-8")))
-    fitting = [key for key in KNOWN if key in model.lower()]
-    return KNOWN[max(fitting, key=len)] if fitting else None
+    key = _known_key(model)
+    return KNOWN[key] if key else None
 
 
 def model_path(model: str) -> str:

@@ -94,7 +94,7 @@ class Classifier:
         if self._tokenizer.chat_template:
             return {"input_ids": list(encode_example(self._tokenizer, prompt, answer)[0])}
         question = "\n\n".join(message.content for message in prompt.messages)
-        encoding = self._tokenizer(question, answer, return_attention_mask=False)
+        encoding = self._tokenizer(question, answer, return_attention_mask=False, split_special_tokens=True)
         return {name: list(values) for name, values in encoding.items()}
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from rayalign.errors import InputError
 from rayalign.models.catalogue import READS_PAIRS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+FOREIGN = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, SafetensorError)
+"""errors of transformers and safetensors at a folder that is damaged or of an unknown kind"""
 
 
 def read_config(path: str) -> PretrainedConfig:
@@ -22,7 +27,7 @@ def read_config(path: str) -> PretrainedConfig:
 
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except FOREIGN as error:
         raise unusable(path, error) from error
     for key, value in config.to_dict().items():
         if "drop" in key and isinstance(value, float):
@@ -48,7 +53,12 @@ def positions(config: PretrainedConfig) -> int | None:
 def unusable(path: str, error: Exception) -> InputError:
     """What says that a model cannot be loaded, and the remedy."""
     if Path(path).is_dir():
-        return InputError(f"model {path}: cannot be loaded from this folder ({first_line(error)})")
+        import transformers
+
+        return InputError(
+            f"model {path}: cannot be loaded from this folder ({first_line(error)}); see that config.json is of these "
+            f"weights and of a kind that transformers {transformers.__version__} knows, or copy the whole folder again"
+        )
     return InputError(
         f"model {path}: neither a folder nor in the Hugging Face cache ({first_line(error)}); "
         f"give a folder, or where there is a network run `hf download {path}` once"
@@ -56,5 +66,6 @@ def unusable(path: str, error: Exception) -> InputError:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says."""
-    return str(error).strip().splitlines()[0]
+    """The first line of what an error says, with its name where that alone says what it is."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0] if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {lines[0]}"

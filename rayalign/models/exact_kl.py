@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from rayalign.config import LearnerConfig
-from rayalign.models.heads import TokenLogprobs, hidden_states
+from rayalign.models.heads import TokenLogprobs
+from rayalign.models.hidden import hidden_states
 from rayalign.models.load import load_head
 from rayalign.models.lora import adapter_off
 
@@ -16,7 +17,7 @@ from rayalign.models.lora import adapter_off
 class Reference(Protocol):
     """What the policy's head asks of the reference; no torch module, so that no optimizer sees its weights."""
 
-    def hidden(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    def hidden(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, prompts_B: Tensor) -> Tensor:
         """Last hidden states [B, T, hidden]."""
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
@@ -30,9 +31,9 @@ class FrozenReference:
         self._head = head.to(device).requires_grad_(False)
 
     @torch.no_grad()
-    def hidden(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    def hidden(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, prompts_B: Tensor) -> Tensor:
         """Last hidden states."""
-        return hidden_states(self._head.model, input_ids_BT, attention_mask_BT)
+        return hidden_states(self._head.model, input_ids_BT, attention_mask_BT, prompts_B)
 
     @torch.no_grad()
     def logits(self, hidden_ND: Tensor) -> Tensor:
@@ -47,10 +48,10 @@ class WithoutAdapter:
         self._head = head
 
     @torch.no_grad()
-    def hidden(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    def hidden(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, prompts_B: Tensor) -> Tensor:
         """Last hidden states."""
         with adapter_off(self._head.model):
-            return hidden_states(self._head.model, input_ids_BT, attention_mask_BT)
+            return hidden_states(self._head.model, input_ids_BT, attention_mask_BT, prompts_B)
 
     @torch.no_grad()
     def logits(self, hidden_ND: Tensor) -> Tensor:

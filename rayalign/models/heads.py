@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rayalign.errors import InputError
-from rayalign.models.batching import length_buckets, micro_rows, positions, trim
-from rayalign.models.metrics import PADDING, TOKENS
-from rayalign.types import Batch, Metric, Metrics, Outputs
+from rayalign.models.batching import micro_rows, trim
+from rayalign.models.hidden import hidden_states, prompts_of
+from rayalign.types import Batch, Outputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,9 +25,6 @@ HeadKind = Literal["causal", "scalar", "pairwise"]
 """log-probs of tokens; a number for each token; the same of a model that reads a prompt with two answers"""
 CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}
 """logits that exist at a time: 64 MiB in fp32 on a CPU; thin matrix products leave a GPU idle, so 512 MiB there"""
-
-BUCKET_TOKENS = {"cpu": 32, "cuda": 4096}
-"""least tokens of a bucket of rows: below that the device does not work faster for having fewer"""
 
 EntropyUse = Literal["gradient", "value", "none"]
 """of the entropies; without their gradient no second softmax is kept for the backward pass"""
@@ -140,14 +137,15 @@ class TokenLogprobs(nn.Module):
 
         In training, with a reference, also its KL to the reference's.
         """
-        hidden_BTD = hidden_states(self.model, input_ids_BT, attention_mask_BT)
+        prompts_B = prompts_of(select_BT, attention_mask_BT)
+        hidden_BTD = hidden_states(self.model, input_ids_BT, attention_mask_BT, prompts_B)
         select_BT = select_BT.bool()
         select_BT = torch.cat([torch.zeros_like(select_BT[:, :1]), select_BT[:, 1:]], dim=1)
         rows_N, columns_N = select_BT.nonzero(as_tuple=True)
         hidden_ND, tokens_N = hidden_BTD[rows_N, columns_N - 1], input_ids_BT[rows_N, columns_N]
         reference, reference_ND = self.reference if self.training else None, None
         if reference is not None:
-            reference_ND = reference.hidden(input_ids_BT, attention_mask_BT)[rows_N, columns_N - 1]
+            reference_ND = reference.hidden(input_ids_BT, attention_mask_BT, prompts_B)[rows_N, columns_N - 1]
         readings = self.output(hidden_ND, tokens_N, temperature or self.temperature, reference, reference_ND)
         blank_BT = torch.zeros_like(input_ids_BT, dtype=torch.float32)
         return tuple(blank_BT.index_put((rows_N, columns_N), reading_N) for reading_N in readings)
@@ -179,7 +177,8 @@ class TokenValues(nn.Module):
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, select_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Values of the state before each token (0 before the first and at padding), scores at the last real token."""
-        hidden_BTD = hidden_states(self.model, input_ids_BT, attention_mask_BT)
+        prompts_B = prompts_of(select_BT, attention_mask_BT)
+        hidden_BTD = hidden_states(self.model, input_ids_BT, attention_mask_BT, prompts_B)
         head = self.model.score
         after_BT = head(hidden_BTD.to(head.weight.dtype)).float()[..., 0]
         mask_BT = attention_mask_BT.bool()
@@ -237,44 +236,3 @@ def placeholder() -> Batch:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on a device."""
     return Batch({name: x.to(device, non_blocking=True) for name, x in batch.tensors.items()}, batch.unit_B)
-
-
-def buckets_of(model: PreTrainedModel, attention_mask_BT: Tensor) -> list[Tensor]:
-    """Row numbers of the parts in which a model reads rows that are padded on the right.
-
-    Under ZeRO-3 it reads all at once: each reading gathers the weights on all ranks, which must make equally many.
-    """
-    lengths_B = attention_mask_BT.sum(dim=1)
-    if hasattr(next(model.parameters()), "ds_id"):
-        return [torch.arange(len(lengths_B), device=lengths_B.device)]
-    return length_buckets(lengths_B, BUCKET_TOKENS.get(lengths_B.device.type, BUCKET_TOKENS["cuda"]))
-
-
-def token_metrics(model: PreTrainedModel, batch: Batch) -> Metrics:
-    """Tokens of a micro-batch, and the share of padding in what the model reads of it."""
-    lengths_B = batch["attention_mask_BT"].sum(dim=1)
-    tokens = float(lengths_B.sum())
-    read_positions = positions(lengths_B, buckets_of(model, batch["attention_mask_BT"]))
-    padding = Metric(1 - tokens / read_positions, read_positions)
-    return {TOKENS: Metric(tokens, reduction="sum"), PADDING: padding}
-
-
-def hidden_states(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-    """Last hidden states; 0 where a bucket of rows ends before the widest one."""
-    if not bool(attention_mask_BT[:, 0].all()):
-        return _left_padded(model, input_ids_BT, attention_mask_BT)
-    buckets = buckets_of(model, attention_mask_BT)
-    widths = [int(attention_mask_BT[rows_N].sum(dim=1).max()) for rows_N in buckets]
-    parts: list[Tensor] = []
-    for rows_N, width in zip(buckets, widths, strict=True):
-        # Causal attention never sees padding on the right, so no mask is needed.
-        hidden_NTD = model.base_model(input_ids=input_ids_BT[rows_N, :width], use_cache=False).last_hidden_state
-        parts.append(nn.functional.pad(hidden_NTD, (0, 0, 0, input_ids_BT.shape[1] - width)))
-    return torch.cat(parts).index_select(0, torch.cat(buckets).argsort())
-
-
-def _left_padded(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-    positions_BT = (attention_mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
-    return model.base_model(
-        input_ids=input_ids_BT, attention_mask=attention_mask_BT, position_ids=positions_BT, use_cache=False
-    ).last_hidden_state

@@ -26,18 +26,10 @@ from rayalign.models.batching import micro_rows, pass_over
 from rayalign.models.divided import divided
 from rayalign.models.engine_state import load_engine, save_engine
 from rayalign.models.exact_kl import reference_of
-from rayalign.models.heads import (
-    HeadKind,
-    TokenLogprobs,
-    as_outputs,
-    evaluate,
-    placeholder,
-    read,
-    to_device,
-    token_metrics,
-)
+from rayalign.models.heads import HeadKind, TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
+from rayalign.models.hidden import prompts_of, token_metrics
 from rayalign.models.inspection import minibatch_file, not_finite, save_minibatch
-from rayalign.models.load import Initial, load_head, verify_saved
+from rayalign.models.load import Initial, load_head
 from rayalign.models.lora import adapter_off, add_adapter
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE
 from rayalign.models.mixture import Mixture
@@ -46,6 +38,7 @@ from rayalign.models.offload import DeviceState
 from rayalign.models.partitioned import Partition
 from rayalign.models.process_group import highest, meet
 from rayalign.models.schedule import schedule
+from rayalign.models.verify import verify_saved
 from rayalign.models.whole import WholeTensors
 from rayalign.models.zero import engine_config
 from rayalign.types import Batch, Metric, Metrics, Outputs, Role, merged
@@ -233,7 +226,8 @@ class Learner:
         poison = 1.0 if math.isfinite(loss_sum.numerator.item()) else math.nan
         # DeepSpeed averages over ranks; this is a sum.
         self._engine.backward(loss_sum.numerator * (piece.scale * self._world * poison))
-        return piece.objective.named(loss_sum.metrics) | token_metrics(self._head.model, here)
+        prompts_B = prompts_of(here["policy_mask_BT"], here["attention_mask_BT"])
+        return piece.objective.named(loss_sum.metrics) | token_metrics(self._head.model, here, prompts_B)
 
     def _apply(self) -> tuple[float, bool]:
         """Take the step unless the gradient is not finite; its norm before clipping, and whether it was taken."""

@@ -12,11 +12,11 @@ import torch
 from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.catalogue import PRESETS, READS_PAIRS
-from rayalign.models.configuration import first_line, positions, read_config, unusable
+from rayalign.models.configuration import FOREIGN, positions, read_config, unusable
 from rayalign.models.heads import Head, HeadKind, TokenLogprobs, TokenValues, evaluate
 from rayalign.models.partitioned import Partition, load_partitioned, set_whole
 from rayalign.types import Batch, Outputs
-from rayalign.weights.files import shapes
+from rayalign.weights.headers import prove_folder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -193,38 +193,6 @@ def load_scalar(
     return model
 
 
-def verify_saved(folder: str | Path) -> None:
-    """Open a model folder that was just written: its configuration, names and shapes of its weights, its tokenizer.
-
-    No number is read: the model is built without memory for its weights, so this is quick for models of any size.
-
-    Raises:
-        InputError: a reader could not open the folder.
-    """
-    import transformers
-
-    path = Path(folder)
-    try:
-        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
-        kind = getattr(transformers, config.architectures[0])
-        with torch.device("meta"):
-            model = kind(config)
-        transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, AssertionError) as error:
-        raise InputError(f"{path} was written but cannot be opened again ({first_line(error)}); {_UNSAVED}") from error
-    model.tie_weights()
-    stored = shapes(path)
-    for name, parameter in model.named_parameters():
-        if stored.get(name) != tuple(parameter.shape):
-            raise InputError(
-                f"{path} was written but cannot be opened again: {name} is {stored.get(name, 'missing')}, not "
-                f"{tuple(parameter.shape)}; {_UNSAVED}"
-            )
-
-
-_UNSAVED = "its configuration and tokenizer come from the model that it was made from, so correct them there"
-
-
 def refuse_missing(path: str, loading_info: Mapping[str, Any]) -> None:
     """InputError where a checkpoint lacks weights, which would be drawn at random: it is of another kind."""
     if missing := sorted(loading_info["missing_keys"]):
@@ -248,11 +216,15 @@ def _load(
     if partition is not None:
         head = ("score.weight",) if fresh else ()
         return load_partitioned(kind, path, model_config, dtype, partition, fresh=head, **settings)
+    if (Path(path) / "config.json").is_file():
+        prove_folder(Path(path))
     try:
         model, loading_info = kind.from_pretrained(
             path, config=model_config, dtype=dtype, output_loading_info=True, **settings
         )
-    except (OSError, ValueError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except FOREIGN as error:
         raise unusable(path, error) from error
     if not fresh:
         refuse_missing(path, loading_info)

@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from rayalign.annotator.judges import RubricJudge
+from rayalign.annotator.verdicts import pair_of
 from rayalign.config import AnnotateStage, Job, RoleConfig
 from rayalign.data.pairs import Question
 from rayalign.errors import InputError
@@ -28,7 +29,7 @@ from rayalign.pipeline.kind import (
     StageKind,
 )
 from rayalign.storage.records import decode, encode, read_jsonl, write_jsonl
-from rayalign.types import Comparison, Example
+from rayalign.types import Comparison, Example, Words
 
 if TYPE_CHECKING:
     from rayalign.pipeline.context import RunContext
@@ -94,9 +95,10 @@ def _verdicts(
     if stage.pairwise is not None:
         return _model_verdicts(context, name, stage, stage.pairwise, pairs)
     seed = context.job.seed
-    questions = [(pair.prompt, pair.first.text, pair.second.text) for pair in pairs]
     if stage.annotator is None:
-        return RubricJudge(stage.judge).compare(questions, seed=seed)
+        last_answers = [(pair.prompt, pair.first.text, pair.second.text) for pair in pairs]
+        return RubricJudge(stage.judge).compare(last_answers, seed=seed)
+    questions = [pair_of(pair.prompt, pair.first, pair.second) for pair in pairs]
     from rayalign.annotator.client import item_of
     from rayalign.annotator.connect import announce
 
@@ -123,10 +125,10 @@ def _pairs(examples: Sequence[Example], count: int, seed: int) -> Iterator[Quest
     """At most `count` pairs of different answers from each group, in a drawn order."""
     for example in examples:
         draw = random.Random(f"{seed}/{example.prompt.id}")
-        options = [p for p in itertools.permutations(example.candidates, 2) if p[0].text != p[1].text]
-        pairs: set[frozenset[str]] = set()
+        options = [p for p in itertools.permutations(example.candidates, 2) if p[0].words != p[1].words]
+        pairs: set[frozenset[Words]] = set()
         for first, second in draw.sample(options, len(options)):
-            pair = frozenset((first.text, second.text))
+            pair = frozenset((first.words, second.words))
             if pair not in pairs and len(pairs) < count:
                 pairs.add(pair)
                 yield Question(example.prompt, first, second)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rayalign.cluster.turns import TURNS, Turn
 from rayalign.config import Job, LoadedJob, Reference, nearest
+from rayalign.data.templates import has_template, template_problem
 from rayalign.errors import InputError
 from rayalign.models.catalogue import PRESETS, READS_PAIRS
 from rayalign.pipeline.annotators import annotator_problems
@@ -17,9 +18,11 @@ from rayalign.pipeline.kind import ADAPTER, AS_SOURCE, PAIRWISE_MODEL, Problem, 
 from rayalign.pipeline.machine import Machine, planned_machine
 from rayalign.pipeline.plan import Plan, StagePlan, plan, size
 from rayalign.pipeline.stage_rows import stage_paths
+from rayalign.pipeline.tracking import tracking_problems
 from rayalign.rollout.environment import load_environment
+from rayalign.weights.headers import prove_folder
 
-REHEARSE = "set cluster.gpus for a rehearsal on logical devices"
+REHEARSE = "try it in small on this machine with `rayalign rehearse`"
 _ROUND = re.compile(r"@\d+")
 Kinds = Mapping[str, StageKind[Any]]
 
@@ -32,7 +35,7 @@ def check(loaded: LoadedJob) -> None:
     """
     job = loaded.job
     kinds = kinds_of(job)
-    problems = [*_cluster(job), *_references(job, kinds)]
+    problems = [*_cluster(job), *_template(job), *tracking_problems(job.tracking), *_references(job, kinds)]
     for name, kind in kinds.items():
         problems += _stage_problems(f"stages.{name}", job, kind)
     machine = planned_machine(job.cluster)
@@ -57,7 +60,7 @@ def _stage_problems(prefix: str, job: Job, kind: StageKind[Any]) -> Iterator[Pro
     for key, text in (
         *kind.problems(),
         *kind.device_problems(job),
-        *_models(kind),
+        *_models(kind, job.chat_template),
         *_sampling(job, kind),
         *_data(kind),
         *_environment(kind),
@@ -71,13 +74,14 @@ def _cluster(job: Job) -> Iterator[Problem]:
     cluster = job.cluster
     if cluster.share_devices and not job.rollout.gpus:
         yield "rollout.gpus", "engines that share devices use some; write 1, or set cluster.share_devices to false"
-    if cluster.logical_devices and not cluster.share_devices:
-        yield (
-            "cluster.logical_devices",
-            "they are for sharing only; set cluster.share_devices to true, or leave them out",
-        )
     if cluster.logical_devices and cluster.gpus is not None:
         yield "cluster.gpus", "cluster.logical_devices says how many there are; leave this out"
+
+
+def _template(job: Job) -> Iterator[Problem]:
+    problem = template_problem(job.chat_template) if job.chat_template else None
+    if problem:
+        yield "chat_template", problem
 
 
 def _references(job: Job, kinds: Kinds) -> Iterator[Problem]:
@@ -120,14 +124,14 @@ def _what(reference: Reference | None, kinds: Kinds) -> str | None:
     return output.what if output else None
 
 
-def _models(kind: StageKind[Any]) -> Iterator[Problem]:
+def _models(kind: StageKind[Any], template: str | None) -> Iterator[Problem]:
     """A preset exists; a folder holds a model and a chat template; a hub name is taken on trust."""
     for read in kind.reads():
         if read.is_model:
-            yield from ((read.key, text) for text in _model(read))
+            yield from ((read.key, text) for text in _model(read, template))
 
 
-def _model(read: Read) -> Iterator[str]:
+def _model(read: Read, template: str | None) -> Iterator[str]:
     model = read.value
     presets = [f"preset:{name}" for name in PRESETS]
     if read.preset and not model.startswith("preset:"):
@@ -139,24 +143,28 @@ def _model(read: Read) -> Iterator[str]:
     elif not read.preset and Reference.parse(model) is None:
         local = Path(model).exists() or model.startswith((".", "/", "~"))
         adapter = ADAPTER in read.accepts and (Path(model) / "adapter_config.json").is_file()
-        yield from _folder(Path(model), read.accepts) if local and not adapter else ()
+        yield from _folder(Path(model), read.accepts, template) if local and not adapter else ()
 
 
-def _folder(folder: Path, accepts: tuple[str, ...]) -> Iterator[str]:
+def _folder(folder: Path, accepts: tuple[str, ...], template: str | None) -> Iterator[str]:
     if not (folder / "config.json").is_file():
         yield f"{folder} holds no model: there is no config.json; give a folder written by save_pretrained"
+        return
+    try:
+        prove_folder(folder)
+    except InputError as error:
+        yield str(error)
         return
     compares = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(READS_PAIRS, False)
     if compares and PAIRWISE_MODEL not in accepts:
         yield f"{folder} holds {PAIRWISE_MODEL}; expected {' or '.join(accepts)}"
     elif not compares and accepts == (PAIRWISE_MODEL,):
         yield f"{folder} does not hold {PAIRWISE_MODEL}: its config.json has no {READS_PAIRS}; train one on pairs"
-    settings = folder / "tokenizer_config.json"
-    inside = settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
-    if not inside and not (folder / "chat_template.jinja").is_file():
+    if template is None and not has_template(folder):
         yield (
             f"model without chat template: {folder} has none in tokenizer_config.json and no chat_template.jinja; "
-            "use the instruction-tuned model, or put a template beside the tokenizer"
+            "use the instruction-tuned model, or name a template as `chat_template` of the job: default, alpaca, "
+            "chatml or a file"
         )
 
 

@@ -22,10 +22,11 @@ from rayalign.cluster.turns import DeviceTurns
 from rayalign.cluster.workers import Workers
 from rayalign.config import ANNOTATOR, LoadedJob, Reference, RoleConfig
 from rayalign.errors import WeightError
-from rayalign.models.catalogue import model_path, shape_of
+from rayalign.models.catalogue import shape_of
 from rayalign.pipeline.adapters import adapter_room
 from rayalign.pipeline.checks import devices, refuse
 from rayalign.pipeline.early_pool import EarlyPool, next_model
+from rayalign.pipeline.environment import environment
 from rayalign.pipeline.hashing import unfinished
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import StageKind, kind_of
@@ -34,8 +35,9 @@ from rayalign.pipeline.object_store import session_config
 from rayalign.pipeline.outputs import output_path, run_folder, stage_folder
 from rayalign.pipeline.plan import plan
 from rayalign.pipeline.sharing import DeviceSharing
+from rayalign.pipeline.templated import templated
 from rayalign.rollout import choose, vllm_runs_on
-from rayalign.storage.events import EventLog
+from rayalign.storage.events import RUN_STARTED, EventLog
 from rayalign.storage.records import atomic_write
 from rayalign.weights import probe
 from rayalign.weights.files import fingerprint
@@ -70,7 +72,10 @@ class RunContext:
         self.workers = workers or Workers(self.job.cluster)
         """processes that take the roles of the stages"""
         self._unfinished = unfinished(self.job)
-        self._later: list[StageKind[Any]] = []
+        if self._unfinished:
+            self.events.write(RUN_STARTED, **environment())
+        self.later: list[StageKind[Any]] = []
+        """what runs after the present stage"""
         self._service: Future[str] | None = None
         self._sharing = DeviceSharing(self.job, self.events)
         self._pool: GeneratorPool | None = None
@@ -103,13 +108,13 @@ class RunContext:
             return str(self.output(reference))
         if reference.startswith(ANNOTATOR):
             return f"{self.annotator_url()}#{reference.removeprefix(ANNOTATOR)}"
-        return model_path(reference)
+        return templated(reference, self.job.chat_template, self.folder / "models")
 
     def begin(self, name: str) -> None:
         """Make room for a stage, and note which one comes after it."""
         job, names = self.job, list(self.job.stages)
         later = names[names.index(name) + 1 :]
-        self._later = [kind for stage, kind in self._unfinished.items() if stage in later]
+        self.later = [kind for stage, kind in self._unfinished.items() if stage in later]
         kind = kind_of(job.stages[name])
         hosting = kind.hosting(job)
         if job.cluster.share_devices and hosting and not kind.uses_pool(job):
@@ -119,9 +124,9 @@ class RunContext:
 
     def prepare_next(self) -> None:
         """Start the processes that later stages will need, roles and engines; called while this stage works."""
-        hosting = next(filter(None, (kind.hosting(self.job) for kind in self._later)), {})
+        hosting = next(filter(None, (kind.hosting(self.job) for kind in self.later)), {})
         self.workers.start(hosting)
-        rollout, reference = self.job.rollout, next_model(self.job, self._later, self.output)
+        rollout, reference = self.job.rollout, next_model(self.job, self.later, self.output)
         claims_nothing = not (rollout.gpus or rollout.cpus) and self.workers.one_machine
         if claims_nothing and reference is not None and self._pool is None and self._early_pool is None:
             model = self.model(reference)
@@ -202,9 +207,9 @@ class RunContext:
     def _end_service(self, service: Future[str]) -> None:
         wait([service], timeout=self.job.cluster.start_timeout)
         if not service.done() or service.exception() is None:
-            from rayalign.annotator.service import stop
+            from rayalign.cluster.applications import stop_applications
 
-            stop()
+            stop_applications()
 
     async def engines(self, model: str) -> GeneratorPool:
         """Engines of the model's architecture, holding any weights."""
@@ -224,13 +229,13 @@ class RunContext:
         return self._pool
 
     async def _start_pool(self, model: str) -> GeneratorPool:
-        rollout = self._sharing.rollout
+        computing = self._sharing.rollout
         shape = shape_of(model)
-        name, reason = choose(rollout, vllm_runs_on(), shape.parameters if shape else None)
-        logger.info("%d %s engines (%s)", rollout.engines, name, reason)
-        adapter = adapter_room(self.job.model_copy(update={"rollout": rollout}), name)
+        name, reason = choose(computing, vllm_runs_on(), shape.parameters if shape else None)
+        logger.info("%d %s engines (%s)", computing.engines, name, reason)
+        adapter = adapter_room(self.job.model_copy(update={"rollout": computing}), name)
         slots = self._sharing.reserve()
-        return await start_pool(name, model, rollout, self.job.cluster, self.events, adapter, slots)
+        return await start_pool(name, model, self.job.rollout, self.job.cluster, self.events, adapter, slots)
 
     async def pool(self, model: str) -> GeneratorPool:
         """The engines with this model's weights, loaded into the running ones where the shapes agree."""

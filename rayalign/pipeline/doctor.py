@@ -82,7 +82,7 @@ def _hardware() -> Iterator[Finding]:
     yield Finding(
         "ok", f"Python {platform.python_version()}, {here.cpus:g} cores, {here.memory / 2**30:.1f} GiB memory"
     )
-    yield Finding("ok", _gpus() or "no GPU: models run on the CPU")
+    yield Finding("ok", "; ".join(gpu_names()) or "no GPU: models run on the CPU")
     shared = f"/dev/shm has {here.shared_memory / 2**30:.1f} GiB"
     if here.shared_memory < SHARED_MEMORY:
         yield Finding("conflict", f"{shared}; Ray would spill to disk: give at least 1 GiB (docker run --shm-size=2g)")
@@ -90,12 +90,13 @@ def _hardware() -> Iterator[Finding]:
         yield Finding("ok", shared)
 
 
-def _gpus() -> str:
+def gpu_names() -> list[str]:
+    """Name, memory and driver of each GPU."""
     if not shutil.which("nvidia-smi"):
-        return ""
+        return []
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return "; ".join(f"GPU {i}: {line}" for i, line in enumerate(result.stdout.strip().splitlines()))
+    return [f"GPU {i}: {line}" for i, line in enumerate(result.stdout.strip().splitlines())]
 
 
 def _packages(version_of: VersionOf) -> Iterator[Finding]:

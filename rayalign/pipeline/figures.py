@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 from rayalign.actors.hosted import FrozenSpec
@@ -20,20 +18,18 @@ from rayalign.coordinator.rendering import Renderer
 from rayalign.data.preferences import base_id
 from rayalign.evaluation.baselines import ANSWERS, gold_utility
 from rayalign.pipeline import profiles
+from rayalign.pipeline.answer_figures import answer_rows
 from rayalign.pipeline.best_of_figures import best_of_figures
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.drawing import draw
 from rayalign.pipeline.scoring import Chosen, choose, in_parts, report_absent, resolved
+from rayalign.pipeline.win_rates import annotated, compare, judge_correlations, rivals
 from rayalign.scoring.sources import make_scorer
-from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
-from rayalign.statistics.ranks import rank_correlation
-from rayalign.statistics.winrate import win_rate
+from rayalign.statistics.intervals import mean_interval
+from rayalign.storage.dialogues import dialogue_fields
 from rayalign.storage.records import write_jsonl
-from rayalign.storage.report_judges import RANKS
-from rayalign.storage.report_profiles import at_profile
 from rayalign.types import Candidate, Example, Group, Prompt, Role, Trajectory
 
-logger = logging.getLogger(__name__)
 Answers = dict[str, dict[str, Candidate]]
 """name -> prompt id -> answer"""
 Values = dict[str, dict[str, float]]
@@ -53,9 +49,11 @@ async def evaluate(context: RunContext, name: str, stage: EvaluateStage) -> dict
     results, comparisons = profiles.compared(
         stage, prompts, answers, values, partial(compare, stage, seed=seed), seed=seed
     )
-    annotated = await asyncio.to_thread(_annotated, context, stage, prompts, answers)
-    results += best_of_figures(stage, drawn, [*results, *annotated], seed=context.job.seed)
-    results += [*annotated, *judge_correlations(stage.judges, _rivals(stage), annotated)]
+    by_judges = await asyncio.to_thread(annotated, context, stage, prompts, answers)
+    results += best_of_figures(stage, drawn, [*results, *by_judges], seed=seed)
+    results += [*by_judges, *judge_correlations(stage.judges, rivals(stage), by_judges)]
+    for model, own in chosen.items():
+        results += answer_rows(model, own.groups, answers[model], seed=seed)
     results += await _perplexities(context, name, stage, prompts, answers)
     return {"results": results, "comparisons": comparisons}
 
@@ -64,11 +62,11 @@ def _records(prompts: Mapping[str, Prompt], answers: Answers, values: Values) ->
     """Every answer with its value."""
     for model, candidates in answers.items():
         for prompt_id, answer in candidates.items():
-            prompt, value = prompts[prompt_id].messages[-1].content, values[model].get(prompt_id)
-            row: dict[str, Any] = {"model": model, "prompt_id": prompt_id, "prompt": prompt}
-            row |= {"answer": answer.text, "value": value}
-            if answer.turns:
-                row["turns"] = [turn.content for turn in answer.turns]
+            prompt = prompts[prompt_id]
+            row: dict[str, Any] = {"model": model, "prompt_id": prompt_id, **dialogue_fields(prompt, answer)}
+            row["value"] = values[model].get(prompt_id)
+            if prompt.meta:
+                row["meta"] = dict(prompt.meta)
             yield row
 
 
@@ -81,107 +79,6 @@ def _add_candidates(records: Sequence[dict[str, Any]], drawn: Mapping[str, Seque
         own = by_answer.get((record["model"], record["prompt_id"]))
         if own is not None:
             record["candidates"] = [{"answer": candidate.text, "score": candidate.score} for candidate in own]
-
-
-def compare(
-    stage: EvaluateStage, values: profiles.Values, *, seed: int, clusters: Mapping[str, str] | None = None
-) -> profiles.Table:
-    """The mean of each row; paired differences and win rates of each model against the ones to beat.
-
-    Args:
-        clusters: prompt id -> what is resampled as a whole; None: each prompt by itself.
-    """
-
-    def groups(prompt_ids: Iterable[str]) -> list[str] | None:
-        return [clusters[prompt_id] for prompt_id in prompt_ids] if clusters else None
-
-    results = []
-    for name, own in values.items():
-        mean = mean_interval(list(own.values()), groups(own), seed=seed)
-        results.append({"name": name, "metric": stage.metric, **mean._asdict()})
-    comparisons = []
-    for name, rival, common in _meetings(stage, values):
-        ours, theirs = [values[name][p] for p in common], [values[rival][p] for p in common]
-        gap = paired_difference(ours, theirs, groups(common), seed=seed)
-        interval = {"mean_difference": gap.mean, "low": gap.low, "high": gap.high, "n": gap.n}
-        comparisons.append({"a": name, "b": rival, "metric": stage.metric, **interval})
-        preferences = [_preference(a, b) for a, b in zip(ours, theirs, strict=True)]
-        results += _wins(name, f"win_rate_against_{rival}", preferences, seed, groups(common))
-    return results, comparisons
-
-
-def _preference(ours: float, theirs: float) -> float:
-    """2 where ours is better, 1 where theirs is, 1.5 between equals."""
-    if ours == theirs:
-        return 1.5
-    return 2.0 if ours > theirs else 1.0
-
-
-def _meetings(stage: EvaluateStage, table: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, str, list[str]]]:
-    """Each model, one that it is compared with, and the prompts that both have in the table."""
-    for rival in _rivals(stage):
-        for name in stage.names:
-            common = [p for p in table.get(name, {}) if p in table.get(rival, {})]
-            if name != rival and common:
-                yield name, rival, common
-
-
-def _rivals(stage: EvaluateStage) -> tuple[str, ...]:
-    """The models that every other one is compared with."""
-    return stage.against or (next(iter(stage.models)),)
-
-
-def _wins(
-    name: str, metric: str, preferences: Sequence[float | None], seed: int, clusters: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
-    """Win rate in percent, in AlpacaEval's convention: a draw is half a win, an absent verdict is left out.
-
-    No row without any verdict.
-    """
-    if all(preference is None for preference in preferences):
-        logger.warning("%s: %s has no verdict", name, metric)
-        return []
-    rates = [None if p is None else 100 * (p - 1) for p in preferences]
-    spread = rate_interval(rates, clusters, most=100.0, seed=seed)
-    return [{"name": name, "metric": metric, **spread._asdict(), "mean": win_rate(preferences).win_rate}]
-
-
-def _annotated(
-    context: RunContext, stage: EvaluateStage, prompts: Mapping[str, Prompt], answers: Answers
-) -> list[dict[str, Any]]:
-    """Win rates as an annotator of the service sees them."""
-    rows: list[dict[str, Any]] = []
-    seed = context.job.seed
-    for judge in stage.judges:
-        with closing(context.annotator(judge)) as service:
-            for name, rival, common in _meetings(stage, answers):
-                pairs = [(prompts[p], answers[rival][p].text, answers[name][p].text) for p in common]
-                preferences = service.compare(pairs, seed=seed)
-                metric = f"win_rate_by_{judge}_against_{rival}"
-                groups = [base_id(prompts[p]) for p in common] if profiles.clusters(prompts) else None
-                rows += _wins(name, metric, preferences, seed, groups)
-                for profile, places in profiles.places([prompts[p] for p in common]).items():
-                    own = [preferences[place] for place in places]
-                    rows += _wins(name, at_profile(metric, profile), own, seed)
-    return rows
-
-
-def judge_correlations(judges: Sequence[str], rivals: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Spearman's correlation of each two judges' win rates over the models that both compared with a rival."""
-    rates: dict[str, dict[str, float]] = {}
-    for row in rows:
-        rates.setdefault(row["metric"], {})[row["name"]] = row["mean"]
-    correlations = []
-    for first, second in combinations(judges, 2):
-        for rival in rivals:
-            ours = rates.get(f"win_rate_by_{first}_against_{rival}", {})
-            theirs = rates.get(f"win_rate_by_{second}_against_{rival}", {})
-            names = [name for name in ours if name in theirs]
-            rho = rank_correlation([ours[name] for name in names], [theirs[name] for name in names])
-            metric = f"rank_correlation_of_{first}_and_{second}_against_{rival}"
-            row = {"name": RANKS, "metric": metric, "mean": rho, "low": None, "high": None, "n": len(names)}
-            correlations.append(row)
-    return [row for row in correlations if not math.isnan(row["mean"])]
 
 
 async def _choose(context: RunContext, stage_name: str, stage: EvaluateStage) -> dict[str, Chosen]:

@@ -89,6 +89,8 @@ def _fields(job: Job, stage: StageSection, hashes: Mapping[str, str]) -> dict[st
         # such a stage has the hash that it had before there were environments
         fields = {key: value for key, value in fields.items() if key not in _ENVIRONMENT}
     fields["seed"] = job.seed
+    if job.chat_template is not None:
+        fields["chat_template.content"] = _content(Path(job.chat_template)) or job.chat_template
     fields.update(_flat(kind.settings(), stage.placement))
     if "guards" in stage.placement:
         fields["guards"] = []  # they decide only whether a stage goes on; once they counted, and this is their hash
@@ -130,6 +132,8 @@ _OPTIONAL = frozenset(
         "base",
         "blend",
         "by_profile",
+        "chat_template",
+        "columns",
         "combine",
         "ema",
         "endpoint",
@@ -168,7 +172,7 @@ def _without_unset(item: Any) -> Any:
     """An item of a list without the optional keys that it does not set."""
     if not isinstance(item, dict):
         return item
-    return {key: _without_unset(value) for key, value in item.items() if value is not None or key not in _OPTIONAL}
+    return {key: _without_unset(value) for key, value in item.items() if value or key not in _OPTIONAL}
 
 
 def _model_contents(kind: StageKind[Any]) -> Iterator[tuple[str, str]]:

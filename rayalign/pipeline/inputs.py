@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from rayalign.data.chat import check_turns, encode_example, encode_prompt, encod
 from rayalign.data.reward_tokens import reward_token_ids
 from rayalign.errors import InputError
 from rayalign.pipeline.hashing import stage_hashes, stage_states
-from rayalign.pipeline.kind import StageKind, kinds_of
+from rayalign.pipeline.kind import Read, StageKind, kinds_of
 from rayalign.pipeline.outputs import output_path
 from rayalign.pipeline.stage_rows import stage_paths, with_files
 from rayalign.rollout.environment import Turns, load_environment
@@ -36,6 +36,7 @@ class Inputs:
         self._kinds = kinds_of(loaded.job)
         self._states, self._hashes = stage_states(loaded.job), stage_hashes(loaded.job)
         self._rows: dict[DataConfig, list[Example]] = {}
+        self._forms: dict[tuple[DataConfig, readers.Use], list[tuple[Example, str]]] = {}
         self._corpora: dict[str, list[Example]] = {}
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
         self._fitting: dict[tuple[int, DataConfig, int], list[Example]] = {}
@@ -49,6 +50,11 @@ class Inputs:
         for name, kind in self._kinds.items():
             if self._states[name] == "finished":
                 continue
+            for read in kind.reads():
+                with self._blaming(f"stages.{name}.{read.key}"):
+                    _check_folder(read)
+            with self._blaming(f"stages.{name}.data"):
+                self._read_rows(name, kind)
             for key, model in kind.tokenizers(name):
                 with self._blaming(f"stages.{name}.{key}"):
                     self._check_template(name, kind, self.tokenizer(model))
@@ -58,7 +64,7 @@ class Inputs:
             with self._blaming(f"stages.{name}.model"):
                 self._check_reward_tokens(kind)
             with self._blaming(f"stages.{name}.data"):
-                self._check_rows(name, kind)
+                self._check_room(name, kind)
             for key, data, use in kind.further_data():
                 with self._blaming(f"stages.{name}.{key}"):
                     readers.check(data, use=use, whole=True)
@@ -69,7 +75,9 @@ class Inputs:
         """The prompts of a stage as its data give them, each once."""
         data = self._data(name)
         if data not in self._rows:
-            self._rows[data] = readers.load_examples(data, seed=self._job.seed, use="prompts")
+            placed = list(readers.placed_examples(data, seed=self._job.seed, use="prompts"))
+            self._rows[data] = [example for example, _ in placed]
+            self._forms[data, "prompts"] = _first_of_forms(placed)
         return self._rows[data]
 
     def fitting(self, name: str, model: str) -> list[Example]:
@@ -112,7 +120,7 @@ class Inputs:
     def _make_tokenizer(self, model: str) -> PreTrainedTokenizerBase:
         reference = Reference.parse(model)
         if reference is None:
-            return load_tokenizer(model)
+            return load_tokenizer(model, template=self._job.chat_template)
         name = reference.stage
         if self._states[name] == "finished":
             return load_tokenizer(str(output_path(self._job, model)))
@@ -126,24 +134,42 @@ class Inputs:
         except InputError as error:
             raise InputError(f"{self._loaded.origin(key)}: {key}: {error}") from error
 
-    def _check_rows(self, name: str, kind: StageKind[Any]) -> None:
+    def _read_rows(self, name: str, kind: StageKind[Any]) -> None:
+        """All rows of a stage parse."""
         use = kind.data_use
         if use is None or self._awaits_rows(kind):
             return
-        if use == "prompts":
+        if use != "corpus":
+            self._forms_of(name, kind)
+        elif name not in self._corpora and not self.cached(name).exists():
+            readers.check(self._data(name), use=use, whole=True)
+
+    def _check_room(self, name: str, kind: StageKind[Any]) -> None:
+        """The prompts of a stage leave room for an answer."""
+        if kind.data_use == "prompts" and not self._awaits_rows(kind):
             for model in kind.prompt_models():
                 self.fitting(name, model)
-            return
-        corpus_is_read = use == "corpus" and (name in self._corpora or self.cached(name).exists())
-        if not corpus_is_read:
-            readers.check(self._data(name), use=use, whole=True)
 
     def _check_template(self, name: str, kind: StageKind[Any], tokenizer: PreTrainedTokenizerBase) -> None:
         """The template renders an answer to each form that the stage's dialogues have."""
-        if kind.data_use == "prompts" and not self._awaits_rows(kind):
-            forms = {tuple(turn.role for turn in example.prompt.messages): example for example in self.prompts(name)}
-            for example in forms.values():
+        if kind.data_use in (None, "corpus") or self._awaits_rows(kind):
+            return
+        for example, where in self._forms_of(name, kind):
+            try:
                 encode_example(tokenizer, example.prompt, "yes")
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from error
+
+    def _forms_of(self, name: str, kind: StageKind[Any]) -> list[tuple[Example, str]]:
+        """The first row of each form that the stage's dialogues have, with its place; all rows are read for it."""
+        use = kind.data_use
+        assert use is not None, f"stage {name} reads no rows"
+        if use == "prompts":
+            self.prompts(name)
+        data = self._data(name)
+        if (data, use) not in self._forms:
+            self._forms[data, use] = _first_of_forms(readers.placed_examples(data, seed=self._job.seed, use=use))
+        return self._forms[data, use]
 
     def _check_vocabulary(self, role: str, model: str, policy: str) -> None:
         if self.tokenizer(model).get_vocab() != self.tokenizer(policy).get_vocab():
@@ -206,3 +232,21 @@ class Inputs:
         if too_long:
             logger.warning("%s: %d of %d prompts are too long and left out", name, len(too_long), len(examples))
         return fitting
+
+
+def _first_of_forms(placed: Iterable[tuple[Example, str]]) -> list[tuple[Example, str]]:
+    """The first example of each sequence of roles, with its place."""
+    forms: dict[tuple[str, ...], tuple[Example, str]] = {}
+    for example, where in placed:
+        roles = tuple(turn.role for turn in example.prompt.messages)
+        forms.setdefault(roles, (example, where))
+    return list(forms.values())
+
+
+def _check_folder(read: Read) -> None:
+    """A folder that a stage reads holds a model that can be built; an adapter's folder is proven where it is read."""
+    folder = Path(read.value)
+    if read.is_model and (folder / "config.json").is_file():
+        from rayalign.models.verify import verify_folder
+
+        verify_folder(folder)

@@ -275,8 +275,9 @@ def shape_in(job: Job, model: str) -> ModelShape | None:
 
 
 def host_alone(cluster: ClusterConfig, host: RoleConfig) -> RoleConfig:
-    """How a role outside of shared devices is hosted: it claims no logical ones, and computes on the CPU then."""
-    return host.model_copy(update={"gpus": 0.0}) if cluster.logical_devices else host
+    """How a role outside of shared devices is hosted: of logical ones that are shared it claims none."""
+    beside_shared = cluster.share_devices and cluster.logical_devices is not None
+    return host.model_copy(update={"gpus": 0.0}) if beside_shared else host
 
 
 def generator(job: Job, model: str) -> RoleNeed:

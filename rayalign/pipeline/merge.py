@@ -71,8 +71,8 @@ class MergeKind(StageKind[MergeStage]):
             yield "rank", "mode factor keeps the rank of the adapters; leave it out, or take mode delta"
 
     def run(self, context: RunContext, name: str) -> dict[str, Any]:
-        from rayalign.models.load import verify_saved
         from rayalign.models.merge import merge_folders, merge_into
+        from rayalign.models.verify import verify_saved
         from rayalign.weights.files import model_folder
 
         stage = self.stage

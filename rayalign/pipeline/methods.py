@@ -7,12 +7,13 @@ from typing import Any
 
 from rayalign.config import Job, Reference
 from rayalign.pipeline.kind import kind_of
+from rayalign.statistics.doubts import ANSWER_METRICS
 from rayalign.storage.report_profiles import is_of_profile
 
 Outcome = Mapping[str, Any]
 """the content of a stage's done.json"""
-_OF_A_MODEL = ("_against_", "best_of_n_kl")
-"""parts of the names of metrics that say more than how good one model is"""
+_OF_A_MODEL = ("_against_", "best_of_n_kl", *ANSWER_METRICS)
+"""parts of the names of metrics that say something else than how good one model is"""
 
 
 def method_rows(job: Job, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:

@@ -36,11 +36,13 @@ from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
 from rayalign.pipeline.kind import host_alone
 from rayalign.pipeline.row_checks import distinct_rows, report_leaks
+from rayalign.pipeline.time_left import later_stages
 from rayalign.pipeline.train import TrainKind
-from rayalign.statistics.doubts import reward_doubts
 from rayalign.statistics.intervals import share_interval
-from rayalign.storage.metrics import ConsoleSink, last_row, read_metrics
+from rayalign.storage.console import ConsoleSink, Later
+from rayalign.storage.metrics import last_row, read_metrics
 from rayalign.storage.records import decode, read_jsonl
+from rayalign.storage.report_warnings import run_warnings
 from rayalign.types import Comparison, Example
 
 if TYPE_CHECKING:
@@ -67,10 +69,10 @@ def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str
         report_leaks(stage, all_examples, rows, stage.near_duplicates, context.job.seed, figures)
     if stage.answers == "conditioned":
         rows = conditioned(rows, reward_token_ids(tokenizer))
-    fit(context, name, stage, rows)
+    figures["rows"] = fit(context, name, stage, rows)
     results = heldout_results(name, read_metrics(context.stage_folder(name) / "metrics.jsonl"))
-    for sentences in reward_doubts(results).values():
-        logger.warning("%s", " ".join(sentences))
+    for sentence in run_warnings(context.job.model_dump(mode="json"), results):
+        logger.warning("%s", sentence)
     return {"results": results, **figures}
 
 
@@ -161,8 +163,8 @@ def _scored(examples: Iterable[Example]) -> Iterator[Example]:
         )
 
 
-def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[EncodedRow]) -> None:
-    """Launch the loop, with its progress on the console."""
+def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[EncodedRow]) -> int:
+    """Launch the loop, with its progress on the console; how many rows there were."""
     context.session()
     algorithm = load(stage.algorithm)
     role = algorithm.trains[0]
@@ -186,10 +188,11 @@ def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[Encode
         )
     start = time.perf_counter()
     total = stage.steps or stage.epochs * math.ceil(count * (1 - stage.holdout) / stage.learner.minibatch)
-    with _following(context.stage_folder(name), total):
+    with _following(context.stage_folder(name), total, later_stages(job, context.later)):
         _launch(context, spec, host_alone(job.cluster, stage.roles.get(role, RoleConfig())))
     shutil.rmtree(spec.rows_folder)
     context.fixed_seconds += time.perf_counter() - start - _computing_seconds(spec)
+    return count
 
 
 def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
@@ -203,7 +206,8 @@ def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
     context.workers.keep({})
     hosting: dict[str, RoleConfig] = {spec.role: host}
     threads = context.workers.threads(hosting)[spec.role]
-    claim = replace(claims(hosting, free_cpus=free_cpus())[spec.role], threads=threads)
+    shares = claims(hosting, free_cpus=free_cpus(), logical=cluster.logical_devices is not None)
+    claim = replace(shares[spec.role], threads=threads)
     launch(
         spec,
         ranks=host.actors,
@@ -220,9 +224,9 @@ def _computing_seconds(spec: OfflineSpec) -> float:
 
 
 @contextmanager
-def _following(folder: Path, total: int) -> Iterator[None]:
+def _following(folder: Path, total: int, later: Later) -> Iterator[None]:
     """Shows a stage's metrics.jsonl on the console while the loop writes it."""
-    sink, ended = ConsoleSink(folder.name, total), threading.Event()
+    sink, ended = ConsoleSink(folder.name, total, later=later), threading.Event()
 
     def watch() -> None:
         shown = -1

@@ -33,18 +33,21 @@ from rayalign.data.readers import stream_examples
 from rayalign.data.reward_tokens import reward_token_ids
 from rayalign.data.rows import write_rows
 from rayalign.errors import InputError
+from rayalign.evaluation.curves import gold_by_iteration
 from rayalign.models.inspection import FOLDER as INSPECTION
 from rayalign.models.mixture import MixtureSpec
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.generate import sample_reward
 from rayalign.pipeline.prompt_order import prompt_order
 from rayalign.pipeline.scoring import resolved
+from rayalign.pipeline.time_left import later_stages
 from rayalign.pipeline.train import TrainKind
 from rayalign.rollout.environment import load_environment
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.checkpoints import CheckpointStore
+from rayalign.storage.console import ConsoleSink
 from rayalign.storage.journal import Accounting, Journal
-from rayalign.storage.metrics import ConsoleSink, SampleTable, open_sinks
+from rayalign.storage.metrics import SampleTable, open_sinks
 from rayalign.types import Role
 from rayalign.weights import probe
 from rayalign.weights.paths.base import PathConfig
@@ -76,6 +79,7 @@ async def train_online(context: RunContext, name: str, stage: TrainStage) -> dic
         samples = sample_reward(_consumed_scores(stage, parts.journal))
     return {
         "sample_reward": samples,
+        "gold_by_iteration": gold_by_iteration(context.journal_path(name)),
         "groups_consumed": len(account.consumed),
         "groups_dropped": dict(account.drops),
         "candidates_absent": dict(account.absent),
@@ -112,7 +116,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
         context.prepare_next()
         journal = closing.enter_context(contextlib.closing(Journal(context.journal_path(name))))
         samples = closing.enter_context(contextlib.closing(SampleTable(folder / "samples.jsonl")))
-        console = ConsoleSink(name, stage.iterations)
+        console = ConsoleSink(name, stage.iterations, later=later_stages(job, context.later))
         sink = open_sinks(job.tracking, folder, name, job.model_dump(mode="json"), console)
         closing.callback(sink.close)
         rollouts = RolloutLoop(

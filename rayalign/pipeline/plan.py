@@ -14,7 +14,9 @@ from rayalign.config import Job, RoleConfig
 from rayalign.pipeline.hashing import stage_states
 from rayalign.pipeline.kind import GENERATOR, RoleNeed, StageKind, host_alone, kind_of, shape_in
 from rayalign.pipeline.machine import Machine, planned_machine
+from rayalign.pipeline.process_memory import process_memory
 from rayalign.pipeline.sizes import role_parts
+from rayalign.pipeline.stage_rows import recognised
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,12 @@ class StagePlan:
     state: str
     roles: tuple[RolePlan, ...]
     batch: str
+    rows: str | None = None
+    """what its data are recognised as, where the job does not name their format"""
     driver_memory: int = 0
-    """of the run's own process [bytes]"""
+    """for what the stage computes in the run's own process [bytes]"""
+    processes: int = 0
+    """main memory of all processes themselves, before they hold a model [bytes]"""
     shared: bool = False
     """engines and roles take turns on the same devices"""
     logical: bool = False
@@ -102,11 +108,11 @@ class StagePlan:
 
     @property
     def memory(self) -> int:
-        """Main memory of all actors and the run's own process, as far as it is known [bytes]."""
+        """Main memory of all processes and what they hold, as far as it is known [bytes]."""
         actors = 0
         for role in self.roles:
             actors += (role.memory or 0) * (role.actors if self.logical else role.devices.count("cpu"))
-        return self.driver_memory + actors
+        return self.processes + self.driver_memory + actors
 
     @property
     def device_memory(self) -> dict[str, int]:
@@ -173,7 +179,9 @@ def plan(job: Job, machine: Machine | None = None) -> Plan:
                 states[name],
                 placed,
                 kind.batch(),
+                recognised(kind.data) if kind.data_use else None,
                 driver_memory=kind.driver_memory(job),
+                processes=process_memory(job, kind),
                 shared=shared,
                 logical=job.cluster.logical_devices is not None,
             )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayalign.config import DataConfig, Job, PretrainStage, RoleConfig, TrainStage
 from rayalign.config.references import STAGE
 from rayalign.models.catalogue import ModelShape, shape_of
-from rayalign.pipeline.kind import LANGUAGE_MODEL, Output, Read, RoleNeed, StageKind
+from rayalign.pipeline.kind import LANGUAGE_MODEL, Output, Problem, Read, RoleNeed, StageKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,6 +57,23 @@ class PretrainKind(StageKind[PretrainStage]):
         vocabulary = None if self.stage.data.embedded else self.stage.vocabulary
         return shape_of(self.stage.model, vocabulary)
 
+    def settings(self) -> Mapping[str, Any]:
+        """The content of a template that is a file; a named one is in the section."""
+        named = self.stage.chat_template
+        if named is None or not Path(named).is_file():
+            return {}
+        return {"chat_template": Path(named).read_text(encoding="utf-8")}
+
+    def problems(self) -> Iterator[Problem]:
+        from rayalign.data.templates import template_problem
+
+        named = self.stage.chat_template
+        problem = template_problem(named) if named else None
+        if problem:
+            yield "chat_template", problem
+        elif named and self.stage.data.embedded:
+            yield "chat_template", "the embedded world's tokenizer has a template of its own; leave this out"
+
     def make_tokenizer(self, inputs: Inputs, name: str, role: str) -> PreTrainedTokenizerBase:
         from rayalign.data.chat import load_tokenizer, train_tokenizer
 
@@ -68,7 +85,7 @@ class PretrainKind(StageKind[PretrainStage]):
 
             return build_tokenizer()
         texts = _texts(inputs.read_corpus(name))
-        return train_tokenizer(iter(texts), self.stage.vocabulary)
+        return train_tokenizer(iter(texts), self.stage.vocabulary, self.stage.chat_template)
 
     def run(self, context: RunContext, name: str) -> dict[str, Any]:
         """Make the preset's model and train it on the corpus, or take both from the cache."""
@@ -83,18 +100,29 @@ class PretrainKind(StageKind[PretrainStage]):
         return {}
 
 
-def encode_corpus(tokenizer: Any, examples: Iterable[Example], context: int) -> Iterator[EncodedRow]:
-    """Plain documents as rows that are trained on whole, dialogues as their template renders them."""
+def encode_corpus(
+    tokenizer: Any, examples: Iterable[Example], context: int, *, rendered: bool = False
+) -> Iterator[EncodedRow]:
+    """Plain documents as rows that are trained on whole, dialogues as their template renders them.
+
+    Args:
+        rendered: the documents are the embedded world's own, which hold their control tokens already.
+    """
+    from rayalign.data.chat import dialogue_ids, text_ids
     from rayalign.data.collate import EncodedRow
+    from rayalign.data.control_tokens import token_ids
+    from rayalign.types import Message
 
     for number, example in enumerate(examples):
         text = example.candidates[0].text
         if example.prompt.messages:
-            turns = [{"role": m.role, "content": m.content} for m in example.prompt.messages]
-            turns.append({"role": "assistant", "content": text})
-            text = tokenizer.apply_chat_template(turns, tokenize=False)
-        ids = tuple(tokenizer.encode(text, add_special_tokens=False)[:context])
-        yield EncodedRow(ids, (False, *[True] * (len(ids) - 1)), number, prompt=example.prompt.id)
+            ids = dialogue_ids(tokenizer, (*example.prompt.messages, Message("assistant", text)))
+        elif rendered:
+            ids = token_ids(tokenizer, text)
+        else:
+            ids = text_ids(tokenizer, text)
+        read = tuple(ids[:context])
+        yield EncodedRow(read, (False, *[True] * (len(read) - 1)), number, prompt=example.prompt.id)
 
 
 def _train(context: RunContext, name: str, stage: PretrainStage) -> None:
@@ -105,7 +133,8 @@ def _train(context: RunContext, name: str, stage: PretrainStage) -> None:
     start = context.stage_folder(name) / "start"
     tokenizer = context.inputs.tokenizer(f"{STAGE}{name}")
     make_preset(stage.model.removeprefix("preset:"), tokenizer, context.job.seed, start)
-    rows = encode_corpus(load_tokenizer(str(start)), context.inputs.corpus(name), context.job.rollout.context)
+    corpus, length = context.inputs.corpus(name), context.job.rollout.context
+    rows = encode_corpus(load_tokenizer(str(start)), corpus, length, rendered=stage.data.embedded)
     settings = stage.model_dump(include={"learner", "roles", "epochs"})
     fit(context, name, TrainStage(kind="train", algorithm={"name": "sft"}, model=str(start), keep=1, **settings), rows)
 

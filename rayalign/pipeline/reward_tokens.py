@@ -43,8 +43,8 @@ class RewardTokensKind(StageKind[RewardTokensStage]):
         return with_reward_tokens(inputs.tokenizer(self.stage.model), self.stage.count)
 
     def run(self, context: RunContext, name: str) -> dict[str, Any]:
-        from rayalign.models.load import verify_saved
         from rayalign.models.reward_tokens import add_reward_tokens
+        from rayalign.models.verify import verify_saved
         from rayalign.weights.files import model_folder
 
         target = context.stage_folder(name) / self.outputs()[""].path

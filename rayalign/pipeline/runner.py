@@ -20,7 +20,10 @@ from rayalign.pipeline.machine import planned_machine
 from rayalign.pipeline.memory import PeakMemory
 from rayalign.pipeline.methods import method_rows
 from rayalign.pipeline.object_store import session_config
+from rayalign.pipeline.time_left import later_stages
+from rayalign.storage.console import duration
 from rayalign.storage.report import write_report
+from rayalign.storage.space import full_disk_named
 from rayalign.storage.summary import read_done, write_done, write_summary
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ def run(loaded: LoadedJob) -> Path:
     fields, states = stage_fields(job), stage_states(job)
     start = time.perf_counter()
     inputs = Inputs(loaded)
-    with ExitStack() as running:
+    with full_disk_named(Path(job.output).resolve()), ExitStack() as running:
         local, workers = _prove(loaded, inputs, running)
         context = running.enter_context(RunContext(loaded, inputs, local, workers))
         memory = running.enter_context(PeakMemory(context.processes))
@@ -92,7 +95,8 @@ def _run_stage(context: RunContext, name: str, stage: StageSection, fields: dict
     spent = {"seconds": time.perf_counter() - start, "fixed_seconds": context.fixed_seconds}
     write_done(folder, fields_hash(fields), fields=fields, **spent, **figures)
     context.events.write("stage_finished", stage=name, **spent)
-    logger.info("%s: done in %.1f s, %.1f s of them fixed", name, spent["seconds"], context.fixed_seconds)
+    left = f", of the run {later_stages(context.job, context.later).total(0.0)} left" if context.later else ""
+    logger.info("%s: done in %s%s", name, duration(spent["seconds"]), left)
     context.fixed_seconds = 0.0
 
 

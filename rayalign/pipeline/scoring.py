@@ -38,6 +38,8 @@ class Chosen:
     """for each prompt that has any"""
     drawn: list[Example]
     """all candidates of all prompts, with their scores"""
+    groups: Sequence[Group]
+    """the same, as the model wrote them"""
 
 
 def resolved(context: RunContext, sources: Sequence[RewardSource]) -> tuple[RewardSource, ...]:
@@ -70,7 +72,7 @@ async def choose(
     count = len(provenance) if not isinstance(provenance, str) else best_of.n if best_of else 1
     if best_of is None or count == 1:
         answers = [scored_example(group, provenance) for group in groups]
-        return Chosen(answers, answers)
+        return Chosen(answers, answers, groups)
     scored = await _scored(context, name, stage, model, best_of, groups, count)
     report_absent(name, scored)
     drawn = [scored_example(group, provenance) for group in scored]
@@ -81,7 +83,7 @@ async def choose(
             answers.append(replace(example, candidates=tuple(example.candidates[place] for place in best)))
     if len(answers) < len(groups):
         logger.warning("%s: %d prompts have no candidate with a score", name, len(groups) - len(answers))
-    return Chosen(answers, drawn)
+    return Chosen(answers, drawn, groups)
 
 
 def report_absent(name: str, groups: Sequence[Group]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rayalign.config import DataConfig, Reference
+from rayalign.config import AUTO, DataConfig, Reference
+from rayalign.data.files import is_hub_name
 
 FORMAT = "records"
 """in which stages write their rows"""
@@ -37,3 +38,16 @@ def _file(path: str | None, output: Callable[[str], Path]) -> dict[str, str]:
     if path is None or Reference.parse(path) is None:
         return {}
     return {"format": FORMAT, "path": str(output(path))}
+
+
+def recognised(data: DataConfig | None) -> str | None:
+    """What rows whose format the job does not name are read as, for people; None where there is nothing to say."""
+    if data is None or data.blend is not None or data.path is None or data.format != AUTO:
+        return None
+    if Reference.parse(data.path) is not None:
+        return None
+    if is_hub_name(data.path):
+        return f"{data.path}, whose format is recognised once it is read"
+    from rayalign.data.readers import format_of
+
+    return f"{data.path}, read as {format_of(data)}"

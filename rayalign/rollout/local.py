@@ -54,6 +54,10 @@ class LocalEngine:
         elif draft is not None:
             self._waiting.append((draft, random.Random(request.seed)))
 
+    def written(self, key: str) -> list[int]:
+        """The tokens so far of a candidate in flight."""
+        return next((list(draft.tokens) for draft, _ in self._wave if draft.request.key == key), [])
+
     @torch.inference_mode()
     def step(self) -> list[Finished]:
         if self._cache is None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
 
 BACKEND = "rayalign"
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """room for an adapter that vLLM can be started with"""
 
 
@@ -111,10 +111,10 @@ def adapter_settings(adapter: LoraConfig | None) -> dict[str, Any]:
     """
     if adapter is None:
         return {}
-    rooms = [rank for rank in _RANKS if rank >= adapter.rank]
+    rooms = [rank for rank in RANKS if rank >= adapter.rank]
     if not rooms:
         raise InputError(
-            f"learner.lora.rank is {adapter.rank}, and vLLM takes at most {_RANKS[-1]}; write rollout.adapter: merged"
+            f"learner.lora.rank is {adapter.rank}, and vLLM takes at most {RANKS[-1]}; write rollout.adapter: merged"
         )
     # The head is never a target: log-probs of a prompt, which the probe needs, fail in vLLM where it is one.
     targets = list(adapter.targets)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rayalign.annotator.api import POOL
 from rayalign.annotator.client import AnnotatorClient
+from rayalign.dialogues import whole_answers
 from rayalign.errors import DeadlineError
 from rayalign.scoring.base import ALONE
 from rayalign.types import Group, Prompt, Score, Trajectory, with_turns
@@ -19,8 +20,8 @@ MOST_RANKED = 64
 class AnnotatorScorer:
     """Asks for one number for each candidate; a saturated or restarting service is waited for.
 
-    An annotator that only compares gives each candidate its mean preference over the prompt's other ones. It reads the
-    last turns then, and a candidate that stands alone has no score.
+    An annotator that only compares gives each candidate its mean preference over the prompt's other ones; a candidate
+    that stands alone has no score.
 
     Args:
         address: the service's URL, then `#` and the annotator's name.
@@ -80,7 +81,8 @@ def _item(group: Group, trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _ranking(group: Group) -> dict[str, Any]:
-    return {**_prompt(group.prompt), "outputs": [trajectory.text for trajectory in group.trajectories]}
+    prompt, texts = whole_answers(group.prompt, group.trajectories)
+    return {**_prompt(prompt), "outputs": texts}
 
 
 def _prompt(dialogue: Prompt) -> dict[str, Any]:

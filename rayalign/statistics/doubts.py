@@ -1,14 +1,30 @@
-"""What speaks against a reward model, in words, from its figures on held-out pairs."""
+"""What speaks against a figure, in words: of a reward model on held-out pairs, of the answers that were judged."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 CHANCE = 0.5
+CUT, LENGTH, REPETITION = "answers_cut", "answer_tokens", "answer_repetition"
+"""metrics of a model's answers: share that a limit cut, mean tokens, share of runs of tokens that stood there before"""
+ANSWER_METRICS = (CUT, LENGTH, REPETITION)
+MOST_CUT = 0.5
+MOST_REPETITION = 0.3
+SHORTEST = 1 / 3
+"""of the length of the first model's answers"""
+Row = Mapping[str, Any]
 
 
-def reward_doubts(results: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+class Doubt(NamedTuple):
+    """Why a win rate may not mean what it says."""
+
+    short: str
+    """for a place beside the figure"""
+    sentence: str
+
+
+def reward_doubts(results: Sequence[Row]) -> dict[str, list[str]]:
     """Sentences on each reward model whose figures give no reason to trust it, by name.
 
     Args:
@@ -26,7 +42,7 @@ def reward_doubts(results: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return doubts
 
 
-def _doubts(own: Mapping[str, Any], longer: Mapping[str, Any] | None) -> Iterator[str]:
+def _doubts(own: Row, longer: Row | None) -> Iterator[str]:
     name, mean, low, high = own["name"], own["mean"], own["low"], own["high"]
     if low is not None and low <= CHANCE:
         verdict = "which is worse than chance" if high < CHANCE else "which may be chance"
@@ -35,4 +51,43 @@ def _doubts(own: Mapping[str, Any], longer: Mapping[str, Any] | None) -> Iterato
         yield (
             f"{name} orders {mean:.0%} of the held-out pairs correctly; "
             f"always preferring the longer answer orders {longer['mean']:.0%}."
+        )
+
+
+def answer_doubts(results: Sequence[Row]) -> dict[str, list[Doubt]]:
+    """What is wrong with the answers of each model whose figures rest on them, by the model's name.
+
+    Args:
+        results: rows of a summary; the lengths are compared with those of the first model that has any.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    for row in results:
+        if row["metric"] in ANSWER_METRICS and row["mean"] is not None:
+            figures.setdefault(row["name"], {})[row["metric"]] = row["mean"]
+    first = next(iter(figures), "")
+    doubts: dict[str, list[Doubt]] = {}
+    for name, own in figures.items():
+        own_doubts = list(_answer_doubts(name, own, first, figures[first]))
+        if own_doubts:
+            doubts[name] = own_doubts
+    return doubts
+
+
+def _answer_doubts(name: str, own: Mapping[str, float], first: str, reference: Mapping[str, float]) -> Iterator[Doubt]:
+    cut, length, repeated = own.get(CUT, 0.0), own.get(LENGTH), own.get(REPETITION, 0.0)
+    if cut > MOST_CUT:
+        yield Doubt(
+            f"{cut:.0%} cut",
+            f"{name}: {cut:.0%} of the answers were cut by the limit of tokens, so unfinished texts were judged.",
+        )
+    usual = reference.get(LENGTH)
+    if length is not None and usual is not None and length < SHORTEST * usual:
+        yield Doubt(
+            f"{length:.1f} tokens long",
+            f"{name}: the length of the answers collapsed to {length:.1f} tokens; {first} has {usual:.1f}.",
+        )
+    if repeated > MOST_REPETITION:
+        yield Doubt(
+            f"{repeated:.0%} repeated",
+            f"{name}: {repeated:.0%} of the answers' runs of three tokens repeat an earlier one of the same answer.",
         )

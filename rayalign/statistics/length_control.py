@@ -88,7 +88,9 @@ def length_controlled(
         InputError: lists of different lengths, fewer than ten prompts with a verdict, a difficulty that is not finite.
     """
     run = _run(preferences, lengths, baseline_lengths, difficulty, clusters)
-    penalty = choose_penalty(run.x_N3[run.judged], run.verdicts, run.cluster_N[run.judged] % _FOLDS)
+    # numbered among the judged alone, so that it does not matter where rows without a verdict stand
+    fold_N, _ = numbered(run.cluster_N[run.judged].tolist())
+    penalty = choose_penalty(run.x_N3[run.judged], run.verdicts, fold_N % _FOLDS)
     whole = run.fitted(np.ones(len(run.share_N)), penalty)
     rate, error = _mean_and_error(run.at_equal_length(whole))
     if difficulty is None:

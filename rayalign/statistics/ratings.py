@@ -52,6 +52,7 @@ def bradley_terry(
             win for each.
         clusters: each match's prompt; whole prompts are resampled.
         baseline: the model whose rating is 1000; None: the mean of all ratings is.
+        resamples: of the prompts, for the intervals; 0: no intervals.
 
     Raises:
         InputError: no verdict; data that bound no rating, because nothing joins two groups of models or one group never
@@ -74,7 +75,9 @@ def bradley_terry(
         return _ratings(resampled_KK, anchor)
 
     prompts = games.rows if clusters is None else [clusters[row] for row in games.rows]
-    ratings_RK = bootstrap(rated, prompts, resamples=resamples)
+    ratings_RK = np.full((1, len(games.names)), np.nan)
+    if resamples:
+        ratings_RK = bootstrap(rated, prompts, resamples=resamples)
     verdicts_K = (wins_KK + wins_KK.T).sum(axis=1)
     ratings = []
     for k, name in enumerate(games.names):

@@ -9,6 +9,9 @@ from typing import Any
 
 from rayalign.storage.records import Appender, finite
 
+RUN_STARTED = "run_started"
+"""event of each start of a run, with the environment that it ran in"""
+
 
 class EventLog(Appender):
     """Events of many threads and processes."""

@@ -5,25 +5,18 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-
 from rayalign.config import TrackingConfig
+from rayalign.storage.console import ConsoleSink
+from rayalign.storage.dialogues import dialogue_fields
 from rayalign.storage.records import Appender, finite, read_jsonl
 from rayalign.types import Group, Metrics, merged
 
 _TAIL = 1 << 16
 """bytes at the end of a file that hold its last row"""
-_SHOWN = {
-    "reward/mean": "reward {:.3f}",
-    "kl/reference": "KL {:.4f}",
-    "eval/loss": "held-out loss {:.4f}",
-    "rollout/tokens_per_second": "{:.0f} tokens/s",
-}
 
 
 class MetricSink(Protocol):
@@ -71,7 +64,7 @@ class JsonlSink(Appender):
 
 
 class SampleTable(Appender):
-    """Appends rows {iteration, prompt, answer, score, finish} to samples.jsonl."""
+    """Appends rows {iteration, messages, prompt, answer, turns, score, finish} to samples.jsonl."""
 
     def write(self, iteration: int, groups: Sequence[Group]) -> None:
         """The first candidate of each group."""
@@ -80,8 +73,7 @@ class SampleTable(Appender):
             self.append(
                 {
                     "iteration": iteration,
-                    "prompt": group.prompt.messages[-1].content,
-                    "answer": first.text,
+                    **dialogue_fields(group.prompt, first),
                     "score": group.scores[0].value if group.scores else None,
                     "finish": first.finish_reason,
                 }
@@ -134,79 +126,6 @@ class WandbSink:
     def close(self) -> None:
         """Finish the run and its upload."""
         self._run.finish()
-
-
-class ConsoleSink:
-    """A progress line: slowest phase, step, reward, KL, tokens/s, time left; without a terminal a line now and then."""
-
-    def __init__(
-        self,
-        title: str,
-        total: int | None,
-        console: Console | None = None,
-        *,
-        every: float = 5.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._title, self._total, self._every, self._clock = title, total, every, clock
-        self._console = console or Console(stderr=True)
-        self._first: tuple[int, float] | None = None
-        self._printed, self._pending = float("-inf"), ""
-        self._bar = Progress(
-            BarColumn(bar_width=24), TextColumn("{task.description}", markup=False), console=self._console
-        )
-        self._task = self._bar.add_task(title, total=total)
-        if self._console.is_terminal:
-            self._bar.start()
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Show one step."""
-        now = self._clock()
-        self._first = self._first or (step, now)
-        self._pending = self._line(step, metrics, now)
-        if self._console.is_terminal:
-            self._bar.update(self._task, completed=step, description=self._pending)
-        elif now - self._printed >= self._every:
-            self._print(now)
-
-    def close(self) -> None:
-        """Leave the last step on the screen."""
-        if self._console.is_terminal:
-            self._bar.stop()
-        elif self._pending:
-            self._print(self._clock())
-
-    def _print(self, now: float) -> None:
-        self._console.print(self._pending, soft_wrap=True, markup=False, highlight=False)
-        self._printed, self._pending = now, ""
-
-    def _line(self, step: int, metrics: Mapping[str, float], now: float) -> str:
-        parts = [self._title, f"{step}/{self._total}" if self._total else str(step)]
-        parts += [text.format(metrics[name]) for name, text in _SHOWN.items() if name in metrics]
-        return "  ".join([*parts, *_slowest(metrics), *self._left(step, now)])
-
-    def _left(self, step: int, now: float) -> list[str]:
-        """Time left, by the pace since the first step of this process."""
-        first, since = self._first or (step, now)
-        if not self._total or not first < step < self._total:  # dropped groups add a few steps
-            return []
-        seconds = round((now - since) / (step - first) * (self._total - step))
-        return [f"{seconds // 60}:{seconds % 60:02d} left"]
-
-
-def _slowest(metrics: Mapping[str, float]) -> list[str]:
-    phases = phase_seconds(metrics)
-    if not phases:
-        return []
-    slowest = max(phases, key=lambda phase: phases[phase])
-    return [f"mostly {slowest} ({phases[slowest]:.1f} s)"]
-
-
-def phase_seconds(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The seconds of each phase of a step, without their total."""
-    phases = {name.removeprefix("phase/"): value for name, value in metrics.items() if name.startswith("phase/")}
-    phases.pop("total", None)
-    return phases
 
 
 class MultiSink:

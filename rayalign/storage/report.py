@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from html import escape
 from itertools import cycle
 from pathlib import Path
@@ -13,30 +12,24 @@ from typing import Any
 
 import yaml
 
-from rayalign.statistics.doubts import reward_doubts
-from rayalign.storage.metrics import phase_seconds, read_metrics
-from rayalign.storage.records import atomic_write, read_jsonl
+from rayalign.storage.console import phase_seconds
+from rayalign.storage.metrics import read_metrics
+from rayalign.storage.records import atomic_write
+from rayalign.storage.report_answers import answers_section, rows_of, samples_section
 from rayalign.storage.report_best_of import best_of_table
+from rayalign.storage.report_curves import GOLD, curves_section
 from rayalign.storage.report_evolution import evolution_tables
+from rayalign.storage.report_header import header
 from rayalign.storage.report_judges import judges_table
 from rayalign.storage.report_methods import methods_table
-from rayalign.storage.report_plots import PALETTE, forest, line_chart, number, stacked_bar
-from rayalign.storage.report_profiles import is_of_profile, profiles_section
+from rayalign.storage.report_plots import PALETTE, number, stacked_bar
+from rayalign.storage.report_profiles import profiles_section
+from rayalign.storage.report_results import results_section
 from rayalign.storage.report_table import Cell, html_table
+from rayalign.storage.report_warnings import run_warnings
 from rayalign.storage.summary import read_done
 
 Row = dict[str, Any]
-CURVES = (
-    "reward/",
-    "eval/",
-    "kl/reference",
-    "policy/entropy",
-    "rollout/length_p50",
-    "rollout/eos_rate",
-    "loss/",
-    "critic/",
-)
-PROMPTS = 8
 STYLE = Path(__file__).with_name("report.css")
 _META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
 
@@ -46,27 +39,24 @@ def write_report(run: Path) -> Path:
     job = yaml.safe_load(_text(run / "job.yaml")) or {}
     name = str(job.get("name", run.name))
     summary = json.loads(_text(run / "summary.json") or "{}")
-    events = list(_rows_of(run / "events.jsonl"))
+    events = list(rows_of(run / "events.jsonl"))
     rows = _stages(run, job, events)
     folders = {str(row["name"]): run / "stages" / str(row["name"]) for row in rows}
-    metrics = {}
-    for stage, folder in folders.items():
-        if (folder / "metrics.jsonl").exists():
-            metrics[stage] = read_metrics(folder / "metrics.jsonl")
+    metrics = {stage: _metrics(folder) for stage, folder in folders.items() if (folder / "metrics.jsonl").exists()}
     sections = [
-        _header(name, job, rows, summary, events),
-        _doubts(job, summary),
+        header(name, job, rows, summary, events),
+        _warnings(job, summary),
         judges_table(summary.get("results", [])),
         best_of_table(summary.get("results", [])),
         profiles_section(summary.get("results", [])),
         methods_table(summary.get("methods", [])),
-        _results(summary),
-        _curves(metrics),
+        results_section(summary.get("results", []), summary.get("comparisons", [])),
+        curves_section(metrics, {str(row["name"]): row["kind"] for row in rows}),
         _phases(metrics),
         evolution_tables(folders),
         _stage_table(rows),
-        _answers(folders),
-        _samples(folders),
+        answers_section(folders, job),
+        samples_section(folders),
         _job_text(run),
     ]
     head = f"<head>{_META}<title>{escape(name)}</title><style>{_text(STYLE)}</style></head>"
@@ -77,10 +67,6 @@ def write_report(run: Path) -> Path:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-def _rows_of(path: Path) -> Iterable[Row]:
-    return read_jsonl(path, growing=True) if path.exists() else ()
 
 
 def _stages(run: Path, job: Mapping[str, Any], events: Sequence[Row]) -> list[Row]:
@@ -99,93 +85,21 @@ def _stages(run: Path, job: Mapping[str, Any], events: Sequence[Row]) -> list[Ro
     return rows
 
 
-def _header(
-    name: str, job: Mapping[str, Any], rows: Sequence[Row], summary: Mapping[str, Any], events: Sequence[Row]
-) -> str:
-    finished = sum(row["status"] == "finished" for row in rows)
-    all_finished = rows and finished == len(rows)
-    facts = ["finished" if all_finished else f"not finished: {finished} of {len(rows)} stages"]
-    facts.append(f"seed {job.get('seed', '–')}")
-    if events:
-        facts.append(f"started {datetime.fromtimestamp(events[0]['time']):%Y-%m-%d %H:%M}")
-    facts.append(f"reported {datetime.now():%Y-%m-%d %H:%M}")
-    if summary.get("peak_memory_bytes"):
-        facts.append(f"peak memory {summary['peak_memory_bytes'] / 2**30:.1f} GiB")
-    return f'<h1>{escape(name)}</h1><p class="soft">{escape(" · ".join(facts))}</p>'
+def _metrics(folder: Path) -> list[Row]:
+    """The metrics of each step, with the gold of the iterations where it is known."""
+    rows = read_metrics(folder / "metrics.jsonl")
+    gold = (read_done(folder) or {}).get("gold_by_iteration", {})
+    for row in rows:
+        if str(row["step"]) in gold:
+            row["metrics"][GOLD] = gold[str(row["step"])]
+    return rows
 
 
-def _doubts(job: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    """What speaks against the run's reward models, and which stages rest on them; before any figure of these."""
+def _warnings(job: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     items = ""
-    for name, sentences in reward_doubts(summary.get("results", [])).items():
-        dependent = [stage for stage, section in job.get("stages", {}).items() if _mentions(section, f"stage:{name}")]
-        rest = f" The results of {', '.join(dependent)} depend on it and may be meaningless." if dependent else ""
-        items += f"<li>{escape(' '.join(sentences) + rest)}</li>"
+    for sentence in run_warnings(job, summary.get("results", [])):
+        items += f"<li>{escape(sentence)}</li>"
     return f'<h2>Warnings</h2><ul class="doubts">{items}</ul>' if items else ""
-
-
-def _mentions(section: Any, model: str) -> bool:
-    """Whether any value of a stage, however deep, names a model."""
-    if isinstance(section, Mapping):
-        return any(_mentions(value, model) for value in section.values())
-    if isinstance(section, list | tuple):
-        return any(_mentions(value, model) for value in section)
-    return bool(section == model)
-
-
-def _results(summary: Mapping[str, Any]) -> str:
-    results, comparisons = summary.get("results", []), summary.get("comparisons", [])
-    results = [row for row in results if not is_of_profile(row)]  # they have their heat maps
-    if not results and not comparisons:
-        return ""
-    columns: dict[str, Callable[[Row], str]] = {
-        "model": lambda r: r["name"],
-        "metric": lambda r: r["metric"],
-        "mean": lambda r: number(r["mean"]),
-        "95 % interval": lambda r: f"{number(r['low'])} to {number(r['high'])}",
-        "prompts": lambda r: number(r["n"]),
-    }
-    plots = ""
-    by_metric: dict[tuple[str, int], list[Row]] = {}
-    for row in comparisons:
-        labelled = {**row, "label": f"{row['a']} − {row['b']}", "mean": row["mean_difference"]}
-        by_metric.setdefault((row["metric"], row["n"]), []).append(labelled)
-    for (metric, n), rows in by_metric.items():
-        plots += f"<h3>Differences in {escape(metric)} on the same {number(n)} prompts, with 95 % intervals</h3>"
-        plots += forest(rows)
-    return f"<h2>Comparison</h2>{_table(columns, results)}{plots}"
-
-
-def _curves(metrics: Mapping[str, Sequence[Row]]) -> str:
-    parts = []
-    for stage, rows in metrics.items():
-        charts = _charts(rows)
-        if charts:
-            parts.append(f'<h3>{escape(stage)}</h3><div class="grid">{charts}</div>')
-    return f"<h2>Learning curves</h2>{''.join(parts)}" if parts else ""
-
-
-def _charts(rows: Sequence[Row]) -> str:
-    charts = []
-    for name in _curve_names(rows):
-        points = [(row["step"], row["metrics"].get(name)) for row in rows]
-        present = [(step, value) for step, value in points if value is not None]
-        if present:
-            charts.append(line_chart(name, present))
-    both = [(row["metrics"].get("kl/reference"), row["metrics"].get("reward/mean")) for row in rows]
-    frontier = [(kl, reward) for kl, reward in both if kl is not None and reward is not None]
-    if frontier:
-        charts.append(line_chart("reward/mean against kl/reference", frontier, over="KL"))
-    return "".join(charts)
-
-
-def _curve_names(rows: Sequence[Row]) -> list[str]:
-    """The metrics to draw, in the order of `CURVES`."""
-    names = set[str]().union(*(row["metrics"] for row in rows)) - {"reward/std"}
-    curves: list[str] = []
-    for start in CURVES:
-        curves.extend(sorted(name for name in names if name.startswith(start)))
-    return curves
 
 
 def _phases(metrics: Mapping[str, Sequence[Row]]) -> str:
@@ -199,7 +113,7 @@ def _phases(metrics: Mapping[str, Sequence[Row]]) -> str:
     colours = dict(zip(order, cycle(PALETTE), strict=False)) | {"unattributed": "var(--line)"}
     bars = ""
     for stage, means in stage_means.items():
-        if means:
+        if len(means) > 1:  # an offline step has one phase
             bars += stacked_bar(stage, {phase: means[phase] for phase in colours if phase in means}, colours)
     return f'<h2>Where a step’s time goes</h2><p class="soft">Mean of each phase per step.</p>{bars}'
 
@@ -231,46 +145,6 @@ def _stage_table(rows: Sequence[Row]) -> str:
     return f"<h2>Stages</h2>{_table(columns, rows)}{note}" if rows else ""
 
 
-def _answers(folders: Mapping[str, Path]) -> str:
-    """The answers of all models of an evaluate stage to the same prompts, spread over the set."""
-    body = ""
-    for stage, folder in folders.items():
-        path = folder / "records.jsonl"
-        first_row = next(iter(_rows_of(path)), None)
-        if first_row is None or not {"model", "answer"} <= first_row.keys():
-            continue
-        prompts: dict[str, list[Row]] = {}
-        for row in _rows_of(path):
-            prompts.setdefault(row["prompt_id"], []).append(row)
-        spread = list(prompts.values())[:: max(1, len(prompts) // PROMPTS)]
-        blocks = [_side_by_side(rows, "model", "value") for rows in spread[:PROMPTS]]
-        body += f"<h2>Answers side by side: {escape(stage)}</h2>{''.join(blocks)}"
-    return body
-
-
-def _samples(folders: Mapping[str, Path]) -> str:
-    """Prompts that occurred more than once in training: the first answer beside the last."""
-    body = ""
-    for stage, folder in folders.items():
-        prompts: dict[str, list[Row]] = {}
-        for row in _rows_of(folder / "samples.jsonl"):
-            prompts.setdefault(row["prompt"], []).append({**row, "when": f"iteration {row['iteration']}"})
-        ends = [(rows[0], rows[-1]) for rows in prompts.values()]
-        pairs = [(first, last) for first, last in ends if first["iteration"] < last["iteration"]]
-        pairs.sort(key=lambda pair: pair[0]["iteration"] - pair[1]["iteration"])
-        blocks = "".join(_side_by_side(pair, "when", "score") for pair in pairs[:PROMPTS])
-        body += f"<h2>Samples in training: {escape(stage)}</h2>{blocks}" if blocks else ""
-    return body
-
-
-def _side_by_side(rows: Sequence[Row], label: str, value: str) -> str:
-    cells = ""
-    for row in rows:
-        heading = f"{escape(row[label])} · {number(row[value])}"
-        cells += f'<div class="answer"><span class="soft">{heading}</span>{escape(row["answer"])}</div>'
-    return f'<div class="prompt">{escape(rows[0]["prompt"])}</div><div class="grid texts">{cells}</div>'
-
-
 def _job_text(run: Path) -> str:
     text = _text(run / "job.yaml")
     return f"<h2>Job</h2><details><summary>job.yaml</summary><pre>{escape(text)}</pre></details>" if text else ""
@@ -280,5 +154,8 @@ def _table(columns: Mapping[str, Callable[[Row], str]], rows: Iterable[Row]) -> 
     """A table; columns of figures are right-aligned."""
     words = {"model", "metric", "stage", "kind", "status"}
     heading = [Cell(name, figure=name not in words) for name in columns]
-    lines = [[Cell(str(text(row)), figure=name not in words) for name, text in columns.items()] for row in rows]
+    lines: list[list[Cell]] = []
+    for row in rows:
+        cells = [Cell(str(text(row)), figure=name not in words) for name, text in columns.items()]
+        lines.append(cells)
     return html_table(heading, lines)

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from rayalign.statistics.doubts import answer_doubts
 from rayalign.storage.report_plots import number
 from rayalign.storage.report_profiles import is_of_profile
-from rayalign.storage.report_table import Cell, figure, html_table
+from rayalign.storage.report_table import Cell, estimate, figure, html_table
 
 RANKS = "judges"
 """name of the rows that correlate judges"""
@@ -17,36 +18,58 @@ _BY_JUDGE = re.compile(r"win_rate_by_(?P<judge>.+)_against_(?P<rival>.+)")
 Row = Mapping[str, Any]
 
 
+def win_rate_metric(judge: str, rival: str) -> str:
+    """The name of a win rate, which says who judged and against whom."""
+    return f"win_rate_by_{judge}_against_{rival}"
+
+
 def judges_table(results: Sequence[Row]) -> str:
     """A table for each baseline that at least two judges compared the models with, best model first."""
+    correlations = [row for row in results if row["name"] == RANKS]
+    doubts = answer_doubts(results)
+    notes = {name: ", ".join(doubt.short for doubt in own) for name, own in doubts.items()}
+    parts = []
+    for rival, judges in _rivals(results).items():
+        parts.append(_table(rival, judges, notes))
+        own = [row for row in correlations if str(row["metric"]).endswith(f"_against_{rival}")]
+        parts.extend(_sentence(row) for row in own)
+    return f"<h2>Win rates by judge</h2>{''.join(parts)}" if parts else ""
+
+
+def shown_metrics(results: Sequence[Row]) -> set[str]:
+    """The metrics that the tables by judge show."""
+    shown = {str(row["metric"]) for row in results if row["name"] == RANKS}
+    for rival, judges in _rivals(results).items():
+        shown |= {win_rate_metric(judge, rival) for judge in judges}
+    return shown
+
+
+def _rivals(results: Sequence[Row]) -> dict[str, dict[str, dict[str, Row]]]:
+    """Baseline -> judge -> model -> win rate, where at least two judges compared."""
     rivals: dict[str, dict[str, dict[str, Row]]] = {}
     for row in results:
         match = _BY_JUDGE.fullmatch(str(row["metric"]))
         if match and not is_of_profile(row):
             rivals.setdefault(match["rival"], {}).setdefault(match["judge"], {})[row["name"]] = row
-    correlations = [row for row in results if row["name"] == RANKS]
-    parts = []
-    for rival, judges in rivals.items():
-        if len(judges) > 1:
-            parts.append(_table(rival, judges))
-            own = [row for row in correlations if str(row["metric"]).endswith(f"_against_{rival}")]
-            parts.extend(_sentence(row) for row in own)
-    return f"<h2>Win rates by judge</h2>{''.join(parts)}" if parts else ""
+    return {rival: judges for rival, judges in rivals.items() if len(judges) > 1}
 
 
-def _table(rival: str, judges: Mapping[str, Mapping[str, Row]]) -> str:
+def _table(rival: str, judges: Mapping[str, Mapping[str, Row]], notes: Mapping[str, str]) -> str:
     first = next(iter(judges.values()))
     models = sorted(first, key=lambda name: -float(first[name]["mean"]))
     lines: list[list[str | Cell]] = []
     for model in models:
-        lines.append([model, *(_cell(rows.get(model)) for rows in judges.values())])
+        cells = [_cell(rows.get(model)) for rows in judges.values()]
+        lines.append([Cell(model, note=notes.get(model, "")), *cells])
     return html_table([f"against {rival} [%]", *map(figure, judges)], lines)
 
 
 def _cell(row: Row | None) -> Cell:
+    """A win rate with its interval; why it rests on fewer prompts where the pointer rests."""
     if row is None:
         return figure(number(None))
-    return figure(f"{number(row['mean'])} ({number(row['low'])} to {number(row['high'])})")
+    reason = f"; {row['note']}" if row.get("note") else ""
+    return estimate(row, f"{number(row['n'])} prompts{reason}")
 
 
 def _sentence(row: Row) -> str:

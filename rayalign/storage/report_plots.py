@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from rayalign.storage.report_metrics import metric_of
+
 PALETTE = (
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#7f7f7f"),
     *("#5e3c99", "#882255", "#44aa99"),
 )
+DASHES = ("none", "5 3", "2 2")
 Point = tuple[float, float]
+Series = Mapping[str, Sequence[Point]]
+"""the points of each curve, by its name"""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 170, 46, 10, 8, 22
 MOST_POINTS = 240
+MOST_BANDS = 40
+"""strips of a chart in which values are shown"""
 
 
 def number(value: float | None) -> str:
@@ -38,21 +45,89 @@ def _short(value: float) -> str:
     return number(value) if abs(value) >= 1000 else f"{value:.3g}".replace("-", "−")
 
 
-def line_chart(name: str, points: Sequence[Point], over: str = "step") -> str:
-    """One metric over the steps, with its first and last value in the caption; over another quantity, a dot a point."""
+def styles(names: Sequence[str]) -> dict[str, str]:
+    """A line of its own for each name: the colours in turn, then the same colours with dashes."""
+    lines: dict[str, str] = {}
+    for place, name in enumerate(names):
+        turn, colour = divmod(place, len(PALETTE))
+        dashes = f";stroke-dasharray:{DASHES[turn % len(DASHES)]}" if turn else ""
+        lines[name] = f"color:{PALETTE[colour]}{dashes}"
+    return lines
+
+
+def legend(lines: Mapping[str, str]) -> str:
+    """The names beside their lines."""
+    entries = ""
+    for name, style in lines.items():
+        line = f'<svg class="key" viewBox="0 0 22 8" style="{style}"><polyline points="0,4 22,4"/></svg>'
+        entries += f"<span>{line}{escape(name)}</span>"
+    return f'<div class="legend">{entries}</div>'
+
+
+def chart(name: str, series: Series, lines: Mapping[str, str], over: str = "step") -> str:
+    """One metric of several stages over the steps; over another quantity, a dot for each point.
+
+    Where the pointer rests, the values there are shown. The caption has unit and direction, and of a single curve its
+    first and last value.
+    """
     is_curve = over == "step"
-    thinned = _thinned(points) if is_curve else _thinned(sorted(points))
-    axes = _axes(thinned)
-    places = [axes.place(x, y) for x, y in thinned]
-    marks = _dots(places)
-    if is_curve:
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        marks = f'<polyline points="{path}"/>' + _dots(places[-1:])
-    change = f"{number(points[0][1])} → {number(points[-1][1])}"
-    caption = f"<figcaption><b>{escape(name)}</b><span>{change}</span></figcaption>"
+    thinned = {own: _thinned(points if is_curve else sorted(points)) for own, points in series.items()}
+    all_points = [point for points in thinned.values() for point in points]
+    axes = _axes(all_points)
+    marks = ""
+    for own, points in thinned.items():
+        places = [axes.place(x, y) for x, y in points]
+        marks += f'<g style="{lines[own]}">{_line(places) if is_curve else _dots(places)}</g>'
+    marks += _bands(axes, thinned) if is_curve else ""
     drawing = axes.tick_lines() + axes.x_labels(over) + marks
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(name)}">{drawing}</svg>'
-    return f"<figure>{caption}{svg}</figure>"
+    return f"<figure>{_caption(name, series, is_curve)}{svg}</figure>"
+
+
+def _caption(name: str, series: Series, is_curve: bool) -> str:
+    remark = metric_of(name).remark
+    change = ""
+    if len(series) == 1 and is_curve:
+        [points] = series.values()
+        change = f"<span>{number(points[0][1])} → {number(points[-1][1])}</span>"
+    soft = f'<span class="remark">{escape(remark)}</span>' if remark else ""
+    return f"<figcaption><b>{escape(name)}</b>{soft}{change}</figcaption>"
+
+
+def _line(places: Sequence[Point]) -> str:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    return f'<polyline points="{path}"/>{_dots(places[-1:])}'
+
+
+def _bands(axes: _Axes, series: Series) -> str:
+    """Strips over the whole height, each with the values of all curves at its steps."""
+    steps: set[float] = set()
+    for points in series.values():
+        steps |= {x for x, _ in points}
+    ordered = sorted(steps)
+    size = math.ceil(len(ordered) / MOST_BANDS)
+    strips = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    left, bands = float(LEFT), ""
+    for place, strip in enumerate(strips):
+        is_last = place + 1 == len(strips)
+        following = axes.x1 if is_last else strips[place + 1][0]
+        right, _ = axes.place((strip[-1] + following) / 2, axes.y0)
+        values = _values_at(series, strip)
+        title = escape("\n".join([f"step {number(strip[-1])}", *values]))
+        shape = f'x="{left:.1f}" y="{TOP}" width="{max(right - left, 0.5):.1f}" height="{HEIGHT - TOP - BOTTOM}"'
+        bands += f'<rect class="band" {shape}><title>{title}</title></rect>'
+        left = right
+    return bands
+
+
+def _values_at(series: Series, steps: Sequence[float]) -> list[str]:
+    """The last value of each curve within the steps."""
+    values = []
+    for name, points in series.items():
+        own = [y for x, y in points if steps[0] <= x <= steps[-1]]
+        if own:
+            values.append(f"{name}: {number(own[-1])}")
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,25 +162,29 @@ class _Axes:
 
 
 def _axes(points: Sequence[Point]) -> _Axes:
-    values = [y for _, y in points]
+    steps, values = [x for x, _ in points], [y for _, y in points]
     ticks = _ticks(values)
     lowest, highest = min(ticks[0], *values), max(ticks[-1], *values)
-    return _Axes(points[0][0], points[-1][0], lowest, highest, ticks)
+    return _Axes(min(steps), max(steps), lowest, highest, ticks)
 
 
 def _dots(places: Sequence[Point]) -> str:
     return "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.8"/>' for x, y in places)
 
 
-def forest(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Differences with their intervals around zero; rows {label, mean, low, high}, a bound None where unknown."""
+def forest(rows: Sequence[Mapping[str, Any]], *, better: str = "higher") -> str:
+    """Differences with their intervals around zero; rows {label, mean, low, high}, a bound None where unknown.
+
+    Args:
+        better: `higher` or `lower`, which decides the colours.
+    """
     sizes: list[float] = []
     for row in rows:
         values = row["mean"], row["low"], row["high"]
         sizes += [abs(value) for value in values if value is not None]
     reach = 1.1 * max(sizes, default=1.0) or 1.0
     axis = f"<span>{_short(-reach)}</span><span>0</span><span>{_short(reach)}</span>"
-    lines = "".join(_interval(row, reach) for row in rows)
+    lines = "".join(_interval(row, reach, better) for row in rows)
     return f'{lines}<div class="row"><span></span><div class="axis">{axis}</div></div>'
 
 
@@ -121,14 +200,15 @@ def stacked_bar(label: str, parts: Mapping[str, float], colours: Mapping[str, st
     return f"<h3>{escape(label)}: {number(total)} s</h3>{stack}"
 
 
-def _interval(row: Mapping[str, Any], reach: float) -> str:
+def _interval(row: Mapping[str, Any], reach: float, better: str) -> str:
     def at(value: float) -> str:
         return f"{50.0 + 50.0 * value / reach:.2f}%"
 
     low, high, mean = row["low"], row["high"], row["mean"]
     tone, marks, range_ = "", '<i class="zero" style="left:50%"></i>', ""
     if low is not None and high is not None:
-        tone = "better" if low > 0 else "worse" if high < 0 else ""
+        if low > 0 or high < 0:
+            tone = "better" if (low > 0) == (better == "higher") else "worse"
         marks += f'<i class="span" style="left:{at(low)};right:calc(100% - {at(high)})"></i>'
         range_ = f" [{number(low)}, {number(high)}]"
     if mean is not None:

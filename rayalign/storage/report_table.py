@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
+
+from rayalign.storage.report_plots import number
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +20,21 @@ class Cell:
     style: str = ""
     title: str = ""
     """what is shown where the pointer rests"""
+    interval: str = ""
+    """an interval after the text; below it on a narrow page"""
+    note: str = ""
+    """a warning after the text"""
 
 
 def figure(text: str) -> Cell:
     """A cell with a figure."""
     return Cell(text, figure=True)
+
+
+def estimate(row: Mapping[str, Any], title: str = "") -> Cell:
+    """The mean of a row with its interval, where it has one."""
+    interval = "" if row["low"] is None else f"({number(row['low'])} to {number(row['high'])})"
+    return Cell(number(row["mean"]), figure=True, interval=interval, title=title)
 
 
 def html_table(heading: Sequence[str | Cell], rows: Iterable[Sequence[str | Cell]]) -> str:
@@ -41,4 +54,6 @@ def _cell(tag: str, cell: str | Cell) -> str:
         attributes += f' style="{escape(cell.style)}"'
     if cell.title:
         attributes += f' title="{escape(cell.title)}"'
-    return f"<{tag}{attributes}>{escape(cell.text)}</{tag}>"
+    interval = f' <span class="range">{escape(cell.interval)}</span>' if cell.interval else ""
+    note = f' <span class="note">{escape(cell.note)}</span>' if cell.note else ""
+    return f"<{tag}{attributes}>{escape(cell.text)}{interval}{note}</{tag}>"

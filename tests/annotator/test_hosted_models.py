@@ -13,7 +13,7 @@ from rayalign.annotator.hosted_models import RemoteModel, RemoteScoring
 from rayalign.annotator.verdicts import Bill, Usage
 from rayalign.config import HostedJudgeConfig, RewardJudgeConfig
 from rayalign.errors import ActorError, InputError
-from rayalign.rollout.vllm_chat import Answer, ChatPrompt
+from rayalign.rollout.chat import Answer, ChatPrompt
 from rayalign.types import Message, Prompt, Score
 
 LANGUAGE = HostedJudgeConfig(kind="vllm", model="org/name")

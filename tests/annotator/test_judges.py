@@ -5,19 +5,20 @@ import hashlib
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from rayalign.annotator import RubricJudge
 from rayalign.annotator.judges import RubricUtilities, UtilityJudge
-from rayalign.annotator.verdicts import Pair, Verdict
+from rayalign.annotator.verdicts import Pair, Verdict, pair_of
 from rayalign.config import HumanConfig, JudgeConfig, load_registry
 from rayalign.data.paddock import gold, prompts, tasks
 from rayalign.data.paddock.compose import compose
 from rayalign.data.paddock.demonstrations import RATES, draw_attributes
 from rayalign.data.preferences import under_profile
 from rayalign.errors import InputError
-from rayalign.types import Message, Prompt, Score
+from rayalign.types import Candidate, Message, Prompt, Score
 
 
 def utility(prompt: Prompt, answer: str) -> float:
@@ -225,3 +226,21 @@ def test_the_criterion_wishes_is_what_a_prompts_preferences_ask_for() -> None:
     answer = "indeed , how lovely !"
     scores = asyncio.run(RubricUtilities({"wishes": 2.0}).scores([(p, answer) for p in (prompt, learned, both)]))
     assert [score.value for score in scores] == [0.0, 2.0, 1.0]
+
+
+def test_dialogues_are_judged_whole() -> None:
+    (whole,) = [p for p in prompts(0, "test", 400) if p.meta["family"] == "clarify"][:1]
+    opening = replace(whole, messages=whole.messages[:1], meta={})
+    good = Candidate(gold.oracle(whole), turns=whole.messages[1:])
+    hasty = Candidate("i do not know .")
+    judge = UtilityJudge(RubricUtilities(), None, "gold")
+    # both answers to the whole dialogue: it is understood though its last turn alone is not
+    (verdict,) = judged(judge, [pair_of(opening, good, replace(hasty, turns=good.turns))])
+    assert verdict.preference == 1.0
+    (refused,) = judged(judge, [(replace(whole, messages=whole.messages[-1:], meta={}), good.text, hasty.text)])
+    assert refused.preference is None
+    # answers after other turns: the last answer counts
+    task = {"task": whole.meta["task"]}
+    (verdict,) = judged(judge, [pair_of(replace(opening, meta=task), hasty, good)])
+    assert verdict.preference == 2.0
+    assert verdict.utilities == (gold.utility(whole, hasty.text), gold.utility(whole, good.text))

@@ -14,6 +14,7 @@ import pytest
 from rayalign.annotator.budget import BusyError
 from rayalign.annotator.completer import Completion, CompletionError, bound
 from rayalign.annotator.openai_client import OpenAICompleter
+from rayalign.annotator.replies import retry_after
 from rayalign.annotator.verdicts import Bill, Usage
 from rayalign.config.annotators import LLMJudgeConfig
 from rayalign.errors import InputError
@@ -116,6 +117,8 @@ class Odd(Stub):
     def _reply(self, body: dict[str, Any], *, empty: bool) -> dict[str, Any]:
         made = super()._reply(body, empty=empty)
         made["choices"][0] |= self.odd.get("choice", {})
+        if "instead" in self.odd:
+            return dict(self.odd["instead"])
         return {**made, "usage": self.odd.get("usage")}
 
 
@@ -144,6 +147,28 @@ def test_a_reply_is_made_whole_so_that_it_can_be_told_on() -> None:
         (deep,) = ask(configured(stub, retries=0), [PAIR])[0]
     assert reply.text == reply.choice["message"]["content"] == "half an emoji: ?" and reply.choice["?"] == 1
     assert isinstance(deep, CompletionError) and "cannot be read" in str(deep)
+
+
+def test_content_in_parts_is_its_texts() -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    with Odd() as stub:
+        stub.odd = {"choice": {"message": {"content": [thought, {"type": "text", "text": "Output (a)"}]}}}
+        (reply,) = good(ask(configured(stub), [PAIR])[0])
+    assert reply.text == "Output (a)" and len(stub.bodies) == 1
+
+
+@pytest.mark.parametrize("error", [{"message": "the model is overloaded", "code": 502}, "the model is overloaded"])
+def test_an_error_with_status_200_is_tried_again_named_and_free(error: Any) -> None:
+    with Odd() as stub:
+        stub.odd = {"instead": {"error": error}}
+        (refusal,) = ask(configured(stub, retries=2), [PAIR])[0]
+    assert isinstance(refusal, CompletionError) and "the model is overloaded" in str(refusal)
+    assert len(stub.bodies) > 1 and refusal.usage.prompt_tokens == 0
+
+
+@pytest.mark.parametrize("header", ["\u00b2", "9" * 400, "soon", "Wed, 99 Foo 20262 99:99:99 GMT", ""])
+def test_a_header_may_hold_any_nonsense(header: str) -> None:
+    assert retry_after(header, 0.0) >= 0.0
 
 
 def test_the_text_of_a_tool_call_is_its_arguments() -> None:

@@ -14,7 +14,8 @@ import torch
 
 from rayalign.annotator.api import PairItem
 from rayalign.annotator.client import AnnotatorClient
-from rayalign.annotator.service import application, build, start, stop
+from rayalign.annotator.service import application, build, start
+from rayalign.cluster.applications import stop_applications
 from rayalign.config import ServiceConfig
 from rayalign.data.paddock import gold, prompts
 from rayalign.errors import InputError
@@ -66,7 +67,7 @@ def service(ray_session: None, models: dict[str, str], tmp_path_factory: pytest.
         patch.setenv("RAYALIGN_TOKEN", TOKEN)
         start(config.model_copy(update={"host": "0.0.0.0", "port": port}))
         yield f"http://127.0.0.1:{port}"
-        stop()
+        stop_applications()
 
 
 def rows(count: int) -> list[PairItem]:

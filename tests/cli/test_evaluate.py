@@ -145,7 +145,10 @@ def test_length_control_from_published_coefficients(tmp_path: Path) -> None:
     assert row["length_controlled_winrate"] == pytest.approx(50.0)
     assert (row["low"], row["penalty"], row["coefficients"]["length"]) == (None, None, -1.0)
     other = call("length-control", file(tmp_path / "z.json", "z", [1.0]), "--coefficients", table, "--difficulty", hard)
-    assert other.exit_code == 2 and "no coefficients of z; known: a" in other.stderr
+    assert other.exit_code == 2 and "no coefficients of z; known: a, as --model" in other.stderr
+    unnamed = file(tmp_path / "z.json", "z", [1.0, 2.0])
+    named = call("length-control", unnamed, "--coefficients", table, "--difficulty", hard, "--model", "a", "--json")
+    assert lines(named)[0]["coefficients"] == row["coefficients"]
     assert "needs --difficulty" in call("length-control", run, "--coefficients", table).stderr
 
 

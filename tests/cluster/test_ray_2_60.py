@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
@@ -18,9 +19,12 @@ class Starts:
         self.failures = failures
         self.message = message
         self.processes: list[psutil.Process] = []
+        self._children: list[subprocess.Popen[bytes]] = []
+        """kept, since one that is let go takes an ended process with it"""
 
     def __call__(self) -> None:
-        self.processes.append(psutil.Process(subprocess.Popen(self.command).pid))
+        self._children.append(subprocess.Popen(self.command))
+        self.processes.append(psutil.Process(self._children[-1].pid))
         if len(self.processes) <= self.failures:
             raise Exception(self.message)
 
@@ -44,6 +48,21 @@ def test_a_node_that_starts_too_slowly_is_started_again(folder: Path, timed_out:
     assert [process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in failed] == [False, False]
     assert started.is_running()
     started.kill()
+
+
+def test_a_process_that_has_ended_meanwhile_stops_no_further_start(folder: Path, timed_out: str) -> None:
+    starts = Starts(folder, 1, timed_out)
+    starts.command = [shutil.which("true") or "/bin/true"]
+
+    def start() -> None:
+        try:
+            starts()
+        finally:
+            while starts.processes[-1].status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+
+    start_node(start)
+    assert len(starts.processes) == 2
 
 
 def test_the_last_failure_and_any_other_error_are_raised(folder: Path, timed_out: str) -> None:

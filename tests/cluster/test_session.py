@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import ray
+from ray._private.utils import check_version_info
 
 from rayalign.cluster import session
+from rayalign.config import ClusterConfig
+from rayalign.errors import InputError
 from tests.ports import open_addresses
 
 ATTACH = """
@@ -59,3 +63,15 @@ def test_the_environment_is_as_before_once_a_session_has_ended(monkeypatch: pyte
     with session.own_token():
         assert os.environ["RAY_AUTH_TOKEN"] not in ("of-a-cluster", first)
     assert os.environ["RAY_AUTH_TOKEN"] == "of-a-cluster"
+
+
+@pytest.mark.parametrize(("version", "python"), [("2.40.0", platform.python_version()), (ray.__version__, "3.12.1")])
+def test_a_cluster_with_other_versions_is_one_sentence(
+    version: str, python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def join(**_: object) -> None:  # Ray's own comparison, which a driver makes when it joins
+        check_version_info({"ray_version": version, "python_version": python}, "this process")
+
+    monkeypatch.setattr(ray, "init", join)
+    with pytest.raises(InputError, match=rf"has Ray {version} with Python {python}, and this process .*; start the"):
+        session.Session(ClusterConfig(address="10.0.0.1:6379")).__enter__()

@@ -136,8 +136,8 @@ def test_all_problems_of_a_file_are_told_at_once(folder: Path) -> None:
         "job.yaml:3: seed is -1; expected a number greater than or equal to 0",
         "job.yaml:6: stages.x.kind is 'trian'; did you mean train?",
         "job.yaml:7: stages.y is 3; expected a mapping of keys to values",
-        "job.yaml:4: learning_rate is not known; known: name, seed, output, data, cluster, rollout, tracking, "
-        "annotator, stages",
+        "job.yaml:4: learning_rate is not known; known: name, seed, output, chat_template, data, cluster, rollout, "
+        "tracking, annotator, stages",
     ]
 
 

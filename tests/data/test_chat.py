@@ -10,7 +10,6 @@ import pytest
 from transformers import AutoTokenizer
 
 from rayalign.data.chat import (
-    DEFAULT_TEMPLATE,
     check_template,
     check_turns,
     cut_to_fit,
@@ -23,6 +22,7 @@ from rayalign.data.chat import (
     stop_ids,
     train_tokenizer,
 )
+from rayalign.data.templates import DEFAULT_TEMPLATE
 from rayalign.errors import InputError
 from rayalign.types import Message, Prompt
 
@@ -121,7 +121,6 @@ SINGLE_TURN = "{% if messages | length > 2 %}{{ raise_exception('one turn only')
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        (FORGETFUL, "earlier turns change"),
         (ENDLESS, "closed by"),
         (GLUED, "tokenises otherwise"),
         (SINGLE_TURN, "one turn only"),
@@ -214,10 +213,15 @@ def test_a_turn_is_what_the_template_appends_to_any_closed_answer(tokenizer: Any
 NUMBERED = DEFAULT_TEMPLATE.replace("{{ message.content + '\n' }}", "{{ loop.index ~ message.content + '\n' }}")
 
 
-def test_a_template_whose_turns_depend_on_the_dialogue_is_refused_for_several_turns(tokenizer: Any) -> None:
-    tokenizer.chat_template = NUMBERED
+@pytest.mark.parametrize(
+    ("template", "said"), [(NUMBERED, "does not only append when a turn follows another"), (FORGETFUL, "earlier turns")]
+)
+def test_a_template_whose_turns_depend_on_the_dialogue_is_refused_for_several_turns(
+    tokenizer: Any, template: str, said: str
+) -> None:
+    tokenizer.chat_template = template
     check_template(tokenizer)
-    with pytest.raises(InputError, match=r"does not only append when a turn follows another; put a chat_template"):
+    with pytest.raises(InputError, match=said):
         check_turns(tokenizer)
 
 

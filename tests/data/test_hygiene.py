@@ -74,3 +74,12 @@ def test_a_leaked_split_is_reported_and_refused() -> None:
     assert report == LeakReport(prompts=1, exact=1, near=1, rows=3)
     with pytest.raises(InputError, match="1 prompts are on both sides, 1 of 3 answers .* and 1 nearly so"):
         refuse_leaks(report)
+
+
+def test_dialogues_with_the_same_last_turn_are_no_duplicates() -> None:
+    def dialogue(name: str, opening: str) -> Prompt:
+        turns = (Message("user", opening), Message("assistant", "shall i ?"), Message("user", "yes , please ."))
+        return Prompt(name, turns)
+
+    rows = [example(dialogue("p", "lend me a ladder"), "here", "no"), example(dialogue("q", LONG), "here", "no")]
+    assert without_duplicates(rows, near=0.8) == (rows, Duplicates(0, 0))

@@ -98,3 +98,15 @@ def test_a_row_has_the_shares_of_its_own_answers() -> None:
         (0.875, 0.125),
         (0.5, 0.125),
     ]
+
+
+def test_the_same_last_answer_after_other_turns_is_another_answer() -> None:
+    asked = (Message("assistant", "of whom ?"), Message("user", "of tom ."))
+    first, second, third = Candidate("red", turns=asked), Candidate("red"), Candidate("blue", turns=asked)
+    verdicts = [Comparison(PROMPT, first, third, 1.0, "judge"), Comparison(PROMPT, third, second, 1.0, "judge")]
+    pairs = list(pairs_of_comparisons(verdicts))
+    assert [tuple(answer.words for answer in pair.candidates) for pair in pairs] == [
+        (first.words, third.words),
+        (third.words, second.words),
+    ]
+    assert [pair.candidates[0].score for pair in pairs] == [0.75, pytest.approx(0.5)]

@@ -61,11 +61,10 @@ def test_the_files_of_a_split_are_read_by_turns(tmp_path: Path) -> None:
         ("a.jsonl", b'{"prompt": "x"}\n\n{"prompt": \n', "a.jsonl:3"),
         ("a.jsonl", b'{"prompt": "x"}\n[1]\n', "a.jsonl:2"),
         ("a.json", b'[\n{"prompt": "x"},\n{"prompt" "y"}]', "a.json:3"),
-        ("a.json", b'{"prompt": "x"}', "one JSON array"),
         ("a.json", b'[{"prompt": "x"}, {"text": "y"}]', "a.json: row 2: needs a text 'prompt'"),
         ("a.jsonl", b'{"prompt": "\xff"}\n', "cannot be read"),
         ("a.jsonl.gz", b"not gzip", "cannot be read"),
-        ("a.csv", b"prompt\n", "unknown kind"),
+        ("a.txt", b"prompt\n", "unknown kind"),
         ("a.jsonl", b"", "not one usable row"),
     ],
 )

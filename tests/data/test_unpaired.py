@@ -25,7 +25,7 @@ def test_a_row_is_one_answer_that_is_good_or_bad(answer: str, key: str, value: b
     assert (example.candidates, example.desirable) == ((Candidate("a"),), float(value))
 
 
-@pytest.mark.parametrize("value", [None, 1, "true"])
+@pytest.mark.parametrize("value", [None, 1, "yes"])
 def test_what_is_neither_good_nor_bad_is_refused(value: object) -> None:
     with pytest.raises(InputError, match="a.jsonl:1: 'desirable' must be true or false"):
         unpaired({"prompt": "q", "answer": "a", "desirable": value}, WHERE)
@@ -72,3 +72,9 @@ def test_one_prompt_alone_has_no_other() -> None:
     assert list(with_mismatched([])) == []
     with pytest.raises(InputError, match="all rows have one prompt"):
         list(with_mismatched([single("p", "a"), single("p", "b")]))
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", 1.0), ("False", 0.0)])
+def test_a_table_writes_true_and_false_as_words(word: str, value: float) -> None:
+    example = unpaired({"prompt": "q", "answer": "a", "desirable": word}, WHERE)
+    assert isinstance(example, Example) and example.desirable == value

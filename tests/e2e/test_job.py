@@ -32,7 +32,7 @@ def test_the_summary_has_every_table(finished: Run) -> None:
     assert all(0 <= s["fixed_seconds"] <= s["seconds"] for s in summary["stages"])
     assert summary["peak_memory_bytes"] > 1 << 28
     results = {(r["name"], r["metric"]): r for r in summary["results"]}
-    assert all(r.keys() == {"name", "metric", "mean", *INTERVAL} for r in results.values())
+    assert all(r.keys() - {"note"} == {"name", "metric", "mean", *INTERVAL} for r in results.values())
     assert {name for name, metric in results if metric == "gold_utility"} == {
         *("sft", "ppo", "late", "rrhf", "constant", "oracle")
     }
@@ -61,7 +61,8 @@ def test_the_report_shows_models_stages_and_answers(finished: Run) -> None:
 def test_an_evaluation_keeps_every_answer_with_its_value(finished: Run) -> None:
     rows = list(read_jsonl(finished.folder / "stages" / "final" / "records.jsonl"))
     assert len(rows) == 6 * 32
-    assert all(row.keys() == {"model", "prompt_id", "prompt", "answer", "value"} for row in rows)
+    keys = {"model", "prompt_id", "messages", "prompt", "answer", "value", "meta"}
+    assert all(row.keys() == keys for row in rows)
     by_model: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         by_model[row["model"]].add(row["prompt_id"])
@@ -121,10 +122,11 @@ def test_every_role_is_a_process_of_its_own(finished: Run) -> None:
     pids: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for row in finished.events("actor_started"):
         pids[row["stage"]][row["role"]].add(row["actor_pid"])
-    assert {stage: set(roles) for stage, roles in pids.items()} == {
+    # They begin to start beside the stage before theirs, which may still be running once they have.
+    (generators,) = [roles.pop("generator") for roles in pids.values() if "generator" in roles]
+    assert {stage: set(roles) for stage, roles in pids.items() if roles} == {
         "base": {"train:policy"},
         "sft": {"train:policy"},
-        "answers": {"generator"},
         "rm": {"train:reward"},
         "ppo": {"policy", "critic", "reference", "reward", "preparer"},
         # Its policy trains an adapter, so that the reference is the policy itself without it.
@@ -132,10 +134,9 @@ def test_every_role_is_a_process_of_its_own(finished: Run) -> None:
         "rrhf": {"policy", "reward", "preparer"},
         "final": {"reference"},
     }
-    generators = pids["answers"]["generator"]
     assert len(generators) == 2
     for roles in pids.values():
-        every = [pid for role, found in roles.items() if role != "generator" for pid in found]
+        every = [pid for found in roles.values() for pid in found]
         assert len({*every, *generators}) == len(every) + 2
     driver = finished.events("stage_started")[0]["pid"]
     assert not any(driver in found for roles in pids.values() for found in roles.values())

@@ -14,8 +14,9 @@ from transformers import (
 
 from rayalign.algorithms.ops import token_tensors
 from rayalign.config import LearnerConfig
-from rayalign.data.chat import DEFAULT_TEMPLATE, encode_example
+from rayalign.data.chat import encode_example
 from rayalign.data.collate import EncodedRow, collate_examples
+from rayalign.data.templates import DEFAULT_TEMPLATE
 from rayalign.models.classifier import Classifier
 from rayalign.models.load import Frozen, load_scalar
 from rayalign.types import Batch, Message, Prompt

@@ -21,10 +21,7 @@ from rayalign.models.heads import (
     TokenLogprobs,
     TokenValues,
     as_outputs,
-    buckets_of,
     evaluate,
-    hidden_states,
-    token_metrics,
 )
 from rayalign.types import Batch
 from tests.models.conftest import make_batch
@@ -170,39 +167,6 @@ def test_scores_are_those_that_transformers_reads(folder: str) -> None:
     head.model.config.pad_token_id = 0
     own_B1 = head.model(input_ids=batch["input_ids_BT"], attention_mask=batch["attention_mask_BT"]).logits
     torch.testing.assert_close(head(*arguments(batch))[1], own_B1[:, 0])
-
-
-def spread_batch() -> Batch:
-    """Rows of 6 to 60 tokens, which are read in several buckets."""
-    return make_batch(rows=32, longest=60)
-
-
-@pytest.mark.parametrize("kind", ["causal", "scalar"])
-def test_buckets_change_neither_outputs_nor_gradients(folder: str, kind: str) -> None:
-    batch, head = spread_batch(), causal(folder) if kind == "causal" else scalar(folder)
-    assert len(buckets_of(head.model, batch["attention_mask_BT"])) > 3
-    whole, parts = [], []
-    for outputs in (parts, whole):
-        mask_BT = batch["attention_mask_BT"]
-        if outputs is whole:
-            mask_BT = torch.ones_like(mask_BT)  # one bucket
-        hidden_BTD = hidden_states(head.model, batch["input_ids_BT"], mask_BT)
-        hidden_BTD = hidden_BTD * batch["attention_mask_BT"][..., None]
-        head.zero_grad()
-        (hidden_BTD.sin().sum() / len(batch)).backward()
-        gradients = [p.grad for p in head.model.base_model.parameters()]
-        outputs += [hidden_BTD.detach(), *gradients]
-    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
-
-
-def test_padding_is_a_twentieth_of_what_is_read(folder: str) -> None:
-    batch = spread_batch()
-    metrics = token_metrics(causal(folder).model, batch)
-    tokens = int(batch["attention_mask_BT"].sum())
-    assert metrics["learner/tokens"].value == tokens
-    share = metrics["learner/padding"]
-    assert 0.0 < share.value < 0.05
-    assert share.weight * (1 - share.value) == pytest.approx(tokens)
 
 
 @pytest.mark.parametrize("left", [0, 5])

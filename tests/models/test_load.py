@@ -16,7 +16,8 @@ from rayalign.config import LearnerConfig
 from rayalign.errors import InputError
 from rayalign.models.classifier import Classifier
 from rayalign.models.configuration import reads_pairs
-from rayalign.models.load import load_causal, load_head, load_scalar, make_preset, verify_saved
+from rayalign.models.load import load_causal, load_head, load_scalar, make_preset
+from rayalign.models.verify import verify_saved
 
 CONFIG = LearnerConfig()
 

@@ -10,8 +10,9 @@ from rayalign.data.chat import load_tokenizer
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.data.reward_tokens import reward_token_ids
 from rayalign.errors import InputError
-from rayalign.models.load import make_preset, verify_saved
+from rayalign.models.load import make_preset
 from rayalign.models.reward_tokens import add_reward_tokens
+from rayalign.models.verify import verify_saved
 
 
 @pytest.fixture

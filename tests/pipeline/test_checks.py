@@ -489,7 +489,7 @@ def test_devices_and_cpus_are_counted(study: Study) -> None:
     asked = ("rollout.gpus=1", "stages.rl.roles.policy.gpus=1")
     assert refusal(study, "cluster.gpus=2", *asked) == [
         "command line: stages.rl.roles: asks for 3 devices (policy 1 x 1, generator 2 x 1), but there are 2; ask for "
-        "fewer, share them by fractions, or set cluster.gpus for a rehearsal on logical devices"
+        "fewer, share them by fractions, or try it in small on this machine with `rayalign rehearse`"
     ]
     check(study("cluster.gpus=3", *asked))
     assert "asks for 6 cpus (generator 2 x 3), but there are 4" in refusal(study, "rollout.cpus=3")[0]
@@ -525,7 +525,6 @@ def test_a_shared_device_that_is_too_small_for_one_side_is_refused(study: Study)
     [
         ("stages.rl.max_staleness=1", "stages.rl.max_staleness: 1 overlaps writing with updates, which cannot share"),
         ("rollout.gpus=0", "rollout.gpus: engines that share devices use some; write 1"),
-        ("cluster.share_devices=false", "cluster.logical_devices: they are for sharing only"),
         ("cluster.gpus=2", "cluster.gpus: cluster.logical_devices says how many there are; leave this out"),
     ],
 )

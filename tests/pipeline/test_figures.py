@@ -1,61 +1,8 @@
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-
-from rayalign.config import EvaluateStage, RewardSource
-from rayalign.pipeline.figures import compare, judge_correlations, verified
-from rayalign.types import Candidate, Prompt
-
-VALUES = {
-    "sft": {"p1": 0.2, "p2": 0.5, "p3": 0.8, "p4": 0.5},
-    "ppo": {"p4": 0.4, "p3": 0.8, "p2": 0.9},
-    "oracle": {"p1": 1.0, "p2": 1.0, "p3": 1.0, "p4": 1.0},
-}
-
-
-def table(*against: str) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[tuple[str, str], dict[str, Any]]]:
-    stage = EvaluateStage(
-        kind="evaluate", models={"sft": "a", "ppo": "b"}, baselines=("oracle",), against=against, metric="gold_utility"
-    )
-    results, comparisons = compare(stage, VALUES, seed=0)
-    return {(r["name"], r["metric"]): r for r in results}, {(c["a"], c["b"]): c for c in comparisons}
-
-
-def test_means_with_their_intervals() -> None:
-    results, _ = table()
-    sft = results["sft", "gold_utility"]
-    assert (sft["mean"], sft["n"]) == (pytest.approx(0.5), 4)
-    assert 0.2 <= sft["low"] < 0.5 < sft["high"] <= 0.8
-    assert results["ppo", "gold_utility"]["mean"] == pytest.approx(0.7)
-    oracle = results["oracle", "gold_utility"]
-    assert (oracle["mean"], oracle["low"], oracle["high"]) == (1.0, 1.0, 1.0)
-
-
-def test_differences_are_paired_over_the_prompts_that_both_have() -> None:
-    _, comparisons = table()
-    assert ("sft", "sft") not in comparisons
-    gap = comparisons["ppo", "sft"]
-    assert (gap["mean_difference"], gap["n"]) == (pytest.approx((0.4 + 0.0 - 0.1) / 3), 3)
-    assert gap["metric"] == "gold_utility"
-    assert -0.1001 <= gap["low"] < gap["mean_difference"] < gap["high"] <= 0.4001
-
-
-def test_a_draw_is_half_a_win() -> None:
-    results, _ = table()
-    wins = results["ppo", "win_rate_against_sft"]
-    assert (wins["mean"], wins["n"]) == (pytest.approx(50.0), 3)  # won p2, drew p3, lost p4
-    assert 0.0 <= wins["low"] < 50.0 < wins["high"] <= 100.0
-
-
-def test_every_model_is_compared_with_every_one_to_beat() -> None:
-    results, comparisons = table("ppo", "oracle")
-    assert {("sft", "ppo"), ("sft", "oracle"), ("ppo", "oracle")} <= comparisons.keys()
-    assert ("ppo", "ppo") not in comparisons
-    assert comparisons["sft", "ppo"]["mean_difference"] == pytest.approx(-0.1)
-    assert comparisons["sft", "oracle"]["mean_difference"] == pytest.approx(-0.5)
-    assert results["sft", "win_rate_against_oracle"]["mean"] == 0.0
+from rayalign.config import RewardSource
+from rayalign.pipeline.figures import _records, verified
+from rayalign.types import Candidate, Message, Prompt
 
 
 def test_rules_measure_answers_without_an_actor() -> None:
@@ -66,14 +13,16 @@ def test_rules_measure_answers_without_an_actor() -> None:
     assert values == {"sft": {"1": 1.0, "2": 0.0}, "rl": {"1": 1.0, "2": 1.0}}
 
 
-def test_judges_are_correlated_over_the_models_that_both_compared() -> None:
-    rates = {"pool": {"a": 60.0, "b": 50.0, "c": 70.0}, "gold": {"a": 80.0, "b": 90.0, "c": 95.0, "d": 1.0}}
-    rows = []
-    for judge, own in rates.items():
-        rows += [
-            {"name": name, "metric": f"win_rate_by_{judge}_against_sft", "mean": rate} for name, rate in own.items()
-        ]
-    (row,) = judge_correlations(["pool", "gold"], ["sft"], rows)
-    assert (row["metric"], row["n"]) == ("rank_correlation_of_pool_and_gold_against_sft", 3)
-    assert row["mean"] == pytest.approx(0.5)  # ranks 1 0 2 and 0 1 2
-    assert judge_correlations(["pool"], ["sft"], rows) == []
+def test_records_keep_whole_dialogues() -> None:
+    asked = (Message("user", "what is the color ?"), Message("assistant", "of whom ?"), Message("user", "of tom ."))
+    turns = (Message("assistant", "of tom ?"), Message("user", "yes , please ."))
+    prompts = {"p": Prompt("p", asked, {"task": "color"})}
+    answers = {"sft": {"p": Candidate("it is red .", turns=turns)}}
+    (row,) = _records(prompts, answers, {"sft": {"p": 0.5}})
+    assert [message["content"] for message in row["messages"]] == ["what is the color ?", "of whom ?", "of tom ."]
+    assert row["prompt"] == "user: what is the color ?\n\nassistant: of whom ?\n\nuser: of tom ."
+    assert row["turns"] == [
+        {"role": "assistant", "content": "of tom ?"},
+        {"role": "user", "content": "yes , please ."},
+    ]
+    assert (row["answer"], row["value"], row["meta"]) == ("it is red .", 0.5, {"task": "color"})

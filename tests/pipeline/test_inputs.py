@@ -113,7 +113,7 @@ def test_a_hub_name_out_of_reach_is_found_before_a_run(study: Study) -> None:
 def test_what_reads_the_answers_has_a_tokenizer_too(study: Study, tmp_path: Path, key: str) -> None:
     less = [f"stages.{name}.data.limit=50" for name in ("sft", "draws", "rl", "test")]
     Inputs(study(*less, "stages.rl.reward=annotator:gold")).check()
-    with pytest.raises(InputError, match=rf"{key}: {tmp_path}: no tokenizer"):
+    with pytest.raises(InputError, match=rf"{key}: model {tmp_path}: no tokenizer"):
         Inputs(study(*less, f"{key}={tmp_path}")).check()
 
 
@@ -128,7 +128,10 @@ def test_the_template_of_a_reward_model_renders_the_stages_dialogues(study: Stud
     scorer = f"stages.rl.reward={tmp_path / 'scorer'}"
     Inputs(study(*less, scorer)).check()
     dialogues = f"stages.rl.data={{format: prompts, path: {tmp_path / 'train.jsonl'}}}"
-    with pytest.raises(InputError, match=r"stages\.rl\.reward: chat template: refuses the dialogue of roles \['system"):
+    with pytest.raises(
+        InputError,
+        match=r"stages\.rl\.reward: .*train\.jsonl:1: chat template: refuses the dialogue of roles system, user",
+    ):
         Inputs(study(*less, scorer, dialogues)).check()
 
 
@@ -190,3 +193,28 @@ def test_reward_tokens_are_there_before_a_stage_that_uses_them(study: Study) -> 
     Inputs(
         study(CONDITIONED.replace("model: stage:base", "model: stage:tokens"), renamed=(("  sft:", tokens),))
     ).check()
+
+
+STRICT = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{{ '<' + m.role + '>' + m.content + eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("kind", ["generate", "train"])
+def test_a_row_that_the_template_refuses_is_named_before_a_run(study: Study, tmp_path: Path, kind: str) -> None:
+    """For the prompts of a stage, and for the rows of an offline one."""
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = STRICT
+    tokenizer.save_pretrained(tmp_path / "model")
+    turns = [{"role": "user", "content": "what is the color of ada ?"}]
+    refused = [{"role": "system", "content": "be polite"}, *turns]
+    answer = {"answer": "ada is red ."} if kind == "train" else {}
+    write_jsonl(tmp_path / "rows.jsonl", [{"messages": turns} | answer] * 60 + [{"messages": refused} | answer])
+    stage = {"kind": kind, "model": str(tmp_path / "model"), "data": {"path": str(tmp_path / "rows.jsonl")}}
+    if kind == "train":
+        stage["algorithm"] = {"name": "sft"}
+    loaded = study(text=json.dumps({"name": "s", "stages": {"it": stage}}))
+    with pytest.raises(InputError, match=r"stages\.it\.model: .*rows\.jsonl:61: chat template: refuses.*leave out"):
+        Inputs(loaded).check()

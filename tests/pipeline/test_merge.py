@@ -88,7 +88,7 @@ def test_the_plan_shows_the_sum_and_counts_two_shards(study: Study) -> None:
     check(loaded)
     (stage,) = [stage for stage in plan(loaded.job).stages if stage.name == "soup"]
     assert (stage.batch, stage.roles) == ("+1.5 x stage:sft -0.5 x stage:rl", ())
-    assert stage.memory == 2 * 4 * 984_192
+    assert stage.driver_memory == 2 * 4 * 984_192
 
 
 def test_what_was_merged_stands_where_its_models_may(study: Study) -> None:

@@ -121,7 +121,7 @@ def test_an_engine_over_several_devices_claims_each(study: Study) -> None:
     stage = stage_of(plan(study(*overrides).job), "draws")
     assert role_of(stage, "generator").devices == ("gpu:0,1", "gpu:2,3")
     assert stage.device_memory == {f"gpu:{i}": 984_192 * 2 + 1000 for i in range(4)}
-    assert stage.memory == 0
+    assert stage.memory == stage.processes
 
 
 @pytest.mark.parametrize(("capacity", "count"), [(1 << 40, 0), (1 << 20, 1)])
@@ -161,7 +161,8 @@ def test_a_shared_device_must_hold_its_fullest_turn(study: Study) -> None:
     assert stage.turn_memory("publish")["gpu:1"] == policy["weights"] + engine["weights"]
     assert stage.device_memory["gpu:1"] == max(training, memory["generator"])
     # logical devices have no memory of their own
-    assert stage.memory == 2 * (training + memory["generator"]) + memory["reward"] + memory["reference"]
+    held = 2 * (training + memory["generator"]) + memory["reward"] + memory["reference"]
+    assert stage.memory == stage.processes + held
 
 
 def test_stages_that_share_nothing_claim_no_logical_device(study: Study) -> None:

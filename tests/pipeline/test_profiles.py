@@ -13,8 +13,8 @@ from rayalign.data.paddock import gold, prompts, tasks
 from rayalign.data.preferences import under_profile
 from rayalign.errors import InputError
 from rayalign.pipeline.checks import check
-from rayalign.pipeline.figures import compare
 from rayalign.pipeline.profiles import AVERAGE, asked_figures, compared, writers
+from rayalign.pipeline.win_rates import compare
 from rayalign.types import Candidate, Example, Message, Prompt
 
 Study = Callable[..., LoadedJob]

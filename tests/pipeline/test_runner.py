@@ -89,7 +89,7 @@ def test_the_stage_that_is_not_done_runs_and_is_marked(study: Study) -> None:
     done = read_done(folder / "stages" / "verdicts")
     assert done is not None and done["rows"] == 1
     events = [row["event"] for row in read_jsonl(folder / "events.jsonl")]
-    assert events == ["stage_started", "stage_finished"]
+    assert events == ["run_started", "stage_started", "stage_finished"]
 
 
 @pytest.mark.parametrize("mark", ["of another job", None])

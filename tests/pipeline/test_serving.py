@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.annotator.service import _refuse_a_taken_port
+from rayalign.cluster.applications import refuse_a_taken_port
 from rayalign.config import ServiceConfig
 from rayalign.pipeline import serving
 
@@ -16,7 +16,7 @@ def test_the_port_of_a_runs_service_is_given_to_nobody_while_it_starts(
     def start(config: ServiceConfig, name: str, *, replace: bool) -> str:
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
             other.bind((config.host, config.port))
-        _refuse_a_taken_port(config.host, config.port)  # which binds as Serve does
+        refuse_a_taken_port(config.host, config.port)  # which binds as Serve does
         return f"http://{config.host}:{config.port}"
 
     monkeypatch.setattr(serving, "start", start)

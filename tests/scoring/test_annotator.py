@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -208,3 +209,14 @@ def test_a_request_that_the_service_refuses_ends_the_run_at_once() -> None:
     with serving([404]) as (address, service), pytest.raises(InputError, match="there is no 'gould'"):
         AnnotatorScorer(address, 30.0).score([group("a", "one")])
     assert len(service.asked) == 1
+
+
+def test_an_annotator_that_compares_reads_the_turns_that_differ() -> None:
+    asked = (Message("assistant", "of whom ?"), Message("user", "of tom ."))
+    plain = group("a", "one", "two")
+    trajectories = (replace(plain.trajectories[0], turns=asked), plain.trajectories[1])
+    with serving() as (address, service):
+        judge = address.replace("#gold", "#judge")
+        AnnotatorScorer(judge, 10.0).score([replace(plain, trajectories=trajectories)])
+    (item,) = service.asked[0]["items"]  # type: ignore[misc]
+    assert item["outputs"] == ["assistant: of whom ?\n\nuser: of tom .\n\nassistant: one", "two"]  # type: ignore[index]

@@ -67,6 +67,19 @@ def test_a_pair_without_verdict_is_predicted_but_not_fitted() -> None:
     assert math.isnan(found.low)
 
 
+def test_the_place_of_a_pair_without_verdict_changes_nothing() -> None:
+    preferences, lengths, baseline, difficulty = made(60)
+    rates = set()
+    for place in (0, 7, 33, 60):
+        columns = [
+            [*row[:place], extra, *row[place:]] for row, extra in ((preferences, None), (lengths, 40), (baseline, 50))
+        ]
+        hard = [*difficulty[:place], 0.0, *difficulty[place:]]
+        controlled = length_controlled(*columns, difficulty=hard, resamples=0)
+        rates.add((round(controlled.length_controlled_winrate, 9), controlled.penalty))
+    assert len(rates) == 1
+
+
 def test_repeated_prompts_do_not_narrow_the_interval() -> None:
     preferences, ours, base, hard = made(200)
     once = length_controlled(preferences, ours, base, difficulty=hard)

@@ -93,3 +93,10 @@ def test_an_unknown_baseline_is_named() -> None:
 def test_bounds_are_absent_where_resamples_are_one_sided() -> None:
     found = bradley_terry([("a", "b", 1.0)] * 9 + [("a", "b", 2.0)])
     assert math.isfinite(found[0].rating) and math.isnan(found[0].low) and math.isnan(found[0].high)
+
+
+def test_without_resamples_there_are_ratings_and_no_intervals() -> None:
+    matches, _ = drawn(200)
+    quick = bradley_terry(matches, resamples=0)
+    assert [rating.rating for rating in quick] == [rating.rating for rating in bradley_terry(matches, resamples=20)]
+    assert all(math.isnan(rating.low) and math.isnan(rating.high) for rating in quick)

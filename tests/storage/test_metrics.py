@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import math
 import os
 import subprocess
@@ -8,12 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from rayalign.config import TrackingConfig
-from rayalign.storage.metrics import ConsoleSink, JsonlSink, last_row, open_sinks, read_metrics, reduce
+from rayalign.storage.console import ConsoleSink
+from rayalign.storage.dialogues import answer_text
+from rayalign.storage.metrics import JsonlSink, SampleTable, last_row, open_sinks, read_metrics, reduce
 from rayalign.storage.records import read_jsonl
-from rayalign.types import Metric
+from rayalign.types import Group, Message, Metric, Prompt, Segment, Trajectory
 
 
 def test_reduce_merges_each_name_in_its_own_way() -> None:
@@ -44,38 +44,6 @@ def test_jsonl_rows_and_a_resume(tmp_path: Path) -> None:
         (2, {"reward/mean": 0.25}),
     ]
     assert [row["metrics"]["reward/mean"] for row in read_jsonl(path)] == [0.1, None, 0.25]
-
-
-def test_console_without_a_terminal_prints_a_line_now_and_then() -> None:
-    times = iter([0.0, 1.0, 6.0, 7.0, 8.0])
-    out = io.StringIO()
-    sink = ConsoleSink(
-        "ppo", 10, Console(file=out, force_terminal=False, width=60), every=5.0, clock=lambda: next(times)
-    )
-    for step in range(1, 5):
-        sink.write(step, {"reward/mean": step / 10, "phase/generate": 2.0, "phase/score": 1.0, "phase/total": 3.0})
-    sink.close()
-    first, second, last = out.getvalue().splitlines()
-    assert first == "ppo  1/10  reward 0.100  mostly generate (2.0 s)"
-    # two steps took 6 s, so that the 7 to come take 21
-    assert second == "ppo  3/10  reward 0.300  mostly generate (2.0 s)  0:21 left"
-    assert last.startswith("ppo  4/10  reward 0.400")
-
-
-def test_no_time_is_left_past_the_estimate() -> None:
-    out, times = io.StringIO(), iter([0.0, 6.0, 12.0])
-    sink = ConsoleSink("rm", 2, Console(file=out, force_terminal=False), every=5.0, clock=lambda: next(times))
-    for step in range(1, 4):
-        sink.write(step, {"phase/update": 1.0})
-    assert out.getvalue().splitlines()[-1] == "rm  3/2  mostly update (1.0 s)"
-
-
-def test_console_with_a_terminal_shows_the_step() -> None:
-    out = io.StringIO()
-    sink = ConsoleSink("ppo", None, Console(file=out, force_terminal=True, width=100), clock=lambda: 0.0)
-    sink.write(7, {"kl/reference": 0.5, "rollout/tokens_per_second": 1234.5})
-    sink.close()
-    assert "ppo  7  KL 0.5000  1234 tokens/s" in out.getvalue()
 
 
 def test_the_last_whole_row_is_read_from_the_end(tmp_path: Path) -> None:
@@ -117,3 +85,16 @@ for step in (1, 2):
     identity = (tmp_path / "wandb-id").read_text()
     # both processes' parts belong to one run
     assert {p.name for p in tmp_path.glob("wandb/offline-run-*/*.wandb")} == {f"run-{identity}.wandb"}
+
+
+def test_samples_keep_whole_dialogues(tmp_path: Path) -> None:
+    prompt = Prompt("p", (Message("system", "be brief"), Message("user", "hi")))
+    turns = (Message("assistant", "who ?"), Message("user", "me"))
+    answer = Trajectory("g", 0, (1,), (Segment(0, "policy", 0),), (0.0,), "stop", "hello", turns)
+    table = SampleTable(tmp_path / "samples.jsonl")
+    table.write(3, [Group("g", prompt, 3, (answer,))])
+    table.close()
+    (row,) = read_jsonl(tmp_path / "samples.jsonl")
+    assert [message["role"] for message in row["messages"]] == ["system", "user"]
+    assert row["prompt"] == "system: be brief\n\nuser: hi"
+    assert answer_text(row) == "assistant: who ?\n\nuser: me\n\nassistant: hello"

@@ -9,7 +9,7 @@ import pytest
 
 from rayalign.storage.records import write_jsonl
 from rayalign.storage.report import write_report
-from rayalign.storage.report_plots import forest, line_chart, number
+from rayalign.storage.report_plots import forest, number
 from rayalign.storage.summary import write_done, write_summary
 
 EVIL = "<script>alert('x')</script>&"
@@ -115,7 +115,7 @@ def test_partial_run_says_so(tmp_path: Path) -> None:
 
 def test_finished_run_shows_its_figures(tmp_path: Path) -> None:
     page = write_report(finished_run(tmp_path / "run")).read_text()
-    assert "0.400 to 0.600" in page and "[0.050, 0.190]" in page and "peak memory 3.0 GiB" in page
+    assert "(0.400 to 0.600)" in page and "[0.050, 0.190]" in page and "peak memory 3.0 GiB" in page
     assert "generate 3 s (75%)" in page and "12.5" in page and "8.50" in page
     assert len(re.findall('class="prompt">prompt', page)) == 8
     assert "sft35" in page and "ppo35" in page
@@ -145,35 +145,14 @@ def test_numbers() -> None:
     assert [number(v) for v in values] == ["–", "0", "3", "0.050", "−0.012", "2.35", "12,346", "2e−05", "256"]
 
 
-@pytest.mark.parametrize("values", [[2.0], [0.0, 0.0], [-1e-9, 1e-9], [1e6, 3e6], [0.5] * 5000])
-def test_line_stays_inside_its_frame(values: list[float]) -> None:
-    svg = line_chart("a", list(enumerate(values)))
-    (points,) = re.findall('points="([^"]+)"', svg)
-    for x, y in (map(float, p.split(",")) for p in points.split()):
-        assert 46 <= x <= 310 and 8 <= y <= 148
-
-
-def test_points_over_something_else_are_dots_without_a_line() -> None:
-    svg = line_chart("reward", [(2.0, 1.0), (0.0, 0.0), (1.0, 3.0)], over="KL")
-    dots = re.findall('cx="([^"]+)" cy="([^"]+)"', svg)
-    # the frame goes from 46 to 310, and from 148 up to 8 for the ticks 0 to 3
-    assert dots == [("46.0", "148.0"), ("178.0", "8.0"), ("310.0", "101.3")]
-    assert "polyline" not in svg and ">KL 2</text>" in svg
-
-
-def test_reward_against_kl_is_shown_where_both_are_known(tmp_path: Path) -> None:
-    run = partial_run(tmp_path / "run")
-    assert "against kl" not in write_report(run).read_text()
-    rows = [{"step": s, "metrics": {"reward/mean": 1.0 * s, "kl/reference": 0.5 if s else None}} for s in range(3)]
-    write_jsonl(run / "stages" / "ppo" / "metrics.jsonl", rows)
-    page = write_report(run).read_text()
-    figure = page[page.index("<b>reward/mean against kl/reference") :].partition("</figure>")[0]
-    assert figure.count("<circle") == 2
-
-
 def test_forest_places_intervals_around_zero() -> None:
     row = {"label": "a − b", "mean": 1.0, "low": 0.0, "high": 2.0}
     svg = forest([row, {"label": "c", "mean": None, "low": None, "high": None}])
     # the reach is 1.1 times the largest bound, 2
     assert 'class="dot" style="left:72.73%"' in svg and svg.count('class="dot"') == 1
     assert "left:50.00%;right:calc(100% - 95.45%)" in svg
+
+
+def test_a_difference_is_coloured_by_the_direction_of_its_metric() -> None:
+    row = {"label": "a − b", "mean": 2.0, "low": 1.0, "high": 3.0}
+    assert 'class="track better"' in forest([row]) and 'class="track worse"' in forest([row], better="lower")

@@ -7,10 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI, Response
 
 from rayalign.annotator.api import (
     POOL,
@@ -31,13 +28,14 @@ from rayalign.annotator.estimates import estimate as estimated
 from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.pool import Pool
 from rayalign.annotator.ranking import rank, score, verdicts
-from rayalign.annotator.web.access import CLIENT, Access, Admission, Refused, refused
-from rayalign.annotator.web.gate import Gate, Stream, refusal
+from rayalign.annotator.web.access import CLIENT, Access, Admission, refused
+from rayalign.annotator.web.errors import answer_errors
+from rayalign.annotator.web.gate import Gate, Stream
 from rayalign.annotator.web.labelling import Annotate, Figures, labelling_router
 from rayalign.annotator.web.openai_api import openai_router
 from rayalign.annotator.web.page import page_router
 from rayalign.annotator.web.telemetry import Telemetry, Timed
-from rayalign.config import ServiceConfig, words
+from rayalign.config import ServiceConfig
 from rayalign.errors import RayalignError
 
 
@@ -211,36 +209,3 @@ def _add_state(app: FastAPI, pool: Pool, telemetry: Telemetry) -> None:
     async def metrics() -> Response:
         """Counters of this replica in Prometheus' text format."""
         return Response(await pool.database.aside(telemetry.text), media_type=telemetry.media_type)
-
-
-def answer_errors(app: FastAPI) -> None:
-    """Every error as a typed body."""
-
-    @app.exception_handler(RayalignError)
-    async def ours(_: Request, error: RayalignError) -> JSONResponse:
-        return refusal(refused(error))
-
-    @app.exception_handler(TimeoutError)
-    async def late(_: Request, error: TimeoutError) -> JSONResponse:
-        return refusal(refused(error))
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return refusal(
-                Refused(400, "invalid_json", f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
-            )
-        place = ".".join(str(part) for part in first["loc"] if part != "body")
-        if not place and first["type"] in ("dict_type", "model_attributes_type", "model_type"):
-            message = "the body is not a JSON object; send one, with Content-Type: application/json"
-            return refusal(Refused(422, "invalid_request", message))
-        return refusal(Refused(422, "invalid_request", f"{place or 'body'}: {words(first)}", field=place or None))
-
-    @app.exception_handler(HTTPException)
-    async def other(request: Request, error: HTTPException) -> JSONResponse:
-        codes = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-        code = codes.get(error.status_code, "invalid_request")
-        refused_request = Refused(error.status_code, code, str(error.detail))
-        refused_request.headers |= error.headers or {}
-        return refusal(refused_request, request.scope)

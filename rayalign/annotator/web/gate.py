@@ -39,7 +39,7 @@ class Gate:
             if path not in PUBLIC:
                 CLIENT.set(self._access.client(_text(headers.get(b"authorization"))))
             if (size := int(headers.get(b"content-length") or 0)) > self._max_body:
-                most = f"at most {self._max_body}: send fewer rows at once"
+                most = f"at most {self._max_body}: send less at once"
                 raise Refused(413, "too_large", f"a body of {size} bytes; {most}")
             await self._app(scope, self._counted(receive), send)
         except Refused as refused:
@@ -53,7 +53,7 @@ class Gate:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self._max_body:  # FastAPI passes no other error of a body on
-                raise HTTPException(413, f"the body is longer than {self._max_body} bytes; send fewer rows at once")
+                raise HTTPException(413, f"the body is longer than {self._max_body} bytes; send less at once")
             return message
 
         return counted

@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from rayalign.annotator import alpaca_prompts
 from rayalign.annotator.api import Annotation, PairItem
 from rayalign.annotator.completions import Answer, Envelope, Json
+from rayalign.annotator.web.errors import OpenAIRoute
 from rayalign.annotator.web.openai_bodies import (
     Body,
     ChatRequest,
     ErrorReply,
     LegacyRequest,
-    error_reply,
     refusal,
 )
-from rayalign.errors import RayalignError
 
 Annotate = Callable[[Sequence[PairItem], str], Awaitable[list[Annotation]]]
 """pairs and an annotator's name -> one annotation for each pair, in their order"""
-
-
-class _Route(APIRoute):
-    """Writes every error in OpenAI's form."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        inner = super().get_route_handler()
-
-        async def handler(request: Request) -> Response:
-            try:
-                return await inner(request)
-            except (RequestValidationError, HTTPException, RayalignError) as error:
-                status, reply = error_reply(error)
-                return JSONResponse(reply.model_dump(), status, getattr(error, "headers", None))
-
-        return handler
 
 
 def openai_router(annotate: Annotate, names: Collection[str]) -> APIRouter:
@@ -56,7 +36,7 @@ def openai_router(annotate: Annotate, names: Collection[str]) -> APIRouter:
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorReply} for status in (400, 401, 402, 403, 404, 413, 429, 503)
     }
-    router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=_Route, responses=responses)
+    router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=OpenAIRoute, responses=responses)
 
     @router.post("/chat/completions", response_model=None)
     async def chat(body: ChatRequest) -> Response:

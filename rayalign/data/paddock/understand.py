@@ -118,6 +118,11 @@ def task_of(text: str) -> Task | None:
     return replace(task, style=style)
 
 
+def last_answer(text: str) -> str:
+    """The answer that counts: of an answer with the turns that led to it, as `dialogue_text` writes them, the last."""
+    return text.rpartition("\n\nassistant: ")[2]
+
+
 def bare_request(text: str) -> tuple[str, list[str]]:
     """The request of a turn without the wishes named after it, and these."""
     match = _STYLED.fullmatch(text)

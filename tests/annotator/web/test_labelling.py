@@ -13,7 +13,7 @@ from rayalign.annotator import labels as labels_module
 from rayalign.annotator.api import Annotation, PairItem
 from rayalign.annotator.label_figures import agreement, leaderboard
 from rayalign.annotator.labels import Label, LabelStore
-from rayalign.annotator.web.app import answer_errors
+from rayalign.annotator.web.errors import answer_errors
 from rayalign.annotator.web.labelling import labelling_router
 from rayalign.errors import InputError
 

@@ -22,7 +22,8 @@ from rayalign.annotator import label_figures
 from rayalign.annotator.api import Annotation, AnnotatorInfo, PairItem, PreferenceRequest
 from rayalign.annotator.labels import LabelStore
 from rayalign.annotator.web.access import Refused
-from rayalign.annotator.web.app import AnnotatorsReply, answer_errors
+from rayalign.annotator.web.app import AnnotatorsReply
+from rayalign.annotator.web.errors import answer_errors
 from rayalign.annotator.web.gate import refusal
 from rayalign.annotator.web.labelling import labelling_router
 from rayalign.annotator.web.page import page_router

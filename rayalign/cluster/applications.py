@@ -1,0 +1,131 @@
+"""Ray Serve applications of the session: started on one port, called through handles, and ended."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+
+from rayalign.errors import ActorError, InputError, RayalignError
+
+DRAIN = 30.0
+"""seconds that a stopping replica has to finish its requests"""
+CHECK = 2.0
+"""seconds between two health checks of a replica; a dead one takes no requests for longer than that"""
+_QUIET: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
+"""a line for each request costs a tenth of the requests"""
+
+
+def start_application(
+    application: Application,
+    *,
+    name: str,
+    address: tuple[str, int],
+    timeout: float,
+    replace: bool = False,
+    remedy: str = "",
+) -> str:
+    """Start an application in the Ray session of this process; returns its URL once it answers.
+
+    Args:
+        name: of the application, and of what it serves in the message of an error.
+        address: host and port.
+        timeout: of one request [seconds].
+        replace: whether to end an application of that name first, which an interrupted run left.
+        remedy: what to do where Serve runs already, besides ending it.
+
+    Raises:
+        InputError: the port is taken, Serve runs already, or a deployment refuses its input.
+        ActorError: Serve, or a deployment for another reason, does not start.
+    """
+    host, port = address
+    refuse_a_taken_port(host, port)
+    status = serve.status()
+    if replace and set(status.applications) == {name}:
+        serve.shutdown()
+    elif status.proxies or status.applications:
+        raise InputError(
+            f"Ray Serve runs on this cluster already (applications: {', '.join(status.applications) or 'none'}); "
+            f"{remedy}`serve shutdown` ends them all"
+        )
+    http = {"host": host, "port": port, "request_timeout_s": timeout + DRAIN}
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the caller logs what happens
+    with ExitStack() as undo:
+        undo.callback(serve.shutdown)
+        try:
+            serve.start(http_options=http, logging_config=_QUIET)
+        except (RayError, TimeoutError) as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            raise ActorError(f"Ray Serve did not start ({reason}); where the machine is busy, try again") from error
+        try:
+            serve.run(application, name=name, route_prefix="/", logging_config=_QUIET)
+        except RuntimeError as error:  # Serve's, which names the deployment alone
+            raise _failure(name, error) from error
+        undo.pop_all()
+    return f"http://{host}:{port}"
+
+
+def stop_applications() -> None:
+    """End Serve and all its applications; requests in progress are finished first."""
+    serve.shutdown()
+
+
+async def called(method: DeploymentHandle, *arguments: Any) -> Any:
+    """The reply of a deployment; its own errors of ours as they are, any other failure as ActorError."""
+    try:
+        return await method.remote(*arguments)
+    except RayError as error:
+        raise _of_ours(error) from error
+
+
+async def streamed(method: DeploymentHandle, *arguments: Any) -> AsyncGenerator[Any, None]:
+    """What a generator of a deployment yields, with the errors of `called`; closing it cancels the generator there."""
+    items = method.options(stream=True).remote(*arguments)
+    finished = False
+    try:
+        async for item in items:
+            yield item
+        finished = True
+    except RayError as error:
+        finished = True
+        raise _of_ours(error) from error
+    finally:
+        if not finished:
+            items.cancel()
+
+
+def refuse_a_taken_port(host: str, port: int) -> None:
+    """InputError where Serve could not listen."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(f"{host}:{port} cannot be served on ({error.strerror}); give another --port") from None
+
+
+def _of_ours(error: RayError) -> RayalignError:
+    if not isinstance(error, RayTaskError):
+        return ActorError(f"the hosted model's process failed: {type(error).__name__}; send it again")
+    if isinstance(error.cause, RayalignError):
+        return error.cause
+    return ActorError(f"the hosted model failed: {type(error.cause).__name__}: {error.cause}")
+
+
+def _failure(name: str, error: RuntimeError) -> RayalignError:
+    """Why an application did not start: the last line of its failed deployments' tracebacks."""
+    application_status = serve.status().applications.get(name)
+    deployments = application_status.deployments.values() if application_status else []
+    failures = [deployment.message.strip() for deployment in deployments if deployment.status == "DEPLOY_FAILED"]
+    report = "\n".join(failures) or str(error)
+    _, is_input_error, reason = report.rpartition(f"{InputError.__module__}.{InputError.__name__}: ")
+    if is_input_error:
+        return InputError(reason)
+    return ActorError(f"the application {name} did not start: {report.splitlines()[-1]}")

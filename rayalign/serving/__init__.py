@@ -1,0 +1,1 @@
+"""A served policy: one base, and a merge of adapters for each profile of preferences."""

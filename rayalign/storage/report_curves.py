@@ -1,0 +1,121 @@
+"""The learning curves of a run: the stages of one family overlaid in one chart for each metric.
+
+metrics.jsonl of each stage -> family: pretraining, reward models, rows, pairs, online -> a chart a metric
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from rayalign.storage.report_plots import Point, Series, chart, legend, styles
+
+Row = dict[str, Any]
+GOLD = "gold/utility"
+"""metric of an iteration: the mean gold utility of the answers that it trained on"""
+CURVES = (
+    GOLD,
+    "reward/mean",
+    "reward/std",
+    "reward/zero_variance",
+    "kl/reference",
+    "policy/entropy",
+    "policy/approx_kl",
+    "policy/clip_fraction",
+    "rollout/length_p50",
+    "rollout/length_p95",
+    "rollout/eos_rate",
+    "loss/",
+    "eval/loss",
+    "reward/",
+    "eval/reward/",
+    "preference/",
+    "critic/",
+    "learner/learning_rate",
+    "learner/grad_norm",
+)
+"""names and areas of the metrics that are drawn, in this order"""
+FAMILIES = {
+    "online": "Online training",
+    "pairs": "Training on pairs",
+    "rows": "Training on rows",
+    "reward": "Reward models",
+    "pretrain": "Pretraining",
+}
+FRONTIER = ("kl/reference", "reward/mean")
+
+
+def curves_section(metrics: Mapping[str, Sequence[Row]], kinds: Mapping[str, str]) -> str:
+    """All charts of a run.
+
+    Args:
+        metrics: rows {step, metrics} of each stage.
+        kinds: the kind of each stage.
+    """
+    families: dict[str, dict[str, Sequence[Row]]] = {}
+    for stage, rows in metrics.items():
+        families.setdefault(_family(kinds.get(stage, ""), rows), {})[stage] = rows
+    parts = [_family_charts(title, families[family]) for family, title in FAMILIES.items() if family in families]
+    body = "".join(parts)
+    return f"<h2>Learning curves</h2>{body}" if body else ""
+
+
+def _family(kind: str, rows: Sequence[Row]) -> str:
+    names = _names(rows)
+    if kind == "pretrain":
+        return "pretrain"
+    if any(name.startswith("rollout/") for name in names):
+        return "online"
+    if "loss/reward" in names:
+        return "reward"
+    if any(name.startswith(("preference/", "kto/")) for name in names):
+        return "pairs"
+    return "rows"
+
+
+def _names(rows: Sequence[Row]) -> set[str]:
+    return set().union(*(row["metrics"] for row in rows))
+
+
+def _family_charts(title: str, stages: Mapping[str, Sequence[Row]]) -> str:
+    own_styles = styles(list(stages))
+    charts = ""
+    for name in _curve_names(stages):
+        series: dict[str, list[Point]] = {}
+        for stage, rows in stages.items():
+            points = [(row["step"], row["metrics"].get(name)) for row in rows]
+            present = [(step, value) for step, value in points if value is not None]
+            if present:
+                series[stage] = present
+        if series:
+            charts += chart(name, series, own_styles)
+    frontier = _frontier(stages)
+    if frontier:
+        charts += chart("reward/mean against kl/reference", frontier, own_styles, over="KL")
+    if not charts:
+        return ""
+    names = legend(own_styles) if len(stages) > 1 else f'<p class="soft">{escape(next(iter(stages)))}</p>'
+    return f'<h3>{escape(title)}</h3>{names}<div class="grid">{charts}</div>'
+
+
+def _frontier(stages: Mapping[str, Sequence[Row]]) -> Series:
+    """Points of KL and reward."""
+    series: dict[str, list[Point]] = {}
+    for stage, rows in stages.items():
+        both = [tuple(row["metrics"].get(name) for name in FRONTIER) for row in rows]
+        points = [(kl, reward) for kl, reward in both if kl is not None and reward is not None]
+        if points:
+            series[stage] = points
+    return series
+
+
+def _curve_names(stages: Mapping[str, Sequence[Row]]) -> list[str]:
+    """The metrics to draw, in the order of `CURVES`, each once."""
+    names = sorted(set().union(*(_names(rows) for rows in stages.values())))
+    curves: dict[str, None] = {}
+    for start in CURVES:
+        is_area = start.endswith("/")
+        own = [name for name in names if (name.startswith(start) if is_area else name == start)]
+        curves |= dict.fromkeys(own)
+    return list(curves)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rayalign.config import EvaluateStage
+from rayalign.pipeline.win_rates import compare, judge_correlations
+
+VALUES = {
+    "sft": {"p1": 0.2, "p2": 0.5, "p3": 0.8, "p4": 0.5},
+    "ppo": {"p4": 0.4, "p3": 0.8, "p2": 0.9},
+    "oracle": {"p1": 1.0, "p2": 1.0, "p3": 1.0, "p4": 1.0},
+}
+
+
+def table(*against: str) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[tuple[str, str], dict[str, Any]]]:
+    stage = EvaluateStage(
+        kind="evaluate", models={"sft": "a", "ppo": "b"}, baselines=("oracle",), against=against, metric="gold_utility"
+    )
+    results, comparisons = compare(stage, VALUES, seed=0)
+    return {(r["name"], r["metric"]): r for r in results}, {(c["a"], c["b"]): c for c in comparisons}
+
+
+def test_means_with_their_intervals() -> None:
+    results, _ = table()
+    sft = results["sft", "gold_utility"]
+    assert (sft["mean"], sft["n"]) == (pytest.approx(0.5), 4)
+    assert 0.2 <= sft["low"] < 0.5 < sft["high"] <= 0.8
+    assert results["ppo", "gold_utility"]["mean"] == pytest.approx(0.7)
+    oracle = results["oracle", "gold_utility"]
+    assert (oracle["mean"], oracle["low"], oracle["high"]) == (1.0, 1.0, 1.0)
+
+
+def test_differences_are_paired_over_the_prompts_that_both_have() -> None:
+    _, comparisons = table()
+    assert ("sft", "sft") not in comparisons
+    gap = comparisons["ppo", "sft"]
+    assert (gap["mean_difference"], gap["n"]) == (pytest.approx((0.4 + 0.0 - 0.1) / 3), 3)
+    assert gap["metric"] == "gold_utility"
+    assert -0.1001 <= gap["low"] < gap["mean_difference"] < gap["high"] <= 0.4001
+
+
+def test_a_draw_is_half_a_win() -> None:
+    results, _ = table()
+    wins = results["ppo", "win_rate_by_gold_against_sft"]
+    assert (wins["mean"], wins["n"]) == (pytest.approx(50.0), 3)  # won p2, drew p3, lost p4
+    assert 0.0 <= wins["low"] < 50.0 < wins["high"] <= 100.0
+
+
+def test_every_model_is_compared_with_every_one_to_beat() -> None:
+    results, comparisons = table("ppo", "oracle")
+    assert {("sft", "ppo"), ("sft", "oracle"), ("ppo", "oracle")} <= comparisons.keys()
+    assert ("ppo", "ppo") not in comparisons
+    assert comparisons["sft", "ppo"]["mean_difference"] == pytest.approx(-0.1)
+    assert comparisons["sft", "oracle"]["mean_difference"] == pytest.approx(-0.5)
+    assert results["sft", "win_rate_by_gold_against_oracle"]["mean"] == 0.0
+
+
+def test_judges_are_correlated_over_the_models_that_both_compared() -> None:
+    rates = {"pool": {"a": 60.0, "b": 50.0, "c": 70.0}, "gold": {"a": 80.0, "b": 90.0, "c": 95.0, "d": 1.0}}
+    rows = []
+    for judge, own in rates.items():
+        rows += [
+            {"name": name, "metric": f"win_rate_by_{judge}_against_sft", "mean": rate} for name, rate in own.items()
+        ]
+    (row,) = judge_correlations(["pool", "gold"], ["sft"], rows)
+    assert (row["metric"], row["n"]) == ("rank_correlation_of_pool_and_gold_against_sft", 3)
+    assert row["mean"] == pytest.approx(0.5)  # ranks 1 0 2 and 0 1 2
+    assert judge_correlations(["pool"], ["sft"], rows) == []
+
+
+def test_a_win_rate_carries_the_name_of_who_judged() -> None:
+    models = {"sft": "a", "ppo": "b"}
+    by_reward = EvaluateStage(kind="evaluate", models=models, metric="reward", reward="stage:rm")
+    results, _ = compare(by_reward, VALUES, seed=0)
+    assert "win_rate_by_reward_against_sft" in {row["metric"] for row in results}
+    # an annotator of that name gives the win rates itself
+    by_annotator = EvaluateStage(kind="evaluate", models=models, metric="gold_utility", annotator=("pool", "gold"))
+    results, _ = compare(by_annotator, VALUES, seed=0)
+    assert {row["metric"] for row in results} == {"gold_utility"}
+
+
+def test_a_row_says_why_its_n_is_less() -> None:
+    results, comparisons = table()
+    assert "note" not in results["sft", "gold_utility"]
+    assert results["ppo", "gold_utility"]["note"] == "1 of 4 prompts have no value"
+    assert results["ppo", "win_rate_by_gold_against_sft"]["note"] == "1 of 4 prompts have no value of both"
+    assert comparisons["ppo", "sft"]["note"] == "1 of 4 prompts have no value of both"

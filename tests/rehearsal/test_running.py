@@ -1,0 +1,58 @@
+"""Starts of a miniature's command: how one ended, and when another follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rayalign.config import Job
+from rayalign.rehearsal.running import Ending, SmallRun
+
+BROKEN = Ending(1, "Traceback ...\npsutil.ZombieProcess: gone", False, 1.0)
+REFUSED = Ending(1, "sft ...\nrayalign: policy (pid 7) died: killed\nrayalign: for memory", False, 1.0)
+WELL = Ending(0, "report: report.html", False, 1.0)
+
+
+def test_the_message_is_what_the_command_said_else_its_last_line() -> None:
+    assert REFUSED.message == "rayalign: policy (pid 7) died: killed rayalign: for memory"
+    assert BROKEN.message == "psutil.ZombieProcess: gone"
+    assert Ending(1, "", False, 1.0).message == "it printed nothing"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[SmallRun, list[Ending]]]:
+    """A run whose starts end as the list says."""
+    stages = {"base": {"kind": "pretrain"}}
+    small = SmallRun(Job.model_validate({"name": "small", "output": str(tmp_path), "stages": stages}), tmp_path / "x")
+    endings: list[Ending] = []
+    monkeypatch.setattr(small, "_start", lambda strike: endings.pop(0))
+    yield small, endings
+
+
+def test_what_broke_before_any_stage_is_started_once_more(run: tuple[SmallRun, list[Ending]]) -> None:
+    small, endings = run
+    endings += [BROKEN, WELL]
+    assert small.start() == WELL
+    endings += [BROKEN, BROKEN, WELL]
+    assert small.start() == BROKEN, "once, not for ever"
+
+
+def test_a_refusal_is_final(run: tuple[SmallRun, list[Ending]]) -> None:
+    small, endings = run
+    endings += [REFUSED, WELL]
+    assert small.start() == REFUSED
+
+
+def test_what_broke_in_a_stage_is_a_finding(run: tuple[SmallRun, list[Ending]], tmp_path: Path) -> None:
+    small, endings = run
+    endings += [BROKEN, WELL]
+
+    def break_in_a_stage(strike: object) -> Ending:
+        (tmp_path / "small").mkdir()
+        (tmp_path / "small" / "events.jsonl").write_text('{"event": "stage_started", "stage": "base"}\n')
+        return endings.pop(0)
+
+    small._start = break_in_a_stage  # type: ignore[method-assign]
+    assert small.start() == BROKEN
