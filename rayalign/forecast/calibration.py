@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from types import MappingProxyType
 
 from pydantic import PositiveFloat, PositiveInt, TypeAdapter, ValidationError
@@ -23,6 +24,8 @@ OWN_FILE = "calibration.json"
 """in the folder of caches; RAYALIGN_CACHE names another one"""
 SPREAD = 1.25
 """a range is at least so many times wider, to either side, than its middle"""
+WIDENED = 2.0
+"""by so much the range of another CPU is wider, to either side"""
 SIMILAR = 4.0
 """models that differ by at most this factor are alike"""
 
@@ -83,21 +86,23 @@ class Calibration:
         """What a phase reaches on a device, with a model of a size in so many actors at a time."""
         records = [record for record in self.records if record.device == device and record.phase == phase]
         if not records:
-            low, high, source = UNMEASURED[phase]
-            middle = (low * high) ** 0.5
-            return Share(low, high, middle, f"not measured on {device}; {source}", measured=False)
-        alike = _alike(records, parameters, actors)
-        shares = sorted(record.share for record in alike)
-        middle = shares[len(shares) // 2]
-        if len(shares) % 2 == 0:
-            middle = (middle * shares[len(shares) // 2 - 1]) ** 0.5
-        low, high = min(shares[0], middle / SPREAD), max(shares[-1], middle * SPREAD)
-        return Share(low, high, middle, _sources(alike), measured=True)
+            return self._unmeasured(device, phase, parameters, actors)
+        return _share(_alike(records, parameters, actors))
+
+    def _unmeasured(self, device: str, phase: str, parameters: int, actors: int) -> Share:
+        """Of another CPU what CPUs reached, widened; else the published or assumed range."""
+        cpus = [record for record in self.records if is_cpu(record.device) and record.phase == phase]
+        if is_cpu(device) and cpus:
+            cpu_share = _share(_alike(cpus, parameters, actors))
+            source = f"not measured on {device}; widened from {cpus[0].device}: {cpu_share.source}"
+            return Share(cpu_share.low / WIDENED, cpu_share.high * WIDENED, cpu_share.middle, source, measured=False)
+        low, high, source = UNMEASURED[phase]
+        return Share(low, high, (low * high) ** 0.5, f"not measured on {device}; {source}", measured=False)
 
     def lengths(self, data: str) -> list[tuple[float, float]]:
         """Mean prompt and answer of each measured stage on data of a format."""
-        found = {(record.prompt, record.answer) for record in self.records if record.data == data}
-        return sorted(found)
+        lengths = {(record.prompt, record.answer) for record in self.records if record.data == data}
+        return sorted(lengths)
 
 
 def load_calibration() -> Calibration:
@@ -129,12 +134,18 @@ def add_records(file: Path, records: Iterable[Record]) -> None:
     """Add records to a file; those of the same source are replaced."""
     new = list(records)
     sources = {record.source for record in new}
-    kept = [record for record in read_records(file) if record.source not in sources] if file.is_file() else []
+    earlier = read_records(file) if file.is_file() else []
+    remaining = [record for record in earlier if record.source not in sources]
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = [record.model_dump(mode="json") for record in (*kept, *new)]
+    content = [record.model_dump(mode="json") for record in (*remaining, *new)]
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     partial.replace(file)
+
+
+def is_cpu(device: str) -> bool:
+    """Whether measurements are of a machine without devices; see `Hardware.calibrated_by`."""
+    return device.endswith(" cores")
 
 
 def own_file() -> Path:
@@ -153,6 +164,14 @@ def _alike(records: Sequence[Record], parameters: int, actors: int) -> list[Reco
     like_size = [record for record in records if is_like_size(record)] or list(records)
     like_actors = [record for record in like_size if (record.actors > 1) == (actors > 1)]
     return like_actors or like_size
+
+
+def _share(records: Sequence[Record]) -> Share:
+    """From the lowest to the highest share of some records, and their median."""
+    shares = sorted(record.share for record in records)
+    middle = median(shares)
+    low, high = min(shares[0], middle / SPREAD), max(shares[-1], middle * SPREAD)
+    return Share(low, high, middle, _sources(records), measured=True)
 
 
 def _sources(records: Sequence[Record]) -> str:

@@ -71,8 +71,8 @@ def _device_misfits(planned: Plan, stage: StagePlan, job: Job, hardware: Hardwar
     if fullest is None or fullest[1] <= planned.device_bytes:
         return
     device, claim = fullest
-    found = remedy(job, stage.name, hardware)
-    advice = "set " + " ".join(found) if found else "use devices with more memory, or a smaller model"
+    overrides = remedy(job, stage.name, hardware)
+    advice = "set " + " ".join(overrides) if overrides else "use devices with more memory, or a smaller model"
     yield Misfit(
         stage.name,
         f"puts about {size(claim)} on {device}, which has {size(planned.device_bytes)}; {advice}",

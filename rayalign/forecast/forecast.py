@@ -10,11 +10,10 @@ from rayalign.config import Job, PretrainStage, TrainStage
 from rayalign.forecast.calibration import Calibration
 from rayalign.forecast.fits import Misfit, job_on, misfits
 from rayalign.forecast.hardware import Hardware
-from rayalign.forecast.iteration import Iteration, Lengths, engine_work, iteration_work, learner_step
+from rayalign.forecast.iteration import Iteration, engine_work, iteration_work, learner_step
 from rayalign.forecast.rows import answers_written, optimizer_steps, rows_read
 from rayalign.forecast.timing import (
     NOTHING,
-    LengthRange,
     PhaseTime,
     Span,
     iteration_seconds,
@@ -25,8 +24,7 @@ from rayalign.pipeline.kind import StageKind, kind_of, shape_in
 from rayalign.pipeline.plan import Plan, StagePlan, plan
 from rayalign.pipeline.train import TrainKind
 
-LONGEST_ROW = 48
-"""room for an answer of rows that no stage draws [tokens]"""
+ROWS = "its rows are not here, and they decide how much there is to do; data.limit says how many"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +132,11 @@ def _offline(
     shape = shape_in(job, need.model)
     if shape is None:
         return _unknown_shape(stage_plan)
-    lengths = length_range(job, kind.data, min(LONGEST_ROW, job.rollout.context // 2), calibration)
+    lengths = length_range(job, kind.data, job.rollout.context // 2, calibration)
     works = [{"update": [learner_step(need, shape, each)]} for each in (lengths.low, lengths.middle, lengths.high)]
     times = phase_times(job, kind, stage_plan, works, hardware, calibration)
     steps = optimizer_steps(job, stage_plan.name)
-    unknown = "" if steps else "how many steps it takes depends on rows that are not here"
+    unknown = "" if steps else ROWS
     seconds = times["update"].seconds
     return StageForecast(stage_plan.name, "step", seconds, steps, times, lengths.source, unknown)
 
@@ -154,7 +152,7 @@ def _drawing(
         return _unknown_shape(stage_plan)
     rows, answers = rows_read(job, stage_plan.name), answers_written(job, stage_plan.name)
     if not rows or not answers:
-        return StageForecast(stage_plan.name, "", unknown="how many answers it writes depends on rows that are not here")
+        return StageForecast(stage_plan.name, "", unknown=ROWS)
     lengths = length_range(job, kind.data, sampling.max_tokens, calibration)
     works: list[Iteration] = []
     for each in (lengths.low, lengths.middle, lengths.high):

@@ -60,9 +60,7 @@ def this_hardware() -> Hardware:
     name = f"this machine, {machine.cpus:g} cores"
     if device is not None:
         name += f" and {machine.gpus} x {device.name}"
-    return Hardware(
-        name, machine, _local_processor(), device, machine.gpus, LOCAL_LINK, LOCAL_NETWORK / 8, None, "USD"
-    )
+    return Hardware(name, machine, _local_processor(), device, machine.gpus, LOCAL_LINK, LOCAL_NETWORK / 8, None, "USD")
 
 
 def sizes_of(file: ClusterFile, where: str) -> Iterator[Hardware]:
@@ -71,7 +69,10 @@ def sizes_of(file: ClusterFile, where: str) -> Iterator[Hardware]:
     Raises:
         InputError: a device is not in the catalogue.
     """
-    ranges = [range(node.count, (node.max_count or node.count) + 1) for node in file.nodes.values()]
+    ranges = []
+    for node in file.nodes.values():
+        most = node.max_count or node.count
+        ranges.append(range(node.count, most + 1))
     sizes = sorted(product(*ranges), key=sum)
     for counts in sizes:
         yield _hardware(file, dict(zip(file.nodes, counts, strict=True)), where)
@@ -84,12 +85,10 @@ def _hardware(file: ClusterFile, counts: Mapping[str, int], where: str) -> Hardw
     if slowest is not None:
         smallest = min(device.memory for device in devices)
         slowest = slowest.model_copy(update={"memory": smallest})
-    total = Machine(
-        cpus=sum(node.cpus * count for node, count in nodes),
-        gpus=sum(node.devices * count for node, count in nodes),
-        memory=int(sum(node.memory * count for node, count in nodes) * GIB),
-        shared_memory=int(sum(node.memory * count for node, count in nodes) * GIB / 2),
-    )
+    cpus = sum(node.cpus * count for node, count in nodes)
+    gpus = sum(node.devices * count for node, count in nodes)
+    memory = int(sum(node.memory * count for node, count in nodes) * GIB)
+    total = Machine(cpus, gpus, memory, shared_memory=memory // 2)
     processors = {node.processor or "" for node, _ in nodes}
     return Hardware(
         name=" + ".join(_words(name, node, counts[name]) for name, node in file.nodes.items()),
@@ -151,6 +150,6 @@ def _local_device() -> DeviceConfig:
                 models.append(value.strip())
     device = device_of_driver(models[0]) if models else None
     if device is None:
-        given = models[0] if models else "the device of this machine"
-        raise InputError(f"{given} is not in the catalogue of devices; describe this machine in a cluster file")
+        unknown = models[0] if models else "the device of this machine"
+        raise InputError(f"{unknown} is not in the catalogue of devices; describe this machine in a cluster file")
     return device

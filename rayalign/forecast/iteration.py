@@ -1,8 +1,8 @@
 """The work of each phase of an online iteration, or of one offline step, from the job's numbers.
 
-    generate   engines write; the reward scores beside them      publish   new weights to the engines
-    evaluate   forward passes that the algorithm needs           other     collating, preparing, journal
-    update     all trained roles at once                         turn      memory moves, where devices are shared
+generate   engines write; the reward scores beside them      publish   new weights to the engines
+evaluate   forward passes that the algorithm needs           other     collating, preparing, journal
+update     all trained roles at once                         turn      memory moves, where devices are shared
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class RoleWork:
     work: Work
     hidden: int = 0
     """units of the model's layers"""
+    to_engines: bool = False
+    """its traffic goes to the engines, not between its own ranks"""
 
 
 Iteration = dict[str, list[RoleWork]]
@@ -76,16 +78,6 @@ def iteration_work(job: Job, kind: TrainKind, plan: StagePlan, lengths: Lengths)
     tokens = samples * lengths.total
     phases["other"].append(RoleWork("driver", Work(bytes=COLLATED_BYTES * tokens, calls=OTHER_CALLS)))
     return phases
-
-
-def step_work(job: Job, kind: TrainKind, lengths: Lengths) -> Iteration | None:
-    """The work of one offline optimizer step; None where the shape of the model is not known."""
-    role = kind.trained[0]
-    need = next(need for need in kind.roles(job) if need.role == role)
-    shape = shape_in(job, need.model)
-    if shape is None:
-        return None
-    return {"update": [learner_step(need, shape, lengths)]}
 
 
 def learner_step(need: RoleNeed, shape: ModelShape, lengths: Lengths) -> RoleWork:
@@ -123,9 +115,7 @@ def _generation(job: Job, stage: TrainStage, shape: ModelShape, lengths: Lengths
     yield engine_work(job, shape, stage.prompts, count, lengths, stage.sampling.max_tokens)
 
 
-def engine_work(
-    job: Job, shape: ModelShape, prompts: float, count: int, lengths: Lengths, max_tokens: int
-) -> RoleWork:
+def engine_work(job: Job, shape: ModelShape, prompts: float, count: int, lengths: Lengths, max_tokens: int) -> RoleWork:
     """What one engine does to write `count` answers to each of so many prompts, which all engines share."""
     pool = job.rollout
     work = generate(
@@ -179,7 +169,8 @@ def _publication(job: Job, config: LearnerConfig, shape: ModelShape) -> RoleWork
     """Weights from the first rank to every engine, which load them side by side."""
     is_whole = config.lora is None or job.rollout.adapter == "merged"
     numbers = shape.parameters if is_whole else trained_parameters(shape, config)
-    return RoleWork("policy", Work(traffic=numbers * BYTES[config.precision], calls=PUBLISH_CALLS))
+    work = Work(traffic=numbers * BYTES[config.precision], calls=PUBLISH_CALLS)
+    return RoleWork("policy", work, to_engines=True)
 
 
 def _turns(plan: StagePlan) -> Iterator[RoleWork]:

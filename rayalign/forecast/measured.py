@@ -56,7 +56,9 @@ def measured_run(folder: Path) -> MeasuredRun:
     """
     file = folder / "job.yaml"
     if not file.is_file():
-        raise InputError(f"{folder}: there is no job.yaml, so this is no run; name the folder of a run, as runs/quickstart")
+        raise InputError(
+            f"{folder}: there is no job.yaml, so this is no run; name the folder of a run, as runs/quickstart"
+        )
     job = load_job(file).job
     stages = tuple(_stages(job, folder))
     if not stages:

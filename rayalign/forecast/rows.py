@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from rayalign.config import AnnotateStage, DataConfig, EvaluateStage, GenerateStage, Job, PretrainStage, Reference, TrainStage
+from rayalign.algorithms.base import load
+from rayalign.config import (
+    AnnotateStage,
+    DataConfig,
+    EvaluateStage,
+    GenerateStage,
+    Job,
+    PretrainStage,
+    Reference,
+    TrainStage,
+)
 from rayalign.data import readers
 from rayalign.data.files import is_hub_name
 from rayalign.errors import InputError
@@ -52,8 +62,7 @@ def optimizer_steps(job: Job, name: str) -> int | None:
     if rows is None:
         return None
     if isinstance(stage, TrainStage):
-        kind = kind_of(stage)
-        sequences = 2 if kind.algorithm.unit == "pair" else 1
+        sequences = 2 if load(stage.algorithm).unit == "pair" else 1
         rows = int(rows * (1 - stage.holdout)) * sequences
     return stage.epochs * max(1, rows // stage.learner.minibatch)
 

@@ -74,10 +74,7 @@ class Rates:
         longest = core_seconds = 0.0
         for each in works:
             plan = self._host(each.role)
-            if name == "turn":
-                seconds = each.work.traffic / HOST_BANDWIDTH
-            else:
-                seconds = self._own(each, plan)
+            seconds = self._moving(each) if name == "turn" else self._own(each, plan)
             if plan is None or not self._on_device(plan):
                 longest = max(longest, seconds)
                 core_seconds += self._cores(each.work) * (plan.actors if plan else 1)
@@ -97,10 +94,15 @@ class Rates:
     def _on_device(self, plan: RolePlan) -> bool:
         return bool(plan.gpus) and not self._logical and self._hardware.device is not None
 
+    @staticmethod
+    def _moving(each: RoleWork) -> float:
+        """Between a device and main memory."""
+        return each.work.traffic / HOST_BANDWIDTH
+
     def _own(self, each: RoleWork, plan: RolePlan | None) -> float:
         """Seconds of one actor that has its cores or devices for itself."""
         work = each.work
-        between = work.traffic / self._traffic_rate(plan) + work.calls * CALL
+        between = work.traffic / self._traffic_rate(each, plan) + work.calls * CALL
         if plan is None:
             return work.bytes / CORE_BANDWIDTH + between
         device = self._hardware.device
@@ -120,10 +122,14 @@ class Rates:
         threads = max(1, min(plan.threads, int(self._hardware.total.cpus)))
         return 1 + (threads - 1) * BUSY_CORES * min(1.0, each.hidden / WIDE)
 
-    def _traffic_rate(self, plan: RolePlan | None) -> float:
-        """Between the ranks of a role and from them to engines [bytes/s]."""
+    def _traffic_rate(self, each: RoleWork, plan: RolePlan | None) -> float:
+        """Between the ranks of a role, or from them to the engines [bytes/s]."""
         if plan is None or not self._on_device(plan):
             return STORE_BANDWIDTH
-        if self._hardware.total.gpus > self._hardware.machine_devices:
-            return self._hardware.network * 1e9
-        return self._hardware.link * 1e9
+        peers = [plan]
+        if each.to_engines and GENERATOR in self._roles:
+            peers.append(self._roles[GENERATOR])
+        machines = set()
+        for peer in peers:
+            machines |= {int(number) // self._hardware.machine_devices for number in peer.device_numbers}
+        return (self._hardware.link if len(machines) == 1 else self._hardware.network) * 1e9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rayalign.config import DataConfig, Job
 from rayalign.forecast.calibration import Calibration, Share
@@ -70,14 +71,18 @@ def length_range(job: Job, data: DataConfig | None, max_tokens: int, calibration
         )
     room = max(job.rollout.context - max_tokens, 1)
     low = Lengths(SHORTEST_SHARE * room, SHORTEST_SHARE * max_tokens)
-    middle = Lengths((SHORTEST_SHARE * LONGEST_SHARE) ** 0.5 * room, (SHORTEST_SHARE * LONGEST_SHARE) ** 0.5 * max_tokens)
+    middle = Lengths(
+        (SHORTEST_SHARE * LONGEST_SHARE) ** 0.5 * room, (SHORTEST_SHARE * LONGEST_SHARE) ** 0.5 * max_tokens
+    )
     high = Lengths(LONGEST_SHARE * room, LONGEST_SHARE * max_tokens)
-    return LengthRange(low, middle, high, f"prompts of {low.prompt:.0f} to {room} tokens, answers of {low.answer:.0f} to {max_tokens}")
+    return LengthRange(
+        low, middle, high, f"prompts of {low.prompt:.0f} to {room} tokens, answers of {low.answer:.0f} to {max_tokens}"
+    )
 
 
 def phase_times(
     job: Job,
-    kind: StageKind[object],
+    kind: StageKind[Any],
     plan: StagePlan,
     works: Sequence[Iteration],
     hardware: Hardware,
@@ -115,13 +120,13 @@ def iteration_seconds(times: Iterable[PhaseTime], *, overlapped: bool, cores: fl
     )
 
 
-def role_precisions(job: Job, kind: StageKind[object]) -> Mapping[str, str]:
+def role_precisions(job: Job, kind: StageKind[Any]) -> Mapping[str, str]:
     """In what each role computes."""
     precisions = {need.role: need.learner.precision for need in kind.roles(job)}
     return precisions | {"generator": "bf16" if job.rollout.dtype == "bfloat16" else "fp32"}
 
 
-def largest_model(job: Job, kind: StageKind[object], works: Sequence[RoleWork]) -> int:
+def largest_model(job: Job, kind: StageKind[Any], works: Sequence[RoleWork]) -> int:
     """Parameters of the largest model that works in a phase; 1 where none does."""
     models = {need.role: need.model for need in kind.roles(job)}
     sizes = [1]
