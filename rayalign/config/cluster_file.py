@@ -23,8 +23,8 @@ from rayalign.errors import InputError
 class DeviceConfig(Section):
     """A device by its figures, where the catalogue does not have it."""
 
-    name: str
-    """calibration records are looked up by it"""
+    name: str = ""
+    """calibration records are looked up by it; in a cluster file it is the key"""
     memory: PositiveFloat
     """usable [GiB]"""
     bf16: PositiveFloat
@@ -48,8 +48,8 @@ class NodeConfig(Section):
     """main memory of one machine [GiB]"""
     devices: NonNegativeInt = 0
     """of one machine"""
-    device: str | DeviceConfig | None = None
-    """a name of the catalogue, such as H100, or the device's own figures"""
+    device: str | None = None
+    """a name of `own_devices` or of the catalogue, such as H100"""
     link: PositiveFloat = 25.0
     """between two devices of one machine [GB/s]; 25: PCIe 4 with 16 lanes"""
     price: NonNegativeFloat | None = None
@@ -58,7 +58,7 @@ class NodeConfig(Section):
     @model_validator(mode="after")
     def _is_complete(self) -> NodeConfig:
         if self.devices and self.device is None:
-            raise ValueError(f"{self.devices} devices without a device; add device: H100, or its figures")
+            raise ValueError(f"{self.devices} devices without a device; add device: H100, or another name")
         if self.max_count is not None and self.max_count < self.count:
             raise ValueError(f"max_count {self.max_count} is below count {self.count}")
         return self
@@ -72,6 +72,8 @@ class ClusterFile(Section):
     network: PositiveFloat = 10.0
     """between two machines [Gbit/s]"""
     currency: str = "USD"
+    own_devices: dict[str, DeviceConfig] = {}
+    """name -> figures, of devices that the catalogue does not have"""
 
 
 def load_cluster(path: Path) -> ClusterFile:

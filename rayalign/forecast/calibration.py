@@ -106,16 +106,17 @@ class Calibration:
 
 
 def load_calibration() -> Calibration:
-    """The shipped records, then those of this machine's own runs.
+    """The records of own runs, and the shipped ones of devices and phases that no own run measured.
 
     Raises:
         InputError: the file of own records cannot be read.
     """
-    records: list[Record] = []
-    for file in (*sorted(SHIPPED.glob("*.json")), own_file()):
-        if file.is_file():
-            records += read_records(file)
-    return Calibration(records)
+    own = read_records(own_file()) if own_file().is_file() else []
+    measured = {(record.device, record.phase) for record in own}
+    shipped: list[Record] = []
+    for file in sorted(SHIPPED.glob("*.json")):
+        shipped += [record for record in read_records(file) if (record.device, record.phase) not in measured]
+    return Calibration([*own, *shipped])
 
 
 def read_records(file: Path) -> list[Record]:

@@ -45,7 +45,7 @@ def device_named(name: str, where: str) -> DeviceConfig:
         return DEVICES[name]
     raise InputError(
         f"{where}: device {name} is not in the catalogue; {nearest(name, list(DEVICES))}, or give its figures: "
-        "{name: ..., memory: GiB, bf16: TFLOP/s, fp32: TFLOP/s, bandwidth: GB/s}"
+        f"own_devices: {{{name}: {{memory: GiB, bf16: TFLOP/s, fp32: TFLOP/s, bandwidth: GB/s}}}}"
     )
 
 

@@ -108,8 +108,11 @@ def _devices(file: ClusterFile, where: str) -> list[DeviceConfig]:
     for name, node in file.nodes.items():
         if not node.devices or node.device is None:
             continue
-        named = node.device
-        devices.append(device_named(named, f"{where}: nodes.{name}") if isinstance(named, str) else named)
+        own = file.own_devices.get(node.device)
+        if own is not None:
+            devices.append(own.model_copy(update={"name": node.device}))
+        else:
+            devices.append(device_named(node.device, f"{where}: nodes.{name}"))
     return devices
 
 
@@ -126,8 +129,7 @@ def _price(nodes: list[tuple[NodeConfig, int]]) -> float | None:
 def _words(name: str, node: NodeConfig, count: int) -> str:
     if not node.devices or node.device is None:
         return f"{count} x {name} ({node.cpus:g} cores)"
-    device = node.device if isinstance(node.device, str) else node.device.name
-    return f"{count} x {name} ({node.devices} x {device})"
+    return f"{count} x {name} ({node.devices} x {node.device})"
 
 
 def _local_processor() -> str:
