@@ -12,6 +12,8 @@ from rayalign.cli import show
 from rayalign.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.table import Table
 
     from rayalign.config import Job, LoadedJob
@@ -76,21 +78,25 @@ def _forecast(loaded: LoadedJob, sizes: list[Hardware], *, local: bool) -> None:
     from rayalign.forecast.calibration import load_calibration
     from rayalign.forecast.fits import job_on
     from rayalign.forecast.forecast import forecast
+    from rayalign.forecast.prompts import prompt_lengths
 
     calibration = load_calibration()
     rayalign.check(replace(loaded, job=job_on(loaded.job, sizes[-1], local=local)))
-    outcomes = [forecast(loaded.job, hardware, calibration, local=local) for hardware in sizes]
+    prompts = prompt_lengths(loaded)
+    outcomes = []
+    for hardware in sizes:
+        outcomes.append(forecast(loaded.job, hardware, calibration, local=local, prompts=prompts))
     outcome = next((each for each in outcomes if each.fits), outcomes[-1])
     show_plan(outcome.plan, loaded.job.name, outcome.hardware.name)
     show_memory(outcome.plan)
-    _show_forecast(outcome, loaded.job, calibration)
+    _show_forecast(outcome, loaded.job, calibration, prompts)
     if len(outcomes) > 1:
-        _show_sizes(outcomes, loaded.job, calibration)
+        _show_sizes(outcomes, loaded.job, calibration, prompts)
     if not outcome.fits:
         raise InputError("\n".join(f"{misfit.stage}: {misfit.text}" for misfit in outcome.misfits))
 
 
-def _show_forecast(outcome: Forecast, job: Job, calibration: Calibration) -> None:
+def _show_forecast(outcome: Forecast, job: Job, calibration: Calibration, prompts: Mapping[str, float]) -> None:
     from rayalign.forecast import text
     from rayalign.forecast.splits import online_seconds, splits
 
@@ -100,21 +106,21 @@ def _show_forecast(outcome: Forecast, job: Job, calibration: Calibration) -> Non
     lines = [text.total_line(outcome)]
     for stage in outcome.stages:
         lines += text.phase_lines(stage)
-    lines += text.split_lines(splits(job, outcome.hardware, calibration), online_seconds(outcome, job))
+    lines += text.split_lines(splits(job, outcome.hardware, calibration, prompts), online_seconds(outcome, job))
     lines += text.unknown_lines(outcome)
     lines += ["", "calibrated on:", *(f"  {line}" for line in text.calibration_lines(outcome))]
     for line in lines:
         typer.echo(line)
 
 
-def _show_sizes(outcomes: list[Forecast], job: Job, calibration: Calibration) -> None:
+def _show_sizes(outcomes: list[Forecast], job: Job, calibration: Calibration, prompts: Mapping[str, float]) -> None:
     """One line for each number of machines, with the best division of its devices."""
     from rayalign.forecast import text
     from rayalign.forecast.splits import splits
 
     rows = []
     for outcome in outcomes:
-        divisions = splits(job, outcome.hardware, calibration)
+        divisions = splits(job, outcome.hardware, calibration, prompts)
         best = divisions[0].forecast if divisions else outcome
         layout = str(divisions[0]) if divisions else "as the job is"
         cost = text.span(best.cost, best.hardware.currency) if best.cost is not None else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from rayalign.config import Job, PretrainStage, TrainStage
@@ -24,6 +25,7 @@ from rayalign.pipeline.kind import StageKind, kind_of, shape_in
 from rayalign.pipeline.plan import Plan, StagePlan, plan
 from rayalign.pipeline.train import TrainKind
 
+NOT_READ: Mapping[str, float] = MappingProxyType({})
 ROWS = "its rows are not here, and they decide how much there is to do; data.limit says how many"
 
 
@@ -85,34 +87,49 @@ class Forecast:
         return [stage.name for stage in self.stages if stage.total is None]
 
 
-def forecast(job: Job, hardware: Hardware, calibration: Calibration, *, local: bool = False) -> Forecast:
-    """What a job that `check` has passed takes on given machines."""
+def forecast(
+    job: Job,
+    hardware: Hardware,
+    calibration: Calibration,
+    *,
+    local: bool = False,
+    prompts: Mapping[str, float] = NOT_READ,
+) -> Forecast:
+    """What a job that `check` has passed takes on given machines.
+
+    Args:
+        local: the machines are this one.
+        prompts: stage -> mean tokens of its prompts, where they have been read.
+    """
     placed = job_on(job, hardware, local=local)
     planned = plan(placed, None if local else hardware.total)
     stages = []
     for stage_plan in planned.stages:
-        stages.append(_stage(placed, stage_plan, hardware, calibration))
+        prompt = prompts.get(stage_plan.name)
+        stages.append(_stage(placed, stage_plan, hardware, calibration, prompt))
     return Forecast(hardware, planned, tuple(stages), tuple(misfits(planned, placed, hardware)))
 
 
-def _stage(job: Job, stage_plan: StagePlan, hardware: Hardware, calibration: Calibration) -> StageForecast:
+def _stage(
+    job: Job, stage_plan: StagePlan, hardware: Hardware, calibration: Calibration, prompt: float | None
+) -> StageForecast:
     name = stage_plan.name
     stage = job.stages[name]
     kind = kind_of(stage)
     if isinstance(kind, TrainKind) and kind.stage.online:
-        return _online(job, kind, stage_plan, hardware, calibration)
+        return _online(job, kind, stage_plan, hardware, calibration, prompt)
     if isinstance(stage, TrainStage | PretrainStage):
         return _offline(job, kind, stage_plan, hardware, calibration)
     if kind.sampling is not None and kind.uses_pool(job):
-        return _drawing(job, kind, stage_plan, hardware, calibration)
+        return _drawing(job, kind, stage_plan, hardware, calibration, prompt)
     return StageForecast(name, "", unknown="its time is not forecast")
 
 
 def _online(
-    job: Job, kind: TrainKind, stage_plan: StagePlan, hardware: Hardware, calibration: Calibration
+    job: Job, kind: TrainKind, stage_plan: StagePlan, hardware: Hardware, calibration: Calibration, prompt: float | None
 ) -> StageForecast:
     stage = kind.stage
-    lengths = length_range(job, stage.data, stage.sampling.max_tokens, calibration)
+    lengths = length_range(job, stage.data, stage.sampling.max_tokens, calibration, prompt)
     works = []
     for each in (lengths.low, lengths.middle, lengths.high):
         work = iteration_work(job, kind, stage_plan, each)
@@ -142,7 +159,12 @@ def _offline(
 
 
 def _drawing(
-    job: Job, kind: StageKind[Any], stage_plan: StagePlan, hardware: Hardware, calibration: Calibration
+    job: Job,
+    kind: StageKind[Any],
+    stage_plan: StagePlan,
+    hardware: Hardware,
+    calibration: Calibration,
+    prompt: float | None,
 ) -> StageForecast:
     sampling = kind.sampling
     assert sampling is not None, "a stage that draws has a sampling section"
@@ -153,7 +175,7 @@ def _drawing(
     rows, answers = rows_read(job, stage_plan.name), answers_written(job, stage_plan.name)
     if not rows or not answers:
         return StageForecast(stage_plan.name, "", unknown=ROWS)
-    lengths = length_range(job, kind.data, sampling.max_tokens, calibration)
+    lengths = length_range(job, kind.data, sampling.max_tokens, calibration, prompt)
     works: list[Iteration] = []
     for each in (lengths.low, lengths.middle, lengths.high):
         works.append({"generate": [engine_work(job, shape, rows, max(1, answers // rows), each, sampling.max_tokens)]})

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rayalign.config import Job, TrainStage, load_job
+from rayalign.config import Job, LoadedJob, TrainStage, load_job
 from rayalign.errors import InputError
 from rayalign.forecast.iteration import Lengths, draws_from_engines
 from rayalign.pipeline.kind import kind_of
@@ -42,10 +42,15 @@ class MeasuredStage:
 class MeasuredRun:
     """A run with iterations to learn from."""
 
-    job: Job
+    loaded: LoadedJob
     stages: tuple[MeasuredStage, ...]
     peak_memory: int | None
     """main memory of all its processes [bytes]"""
+
+    @property
+    def job(self) -> Job:
+        """The job as it ran."""
+        return self.loaded.job
 
 
 def measured_run(folder: Path) -> MeasuredRun:
@@ -59,15 +64,15 @@ def measured_run(folder: Path) -> MeasuredRun:
         raise InputError(
             f"{folder}: there is no job.yaml, so this is no run; name the folder of a run, as runs/quickstart"
         )
-    job = load_job(file).job
-    stages = tuple(_stages(job, folder))
+    loaded = load_job(file)
+    stages = tuple(_stages(loaded.job, folder))
     if not stages:
         raise InputError(
             f"{folder}: no online training in it has {WARM_UP + FEWEST} iterations or more; calibrate on a run that has"
         )
     summary = folder / "summary.json"
     peak = _read(summary).get("peak_memory_bytes") if summary.is_file() else None
-    return MeasuredRun(job, stages, peak)
+    return MeasuredRun(loaded, stages, peak)
 
 
 def _stages(job: Job, folder: Path) -> Iterator[MeasuredStage]:

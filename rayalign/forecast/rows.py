@@ -35,7 +35,7 @@ def rows_read(job: Job, name: str) -> int | None:
         return None
     if kind.data.limit is not None:
         return kind.data.limit
-    if any(stage_paths(kind.data)) or not _is_at_hand(kind.data):
+    if any(stage_paths(kind.data)) or not is_at_hand(kind.data):
         return None
     try:
         return sum(1 for _ in readers.stream_examples(kind.data, seed=job.seed, use=kind.data_use))
@@ -80,6 +80,7 @@ def answers_written(job: Job, name: str) -> int | None:
     return None
 
 
-def _is_at_hand(data: DataConfig) -> bool:
+def is_at_hand(data: DataConfig) -> bool:
+    """Whether its rows are on this machine."""
     paths = [source.path for source in data.blend] if data.blend else [data.path]
     return not any(path is not None and is_hub_name(path) for path in paths)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rayalign.config import Job, RoleConfig, TrainStage
 from rayalign.forecast.calibration import Calibration
-from rayalign.forecast.forecast import Forecast, forecast
+from rayalign.forecast.forecast import NOT_READ, Forecast, forecast
 from rayalign.forecast.hardware import Hardware
 from rayalign.forecast.timing import NOTHING, Span
 from rayalign.pipeline.kind import GENERATOR, RoleNeed, kind_of
@@ -40,7 +40,9 @@ class Split:
         return f"{self.engines} for engines, {self.training} for training"
 
 
-def splits(job: Job, hardware: Hardware, calibration: Calibration) -> list[Split]:
+def splits(
+    job: Job, hardware: Hardware, calibration: Calibration, prompts: Mapping[str, float] = NOT_READ
+) -> list[Split]:
     """Every division that fits, the fastest first; empty where nothing is to be divided."""
     if hardware.total.gpus < 1 or not job.rollout.gpus or not _online_stages(job):
         return []
@@ -49,7 +51,7 @@ def splits(job: Job, hardware: Hardware, calibration: Calibration) -> list[Split
         changed, overrides, engines, training, shared = candidate
         if not _is_sound(changed):
             continue
-        outcome = forecast(changed, hardware, calibration)
+        outcome = forecast(changed, hardware, calibration, prompts=prompts)
         if outcome.fits:
             divisions.append(Split(engines, training, shared, overrides, online_seconds(outcome, changed), outcome))
     # Where training takes the same time anyway, its spare devices are of more use to the engines.

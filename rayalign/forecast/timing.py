@@ -57,27 +57,32 @@ class PhaseTime:
     share: Share
 
 
-def length_range(job: Job, data: DataConfig | None, max_tokens: int, calibration: Calibration) -> LengthRange:
-    """From measured stages on data of the same format, else from the room that the job gives."""
-    measured = calibration.lengths(data.format) if data is not None and data.path is None else []
-    if measured:
-        prompts = sorted(prompt for prompt, _ in measured)
-        answers = sorted(min(answer, max_tokens) for _, answer in measured)
-        return LengthRange(
-            Lengths(prompts[0], answers[0]),
-            Lengths(prompts[len(prompts) // 2], answers[len(answers) // 2]),
-            Lengths(prompts[-1], answers[-1]),
-            "lengths as in measured stages on such prompts",
-        )
+def length_range(
+    job: Job, data: DataConfig | None, max_tokens: int, calibration: Calibration, prompt: float | None = None
+) -> LengthRange:
+    """From measured stages on data of the same format, else from the room that the job gives.
+
+    Args:
+        prompt: mean length of the prompts, where they have been read.
+    """
     room = max(job.rollout.context - max_tokens, 1)
-    low = Lengths(SHORTEST_SHARE * room, SHORTEST_SHARE * max_tokens)
-    middle = Lengths(
-        (SHORTEST_SHARE * LONGEST_SHARE) ** 0.5 * room, (SHORTEST_SHARE * LONGEST_SHARE) ** 0.5 * max_tokens
-    )
-    high = Lengths(LONGEST_SHARE * room, LONGEST_SHARE * max_tokens)
-    return LengthRange(
-        low, middle, high, f"prompts of {low.prompt:.0f} to {room} tokens, answers of {low.answer:.0f} to {max_tokens}"
-    )
+    measured = calibration.lengths(data.format) if data is not None and data.path is None else []
+    prompts = sorted(length for length, _ in measured) or _shares_of(room)
+    answers = sorted(min(answer, max_tokens) for _, answer in measured) or _shares_of(max_tokens)
+    if prompt is not None:
+        prompts = [prompt]
+    low, high = Lengths(prompts[0], answers[0]), Lengths(prompts[-1], answers[-1])
+    middle = Lengths(prompts[len(prompts) // 2], answers[len(answers) // 2])
+    read = ", as read" if prompt is not None else ""
+    ground = ", as measured" if measured else ", as there is room"
+    source = f"prompts of {low.prompt:.0f} to {high.prompt:.0f} tokens{read or ground}, "
+    return LengthRange(low, middle, high, f"{source}answers of {low.answer:.0f} to {high.answer:.0f}{ground}")
+
+
+def _shares_of(room: float) -> list[float]:
+    """The least, a middle and the largest mean length that has so much room."""
+    middle = (SHORTEST_SHARE * LONGEST_SHARE) ** 0.5
+    return [SHORTEST_SHARE * room, middle * room, LONGEST_SHARE * room]
 
 
 def phase_times(
