@@ -22,7 +22,7 @@ ROWS = [
     {"actors"},
     {"cluster"},
     {"coordinator", "evaluation", "evolve", "annotator.service"},
-    {"pipeline", "rehearsal"},
+    {"pipeline", "rehearsal", "forecast"},
     {"cli", "__init__"},
 ]
 SAME_ROW = {
@@ -31,7 +31,7 @@ SAME_ROW = {
     ("scoring", "rollout"), ("scoring", "models"), ("scoring", "annotator"),
     ("annotator", "models"), ("annotator", "rollout"),
     ("serving", "annotator"), ("serving", "models"), ("serving", "rollout"), ("serving", "weights"),
-    ("rehearsal", "pipeline"),
+    ("rehearsal", "pipeline"), ("forecast", "pipeline"),
 }  # fmt: skip
 """(importer, imported) pairs allowed beside each other"""
 RAY = ("cluster", "actors", "coordinator.offline", "annotator.service")

@@ -27,6 +27,7 @@ from rayalign.cli import (
     merge,
     model,
     mt_bench,
+    plan,
     rehearse,
     results,
     serve_policy,
@@ -34,10 +35,7 @@ from rayalign.cli import (
 from rayalign.errors import InputError, RayalignError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from rayalign.config import LoadedJob
-    from rayalign.pipeline.plan import Plan, RolePlan, StagePlan
 
 
 class _Commands(TyperGroup):
@@ -180,6 +178,7 @@ app.command()(answer.generate)
 app.command()(compare.compare)
 app.command()(clean.clean)
 app.command()(rehearse.rehearse)
+app.command()(plan.plan)
 
 
 def main() -> None:
@@ -198,7 +197,7 @@ def _check(loaded: LoadedJob) -> None:
     import rayalign
 
     rayalign.check(loaded)
-    _show(rayalign.plan(loaded.job), loaded.job.name)
+    plan.show_plan(rayalign.plan(loaded.job), loaded.job.name)
 
 
 def _report_place(loaded: LoadedJob, folder: Path) -> str:
@@ -206,74 +205,3 @@ def _report_place(loaded: LoadedJob, folder: Path) -> str:
 
     output = loaded.job.output
     return join(output, loaded.job.name, "report.html") if is_url(output) else str(folder / "report.html")
-
-
-def _show(plan: Plan, name: str) -> None:
-    from rich.console import Console
-
-    from rayalign.pipeline.plan import size
-
-    console = Console(highlight=False)
-    for stage in plan.stages:
-        console.print(f"\n[bold]{stage.name}[/bold] ({stage.kind})  {stage.state}", soft_wrap=True)
-        console.print(f"  {stage.batch}")
-        if stage.rows:
-            console.print(f"  data: {stage.rows}", soft_wrap=True)
-        if stage.roles:
-            console.print(_table(stage))
-        if stage.shared:
-            console.print(f"  {_turns(stage)}; a device has {size(plan.device_bytes)}")
-    console.print("\n* trained; sizes are estimates")
-    machine = plan.machine
-    available = "the cluster's"
-    if machine:
-        available = f"{machine.cpus:g} cores, {size(machine.memory)}, {machine.gpus} GPUs"
-    largest = max(plan.stages, key=lambda stage: stage.memory)
-    console.print(f"{name}: about {size(largest.memory)} of main memory at most; this machine: {available}")
-    processes = size(largest.processes)
-    console.print(f"{processes} of it for the processes themselves: interpreters, libraries, Ray")
-    for warning in plan.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True)
-
-
-def _turns(stage: StagePlan) -> str:
-    """What the fullest of its shared devices holds in each turn."""
-    from rayalign.cluster.turns import TURNS
-    from rayalign.pipeline.plan import size
-
-    claims = [f"{turn} {size(max(stage.turn_memory(turn).values()))}" for turn in TURNS]
-    return f"devices are shared: {', '.join(claims)}"
-
-
-def _table(stage: StagePlan) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
-    for heading in ("role", "model", "actors", "cpus", "threads", "params", "memory", "device"):
-        text = heading in ("role", "model", "device")
-        table.add_column(heading, justify="left" if text else "right", no_wrap=heading != "model", overflow="fold")
-    for role in stage.roles:
-        table.add_row(*_cells(role))
-    return table
-
-
-def _cells(role: RolePlan) -> tuple[str, ...]:
-    from rayalign.pipeline.plan import size
-
-    count = "unknown" if role.parameters is None else _short(role.parameters)
-    memory = "unknown" if role.memory is None else size(role.memory)
-    devices = " ".join(dict.fromkeys(role.devices))
-    if len(set(role.devices)) > 2:
-        devices = f"{role.devices[0]}..{role.devices[-1].rpartition(':')[2]}"
-    name = f"{role.role}*" if role.trained else role.role
-    if role.within:
-        name = f"{role.role} in {role.within}"
-    return (name, role.model, str(role.actors), f"{role.cpus:.2g}", str(role.threads), count, memory, devices)
-
-
-def _short(number: int) -> str:
-    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= limit:
-            return f"{number / limit:.1f}{unit}"
-    return str(number)

@@ -1,0 +1,151 @@
+"""Whether a job fits on given machines, and the change that makes it fit: tried on the plan, not guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rayalign.config import Job, LearnerConfig, PretrainStage, TrainStage
+from rayalign.forecast.hardware import GIB, LOCAL, Hardware
+from rayalign.pipeline.plan import Plan, StagePlan, plan, size
+
+LEAST_CACHE = 1 * GIB
+"""smallest KV cache that a remedy proposes [bytes]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Something for which the machines are too small."""
+
+    stage: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that lowers what a device has to hold."""
+
+    override: str
+    """as it is written behind the command"""
+    apply: Callable[[Job], Job]
+
+
+def job_on(job: Job, hardware: Hardware, *, local: bool) -> Job:
+    """The job with the devices of the machines in the place of those that it names itself."""
+    if local or job.cluster.logical_devices is not None:
+        return job
+    changes: dict[str, Any] = {"address": job.cluster.address or LOCAL, "gpus": hardware.total.gpus}
+    if hardware.device is not None:
+        changes["gpu_memory"] = int(hardware.device.memory * GIB)
+    return job.model_copy(update={"cluster": job.cluster.model_copy(update=changes)})
+
+
+def misfits(planned: Plan, job: Job, hardware: Hardware) -> Iterator[Misfit]:
+    """Everything for which the machines are too small, each with its remedy."""
+    for stage in planned.stages:
+        devices, cores = hardware.total.gpus, hardware.total.cpus
+        logical = job.cluster.logical_devices
+        if logical is not None:
+            devices = logical.count
+        if stage.devices > devices:
+            yield Misfit(
+                stage.name,
+                f"needs {stage.devices} devices, but there are {devices}; lower rollout.engines or the actors of its "
+                "roles, or take more machines",
+            )
+        if stage.cpus > cores + 1e-6:
+            yield Misfit(stage.name, f"needs {stage.cpus:g} CPUs, but there are {cores:g}; lower the cpus of its roles")
+        if stage.memory > hardware.total.memory:
+            yield Misfit(
+                stage.name,
+                f"needs about {size(stage.memory)} of main memory, but there are {size(hardware.total.memory)}; "
+                "lower its actors or rollout.engines, or take larger machines",
+            )
+        yield from _device_misfits(planned, stage, job, hardware)
+    yield from _parallel_misfits(job, hardware)
+
+
+def _device_misfits(planned: Plan, stage: StagePlan, job: Job, hardware: Hardware) -> Iterator[Misfit]:
+    fullest = max(stage.device_memory.items(), key=lambda item: item[1], default=None)
+    if fullest is None or fullest[1] <= planned.device_bytes:
+        return
+    device, claim = fullest
+    overrides = remedy(job, stage.name, hardware)
+    advice = "set " + " ".join(overrides) if overrides else "use devices with more memory, or a smaller model"
+    yield Misfit(
+        stage.name,
+        f"puts about {size(claim)} on {device}, which has {size(planned.device_bytes)}; {advice}",
+    )
+
+
+def _parallel_misfits(job: Job, hardware: Hardware) -> Iterator[Misfit]:
+    parallel = job.rollout.tensor_parallel
+    if job.rollout.gpus and hardware.device is not None and parallel > hardware.machine_devices:
+        yield Misfit(
+            "rollout",
+            f"splits an engine over {parallel} devices, but a machine has {hardware.machine_devices}; "
+            f"lower rollout.tensor_parallel to {hardware.machine_devices}",
+        )
+
+
+def remedy(job: Job, name: str, hardware: Hardware) -> list[str]:
+    """The overrides with which a stage fits its devices, tried one upon the other; empty: none was found."""
+    changed = job
+    overrides: list[str] = []
+    for change in _changes(job, name):
+        changed = change.apply(changed)
+        overrides.append(change.override)
+        planned = plan(changed, hardware.total)
+        stage = next(stage for stage in planned.stages if stage.name == name)
+        if max(stage.device_memory.values(), default=0) <= planned.device_bytes:
+            return _needed(job, name, hardware, overrides)
+    return []
+
+
+def _needed(job: Job, name: str, hardware: Hardware, overrides: list[str]) -> list[str]:
+    """The last override alone where that is enough, else all of them."""
+    last = next(change for change in _changes(job, name) if change.override == overrides[-1])
+    planned = plan(last.apply(job), hardware.total)
+    stage = next(stage for stage in planned.stages if stage.name == name)
+    is_enough = max(stage.device_memory.values(), default=0) <= planned.device_bytes
+    return [overrides[-1]] if is_enough else overrides
+
+
+def _changes(job: Job, name: str) -> Iterator[Change]:
+    """What may be changed of a stage, the mildest first."""
+    stage = job.stages[name]
+    if isinstance(stage, TrainStage | PretrainStage):
+        for key, value in (
+            ("gradient_checkpointing", True),
+            ("zero_stage", 3),
+            ("precision", "bf16"),
+        ):
+            if getattr(stage.learner, key) != value:
+                yield _learner_change(name, key, value)
+        if stage.learner.micro_tokens > 1024:
+            yield _learner_change(name, "micro_tokens", 1024)
+    cache = job.rollout.cache_bytes
+    while cache // 2 >= LEAST_CACHE:
+        cache //= 2
+        yield _cache_change(cache)
+
+
+def _learner_change(name: str, key: str, value: Any) -> Change:
+    def apply(job: Job) -> Job:
+        stage = job.stages[name]
+        assert isinstance(stage, TrainStage | PretrainStage)
+        changes: dict[str, LearnerConfig] = {"learner": stage.learner.model_copy(update={key: value})}
+        if isinstance(stage, TrainStage) and stage.critic_learner is not None:
+            changes["critic_learner"] = stage.critic_learner.model_copy(update={key: value})
+        return job.model_copy(update={"stages": {**job.stages, name: stage.model_copy(update=changes)}})
+
+    written = str(value).lower() if isinstance(value, bool) else value
+    return Change(f"stages.{name}.learner.{key}={written}", apply)
+
+
+def _cache_change(cache: int) -> Change:
+    def apply(job: Job) -> Job:
+        return job.model_copy(update={"rollout": job.rollout.model_copy(update={"cache_bytes": cache})})
+
+    return Change(f"rollout.cache_bytes={cache}", apply)

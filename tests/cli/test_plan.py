@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from rayalign.cli import app
+from tests.forecast.conftest import JOB as LARGE
+from tests.forecast.test_measured import JOB as SMALL
+from tests.forecast.test_measured import write_run
+
+CLUSTER = "nodes: {{box: {{cpus: 64, memory: 512, devices: {devices}, device: {device}, link: 450, price: 20}}}}"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYALIGN_CACHE", str(tmp_path / "cache"))
+    Path("large.yaml").write_text(LARGE)
+    Path("small.yaml").write_text(SMALL)
+    return tmp_path
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["plan", *arguments])
+
+
+def cluster(devices: int = 8, device: str = "H100") -> str:
+    Path("cluster.yaml").write_text(CLUSTER.format(devices=devices, device=device))
+    return "cluster.yaml"
+
+
+def test_without_a_cluster_it_is_the_plan_with_its_memory() -> None:
+    result = call("small.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert "32 prompts x 4 candidates = 128 samples" in result.stdout
+    assert "of it processes" in result.stdout
+    assert "whole run" not in result.stdout
+
+
+def test_a_forecast_names_ranges_their_grounds_and_the_best_division() -> None:
+    result = call("large.yaml", "--cluster", cluster())
+    assert result.exit_code == 0, result.stderr
+    assert "study on 1 x box (8 x H100): it fits" in result.stdout
+    assert "USD at 20 USD an hour" in result.stdout
+    assert "the bottleneck is " in result.stdout
+    assert "best: rollout.engines=" in result.stdout
+    assert "not measured on H100; published MFU" in result.stdout
+
+
+def test_a_job_that_does_not_fit_ends_with_the_remedy() -> None:
+    result = call("large.yaml", "--cluster", cluster(devices=4))
+    assert result.exit_code == 2
+    assert "it does not fit" in result.stdout
+    assert result.stderr.startswith("rayalign: rl: needs 5 devices, but there are 4; lower rollout.engines")
+
+
+def test_an_unknown_device_is_one_sentence() -> None:
+    result = call("large.yaml", "--cluster", cluster(device="H1000"))
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "device H1000 is not in the catalogue" in result.stderr
+
+
+def test_a_run_calibrates_this_machine(folder: Path) -> None:
+    run = write_run(folder / "run")
+    result = call("small.yaml", "--cluster", "local", "--calibrate", str(run))
+    assert result.exit_code == 0, result.stderr
+    assert f"records in {folder / 'cache' / 'calibration.json'}" in result.stdout
+    again = call("small.yaml", "--cluster", "local")
+    assert "measured/ppo, 6 iterations" in again.stdout
+    assert "the machines have no price" in again.stdout
+
+
+def test_several_sizes_are_compared() -> None:
+    text = CLUSTER.format(devices=4, device="H100").replace("{cpus", "{count: 1, max_count: 2, cpus")
+    Path("cluster.yaml").write_text(text)
+    result = call("large.yaml", "--cluster", "cluster.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert "study on 2 x box (4 x H100): it fits" in result.stdout
+    assert "best division" in result.stdout
