@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 JOB = """\
 name: spread
 cluster: {scale_timeout: 0}
-rollout: {engine: local, engines: 1, context: 64}
+rollout: {engine: local, engines: 1, context: 64, cpus: 0.25}
 stages:
   base: {kind: pretrain, data: {limit: 100}, learner: {minibatch: 50}, roles: {policy: {cpus: 0.5}}}
   rl:
@@ -66,7 +66,7 @@ def _own_mount(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
-    """A head of one CPU and another machine of two."""
+    """A head of one CPU and another machine of three."""
     folder = tmp_path_factory.mktemp("two")
     shared, private = folder / "shared", folder / "private"
     shared.mkdir()
@@ -74,7 +74,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     within = _own_mount(private)
     with (
         ray_head(folder / "head.log", "--num-cpus=1") as head,
-        ray_node(head, folder / "node.log", "--num-cpus=2", within=within, ip=SECOND),
+        ray_node(head, folder / "node.log", "--num-cpus=3", within=within, ip=SECOND),
     ):
         yield Two(head, shared, private)
 
