@@ -230,7 +230,7 @@ class RunContext:
         if self._pool is not None and _same_shapes(self._pool.model, model):
             return self._pool
         self.stop_pool()
-        with self.starting(f"{self.job.rollout.engines} engines"):
+        with self.starting("the engines"):
             early, self._early_pool = self._early_pool, None
             self._pool = await early.result() if early else None
             if self._pool is None or not _same_shapes(self._pool.model, model):
@@ -245,7 +245,7 @@ class RunContext:
         computing = self._sharing.rollout
         shape = shape_of(model)
         name, reason = choose(computing, vllm_runs_on(), shape.parameters if shape else None)
-        logger.info("%d %s engines (%s)", computing.engines, name, reason)
+        logger.info("engines: %d of %s (%s)", computing.engines, name, reason)
         adapter = adapter_room(self.job.model_copy(update={"rollout": computing}), name)
         slots = self._sharing.reserve()
         return await start_pool(name, model, self.job.rollout, self.job.cluster, self.events, adapter, slots)
