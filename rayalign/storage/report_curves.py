@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
-from rayalign.storage.report_plots import Point, Series, chart, legend, styles
+from rayalign.storage.metrics import read_metrics
+from rayalign.storage.report_plots import Point, Ranges, Series, chart, legend, styles
+from rayalign.storage.summary import read_done
 
 Row = dict[str, Any]
 GOLD = "gold/utility"
@@ -46,17 +49,34 @@ FAMILIES = {
 FRONTIER = ("kl/reference", "reward/mean")
 
 
-def curves_section(metrics: Mapping[str, Sequence[Row]], kinds: Mapping[str, str]) -> str:
-    """All charts of a run.
+def stage_metrics(folder: Path) -> list[Row]:
+    """The metrics of each step of a stage, with the gold of the iterations where it is known."""
+    rows = read_metrics(folder / "metrics.jsonl")
+    gold = (read_done(folder) or {}).get("gold_by_iteration", {})
+    for row in rows:
+        if str(row["step"]) in gold:
+            row["metrics"][GOLD] = gold[str(row["step"])]
+    return rows
+
+
+def curves_section(
+    metrics: Mapping[str, Sequence[Row]], kinds: Mapping[str, str], ranges: Mapping[str, Ranges] | None = None
+) -> str:
+    """All charts of a run, or of several.
 
     Args:
         metrics: rows {step, metrics} of each stage.
         kinds: the kind of each stage.
+        ranges: for each metric the stages of which a range is drawn around the curve.
     """
     families: dict[str, dict[str, Sequence[Row]]] = {}
     for stage, rows in metrics.items():
         families.setdefault(_family(kinds.get(stage, ""), rows), {})[stage] = rows
-    parts = [_family_charts(title, families[family]) for family, title in FAMILIES.items() if family in families]
+    parts = [
+        _family_charts(title, families[family], ranges or {})
+        for family, title in FAMILIES.items()
+        if family in families
+    ]
     body = "".join(parts)
     return f"<h2>Learning curves</h2>{body}" if body else ""
 
@@ -78,7 +98,7 @@ def _names(rows: Sequence[Row]) -> set[str]:
     return set().union(*(row["metrics"] for row in rows))
 
 
-def _family_charts(title: str, stages: Mapping[str, Sequence[Row]]) -> str:
+def _family_charts(title: str, stages: Mapping[str, Sequence[Row]], ranges: Mapping[str, Ranges]) -> str:
     own_styles = styles(list(stages))
     charts = ""
     for name in _curve_names(stages):
@@ -89,7 +109,7 @@ def _family_charts(title: str, stages: Mapping[str, Sequence[Row]]) -> str:
             if present:
                 series[stage] = present
         if series:
-            charts += chart(name, series, own_styles)
+            charts += chart(name, series, own_styles, ranges=ranges.get(name))
     frontier = _frontier(stages)
     if frontier:
         charts += chart("reward/mean against kl/reference", frontier, own_styles, over="KL")
