@@ -12,7 +12,8 @@ from typing import Literal
 
 from rayalign.config import AUTO, DataConfig, SourceConfig, nearest
 from rayalign.data import arithmetic
-from rayalign.data.blend import in_phase, interleaved
+from rayalign.data.blend import hashed_split, in_phase, interleaved
+from rayalign.data.code_reader import code_reader
 from rayalign.data.comparisons import comparisons, shp, ultrafeedback, webgpt
 from rayalign.data.fields import prompt_id
 from rayalign.data.files import Row, is_hub_name, rows
@@ -176,6 +177,8 @@ def _examples(config: DataConfig, seed: int, use: Use) -> Placed:
 
 
 def _reader(name: str) -> Reader | None:
+    if ":" in name:
+        return code_reader(name)
     formats = known_formats()
     if name not in formats:
         raise InputError(f"data format {name!r} is not known; {nearest(name, [AUTO, *formats])}")
@@ -257,7 +260,7 @@ def _rows_in_split(config: DataConfig, reader: Reader, use: Use) -> Placed:
                 skipped[shaped] += 1
                 continue
             usable += 1
-            if not by_hash or _hashed_split(shaped[0].prompt) == split:
+            if not by_hash or hashed_split(prompt_id(shaped[0].prompt.messages[:1])) == split:
                 yield from ((example, where) for example in shaped)
         if not usable and skipped[_NO_ANSWER]:
             raise InputError(
@@ -267,11 +270,6 @@ def _rows_in_split(config: DataConfig, reader: Reader, use: Use) -> Placed:
         if skipped:
             counts = ", ".join(f"{reason}: {n}" for reason, n in skipped.most_common())
             log.warning("data %s: %d rows left out (%s)", _name(config), skipped.total(), counts)
-
-
-def _hashed_split(prompt: Prompt) -> str:
-    """By the first turn, so that dialogues with one opening stay together."""
-    return "test" if int(prompt_id(prompt.messages[:1]), 16) % 10 == 0 else "train"
 
 
 def _shape(example: Example, use: Use, where: str) -> list[Example] | str:
