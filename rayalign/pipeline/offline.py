@@ -134,7 +134,8 @@ def _read(
     if stage.examples is None:
         use = TrainKind(stage).data_use
         assert use is not None
-        return of_examples(stream_examples(stage.data, seed=context.job.seed, use=use))
+        report = context.inputs.report_left_out
+        return of_examples(stream_examples(stage.data, seed=context.job.seed, use=use, report=report))
     path = context.output(stage.examples)
     if "first" in next(read_jsonl(path), {}):
         return iter(of_comparisons(decode(Comparison, row) for row in read_jsonl(path)))

@@ -191,7 +191,8 @@ def _mixture(context: RunContext, name: str, stage: TrainStage) -> MixtureSpec |
     if mix is None:
         return None
     tokenizer = load_tokenizer(context.model(stage.model))
-    examples = stream_examples(mix.data, seed=context.job.seed, use="demonstrations")
+    report = context.inputs.report_left_out
+    examples = stream_examples(mix.data, seed=context.job.seed, use="demonstrations", report=report)
     folder = context.stage_folder(name) / "mixture"
     if not write_rows(folder, encode_examples(tokenizer, examples, context=context.job.rollout.context)):
         raise InputError(f"stages.{name}.mix.data: no rows are left; raise rollout.context, or give other data")
