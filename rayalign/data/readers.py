@@ -238,8 +238,8 @@ def _rows_in_split(config: DataConfig, reader: Reader, use: Use, report: Report)
             )
     finally:
         if skipped:
-            has_splits = by_hash or not Path(_path(config)).is_file()
-            report(_name(config) if has_splits else f"{config.format} {config.path}", skipped)
+            is_file = Path(_path(config)).is_file()  # all its rows were counted, whatever the split
+            report(f"{config.format} {config.path}" if is_file else f"{config.format} {config.path} [{split}]", skipped)
 
 
 def _shape(example: Example, use: Use, where: str) -> list[Example] | str:
