@@ -200,7 +200,7 @@ def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
     """Run the loop by the launcher of the job, and wait for it."""
     cluster = context.job.cluster
     launcher, reason = choose_launcher(cluster.launcher, host, machines())
-    logger.info("offline training runs by %s (%s)", launcher, reason)
+    context.choices.log("offline training runs by", launcher, reason)
     if launcher == "actors":
         asyncio.run(train_on_workers(spec, host, context.workers, cluster, context.events, context.prepare_next))
         return

@@ -256,7 +256,7 @@ def _channel(
     adapter = stage.learner.lora if pool.adapter is not None else None
     if adapter is not None and path in ("nccl", "ipc"):
         path, reason = "store", "an adapter is small, and vLLM's own transfer carries whole models only"
-    logger.info("weights travel by %s (%s)", path, reason)
+    context.choices.log("weights travel by", path, reason)
     return WeightChannel(
         tokens,
         bound=probe.Bound(stage.learner.precision, rollout.dtype),
