@@ -45,8 +45,15 @@ def _number_format(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    """A round number without its last zeros."""
-    return number(value) if abs(value) >= 1000 else f"{value:.3g}".replace("-", "−")
+    """A round number without its last zeros, short enough to stand beside an axis."""
+    size = abs(value)
+    if size >= 1e6:
+        text = f"{value / 1e6:.4g}M"
+    elif size >= 1e5:
+        text = f"{value / 1e3:.4g}k"
+    else:
+        text = number(value) if size >= 1000 else f"{value:.3g}"
+    return text.replace("-", "−")
 
 
 def styles(names: Sequence[str]) -> dict[str, str]:

@@ -90,3 +90,8 @@ def test_more_curves_than_colours_get_dashes() -> None:
     lines = styles([str(number) for number in range(len(PALETTE) + 1)])
     assert len(set(lines.values())) == len(lines)
     assert "dasharray" in lines[str(len(PALETTE))] and "dasharray" not in lines["0"]
+
+
+def test_large_numbers_fit_beside_their_axis() -> None:
+    svg = chart("publish/bytes", {"ppo": [(0.0, 3_000_000.0), (1.0, 3_700_000.0)]}, styles(["ppo"]))
+    assert re.findall(r'text-anchor="end">([^<]+)</text>', svg)[:2] == ["3M", "3.5M"]
