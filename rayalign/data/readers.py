@@ -238,8 +238,9 @@ def _rows_in_split(config: DataConfig, reader: Reader, use: Use, report: Report)
             )
     finally:
         if skipped:
-            is_file = Path(_path(config)).is_file()  # all its rows were counted, whatever the split
-            report(f"{config.format} {config.path}" if is_file else f"{config.format} {config.path} [{split}]", skipped)
+            is_file = Path(_path(config)).is_file()
+            of_split = "" if is_file else f" [{split}]"  # of a file all rows were counted, whatever the split
+            report(f"{config.format} {config.path}{of_split}", skipped)
 
 
 def _shape(example: Example, use: Use, where: str) -> list[Example] | str:

@@ -132,7 +132,9 @@ def _preferences(stage: TrainStage) -> Iterator[Problem]:
     except InputError as error:
         yield "data.preferences", str(error)
         return
-    objectives = {name for profile in profiles for name in profile.ids}
+    objectives: set[str] = set()
+    for profile in profiles:
+        objectives.update(profile.ids)
     names = [source.label for source in stage.rewards]
     for source in parts:
         if source.preference not in objectives:
