@@ -15,21 +15,32 @@ from rayalign.errors import InputError
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.", show_default=False)]
 
 
-def compare(runs: Runs, as_json: Json = False) -> None:
+def compare(
+    runs: Runs,
+    as_json: Json = False,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a page with overlaid learning curves (HTML).")
+    ] = None,
+) -> None:
     """Figures of several runs with their spread, and paired differences on the prompts that two runs share."""
+    from rayalign.evaluation.run_page import write_comparison
     from rayalign.evaluation.run_tables import differences, spreads
 
     rows, paired = spreads(runs), differences(runs)
+    if output:
+        write_comparison(runs, output)
     if as_json:
-        return show.json_lines([{"figures": [row._asdict() for row in rows], "differences": show.plain(paired)}])
+        entry = {"figures": [row._asdict() for row in rows], "differences": show.plain(paired)}
+        return show.json_lines([entry])
     print_spreads(runs)
     cells = []
     for row in paired:
-        cells.append(
-            (f"{row.name}: {row.b} - {row.a}", show.spread(show.plain(row.interval), digits=3), str(row.interval.n))
-        )
+        interval = show.spread(show.plain(row.interval), digits=3)
+        cells.append((f"{row.name}: {row.b} - {row.a}", interval, str(row.interval.n)))
     if cells:
         show.table(("paired difference", "mean and 95% interval", "prompts"), cells)
+    if output:
+        typer.echo(f"page: {output}")
 
 
 def print_spreads(runs: Sequence[Path]) -> None:

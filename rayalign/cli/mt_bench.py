@@ -161,13 +161,13 @@ def _without_order(entries: Sequence[Figures]) -> list[Figures]:
 
 
 def _write_page(path: Path, mode: str, entries: Sequence[Figures]) -> None:
-    from rayalign.evaluation.category_page import category_plot, write_page
+    from rayalign.evaluation.category_page import category_plot, write_category_page
     from rayalign.evaluation.mt_bench import SCALE
 
     least, most = SCALE if mode == "single" else (0.0, 1.0)
     title = "Mean rating by category" if mode == "single" else "Wins by category (a tie counts half)"
     series = {entry["model"]: entry["categories"] for entry in entries}
-    write_page(
+    write_category_page(
         path, "MT-Bench", f"mode {mode}, {len(entries)} models", [category_plot(title, series, least=least, most=most)]
     )
 

@@ -41,7 +41,8 @@ class DataConfig(Section):
     format: str = "paddock"
     """a reader's name: paddock, hh, alpaca, prompts, demonstrations, comparisons, rankings, gsm8k, records, ...
 
-    auto: recognised from the first row, and printed; so it is where `path` is given alone
+    auto: recognised from the first row, and printed; so it is where `path` is given alone.
+    package.module:function: your own reader
     """
     path: str | None = None
     """file, folder, or the name of a `datasets` data set; paddock and arithmetic need none.

@@ -124,6 +124,7 @@ class TrainStage(Rewarded, StageSection):
     max_staleness: NonNegativeInt = 0
     """weight versions that a sample may lag when it is consumed"""
     deterministic: bool = False
+    """online: groups are scored alone, and an unfinished iteration is made anew, for the same bits after a resume"""
     redo: NonNegativeInt = 3
     """how often a failed score is asked for again before the group is dropped"""
     checkpoint_every: PositiveInt = 10

@@ -18,7 +18,7 @@ METRICS = frozenset(
     [
         *(f"phase/{name}" for name in (*PHASES, "unattributed", "total")),
         *(f"publish/{name}" for name in ("seconds", "bytes", "probe_gap")),
-        *(f"rollout/{name}" for name in ("tokens", "tokens_per_second", "staleness", "rejected", "absent")),
+        *(f"rollout/{name}" for name in ("tokens", "tokens_per_second", "entropy", "staleness", "rejected", "absent")),
     ]
 )
 """names that guards can watch whatever the algorithm"""
@@ -72,12 +72,16 @@ def part_metrics(groups: Sequence[Group]) -> dict[str, float]:
 def rollout_metrics(iteration: int, groups: Sequence[Group], seconds: float) -> dict[str, float]:
     """Tokens that the policy wrote, how many versions the oldest of them lag, and how many candidates are absent.
 
+    `rollout/entropy` is an estimate for every algorithm, at no cost: the mean of `-log p` over tokens drawn from p.
     `seconds` is the iteration's time.
     """
-    tokens = 0
+    tokens, surprise = 0, 0.0
     for group in groups:
-        tokens += sum(len(trajectory.logprobs) for trajectory in group.trajectories)
-    return {
+        for trajectory in group.trajectories:
+            tokens += len(trajectory.logprobs)
+            surprise -= sum(trajectory.logprobs)
+    entropy = {"rollout/entropy": surprise / tokens} if tokens else {}
+    return entropy | {
         "rollout/tokens": tokens,
         "rollout/tokens_per_second": tokens / seconds,
         "rollout/staleness": max(iteration - group.version for group in groups),

@@ -34,6 +34,7 @@ from rayalign.coordinator.iteration import PhaseClock, part_metrics, publish_met
 from rayalign.coordinator.passes import forward_passes
 from rayalign.coordinator.recovery import Resumption
 from rayalign.coordinator.rollouts import RolloutLoop
+from rayalign.models.metrics import of_role
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Accounting, Journal
@@ -149,11 +150,13 @@ class OnlineTrainer:
     async def _update(self, batch: Handle, iteration: int) -> dict[str, float]:
         """Every trained role on the same batch, all at once."""
         seed = self._seed + iteration
-        groups = [self._parts.roles[role] for role in self._parts.algorithm.trains]
+        trained = self._parts.algorithm.trains
+        groups = [self._parts.roles[role] for role in trained]
         answers = await together(*(group.all(lambda a: a.update.remote(batch, seed)) for group in groups))
         steps: list[Metrics] = []
-        for ranks in answers:
-            steps += ranks[0]  # all ranks of a role return the same metrics, merged over the ranks
+        for role, ranks in zip(trained, answers, strict=True):
+            # all ranks of a role return the same metrics, merged over the ranks
+            steps += [of_role(role, trained, metrics) for metrics in ranks[0]]
         return reduce(steps)
 
     async def _publish(self, version: int) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from rayalign.data.control_tokens import marked, token_ids
+from rayalign.data.templates import DEFAULT_TEMPLATE as DEFAULT_TEMPLATE
 from rayalign.data.templates import template_text
 from rayalign.data.tokenizer_files import check_ids, tokenizer_class, vocabulary_of
 from rayalign.errors import InputError

@@ -12,17 +12,16 @@ Reward models, judges and evaluation read this meta; they need no registry and m
 from __future__ import annotations
 
 import json
-import logging
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from rayalign.config import PreferenceUse, Profile, Registry
 from rayalign.errors import InputError
 from rayalign.types import Example, Message, Prompt
 
-log = logging.getLogger(__name__)
-
+_STYLED = "a prompt that asks for a style of its own beside preferences"
 PROFILE = "profile"
 """key of a prompt's meta: the name of its profile"""
 OBJECTIVES = "objectives"
@@ -63,20 +62,25 @@ def under_one(prompt: Prompt, preference: str) -> Prompt:
     return _with_last_turn(prompt, prompt.meta[key])
 
 
-def under_profiles(examples: Iterable[Example], use: PreferenceUse, *, seed: int) -> Iterator[Example]:
+def under_profiles(
+    examples: Iterable[Example], use: PreferenceUse, *, seed: int, report: Callable[[Counter[str]], object]
+) -> Iterator[Example]:
     """Each prompt once under each of its profiles.
 
-    A prompt of the embedded world that asks for a style of its own is left out, counted in a warning: its wish could
-    contradict the profile's.
+    A prompt of the embedded world that asks for a style of its own is left out, since its wish could contradict the
+    profile's.
+
+    Args:
+        report: receives how many were left out, by reason.
 
     Raises:
         InputError: as `PreferenceUse.read_profiles`; or the embedded world has no constraint for a preference.
     """
     registry, profiles = use.registry(), use.read_profiles()
-    styled = 0
+    left_out: Counter[str] = Counter()
     for example in examples:
         if _has_style(example.prompt):
-            styled += 1
+            left_out[_STYLED] += 1
             continue
         chosen = profiles
         if use.per_prompt is not None and use.per_prompt < len(profiles):
@@ -84,8 +88,8 @@ def under_profiles(examples: Iterable[Example], use: PreferenceUse, *, seed: int
             chosen = tuple(profiles[place] for place in sorted(places))
         for profile in chosen:
             yield replace(example, prompt=under_profile(example.prompt, profile, registry, prompted=use.prompted))
-    if styled:
-        log.warning("%d prompts ask for a style of their own and are left out, as preferences are set", styled)
+    if left_out:
+        report(left_out)
 
 
 def under_profile(prompt: Prompt, profile: Profile, registry: Registry, *, prompted: bool = True) -> Prompt:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from rayalign.config import AUTO, DataConfig, SourceConfig, nearest
-from rayalign.data import arithmetic
-from rayalign.data.blend import in_phase, interleaved
+from rayalign.data.blend import hashed_split, in_phase, interleaved
+from rayalign.data.code_reader import code_reader
 from rayalign.data.comparisons import comparisons, shp, ultrafeedback, webgpt
 from rayalign.data.fields import prompt_id
 from rayalign.data.files import Row, is_hub_name, rows
 from rayalign.data.formats import alpaca, demonstrations, hh, prompts
 from rayalign.data.gsm8k import gsm8k
+from rayalign.data.left_out import Report, log_left_out, no_report
+from rayalign.data.made_here import made_here
 from rayalign.data.preferences import under_profiles
 from rayalign.data.rankings import rankings
 from rayalign.data.recognise import recognise
@@ -25,7 +27,7 @@ from rayalign.data.records import records
 from rayalign.data.row_files import refuse_half_surrogates
 from rayalign.data.unpaired import unpaired
 from rayalign.errors import InputError
-from rayalign.types import Candidate, Example, Message, Prompt
+from rayalign.types import Example
 
 Use = Literal["prompts", "demonstrations", "comparisons", "feedback", "corpus"]
 Reader = Callable[[Row, str], "Example | str"]
@@ -33,10 +35,7 @@ Reader = Callable[[Row, str], "Example | str"]
 Placed = Iterator[tuple[Example, str]]
 """examples, each with the place of its row"""
 
-log = logging.getLogger(__name__)
-
 _CHECKED_ROWS = 50
-_CORPUS_DOCUMENTS = 20_000
 _NO_ANSWER = "no answer"
 
 
@@ -60,30 +59,30 @@ def known_formats() -> dict[str, Reader | None]:
     }
 
 
-def load_examples(config: DataConfig, *, seed: int, use: Use) -> list[Example]:
+def load_examples(config: DataConfig, *, seed: int, use: Use, report: Report = log_left_out) -> list[Example]:
     """The examples of one split, shaped for their use, at most `config.limit`.
 
     `prompts`: one example for each distinct prompt, with the candidates that the format has (maybe none);
     `demonstrations`: the best candidate; `comparisons`: at least two scored ones; `feedback`: these, or one that is
     good or bad; `corpus`: one example for each candidate, of a prompt without messages where it is plain text.
-    Unsuitable rows are left out and counted in a warning.
+    Unsuitable rows are left out, counted, and reported; by default in a warning.
 
     Raises:
         InputError: unknown format, nothing to read, a malformed row, or a format that cannot serve this use.
     """
-    return list(stream_examples(config, seed=seed, use=use))
+    return list(stream_examples(config, seed=seed, use=use, report=report))
 
 
-def stream_examples(config: DataConfig, *, seed: int, use: Use) -> Iterator[Example]:
+def stream_examples(config: DataConfig, *, seed: int, use: Use, report: Report = log_left_out) -> Iterator[Example]:
     """As `load_examples`, one example at a time; the errors come while it is read."""
-    return (example for example, _ in placed_examples(config, seed=seed, use=use))
+    return (example for example, _ in placed_examples(config, seed=seed, use=use, report=report))
 
 
-def placed_examples(config: DataConfig, *, seed: int, use: Use) -> Placed:
+def placed_examples(config: DataConfig, *, seed: int, use: Use, report: Report = log_left_out) -> Placed:
     """As `stream_examples`, each example with the place of its row, such as `train.jsonl:17`."""
     phases, phase = _phase(config)
     whole = config.model_copy(update={"limit": None}) if phase else config  # the limit counts rows of the phase
-    examples = _blended(whole, seed, use) if config.blend else _examples(whole, seed, use)
+    examples = (_blended if config.blend else _examples)(whole, seed, use, report)
     if phase:
         examples = (placed for placed in examples if in_phase(placed[0].prompt, phases, phase))
     limited: Placed = islice(examples, config.limit)
@@ -92,7 +91,10 @@ def placed_examples(config: DataConfig, *, seed: int, use: Use) -> Placed:
             raise InputError(f"data.preferences are for prompts, but these rows serve as {use}; leave them out")
         plain = (example for example, _ in limited)
         name = _name(config)
-        limited = ((example, name) for example in under_profiles(plain, config.preferences, seed=seed))
+        limited = (
+            (example, name)
+            for example in under_profiles(plain, config.preferences, seed=seed, report=partial(report, name))
+        )
     placed = None
     for placed in limited:
         yield placed
@@ -123,7 +125,7 @@ def format_of(config: DataConfig) -> str:
     return name
 
 
-def check(config: DataConfig, *, use: Use, whole: bool = False) -> None:
+def check(config: DataConfig, *, use: Use, whole: bool = False, report: Report = log_left_out) -> None:
     """Prove that the data exist and that their first rows parse, or with `whole` all rows.
 
     Without `whole` a hub name is not checked.
@@ -133,13 +135,14 @@ def check(config: DataConfig, *, use: Use, whole: bool = False) -> None:
     """
     _phase(config)
     for source in config.blend or ():
-        check(_as_data(source), use=use, whole=whole)
+        check(_as_data(source), use=use, whole=whole, report=report)
     if config.blend:
         return
-    made_here = _reader(config.format) is None
-    if made_here or whole or not is_hub_name(_path(config)):
-        few = config.limit if whole and not made_here else min(config.limit or _CHECKED_ROWS, _CHECKED_ROWS)
-        for _ in stream_examples(config.model_copy(update={"limit": few}), seed=0, use=use):
+    has_no_files = config.format != AUTO and _reader(config.format) is None
+    if has_no_files or whole or not is_hub_name(_path(config)):
+        few = config.limit if whole and not has_no_files else min(config.limit or _CHECKED_ROWS, _CHECKED_ROWS)
+        first = config.model_copy(update={"limit": few})
+        for _ in placed_examples(first, seed=0, use=use, report=report if whole else no_report):
             pass
 
 
@@ -153,10 +156,10 @@ def _phase(config: DataConfig) -> tuple[Sequence[float], int]:
     return phases, phase
 
 
-def _blended(config: DataConfig, seed: int, use: Use) -> Placed:
+def _blended(config: DataConfig, seed: int, use: Use, report: Report) -> Placed:
     """The rows of several data sets; a prompt that two of them have comes once."""
     assert config.blend is not None
-    sources = [placed_examples(_as_data(source), seed=seed, use=use) for source in config.blend]
+    sources = [placed_examples(_as_data(source), seed=seed, use=use, report=report) for source in config.blend]
     blended = interleaved(sources, [source.share for source in config.blend])
     return _distinct(blended) if use == "prompts" else blended
 
@@ -165,17 +168,19 @@ def _as_data(source: SourceConfig) -> DataConfig:
     return DataConfig(**source.model_dump(exclude={"share"}))
 
 
-def _examples(config: DataConfig, seed: int, use: Use) -> Placed:
+def _examples(config: DataConfig, seed: int, use: Use, report: Report) -> Placed:
     config = config.model_copy(update={"format": format_of(config)})
     reader = _reader(config.format)
     if reader is None:
         name = _name(config)
-        return ((example, name) for example in _made_here(config, seed, use))
-    placed = _rows_in_split(config, reader, use)
+        return ((example, name) for example in made_here(config, seed, use))
+    placed = _rows_in_split(config, reader, use, report)
     return _distinct(placed) if use == "prompts" else placed
 
 
 def _reader(name: str) -> Reader | None:
+    if ":" in name:
+        return code_reader(name)
     formats = known_formats()
     if name not in formats:
         raise InputError(f"data format {name!r} is not known; {nearest(name, [AUTO, *formats])}")
@@ -194,38 +199,6 @@ def _name(config: DataConfig) -> str:
     return f"{config.format} {config.path or ''} [{config.split}]"
 
 
-def _made_here(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
-    """The examples of a format without files."""
-    if config.path is not None:
-        raise InputError(
-            f"data format {config.format!r} makes its rows itself and reads no files, but `data.path` is "
-            f"{config.path}; leave `data.format` out, or name the format of those rows"
-        )
-    if config.format == "paddock":
-        return _paddock(config, seed, use)
-    if use in ("comparisons", "feedback"):
-        raise InputError(f"{config.format} has no {use}; choose another `data.format`")
-    numbers = arithmetic.rows(seed, config.split, distinct=use == "prompts")
-    read = (gsm8k(row, f"arithmetic:{number}") for number, row in enumerate(numbers, start=1))
-    return (example for example in read if isinstance(example, Example))
-
-
-def _paddock(config: DataConfig, seed: int, use: Use) -> Iterator[Example]:
-    from rayalign.data import paddock
-
-    if use == "prompts":
-        return (Example(prompt, ()) for prompt in paddock.prompts(seed, config.split, config.limit))
-    own = {"demonstrations": "sft", "corpus": "corpus"}.get(use)
-    if own and config.split not in (own, DataConfig().split):
-        raise InputError(f"paddock has no {use} of the split {config.split!r}; leave data.split out, or take {own}")
-    if use == "demonstrations":
-        return iter(paddock.demonstrations(seed, config.limit or paddock.SIZES["sft"]))
-    if use == "corpus":
-        texts = paddock.corpus(seed, config.limit or _CORPUS_DOCUMENTS)
-        return (Example(Prompt(prompt_id((Message("assistant", t),)), ()), (Candidate(t),)) for t in texts)
-    raise InputError("paddock has no ready comparisons; name a generate and an annotate stage's output as `examples`")
-
-
 def _renamed_rows(config: DataConfig) -> Iterator[tuple[Row, str]]:
     """The rows of the split, with the format's keys for the columns that the job maps."""
     split = "train" if config.split == "corpus" else config.split
@@ -241,7 +214,7 @@ def _renamed_rows(config: DataConfig) -> Iterator[tuple[Row, str]]:
         yield others | mapped, where
 
 
-def _rows_in_split(config: DataConfig, reader: Reader, use: Use) -> Placed:
+def _rows_in_split(config: DataConfig, reader: Reader, use: Use, report: Report) -> Placed:
     """Rows of the split. One hh or alpaca file has no split of its own: a tenth of its first turns is `test`."""
     split = "train" if config.split == "corpus" else config.split
     by_hash = reader in (hh, alpaca) and Path(_path(config)).is_file() and split != "all"
@@ -257,7 +230,7 @@ def _rows_in_split(config: DataConfig, reader: Reader, use: Use) -> Placed:
                 skipped[shaped] += 1
                 continue
             usable += 1
-            if not by_hash or _hashed_split(shaped[0].prompt) == split:
+            if not by_hash or hashed_split(prompt_id(shaped[0].prompt.messages[:1])) == split:
                 yield from ((example, where) for example in shaped)
         if not usable and skipped[_NO_ANSWER]:
             raise InputError(
@@ -265,13 +238,9 @@ def _rows_in_split(config: DataConfig, reader: Reader, use: Use) -> Placed:
             )
     finally:
         if skipped:
-            counts = ", ".join(f"{reason}: {n}" for reason, n in skipped.most_common())
-            log.warning("data %s: %d rows left out (%s)", _name(config), skipped.total(), counts)
-
-
-def _hashed_split(prompt: Prompt) -> str:
-    """By the first turn, so that dialogues with one opening stay together."""
-    return "test" if int(prompt_id(prompt.messages[:1]), 16) % 10 == 0 else "train"
+            is_file = Path(_path(config)).is_file()
+            of_split = "" if is_file else f" [{split}]"  # of a file all rows were counted, whatever the split
+            report(f"{config.format} {config.path}{of_split}", skipped)
 
 
 def _shape(example: Example, use: Use, where: str) -> list[Example] | str:

@@ -8,8 +8,7 @@ from html import escape
 from pathlib import Path
 
 from rayalign.statistics.intervals import Interval
-from rayalign.storage.records import atomic_write
-from rayalign.storage.report import STYLE
+from rayalign.storage.report_page import write_page
 from rayalign.storage.report_plots import PALETTE, number
 
 Series = Mapping[str, Mapping[str, Interval]]
@@ -41,12 +40,10 @@ def category_plot(title: str, series: Series, *, least: float, most: float) -> s
     return f"<figure>{caption}{svg}</figure>{_legend(list(series))}"
 
 
-def write_page(path: Path, title: str, facts: str, plots: Sequence[str]) -> None:
+def write_category_page(path: Path, title: str, facts: str, plots: Sequence[str]) -> None:
     """Write the page with its plots, one under the other."""
-    style = STYLE.read_text(encoding="utf-8")
-    head = f'<head><meta charset="utf-8"><title>{escape(title)}</title><style>{style}</style></head>'
-    body = f'<h1>{escape(title)}</h1><p class="soft">{escape(facts)}</p>{"".join(plots)}'
-    atomic_write(path, [f'<!doctype html>\n<html lang="en">{head}\n<body>\n{body}\n</body></html>\n'])
+    heading = f'<h1>{escape(title)}</h1><p class="soft">{escape(facts)}</p>'
+    write_page(path, title, [heading, *plots])
 
 
 class _Scale:

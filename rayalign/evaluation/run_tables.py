@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +13,6 @@ from typing import Any, NamedTuple
 from rayalign.errors import InputError
 from rayalign.statistics.intervals import Interval, paired_difference
 from rayalign.storage.records import read_jsonl
-
-Values = Mapping[str, float | None]
-"""prompt id -> value"""
 
 
 class Spread(NamedTuple):
@@ -52,24 +50,52 @@ def spreads(runs: Sequence[Path]) -> list[Spread]:
                 figures.setdefault((row["name"], row["metric"]), []).append(row["mean"])
     rows: list[Spread] = []
     for (name, metric), means in figures.items():
-        deviation = statistics.stdev(means) if len(means) > 1 else None
-        rows.append(Spread(name, metric, statistics.fmean(means), deviation, min(means), max(means), len(means)))
+        rows.append(_spread(name, metric, means))
     return rows
 
 
 def differences(runs: Sequence[Path]) -> list[Difference]:
     """For each two runs and each model that both evaluated: the mean of the second less the first, by prompt."""
-    values = {run: _values(run) for run in runs}
+    values = {name: _values(run) for name, run in run_names(runs).items()}
     rows: list[Difference] = []
-    for first, second in combinations(runs, 2):
-        for name in values[first].keys() & values[second].keys():
-            before, after = values[first][name], values[second][name]
+    for first, second in combinations(values, 2):
+        for model in values[first].keys() & values[second].keys():
+            before, after = values[first][model], values[second][model]
             shared = [prompt for prompt in before if prompt in after]
             pairs = [(after[prompt], before[prompt]) for prompt in shared]
             if any(None not in pair for pair in pairs):
                 interval = paired_difference([new for new, _ in pairs], [old for _, old in pairs], shared)
-                rows.append(Difference(name, first.name, second.name, interval))
+                rows.append(Difference(model, first, second, interval))
     return sorted(rows)
+
+
+def run_names(runs: Sequence[Path]) -> dict[str, Path]:
+    """Each run under the name of its folder, or under its whole path where two folders have one name.
+
+    Raises:
+        InputError: a run is named twice.
+    """
+    counts = Counter(run.resolve().name for run in runs)
+    names: dict[str, Path] = {}
+    for run in runs:
+        name = run.resolve().name
+        key = str(run) if counts[name] > 1 else name
+        if key in names:
+            raise InputError(f"compare: {run} is named twice; name each run once")
+        names[key] = run
+    return names
+
+
+def _spread(name: str, metric: str, means: Sequence[float]) -> Spread:
+    return Spread(
+        name=name,
+        metric=metric,
+        mean=statistics.fmean(means),
+        deviation=statistics.stdev(means) if len(means) > 1 else None,
+        lowest=min(means),
+        highest=max(means),
+        runs=len(means),
+    )
 
 
 def _summary(run: Path) -> dict[str, Any]:
@@ -80,17 +106,25 @@ def _summary(run: Path) -> dict[str, Any]:
     return summary
 
 
-def _values(run: Path) -> Mapping[str, Values]:
-    """By model, the value of each prompt in the run's evaluations."""
+def _values(run: Path) -> dict[str, dict[str, float | None]]:
+    """By model, the value of each prompt; a model of several evaluations carries the stage: `grpo (unseen)`."""
+    stages = {path.parent.name: _measured(path) for path in sorted((run / "stages").glob("*/records.jsonl"))}
+    counts = Counter[str]()
+    for models in stages.values():
+        counts.update(models.keys())
     values: dict[str, dict[str, float | None]] = {}
-    for row in _measured(run):
-        values.setdefault(row["model"], {})[row["prompt_id"]] = row["value"]
+    for stage, models in stages.items():
+        for model, own in models.items():
+            name = f"{model} ({stage})" if counts[model] > 1 else model
+            values[name] = own
     return values
 
 
-def _measured(run: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted((run / "stages").glob("*/records.jsonl")):
-        for row in read_jsonl(path):
-            if not {"model", "prompt_id", "value"} <= row.keys():
-                break
-            yield row
+def _measured(path: Path) -> dict[str, dict[str, float | None]]:
+    """By model, the value of each prompt of one evaluation; nothing of other records."""
+    values: dict[str, dict[str, float | None]] = {}
+    for row in read_jsonl(path):
+        if not {"model", "prompt_id", "value"} <= row.keys():
+            break
+        values.setdefault(row["model"], {})[row["prompt_id"]] = row["value"]
+    return values

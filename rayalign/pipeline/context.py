@@ -25,7 +25,8 @@ from rayalign.config import ANNOTATOR, LoadedJob, Reference, RoleConfig
 from rayalign.errors import WeightError
 from rayalign.models.catalogue import shape_of
 from rayalign.pipeline.adapters import adapter_room
-from rayalign.pipeline.early_pool import EarlyPool, next_model
+from rayalign.pipeline.choices import Choices
+from rayalign.pipeline.early_pool import EarlyPool, next_model, same_shapes
 from rayalign.pipeline.environment import environment
 from rayalign.pipeline.hashing import unfinished
 from rayalign.pipeline.inputs import Inputs
@@ -40,7 +41,6 @@ from rayalign.storage.events import RUN_STARTED, EventLog
 from rayalign.storage.records import atomic_write
 from rayalign.waiting import reported
 from rayalign.weights import probe
-from rayalign.weights.files import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class RunContext:
         """
         self.job = loaded.job
         self.inputs = inputs
+        self.choices = Choices()
         self._source = loaded
         self.folder = run_folder(self.job)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -227,13 +228,13 @@ class RunContext:
     async def engines(self, model: str) -> GeneratorPool:
         """Engines of the model's architecture, holding any weights."""
         self.session()
-        if self._pool is not None and _same_shapes(self._pool.model, model):
+        if self._pool is not None and same_shapes(self._pool.model, model):
             return self._pool
         self.stop_pool()
         with self.starting("the engines"):
             early, self._early_pool = self._early_pool, None
             self._pool = await early.result() if early else None
-            if self._pool is None or not _same_shapes(self._pool.model, model):
+            if self._pool is None or not same_shapes(self._pool.model, model):
                 self.stop_pool()
                 self._pool = await self._start_pool(model)
         self._open.callback(self.stop_pool)
@@ -245,7 +246,7 @@ class RunContext:
         computing = self._sharing.rollout
         shape = shape_of(model)
         name, reason = choose(computing, vllm_runs_on(), shape.parameters if shape else None)
-        logger.info("engines: %d of %s (%s)", computing.engines, name, reason)
+        self.choices.log(f"engines: {computing.engines} of", name, reason)
         adapter = adapter_room(self.job.model_copy(update={"rollout": computing}), name)
         slots = self._sharing.reserve()
         return await start_pool(name, model, self.job.rollout, self.job.cluster, self.events, adapter, slots)
@@ -287,13 +288,6 @@ class RunContext:
             self._pool.stop()
         self._pool = None
         self._sharing.release()
-
-
-def _same_shapes(one: str, other: str) -> bool:
-    if one == other:
-        return True
-    local = Path(one).is_dir() and Path(other).is_dir()
-    return local and fingerprint(Path(one)) == fingerprint(Path(other))
 
 
 def _probe(model: str) -> probe.Probe | None:

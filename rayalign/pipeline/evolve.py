@@ -90,7 +90,7 @@ class EvolveKind(StageKind[EvolveStage]):
         prompts = rated([decode(Example, row, str(path)) for row in read_jsonl(path)], stage)
         starts = selected(prompts, stage, seed)
         base = [prompt.prompt for prompt in prompts]
-        evolver, gates = self._evolver(context, base), self._gates(base, seed)
+        evolver, gates = self._evolver(context, base), self._gates(base, context)
         with closing(Attempts(folder / ATTEMPTS)) as attempts:
             outcome = await evolve_chains(starts, evolver, gates, attempts, steps=stage.evolutions, seed=seed)
         written = mixture(base, [evolved.prompt for evolved in outcome.evolved], stage.base_share, seed)
@@ -105,13 +105,16 @@ class EvolveKind(StageKind[EvolveStage]):
         )
         return figures(prompts, starts, outcome, written)
 
-    def _gates(self, pool: Sequence[Prompt], seed: int) -> Gates:
+    def _gates(self, pool: Sequence[Prompt], context: RunContext) -> Gates:
         from rayalign.data.readers import load_examples
         from rayalign.evolve.gates import Gates
         from rayalign.evolve.wordings import MARKS
 
         benchmarks = self.stage.benchmarks
-        rows = load_examples(benchmarks, seed=seed, use="prompts") if benchmarks else []
+        rows: list[Example] = []
+        if benchmarks:
+            report = context.inputs.report_left_out
+            rows = load_examples(benchmarks, seed=context.job.seed, use="prompts", report=report)
         return Gates(self.stage.gates, pool, [example.prompt for example in rows], MARKS)
 
     def _evolver(self, context: RunContext, pool: Sequence[Prompt]) -> Evolver:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rayalign.config import DataConfig, LoadedJob, Reference
 from rayalign.data import readers
 from rayalign.data.chat import check_turns, encode_example, encode_prompt, encode_turn, load_tokenizer
+from rayalign.data.left_out import OncePerRun
 from rayalign.data.reward_tokens import reward_token_ids
 from rayalign.errors import InputError
 from rayalign.models.catalogue import model_path
@@ -36,6 +37,8 @@ class Inputs:
         self._job = loaded.job
         self._kinds = kinds_of(loaded.job)
         self._states, self._hashes = stage_states(loaded.job), stage_hashes(loaded.job)
+        self.report_left_out = OncePerRun()
+        """for everything that reads rows of this run"""
         self._rows: dict[DataConfig, list[Example]] = {}
         self._forms: dict[tuple[DataConfig, readers.Use], list[tuple[Example, str]]] = {}
         self._corpora: dict[str, list[Example]] = {}
@@ -68,7 +71,7 @@ class Inputs:
                 self._check_room(name, kind)
             for key, data, use in kind.further_data():
                 with self._blaming(f"stages.{name}.{key}"):
-                    readers.check(data, use=use, whole=True)
+                    readers.check(data, use=use, whole=True, report=self.report_left_out)
             with self._blaming(f"stages.{name}.environment"):
                 self._check_environment(name, kind)
 
@@ -76,7 +79,7 @@ class Inputs:
         """The prompts of a stage as its data give them, each once."""
         data = self._data(name)
         if data not in self._rows:
-            placed = list(readers.placed_examples(data, seed=self._job.seed, use="prompts"))
+            placed = list(self._placed(data, "prompts"))
             self._rows[data] = [example for example, _ in placed]
             self._forms[data, "prompts"] = _first_of_forms(placed)
         return self._rows[data]
@@ -99,7 +102,7 @@ class Inputs:
     def read_corpus(self, name: str) -> list[Example]:
         """The corpus of a stage, remembered until `corpus` hands it over."""
         if name not in self._corpora:
-            self._corpora[name] = readers.load_examples(self._data(name), seed=self._job.seed, use="corpus")
+            self._corpora[name] = [example for example, _ in self._placed(self._data(name), "corpus")]
         return self._corpora[name]
 
     def corpus(self, name: str) -> list[Example]:
@@ -143,7 +146,7 @@ class Inputs:
         if use != "corpus":
             self._forms_of(name, kind)
         elif name not in self._corpora and not self.cached(name).exists():
-            readers.check(self._data(name), use=use, whole=True)
+            readers.check(self._data(name), use=use, whole=True, report=self.report_left_out)
 
     def _check_room(self, name: str, kind: StageKind[Any]) -> None:
         """The prompts of a stage leave room for an answer."""
@@ -169,7 +172,7 @@ class Inputs:
             self.prompts(name)
         data = self._data(name)
         if (data, use) not in self._forms:
-            self._forms[data, use] = _first_of_forms(readers.placed_examples(data, seed=self._job.seed, use=use))
+            self._forms[data, use] = _first_of_forms(self._placed(data, use))
         return self._forms[data, use]
 
     def _check_vocabulary(self, role: str, model: str, policy: str) -> None:
@@ -208,6 +211,9 @@ class Inputs:
         data = self._kinds[name].data
         assert data is not None, f"stage {name} reads no data of its own"
         return with_files(data, partial(output_path, self._job))
+
+    def _placed(self, data: DataConfig, use: readers.Use) -> readers.Placed:
+        return readers.placed_examples(data, seed=self._job.seed, use=use, report=self.report_left_out)
 
     def _awaits_rows(self, kind: StageKind[Any]) -> bool:
         """Whether rows of its data are still to be written by an earlier stage."""

@@ -134,7 +134,8 @@ def _read(
     if stage.examples is None:
         use = TrainKind(stage).data_use
         assert use is not None
-        return of_examples(stream_examples(stage.data, seed=context.job.seed, use=use))
+        report = context.inputs.report_left_out
+        return of_examples(stream_examples(stage.data, seed=context.job.seed, use=use, report=report))
     path = context.output(stage.examples)
     if "first" in next(read_jsonl(path), {}):
         return iter(of_comparisons(decode(Comparison, row) for row in read_jsonl(path)))
@@ -199,7 +200,7 @@ def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
     """Run the loop by the launcher of the job, and wait for it."""
     cluster = context.job.cluster
     launcher, reason = choose_launcher(cluster.launcher, host, machines())
-    logger.info("offline training runs by %s (%s)", launcher, reason)
+    context.choices.log("offline training runs by", launcher, reason)
     if launcher == "actors":
         asyncio.run(train_on_workers(spec, host, context.workers, cluster, context.events, context.prepare_next))
         return

@@ -191,7 +191,8 @@ def _mixture(context: RunContext, name: str, stage: TrainStage) -> MixtureSpec |
     if mix is None:
         return None
     tokenizer = load_tokenizer(context.model(stage.model))
-    examples = stream_examples(mix.data, seed=context.job.seed, use="demonstrations")
+    report = context.inputs.report_left_out
+    examples = stream_examples(mix.data, seed=context.job.seed, use="demonstrations", report=report)
     folder = context.stage_folder(name) / "mixture"
     if not write_rows(folder, encode_examples(tokenizer, examples, context=context.job.rollout.context)):
         raise InputError(f"stages.{name}.mix.data: no rows are left; raise rollout.context, or give other data")
@@ -255,7 +256,7 @@ def _channel(
     adapter = stage.learner.lora if pool.adapter is not None else None
     if adapter is not None and path in ("nccl", "ipc"):
         path, reason = "store", "an adapter is small, and vLLM's own transfer carries whole models only"
-    logger.info("weights travel by %s (%s)", path, reason)
+    context.choices.log("weights travel by", path, reason)
     return WeightChannel(
         tokens,
         bound=probe.Bound(stage.learner.precision, rollout.dtype),

@@ -26,7 +26,7 @@ from rayalign.pipeline.working_copy import working_copy
 from rayalign.storage.console import duration
 from rayalign.storage.report import write_report
 from rayalign.storage.space import full_disk_named
-from rayalign.storage.summary import read_done, write_done, write_summary
+from rayalign.storage.summary import of_all_stages, read_done, write_done, write_summary
 
 if TYPE_CHECKING:
     from rayalign.cluster.session import Session
@@ -123,8 +123,6 @@ def _clear_if_changed(folder: Path, journal: Path, hash: str) -> None:
 def _summarise(context: RunContext, memory: PeakMemory, fields: dict[str, dict[str, Any]]) -> None:
     """The figures so far; those of an earlier, different job are not this one's."""
     stages: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
-    comparisons: list[dict[str, Any]] = []
     outcomes: dict[str, dict[str, Any]] = {}
     for name in context.job.stages:
         outcome = read_done(context.stage_folder(name)) or {}
@@ -134,10 +132,11 @@ def _summarise(context: RunContext, memory: PeakMemory, fields: dict[str, dict[s
             outcomes[name] = outcome
         times = {key: outcome.get(key) for key in ("seconds", "fixed_seconds")}
         stages.append({"name": name, "status": "finished" if outcome else "open", **times})
-        results += outcome.get("results", [])
-        comparisons += outcome.get("comparisons", [])
     path = context.folder / "summary.json"
     before = json.loads(path.read_text(encoding="utf-8"))["peak_memory_bytes"] if path.exists() else None
+    results = {name: outcome.get("results", []) for name, outcome in outcomes.items()}
+    comparisons = {name: outcome.get("comparisons", []) for name, outcome in outcomes.items()}
+    tables = of_all_stages(results, ["name"]), of_all_stages(comparisons, ["a", "b"])
     methods = method_rows(context.job, outcomes)
     peak = memory.peak + context.collect()
-    write_summary(path, results, comparisons, stages, max(peak, before or 0), methods)
+    write_summary(path, *tables, stages, max(peak, before or 0), methods)

@@ -10,8 +10,7 @@ from rayalign.algorithms.base import Algorithm, load
 from rayalign.config import TrainStage, merged_sampling, nearest
 from rayalign.coordinator.iteration import METRICS as ITERATION_METRICS
 from rayalign.errors import InputError
-from rayalign.models.metrics import METRICS as LEARNER_METRICS
-from rayalign.models.metrics import MIXTURE, renamed
+from rayalign.models.metrics import MIXTURE, of_roles, renamed
 from rayalign.pipeline.kind import Problem, beam_problems
 
 OFFLINE_METRICS = frozenset({"eval/loss", "eval/epoch", "heldout/count", "heldout/prompts", "phase/update"})
@@ -133,7 +132,9 @@ def _preferences(stage: TrainStage) -> Iterator[Problem]:
     except InputError as error:
         yield "data.preferences", str(error)
         return
-    objectives = {name for profile in profiles for name in profile.ids}
+    objectives: set[str] = set()
+    for profile in profiles:
+        objectives.update(profile.ids)
     names = [source.label for source in stage.rewards]
     for source in parts:
         if source.preference not in objectives:
@@ -253,7 +254,8 @@ def _guards(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
     heldout = {f"eval/{name}" for name in algorithm.metrics}
     loop_metrics = ITERATION_METRICS if stage.online else OFFLINE_METRICS | heldout
     parts = {f"reward/{source.label}" for source in stage.rewards} if stage.has_parts else set[str]()
-    reported = sorted(algorithm.metrics | LEARNER_METRICS | loop_metrics | parts | _mixture_metrics(stage))
+    learners = of_roles(algorithm.trains)
+    reported = sorted(algorithm.metrics | learners | loop_metrics | parts | _mixture_metrics(stage))
     for i, guard in enumerate(stage.guards):
         if guard.above is None and guard.below is None:
             yield f"guards.{i}", "a guard needs a limit; give above or below"

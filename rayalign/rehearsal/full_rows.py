@@ -54,7 +54,7 @@ class FullRows:
         whole = data.model_copy(update={"preferences": None})
         watch = _Watch(self._tokenizer(kind), self._job.rollout.context, use)
         try:
-            examples = stream_examples(whole, seed=self._job.seed, use=use)
+            examples = stream_examples(whole, seed=self._job.seed, use=use, report=self._inputs.report_left_out)
             choice = choose(watch.over(examples), self._job.seed)
         except InputError as error:
             yield Finding(where, str(error))

@@ -13,15 +13,14 @@ from typing import Any
 import yaml
 
 from rayalign.storage.console import phase_seconds
-from rayalign.storage.metrics import read_metrics
-from rayalign.storage.records import atomic_write
 from rayalign.storage.report_answers import answers_section, rows_of, samples_section
 from rayalign.storage.report_best_of import best_of_table
-from rayalign.storage.report_curves import GOLD, curves_section
+from rayalign.storage.report_curves import curves_section, stage_metrics
 from rayalign.storage.report_evolution import evolution_tables
 from rayalign.storage.report_header import header
 from rayalign.storage.report_judges import judges_table
 from rayalign.storage.report_methods import methods_table
+from rayalign.storage.report_page import write_page
 from rayalign.storage.report_plots import PALETTE, number, stacked_bar
 from rayalign.storage.report_profiles import profiles_section
 from rayalign.storage.report_results import results_section
@@ -30,8 +29,6 @@ from rayalign.storage.report_warnings import run_warnings
 from rayalign.storage.summary import read_done
 
 Row = dict[str, Any]
-STYLE = Path(__file__).with_name("report.css")
-_META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
 
 
 def write_report(run: Path) -> Path:
@@ -42,7 +39,7 @@ def write_report(run: Path) -> Path:
     events = list(rows_of(run / "events.jsonl"))
     rows = _stages(run, job, events)
     folders = {str(row["name"]): run / "stages" / str(row["name"]) for row in rows}
-    metrics = {stage: _metrics(folder) for stage, folder in folders.items() if (folder / "metrics.jsonl").exists()}
+    metrics = {stage: stage_metrics(folder) for stage, folder in folders.items() if (folder / "metrics.jsonl").exists()}
     sections = [
         header(name, job, rows, summary, events),
         _warnings(job, summary),
@@ -59,10 +56,7 @@ def write_report(run: Path) -> Path:
         samples_section(folders),
         _job_text(run),
     ]
-    head = f"<head>{_META}<title>{escape(name)}</title><style>{_text(STYLE)}</style></head>"
-    body = "\n".join(section for section in sections if section)
-    atomic_write(run / "report.html", [f'<!doctype html>\n<html lang="en">{head}\n<body>\n{body}\n</body></html>\n'])
-    return run / "report.html"
+    return write_page(run / "report.html", name, sections)
 
 
 def _text(path: Path) -> str:
@@ -82,16 +76,6 @@ def _stages(run: Path, job: Mapping[str, Any], events: Sequence[Row]) -> list[Ro
         elif name in started:
             row["status"] = "not finished"
         rows.append(row)
-    return rows
-
-
-def _metrics(folder: Path) -> list[Row]:
-    """The metrics of each step, with the gold of the iterations where it is known."""
-    rows = read_metrics(folder / "metrics.jsonl")
-    gold = (read_done(folder) or {}).get("gold_by_iteration", {})
-    for row in rows:
-        if str(row["step"]) in gold:
-            row["metrics"][GOLD] = gold[str(row["step"])]
     return rows
 
 

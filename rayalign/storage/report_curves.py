@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
-from rayalign.storage.report_plots import Point, Series, chart, legend, styles
+from rayalign.storage.metrics import read_metrics
+from rayalign.storage.report_plots import Point, Ranges, Series, chart, legend, styles
+from rayalign.storage.summary import read_done
 
 Row = dict[str, Any]
 GOLD = "gold/utility"
@@ -21,6 +24,7 @@ CURVES = (
     "reward/zero_variance",
     "kl/reference",
     "policy/entropy",
+    "rollout/entropy",
     "policy/approx_kl",
     "policy/clip_fraction",
     "rollout/length_p50",
@@ -31,11 +35,17 @@ CURVES = (
     "reward/",
     "eval/reward/",
     "preference/",
-    "critic/",
+    "rrhf/",
+    "kto/",
+    "quark/",
+    "critic/explained_variance",
     "learner/learning_rate",
     "learner/grad_norm",
+    "critic/grad_norm",
 )
-"""names and areas of the metrics that are drawn, in this order"""
+"""names and areas of the metrics that are drawn first, in this order; the others follow, folded in"""
+_ELSEWHERE = ("phase/", "eval/epoch")
+"""names and areas of the metrics that are no curves"""
 FAMILIES = {
     "online": "Online training",
     "pairs": "Training on pairs",
@@ -46,17 +56,34 @@ FAMILIES = {
 FRONTIER = ("kl/reference", "reward/mean")
 
 
-def curves_section(metrics: Mapping[str, Sequence[Row]], kinds: Mapping[str, str]) -> str:
-    """All charts of a run.
+def stage_metrics(folder: Path) -> list[Row]:
+    """The metrics of each step of a stage, with the gold of the iterations where it is known."""
+    rows = read_metrics(folder / "metrics.jsonl")
+    gold = (read_done(folder) or {}).get("gold_by_iteration", {})
+    for row in rows:
+        if str(row["step"]) in gold:
+            row["metrics"][GOLD] = gold[str(row["step"])]
+    return rows
+
+
+def curves_section(
+    metrics: Mapping[str, Sequence[Row]], kinds: Mapping[str, str], ranges: Mapping[str, Ranges] | None = None
+) -> str:
+    """All charts of a run, or of several.
 
     Args:
         metrics: rows {step, metrics} of each stage.
         kinds: the kind of each stage.
+        ranges: for each metric the stages of which a range is drawn around the curve.
     """
     families: dict[str, dict[str, Sequence[Row]]] = {}
     for stage, rows in metrics.items():
         families.setdefault(_family(kinds.get(stage, ""), rows), {})[stage] = rows
-    parts = [_family_charts(title, families[family]) for family, title in FAMILIES.items() if family in families]
+    parts = [
+        _family_charts(title, families[family], ranges or {})
+        for family, title in FAMILIES.items()
+        if family in families
+    ]
     body = "".join(parts)
     return f"<h2>Learning curves</h2>{body}" if body else ""
 
@@ -78,10 +105,33 @@ def _names(rows: Sequence[Row]) -> set[str]:
     return set().union(*(row["metrics"] for row in rows))
 
 
-def _family_charts(title: str, stages: Mapping[str, Sequence[Row]]) -> str:
+def _family_charts(title: str, stages: Mapping[str, Sequence[Row]], ranges: Mapping[str, Ranges]) -> str:
     own_styles = styles(list(stages))
-    charts = ""
-    for name in _curve_names(stages):
+    main, further = _curve_names(stages)
+    charts = "".join(_metric_charts(main, stages, own_styles, ranges))
+    frontier = _frontier(stages)
+    if frontier:
+        charts += chart("reward/mean against kl/reference", frontier, own_styles, over="KL")
+    more = _metric_charts(further, stages, own_styles, ranges)
+    if not charts and not more:
+        return ""
+    names = legend(own_styles) if len(stages) > 1 else f'<p class="soft">{escape(next(iter(stages)))}</p>'
+    folded = ""
+    if more:
+        grid = f'<div class="grid">{"".join(more)}</div>'
+        folded = f"<details><summary>Further metrics ({len(more)})</summary>{grid}</details>"
+    return f'<h3>{escape(title)}</h3>{names}<div class="grid">{charts}</div>{folded}'
+
+
+def _metric_charts(
+    names: Sequence[str],
+    stages: Mapping[str, Sequence[Row]],
+    own_styles: Mapping[str, str],
+    ranges: Mapping[str, Ranges],
+) -> list[str]:
+    """A chart for each metric that a stage has a value of."""
+    charts = []
+    for name in names:
         series: dict[str, list[Point]] = {}
         for stage, rows in stages.items():
             points = [(row["step"], row["metrics"].get(name)) for row in rows]
@@ -89,14 +139,8 @@ def _family_charts(title: str, stages: Mapping[str, Sequence[Row]]) -> str:
             if present:
                 series[stage] = present
         if series:
-            charts += chart(name, series, own_styles)
-    frontier = _frontier(stages)
-    if frontier:
-        charts += chart("reward/mean against kl/reference", frontier, own_styles, over="KL")
-    if not charts:
-        return ""
-    names = legend(own_styles) if len(stages) > 1 else f'<p class="soft">{escape(next(iter(stages)))}</p>'
-    return f'<h3>{escape(title)}</h3>{names}<div class="grid">{charts}</div>'
+            charts.append(chart(name, series, own_styles, ranges=ranges.get(name)))
+    return charts
 
 
 def _frontier(stages: Mapping[str, Sequence[Row]]) -> Series:
@@ -110,12 +154,16 @@ def _frontier(stages: Mapping[str, Sequence[Row]]) -> Series:
     return series
 
 
-def _curve_names(stages: Mapping[str, Sequence[Row]]) -> list[str]:
-    """The metrics to draw, in the order of `CURVES`, each once."""
+def _curve_names(stages: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[str]]:
+    """The metrics to draw, each once: first those of `CURVES` in their order, then all others."""
     names = sorted(set().union(*(_names(rows) for rows in stages.values())))
     curves: dict[str, None] = {}
     for start in CURVES:
-        is_area = start.endswith("/")
-        own = [name for name in names if (name.startswith(start) if is_area else name == start)]
-        curves |= dict.fromkeys(own)
-    return list(curves)
+        curves |= dict.fromkeys(name for name in names if _fits(name, start))
+    others = [name for name in names if name not in curves]
+    return list(curves), [name for name in others if not any(_fits(name, start) for start in _ELSEWHERE)]
+
+
+def _fits(name: str, start: str) -> bool:
+    """Whether a metric is the named one, or is in the named area."""
+    return name.startswith(start) if start.endswith("/") else name == start

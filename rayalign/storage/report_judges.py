@@ -10,7 +10,7 @@ from typing import Any
 from rayalign.statistics.doubts import answer_doubts
 from rayalign.storage.report_plots import number
 from rayalign.storage.report_profiles import is_of_profile
-from rayalign.storage.report_table import Cell, estimate, figure, html_table
+from rayalign.storage.report_table import Cell, estimate, figure, html_table, missing_notes
 
 RANKS = "judges"
 """name of the rows that correlate judges"""
@@ -61,7 +61,13 @@ def _table(rival: str, judges: Mapping[str, Mapping[str, Row]], notes: Mapping[s
     for model in models:
         cells = [_cell(rows.get(model)) for rows in judges.values()]
         lines.append([Cell(model, note=notes.get(model, "")), *cells])
-    return html_table([f"against {rival} [%]", *map(figure, judges)], lines)
+    table = html_table([f"against {rival} [%], higher is better", *map(figure, judges)], lines)
+    return table + "".join(_missing(judge, rows) for judge, rows in judges.items())
+
+
+def _missing(judge: str, rows: Mapping[str, Row]) -> str:
+    """Why this judge's win rates rest on fewer prompts."""
+    return missing_notes([{**row, "name": f"{name} by {judge}"} for name, row in rows.items()])
 
 
 def _cell(row: Row | None) -> Cell:

@@ -18,6 +18,10 @@ DASHES = ("none", "5 3", "2 2")
 Point = tuple[float, float]
 Series = Mapping[str, Sequence[Point]]
 """the points of each curve, by its name"""
+Range = tuple[float, float, float]
+"""a step, and the lowest and the highest value there"""
+Ranges = Mapping[str, Sequence[Range]]
+"""the ranges around each curve, by its name"""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 170, 46, 10, 8, 22
 MOST_POINTS = 240
 MOST_BANDS = 40
@@ -41,8 +45,15 @@ def _number_format(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    """A round number without its last zeros."""
-    return number(value) if abs(value) >= 1000 else f"{value:.3g}".replace("-", "−")
+    """A round number without its last zeros, short enough to stand beside an axis."""
+    size = abs(value)
+    if size >= 1e6:
+        text = f"{value / 1e6:.4g}M"
+    elif size >= 1e5:
+        text = f"{value / 1e3:.4g}k"
+    else:
+        text = number(value) if size >= 1000 else f"{value:.3g}"
+    return text.replace("-", "−")
 
 
 def styles(names: Sequence[str]) -> dict[str, str]:
@@ -64,21 +75,31 @@ def legend(lines: Mapping[str, str]) -> str:
     return f'<div class="legend">{entries}</div>'
 
 
-def chart(name: str, series: Series, lines: Mapping[str, str], over: str = "step") -> str:
+def chart(name: str, series: Series, lines: Mapping[str, str], over: str = "step", ranges: Ranges | None = None) -> str:
     """One metric of several stages over the steps; over another quantity, a dot for each point.
 
     Where the pointer rests, the values there are shown. The caption has unit and direction, and of a single curve its
     first and last value.
+
+    Args:
+        ranges: drawn as an area behind the curve of the same name.
     """
     is_curve = over == "step"
+    areas = {own: _thinned_ranges(rows) for own, rows in (ranges or {}).items() if own in series}
     thinned = {own: _thinned(points if is_curve else sorted(points)) for own, points in series.items()}
-    all_points = [point for points in thinned.values() for point in points]
+    all_points: list[Point] = []
+    for points in thinned.values():
+        all_points += points
+    for rows in areas.values():
+        all_points += _edge(rows)
     axes = _axes(all_points)
     marks = ""
+    for own, rows in areas.items():
+        marks += f'<g style="{lines[own]}">{_area(axes, rows)}</g>'
     for own, points in thinned.items():
         places = [axes.place(x, y) for x, y in points]
         marks += f'<g style="{lines[own]}">{_line(places) if is_curve else _dots(places)}</g>'
-    marks += _bands(axes, thinned) if is_curve else ""
+    marks += _bands(axes, thinned, areas) if is_curve else ""
     drawing = axes.tick_lines() + axes.x_labels(over) + marks
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(name)}">{drawing}</svg>'
     return f"<figure>{_caption(name, series, is_curve)}{svg}</figure>"
@@ -94,12 +115,25 @@ def _caption(name: str, series: Series, is_curve: bool) -> str:
     return f"<figcaption><b>{escape(name)}</b>{soft}{change}</figcaption>"
 
 
+def _edge(rows: Sequence[Range]) -> list[Point]:
+    """The outline of an area: the lowest values from left to right, then the highest ones back."""
+    lowest = [(x, low) for x, low, _ in rows]
+    highest = [(x, high) for x, _, high in rows]
+    return lowest + highest[::-1]
+
+
+def _area(axes: _Axes, rows: Sequence[Range]) -> str:
+    corners = [axes.place(x, y) for x, y in _edge(rows)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+    return f'<polygon points="{path}"/>'
+
+
 def _line(places: Sequence[Point]) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     return f'<polyline points="{path}"/>{_dots(places[-1:])}'
 
 
-def _bands(axes: _Axes, series: Series) -> str:
+def _bands(axes: _Axes, series: Series, areas: Ranges) -> str:
     """Strips over the whole height, each with the values of all curves at its steps."""
     steps: set[float] = set()
     for points in series.values():
@@ -112,7 +146,7 @@ def _bands(axes: _Axes, series: Series) -> str:
         is_last = place + 1 == len(strips)
         following = axes.x1 if is_last else strips[place + 1][0]
         right, _ = axes.place((strip[-1] + following) / 2, axes.y0)
-        values = _values_at(series, strip)
+        values = _values_at(series, areas, strip)
         title = escape("\n".join([f"step {number(strip[-1])}", *values]))
         shape = f'x="{left:.1f}" y="{TOP}" width="{max(right - left, 0.5):.1f}" height="{HEIGHT - TOP - BOTTOM}"'
         bands += f'<rect class="band" {shape}><title>{title}</title></rect>'
@@ -120,12 +154,17 @@ def _bands(axes: _Axes, series: Series) -> str:
     return bands
 
 
-def _values_at(series: Series, steps: Sequence[float]) -> list[str]:
-    """The last value of each curve within the steps."""
+def _values_at(series: Series, areas: Ranges, steps: Sequence[float]) -> list[str]:
+    """The last value of each curve within the steps, with its range."""
+    first, last = steps[0], steps[-1]
     values = []
     for name, points in series.items():
-        own = [y for x, y in points if steps[0] <= x <= steps[-1]]
-        if own:
+        own = [y for x, y in points if first <= x <= last]
+        around = [(low, high) for x, low, high in areas.get(name, ()) if first <= x <= last]
+        if own and around:
+            low, high = around[-1]
+            values.append(f"{name}: {number(own[-1])} ({number(low)} to {number(high)})")
+        elif own:
             values.append(f"{name}: {number(own[-1])}")
     return values
 
@@ -225,6 +264,13 @@ def _thinned(points: Sequence[Point]) -> list[Point]:
         chunk = points[start : start + size]
         means.append((chunk[-1][0], sum(y for _, y in chunk) / len(chunk)))
     return means
+
+
+def _thinned_ranges(rows: Sequence[Range]) -> list[Range]:
+    """As `_thinned`, of both bounds."""
+    lowest = _thinned([(x, low) for x, low, _ in rows])
+    highest = _thinned([(x, high) for x, _, high in rows])
+    return [(x, low, high) for (x, low), (_, high) in zip(lowest, highest, strict=True)]
 
 
 def _ticks(values: Sequence[float]) -> list[float]:

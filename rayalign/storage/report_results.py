@@ -11,7 +11,7 @@ from rayalign.storage.report_judges import shown_metrics
 from rayalign.storage.report_metrics import metric_of
 from rayalign.storage.report_plots import forest, number
 from rayalign.storage.report_profiles import is_of_profile
-from rayalign.storage.report_table import Cell, estimate, figure, html_table
+from rayalign.storage.report_table import Cell, estimate, figure, html_table, missing_notes
 
 Row = Mapping[str, Any]
 FEW = 12
@@ -66,16 +66,6 @@ def _best_first(metric: str, rows: Sequence[Row]) -> list[Row]:
     if better is None or any(row["mean"] is None for row in rows):
         return list(rows)
     return sorted(rows, key=lambda row: float(row["mean"]), reverse=better == "higher")
-
-
-def missing_notes(rows: Sequence[Row]) -> str:
-    """Why the figures of some models rest on fewer prompts."""
-    models_by_note: dict[str, list[str]] = {}
-    for row in rows:
-        if row.get("note"):
-            models_by_note.setdefault(row["note"], []).append(row["name"])
-    sentences = [f"{', '.join(names)}: {note}." for note, names in models_by_note.items()]
-    return f'<p class="soft">{escape(" ".join(sentences))}</p>' if sentences else ""
 
 
 def _differences(comparisons: Sequence[Row]) -> str:

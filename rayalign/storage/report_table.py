@@ -46,6 +46,16 @@ def html_table(heading: Sequence[str | Cell], rows: Iterable[Sequence[str | Cell
     return f'<div class="scroll"><table>{body}</table></div>'
 
 
+def missing_notes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Why the figures of some models rest on fewer prompts."""
+    models_by_note: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("note"):
+            models_by_note.setdefault(row["note"], []).append(row["name"])
+    sentences = [f"{', '.join(names)}: {note}." for note, names in models_by_note.items()]
+    return f'<p class="soft">{escape(" ".join(sentences))}</p>' if sentences else ""
+
+
 def _cell(tag: str, cell: str | Cell) -> str:
     if isinstance(cell, str):
         return f"<{tag}>{escape(cell)}</{tag}>"

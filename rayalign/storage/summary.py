@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,25 @@ def write_summary(
     tables = {"results": results, "comparisons": comparisons, "methods": methods, "stages": stages}
     content = {name: _finite_rows(rows) for name, rows in tables.items()}
     atomic_write(path, [dumps({**content, "peak_memory_bytes": peak_memory_bytes}) + "\n"])
+
+
+def of_all_stages(rows_by_stage: Mapping[str, Rows], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a run; where two stages measured the same, the models carry the stage: `grpo (unseen)`.
+
+    Args:
+        names: the columns that hold a model's name.
+    """
+    columns = (*names, "metric")
+    counts = Counter[tuple[str, ...]]()
+    for rows in rows_by_stage.values():
+        counts.update(tuple(row[column] for column in columns) for row in rows)
+    distinct: list[dict[str, Any]] = []
+    for stage, rows in rows_by_stage.items():
+        for row in rows:
+            is_repeated = counts[tuple(row[column] for column in columns)] > 1
+            stage_names = {name: f"{row[name]} ({stage})" for name in names}
+            distinct.append({**row, **stage_names} if is_repeated else dict(row))
+    return distinct
 
 
 def write_done(folder: Path, hash: str, **outputs: Any) -> None:

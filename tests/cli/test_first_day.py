@@ -113,7 +113,9 @@ def test_runs_stand_side_by_side_with_paired_differences(tmp_path: Path) -> None
     assert row["figures"][0]["mean"] == pytest.approx(0.6) and row["figures"][0]["runs"] == 2
     (difference,) = row["differences"]
     assert difference["interval"]["mean"] == pytest.approx(0.2) and difference["interval"]["n"] == 3
-    shown = call("compare", first, second).stdout
+    page = tmp_path / "runs.html"
+    shown = call("compare", first, second, "--output", page).stdout
+    assert f"page: {page}" in shown and "tuned: b − a (3 prompts)" in page.read_text()
     assert "tuned: b - a" in shown and "0.500 to 0.700" in shown
     assert call("compare", tmp_path).exit_code == 2
 

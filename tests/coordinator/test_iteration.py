@@ -41,7 +41,7 @@ def test_a_phase_that_fails_is_counted(tmp_path: Path) -> None:
 def answer(tokens: int, version: int) -> Trajectory:
     ids = tuple(range(tokens + 1))
     segments = (Segment(0, "template"), Segment(1, "policy", version))
-    return Trajectory("g", 0, ids, segments, (0.0,) * tokens, "stop")
+    return Trajectory("g", 0, ids, segments, (-0.5,) * tokens, "stop")
 
 
 def test_rollout_and_publish_metrics_by_hand() -> None:
@@ -51,6 +51,7 @@ def test_rollout_and_publish_metrics_by_hand() -> None:
     assert rollout == {
         "rollout/tokens": 8,
         "rollout/tokens_per_second": 4.0,
+        "rollout/entropy": 0.5,
         "rollout/staleness": 1,
         "rollout/absent": 0,
     }
@@ -58,6 +59,11 @@ def test_rollout_and_publish_metrics_by_hand() -> None:
     assert publish == {"publish/seconds": 0.5, "publish/bytes": 100, "publish/probe_gap": 1e-6}
     phases = {name for name in METRICS if name.startswith("phase/")}
     assert rollout.keys() | publish.keys() | phases | {"rollout/rejected"} == METRICS
+
+
+def test_answers_of_a_data_set_have_no_entropy() -> None:
+    written = Trajectory("g", 0, (1, 2), (Segment(0, "template"), Segment(1, "dataset")), (), "stop")
+    assert "rollout/entropy" not in rollout_metrics(0, [Group("a", Prompt("p", ()), 0, (written,))], seconds=1.0)
 
 
 def test_each_part_of_the_scores_is_a_mean_over_the_samples_that_have_it() -> None:

@@ -67,6 +67,11 @@ class Role:
         return (await self.all(call))[0]
 
 
+def step(loss: float) -> dict[str, Metric]:
+    """What the policy's Learner reports of one step."""
+    return {"loss/policy": Metric(loss), "learner/grad_norm": Metric(0.5)}
+
+
 class Rollouts:
     """The rollout loop's interface: every iteration is there at once."""
 
@@ -134,8 +139,11 @@ class Bench:
         self.sink = Sink()
         self.answers: dict[str, dict[str, Any]] = {
             "preparer": {"collate": "rollouts", "prepare": ("batch", {"beta": 0.5}, {"reward/mean": Metric(2.0)})},
-            "policy": {"evaluate": "logprobs", "update": [{"loss/policy": Metric(1.0)}, {"loss/policy": Metric(3.0)}]},
-            "critic": {"evaluate": "values", "update": [{"loss/critic": Metric(4.0)}]},
+            "policy": {"evaluate": "logprobs", "update": [step(1.0), step(3.0)]},
+            "critic": {
+                "evaluate": "values",
+                "update": [{"loss/critic": Metric(4.0), "learner/grad_norm": Metric(9.0)}],
+            },
         }
         roles = {name: Role(name, self.log, answers) for name, answers in self.answers.items()}
         values = {"prompts": 1, "iterations": 2, "candidates": (CandidateSource(source="live", count=1),)} | settings
@@ -300,6 +308,7 @@ def test_metrics_of_all_parts_are_reported(make: Callable[..., Bench]) -> None:
     assert row["reward/mean"] == 2.0
     assert row["loss/policy"] == 2.0
     assert row["loss/critic"] == 4.0
+    assert (row["learner/grad_norm"], row["critic/grad_norm"]) == (0.5, 9.0)
     assert row["publish/probe_gap"] == 1e-6
     assert row["rollout/staleness"] == 0
     phases = [value for name, value in row.items() if name.startswith("phase/") and name != "phase/total"]

@@ -71,7 +71,7 @@ def test_prompts_with_a_style_of_their_own_are_left_out(caplog: pytest.LogCaptur
     without_style = [example.prompt.id for example in plain if not tasks.parse(example.prompt.meta["task"]).style]
     singles = embedded(profiles="single")
     assert list(dict.fromkeys(base_id(example.prompt) for example in singles)) == without_style
-    assert f"{80 - len(without_style)} prompts ask for a style of their own" in caplog.text
+    assert f"{80 - len(without_style)} rows left out (a prompt that asks for a style of its own" in caplog.text
 
 
 def test_the_truth_under_a_profile_is_that_of_the_constraints() -> None:

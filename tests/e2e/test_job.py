@@ -99,7 +99,8 @@ def test_the_phases_of_an_iteration_add_up(finished: Run, stage: str) -> None:
 @pytest.mark.parametrize(("stage", "algorithm"), [("ppo", "ppo"), ("rrhf", "rrhf")])
 def test_every_metric_of_an_iteration_is_one_that_a_guard_may_watch(finished: Run, stage: str, algorithm: str) -> None:
     rows = read_metrics(finished.folder / "stages" / stage / "metrics.jsonl")
-    declared = load({"name": algorithm}).metrics | learner.METRICS | iteration.METRICS
+    kind = load({"name": algorithm})
+    declared = kind.metrics | learner.of_roles(kind.trains) | iteration.METRICS
     assert rows[-1]["metrics"].keys() <= declared
 
 

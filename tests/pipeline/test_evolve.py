@@ -12,6 +12,7 @@ import pytest
 
 from rayalign.config import ClusterConfig, EvolveStage, LoadedJob
 from rayalign.data import paddock
+from rayalign.data.left_out import OncePerRun
 from rayalign.errors import InputError
 from rayalign.pipeline.checks import check
 from rayalign.pipeline.evolve import EvolveKind
@@ -32,6 +33,7 @@ class Context:
     def __init__(self, folder: Path, model: str = "") -> None:
         self.folder, self._model = folder, model
         self.pools: list[Pool] = []
+        self.inputs = SimpleNamespace(report_left_out=OncePerRun())
 
     @property
     def job(self) -> Any:

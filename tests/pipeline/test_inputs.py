@@ -218,3 +218,15 @@ def test_a_row_that_the_template_refuses_is_named_before_a_run(study: Study, tmp
     loaded = study(text=json.dumps({"name": "s", "stages": {"it": stage}}))
     with pytest.raises(InputError, match=r"stages\.it\.model: .*rows\.jsonl:61: chat template: refuses.*leave out"):
         Inputs(loaded).check()
+
+
+def test_rows_that_every_stage_leaves_out_are_reported_once(
+    real: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = real()
+    with (tmp_path / "data" / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"prompt": "empty ?", "answer": ""}) + "\n")
+    check(loaded)
+    assert "left out" not in caplog.text
+    Inputs(loaded).check()
+    assert caplog.text.count("left out") == 1

@@ -45,9 +45,18 @@ def test_what_a_stage_reports_is_drawn_with_unit_and_direction() -> None:
     page = curves_section({"ppo": rows(**{name: [0.1, 0.2] for name in names})}, {"ppo": "train"})
     charts = figures(page)
     assert set(charts) == {name.replace("_", "/", 1) for name in names} - {"phase/update"}
+    assert "Further metrics" not in page
     assert list(charts)[0] == "gold/utility"
     assert "0 to 1, higher is better" in charts["gold/utility"]
     assert "nats a token" in charts["policy/entropy"] and "0.100 → 0.200" in charts["policy/entropy"]
+
+
+def test_what_a_user_s_own_algorithm_reports_is_folded_in() -> None:
+    metrics = {"own": rows(reward_mean=[0.0], courtesy_share=[0.5], rollout_entropy=[1.5], eval_epoch=[1.0])}
+    page = curves_section(metrics, {"own": "train"})
+    first, folded = page.split("<details>")
+    assert list(figures(first)) == ["reward/mean", "rollout/entropy"]
+    assert "<summary>Further metrics (1)</summary>" in folded and list(figures(folded)) == ["courtesy/share"]
 
 
 def test_reward_against_kl_is_shown_where_both_are_known() -> None:
@@ -81,3 +90,8 @@ def test_more_curves_than_colours_get_dashes() -> None:
     lines = styles([str(number) for number in range(len(PALETTE) + 1)])
     assert len(set(lines.values())) == len(lines)
     assert "dasharray" in lines[str(len(PALETTE))] and "dasharray" not in lines["0"]
+
+
+def test_large_numbers_fit_beside_their_axis() -> None:
+    svg = chart("publish/bytes", {"ppo": [(0.0, 3_000_000.0), (1.0, 3_700_000.0)]}, styles(["ppo"]))
+    assert re.findall(r'text-anchor="end">([^<]+)</text>', svg)[:2] == ["3M", "3.5M"]

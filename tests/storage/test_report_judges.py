@@ -24,6 +24,7 @@ def test_a_column_for_each_judge_and_the_best_model_first() -> None:
     assert '<td>ppo</td><td class="n" title="40 prompts">65 <span class="range">(60 to 70)</span></td>' in text
     assert '<td class="n" title="40 prompts; 2 have no verdict">75 <span class="range">(70 to 80)</span></td>' in text
     assert '<span class="range">(50 to 60)</span></td><td class="n">–</td>' in text
+    assert '<p class="soft">ppo by gold: 2 have no verdict.</p>' in text and "higher is better" in text
     assert "Rank correlation of pool and gold over 2 models: 0.5" in text
 
 

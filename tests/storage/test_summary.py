@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from rayalign.storage.summary import read_done, write_done, write_summary
+from rayalign.storage.summary import of_all_stages, read_done, write_done, write_summary
 
 
 def test_summary_is_plain_json(tmp_path: Path) -> None:
@@ -26,3 +26,14 @@ def test_done_is_read_back(tmp_path: Path) -> None:
     done = read_done(tmp_path)
     assert done is not None and done.pop("time") > 0
     assert done == {"hash": "abc", "model": "model", "rows": 3}
+
+
+def test_a_figure_of_two_stages_carries_the_stage() -> None:
+    row = {"name": "grpo", "metric": "reward", "mean": 0.4}
+    stages = {"seen": [row, {**row, "metric": "perplexity"}], "unseen": [{**row, "mean": 0.3}]}
+    rows = of_all_stages(stages, ["name"])
+    assert [(row["name"], row["metric"], row["mean"]) for row in rows] == [
+        ("grpo (seen)", "reward", 0.4),
+        ("grpo", "perplexity", 0.4),
+        ("grpo (unseen)", "reward", 0.3),
+    ]
