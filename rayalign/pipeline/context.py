@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from rayalign.actors.preparer import PreparerSpec
 from rayalign.annotator.client import TOKEN, AnnotatorClient
 from rayalign.annotator.service_file import load_service
 from rayalign.cluster.channel import load_folder
-from rayalign.cluster.pool import GeneratorPool, start_pool
+from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.pool_start import start_pool
 from rayalign.cluster.roles import Roles, Specs, start_roles
 from rayalign.cluster.session import Session, processes_here
 from rayalign.cluster.turns import DeviceTurns
@@ -254,14 +256,18 @@ class RunContext:
         """The engines with this model's weights, loaded into the running ones where the shapes agree."""
         pool = await self.engines(model)
         await self.turns.enter("rollout")
+        load = partial(load_folder, pool, model, _probe(model), self.job.cluster.transfer_timeout)
         if self._loaded != model:
-            await load_folder(pool, model, _probe(model), self.job.cluster.transfer_timeout)
+            await load()
             self._loaded = model
+        pool.renew = load
         return pool
 
     def weights_changed(self) -> None:
-        """A stage published its own weights into the engines."""
+        """A stage publishes its own weights into the engines."""
         self._loaded = None
+        if self._pool is not None:
+            self._pool.renew = None
 
     @property
     def turns(self) -> DeviceTurns:

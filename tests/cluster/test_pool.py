@@ -24,7 +24,8 @@ from rayalign.algorithms.base import load
 from rayalign.cluster.channel import WeightChannel, load_folder, prove
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.placement import free_cpus
-from rayalign.cluster.pool import GeneratorPool, start_pool
+from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.pool_start import start_pool
 from rayalign.cluster.roles import start_roles
 from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig, RolloutConfig, SamplingConfig
 from rayalign.data.collate import EncodedRow, collate_examples

@@ -50,6 +50,9 @@ class Engines:
     async def one(self, actor: Engine, call: Callable[[Engine], Any], *, timeout: float | None = None) -> Any:
         return await call(actor)
 
+    def pulse(self, actor: Engine) -> None:
+        return None
+
     def discard(self, actor: Engine) -> None:
         self.actors.remove(actor)
 

@@ -40,7 +40,7 @@ SPEC = OfflineSpec(
     timeout=60.0,
 )
 LAUNCHERS = ("ray_train", "actors")
-CLUSTER = ClusterConfig(start_timeout=280.0)
+CLUSTER = ClusterConfig(start_timeout=280.0, restarts=1)
 ROWS = [EncodedRow((10 + g, 5, 6 + k), (False, True, True), g, float(k), str(g)) for g in range(8) for k in range(2)]
 
 
@@ -88,7 +88,7 @@ def start(spec: OfflineSpec, launcher: str = "ray_train", workers: Workers | Non
     write_rows(spec.rows_folder, ROWS)
     if launcher == "ray_train":
         environment = process_environment(Claim(1.0, 0.0, 1))
-        launch(spec, ranks=1, resources={"CPU": 1.0}, environment=environment, start_timeout=280.0)
+        launch(spec, ranks=1, resources={"CPU": 1.0}, environment=environment, cluster=CLUSTER)
         return
     with closing(EventLog(Path(spec.events))) as events:
         asyncio.run(train_on_workers(spec, RoleConfig(threads=1), workers or Workers(CLUSTER), CLUSTER, events))

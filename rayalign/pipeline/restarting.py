@@ -1,0 +1,34 @@
+"""Stages that go on by themselves after they lost an actor that trains."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from rayalign.errors import LostError
+from rayalign.pipeline.context import RunContext
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+async def with_restarts(context: RunContext, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    """The outcome of the first attempt that loses no actor; each one goes on from the last checkpoint.
+
+    Raises:
+        LostError: of the attempt after the last restart that `cluster.restarts` allows.
+    """
+    for left in reversed(range(context.job.cluster.restarts + 1)):
+        try:
+            return await attempt()
+        except LostError as error:
+            if not left:
+                raise
+            reason = str(error).splitlines()[0]
+            context.events.write("stage_restarted", stage=name, reason=reason, left=left - 1)
+            logger.warning("%s", error)
+            logger.warning("%s goes on from its last checkpoint; %d more restarts may follow", name, left - 1)
+            if context.job.cluster.share_devices:  # the turns may have ended between two parts of a move
+                context.stop_pool()
+    raise AssertionError("the last attempt returns or raises")
