@@ -77,7 +77,7 @@ class WeightChannel:
 
         Raises:
             WeightError: an engine computes something else with the weights.
-            ActorError: no engine is left, or the policy died.
+            LostError: no engine is left, or the policy was lost.
             DeadlineError: it took longer than the channel's deadline.
         """
         start = time.perf_counter()
@@ -155,7 +155,7 @@ async def with_engines(pool: GeneratorPool, load: Callable[[], Awaitable[T]]) ->
         try:
             return await load()
         except LostError:
-            if pool.group.actors:
+            if pool.group.actors or not pool.expects_engines:
                 raise
 
 

@@ -89,6 +89,11 @@ class GeneratorPool:
         """Whether no engine writes, and one that has started waits for its weights."""
         return not self._open and (bool(self.group.actors) or self._starting.is_ready())
 
+    @property
+    def expects_engines(self) -> bool:
+        """Whether an engine starts that may take part later."""
+        return bool(self._starting.actors)
+
     async def submit(self, requests: Sequence[Request]) -> None:
         """Spread candidates over the engines; an engine that is found dead is discarded."""
         if not self._open:
@@ -140,7 +145,7 @@ class GeneratorPool:
         """Each engine and its answer; an engine that fails is discarded at once, since the others may wait for it.
 
         Raises:
-            ActorError: none is left.
+            LostError: none is left.
         """
 
         async def answer_of(actor: Actor) -> list[tuple[Actor, Any]]:
@@ -214,7 +219,7 @@ class GeneratorPool:
 
     def _refuse_if_none_is_left(self, error: Exception) -> None:
         if not (self._open or self.group.actors or self._starting.actors):
-            raise ActorError(f"no generator is left; the last one: {error}") from error
+            raise LostError(f"no generator is left; the last one: {error}") from error
 
     async def _look_after(self) -> None:
         """Discard engines that hang in a step, renew the weights of new ones, submit what has waited for an engine."""

@@ -24,10 +24,10 @@ from rayalign.cluster.session import Session, processes_here
 from rayalign.cluster.turns import DeviceTurns
 from rayalign.cluster.workers import Workers
 from rayalign.config import ANNOTATOR, LoadedJob, Reference, RoleConfig
-from rayalign.errors import WeightError
 from rayalign.models.catalogue import shape_of
 from rayalign.pipeline.adapters import adapter_room
 from rayalign.pipeline.early_pool import EarlyPool, next_model
+from rayalign.pipeline.engine_models import probe_of, same_shapes
 from rayalign.pipeline.environment import environment
 from rayalign.pipeline.hashing import unfinished
 from rayalign.pipeline.inputs import Inputs
@@ -41,8 +41,6 @@ from rayalign.rollout import choose, vllm_runs_on
 from rayalign.storage.events import RUN_STARTED, EventLog
 from rayalign.storage.records import atomic_write
 from rayalign.waiting import reported
-from rayalign.weights import probe
-from rayalign.weights.files import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -229,13 +227,13 @@ class RunContext:
     async def engines(self, model: str) -> GeneratorPool:
         """Engines of the model's architecture, holding any weights."""
         self.session()
-        if self._pool is not None and _same_shapes(self._pool.model, model):
+        if self._pool is not None and same_shapes(self._pool.model, model):
             return self._pool
         self.stop_pool()
         with self.starting(f"{self.job.rollout.engines} engines"):
             early, self._early_pool = self._early_pool, None
             self._pool = await early.result() if early else None
-            if self._pool is None or not _same_shapes(self._pool.model, model):
+            if self._pool is None or not same_shapes(self._pool.model, model):
                 self.stop_pool()
                 self._pool = await self._start_pool(model)
         self._open.callback(self.stop_pool)
@@ -256,7 +254,7 @@ class RunContext:
         """The engines with this model's weights, loaded into the running ones where the shapes agree."""
         pool = await self.engines(model)
         await self.turns.enter("rollout")
-        load = partial(load_folder, pool, model, _probe(model), self.job.cluster.transfer_timeout)
+        load = partial(load_folder, pool, model, probe_of(model), self.job.cluster.transfer_timeout)
         if self._loaded != model:
             await load()
             self._loaded = model
@@ -287,23 +285,14 @@ class RunContext:
             specs, hosting, job.cluster, self.events, self.workers, shared, preparer=preparer, engines=engines
         )
 
+    def stop_broken_pool(self) -> None:
+        """End engines that cannot serve another attempt at a stage: all are lost, or a turn of theirs ended midway."""
+        if self._pool is not None and (self.job.cluster.share_devices or not self._pool.group.actors):
+            self.stop_pool()
+
     def stop_pool(self) -> None:
         """End the engines, and give back the devices that they share."""
         if self._pool is not None:
             self._pool.stop()
         self._pool = None
         self._sharing.release()
-
-
-def _same_shapes(one: str, other: str) -> bool:
-    if one == other:
-        return True
-    local = Path(one).is_dir() and Path(other).is_dir()
-    return local and fingerprint(Path(one)) == fingerprint(Path(other))
-
-
-def _probe(model: str) -> probe.Probe | None:
-    try:
-        return probe.load(Path(model))
-    except WeightError:
-        return None  # a model from elsewhere carries no proof

@@ -29,6 +29,5 @@ async def with_restarts(context: RunContext, name: str, attempt: Callable[[], Aw
             context.events.write("stage_restarted", stage=name, reason=reason, left=left - 1)
             logger.warning("%s", error)
             logger.warning("%s goes on from its last checkpoint; %d more restarts may follow", name, left - 1)
-            if context.job.cluster.share_devices:  # the turns may have ended between two parts of a move
-                context.stop_pool()
+            context.stop_broken_pool()
     raise AssertionError("the last attempt returns or raises")
