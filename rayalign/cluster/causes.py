@@ -25,6 +25,8 @@ from rayalign.errors import ActorError, DeadlineError, LostDataError, LostError,
 
 _GIB = 1 << 30
 _OUT_OF_MEMORY = re.compile(r"memory pressure|out[ _]of[ _]memory|running low on memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"can't allocate memory|cannot allocate memory|bad_alloc|not enough memory", re.IGNORECASE)
+"""what the allocators of torch, the system and C++ say of main memory"""
 _NODE = re.compile(r"its node has died|node was (terminated|dead|removed)|node (has )?died", re.IGNORECASE)
 _EXIT_CODE = re.compile(r"exit code (-?\d+)")
 _ENDED = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError)
@@ -50,6 +52,9 @@ def explain(name: str, error: RayError, place: Place | None, pulse: Pulse | None
         return LostDataError(f"{name} misses what another actor had kept: that one's process has ended")
     if isinstance(cause, LocalRayletDiedError):
         return ActorError(f"{name} cannot be reached: Ray has ended on this machine; the same command goes on")
+    if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
+        where = f" on {place.address}" if place else ""
+        return LostError(f"{name} ran out of memory{where}: {_summary(cause)}{memory_text(pulse)}; {_MORE_MEMORY}")
     started = not (isinstance(cause, RayActorError) and cause.actor_init_failed)
     if isinstance(cause, _ENDED) and started:
         return LostError(f"{name} died: {_end(cause, place, pulse, kills)}")

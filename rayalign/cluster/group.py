@@ -19,7 +19,15 @@ import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
 from rayalign.actors.hosted import PULSE, Place, Pulse
-from rayalign.cluster.causes import await_news, condition_at, explain, kills_since, memory_text, precedence
+from rayalign.cluster.causes import (
+    await_news,
+    condition_at,
+    explain,
+    kills_since,
+    memory_text,
+    node_is_gone,
+    precedence,
+)
 from rayalign.cluster.ending import end_actor
 from rayalign.cluster.heart import ASKS, Condition, Heart
 from rayalign.cluster.machine_watch import last_log_lines
@@ -152,6 +160,10 @@ class ActorGroup:
         heart = self._hearts.get(actor)
         return heart.last if heart else None
 
+    def machine_is_gone(self, actor: Actor) -> bool:
+        """Whether Ray counts the machine of an actor as dead."""
+        return node_is_gone(self.places.get(actor))
+
     async def locate(self, timeout: float) -> list[Place]:
         """Note where each rank runs, and tell it."""
         places: list[Place] = await self.all(lambda actor: actor.where.remote(), timeout=timeout)
@@ -196,7 +208,8 @@ class ActorGroup:
             if self.actors[rank] is not actor:  # another caller was first
                 return
             while True:
-                replacement = self.renewal.seats.refill(actor, error)
+                gone = self.machine_is_gone(actor)
+                replacement = self.renewal.seats.refill(actor, error, machine_is_gone=gone)
                 if replacement is None:
                     raise error
                 self.actors[rank] = replacement  # so that it ends with the group, whatever happens

@@ -136,8 +136,9 @@ class GeneratorPool:
         """End an engine and submit its open candidates to the others; a second call for it does nothing."""
         orphans = list(self._open.pop(actor, {}).values())
         if actor in self.group.actors:
+            gone = self.group.machine_is_gone(actor)
             self.group.discard(actor)
-            self._replace(actor, error)
+            self._replace(actor, error, machine_is_gone=gone)
         self._refuse_if_none_is_left(error)
         await self.submit(orphans)
 
@@ -199,12 +200,12 @@ class GeneratorPool:
             self._further.stop()
         self._placement.remove()
 
-    def _replace(self, actor: Actor, error: Exception) -> None:
+    def _replace(self, actor: Actor, error: Exception, *, machine_is_gone: bool = False) -> None:
         """Start another engine in the bundle of one that was discarded; a further one gives its place back."""
         if self._further is not None and actor in self._further:
             self._further.leave(actor)
             return
-        self._starting.replace(actor, error)
+        self._starting.replace(actor, error, machine_is_gone=machine_is_gone)
 
     async def _admit_ready(self) -> None:
         """Add engines that have started to the group; one that could not start is replaced in turn."""

@@ -32,11 +32,14 @@ class Seats:
         self._events = events
         self._left = restarts
 
-    def refill(self, actor: Actor, error: Exception) -> Actor | None:
-        """Another actor in the place of one that was lost; None where it had no seat, or too many were lost."""
+    def refill(self, actor: Actor, error: Exception, *, machine_is_gone: bool = False) -> Actor | None:
+        """Another actor in the place of one that was lost.
+
+        None where it had no seat, where its seat went with its machine, or where too many were lost.
+        """
         reason = str(error).splitlines()[0]
         seat = self._seats.pop(actor, None)
-        replaced = seat is not None and self._left > 0
+        replaced = seat is not None and self._left > 0 and not machine_is_gone
         self._events.write("actor_lost", role=self._role, reason=reason, replaced=replaced)
         if seat is None or not replaced:
             logger.warning("%s", reason)

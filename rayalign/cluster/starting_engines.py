@@ -34,9 +34,11 @@ class StartingEngines:
         """Set an engine up."""
         self._setups[actor] = actor.setup.remote(), time.monotonic()
 
-    def replace(self, actor: Actor, error: Exception) -> None:
+    def replace(self, actor: Actor, error: Exception, *, machine_is_gone: bool = False) -> None:
         """Start another engine in the seat of one that was lost, if it has one."""
-        replacement = self._seats.refill(actor, error) if self._seats else None
+        if self._seats is None:
+            return
+        replacement = self._seats.refill(actor, error, machine_is_gone=machine_is_gone)
         if replacement is not None:
             self.add(replacement)
 

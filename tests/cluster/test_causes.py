@@ -76,6 +76,21 @@ def test_a_failure_of_the_actors_own_code_is_no_loss() -> None:
     assert str(failure) == "reward (pid 7) failed: KeyError: 'no such drawer'"
 
 
+@pytest.mark.parametrize(
+    "cause",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+)
+def test_an_actor_without_main_memory_is_lost_since_another_may_have_it(cause: Exception) -> None:
+    loss = explained(failed(cause))
+    assert type(loss) is LostError
+    assert str(loss).startswith("reward (pid 7) ran out of memory on 10.0.0.2: ")
+    assert "it held 5.0 GiB" in str(loss)
+    assert type(explained(failed(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")))) is ActorError
+
+
 def test_an_error_of_ours_stays_what_it_is() -> None:
     cause = CapacityError("the desk is full")
     assert explained(failed(cause)) is cause

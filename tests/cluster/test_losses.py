@@ -190,3 +190,17 @@ def test_a_failure_of_the_actors_own_code_and_lost_data_replace_nobody(events: E
         asyncio.run(wait(bug))
     with pytest.raises(LostDataError, match="what the preparer kept is lost"):
         asyncio.run(wait(gone))
+
+
+def test_a_seat_goes_with_its_machine(
+    events: EventLog, monkeypatch: pytest.MonkeyPatch, logged: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    monkeypatch.setattr(groups, "node_is_gone", lambda place: place is not None)
+
+    async def wait() -> None:
+        group = await made(events, Actor(1, score=DEAD))
+        assert not renewed(group, events, Actor(2, score="b"))
+        await group.first(score)
+
+    lost(wait)
+    assert logged("actor_lost")[-1]["replaced"] is False

@@ -53,6 +53,9 @@ class Engines:
     def pulse(self, actor: Engine) -> None:
         return None
 
+    def machine_is_gone(self, actor: Engine) -> bool:
+        return False
+
     def discard(self, actor: Engine) -> None:
         self.actors.remove(actor)
 
