@@ -228,20 +228,18 @@ class ActorGroup:
         """The value of a call, while the heartbeat goes on."""
         answer = asyncio.wrap_future(ref.future())
         deadline = time.monotonic() + limit
-        while True:
-            left = deadline - time.monotonic()
-            pause = min(left, self._heartbeat / ASKS)
-            await asyncio.wait({answer}, timeout=max(pause, 0.0))
-            if answer.done():
-                return answer.result()
-            if pause == left:
-                answer.cancel()
-                raise TimeoutError
-            try:
+        try:
+            while True:
+                left = deadline - time.monotonic()
+                pause = min(left, self._heartbeat / ASKS)
+                await asyncio.wait({answer}, timeout=max(pause, 0.0))
+                if answer.done():
+                    return answer.result()
+                if pause == left:
+                    raise TimeoutError
                 await self._listen(actor)
-            except LostError:
-                answer.cancel()
-                raise
+        finally:
+            answer.cancel()
 
     async def _listen(self, actor: Actor) -> None:
         """Raise LostError where an actor that has been located has no heartbeat."""
