@@ -44,9 +44,9 @@ class StartingEngines:
 
     def is_ready(self) -> bool:
         """Whether there is one that `take_ready` would return; replaces those that are late."""
-        now = time.monotonic()
-        for actor, (_, since) in list(self._setups.items()):
-            if now - since > self._timeout:
+        now, ready = time.monotonic(), self._ready()
+        for actor, (setup, since) in list(self._setups.items()):
+            if setup not in ready and now - since > self._timeout:
                 self.drop(actor)
                 self.replace(actor, LostError(f"generator was not ready within {self._timeout:.0f} s"))
         return bool(self._ready())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
@@ -22,7 +23,7 @@ from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.seats import Seats
 from rayalign.cluster.starting_engines import StartingEngines
 from rayalign.config import SamplingConfig
-from rayalign.errors import ActorError
+from rayalign.errors import LostError
 from rayalign.rollout.base import Finished, Request
 from rayalign.storage.events import EventLog
 from tests.cluster.fakes import Actor, Ref
@@ -187,6 +188,16 @@ def test_a_replacement_that_is_never_ready_is_replaced_too(events: EventLog) -> 
     assert (never.got, new.got) == ([], ALL)
 
 
+def test_a_replacement_that_is_ready_may_wait_for_its_weights_for_long() -> None:
+    starting = StartingEngines(None, 0.1)
+    ready, never = Engine(1), Engine(2, setup=Ref())
+    starting.add(ready)
+    starting.add(never)
+    time.sleep(0.2)
+    assert starting.is_ready()
+    assert starting.actors == [ready]
+
+
 def test_without_an_engine_to_come_the_run_fails_and_names_the_last_one(events: EventLog) -> None:
     async def work() -> None:
         pool = await pool_of(events, [Engine(1)])
@@ -194,7 +205,7 @@ def test_without_an_engine_to_come_the_run_fails_and_names_the_last_one(events: 
         pool.group.actors[0].die()
         await written(pool)
 
-    with pytest.raises(ActorError, match=r"^no generator is left; the last one: generator \(pid 1\) died: its process"):
+    with pytest.raises(LostError, match=r"^no generator is left; the last one: generator \(pid 1\) died: its process"):
         asyncio.run(work())
 
 
