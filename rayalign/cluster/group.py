@@ -213,16 +213,13 @@ class ActorGroup:
                 if replacement is None:
                     raise error
                 self.actors[rank] = replacement  # so that it ends with the group, whatever happens
-                self._forget(actor)
+                self.places.pop(actor, None)
+                self._hearts.pop(actor, None)
                 try:
                     await self.renewal.set_up(rank, replacement)
                     return
                 except LostError as again:
                     actor, error = replacement, again
-
-    def _forget(self, actor: Actor) -> None:
-        self.places.pop(actor, None)
-        self._hearts.pop(actor, None)
 
     async def _answer(self, actor: Actor, ref: ray.ObjectRef, limit: float) -> Any:
         """The value of a call, while the heartbeat goes on."""

@@ -23,9 +23,10 @@ async def with_restarts(context: RunContext, name: str, attempt: Callable[[], Aw
         try:
             return await attempt()
         except LostError as error:
+            reason, *details = str(error).splitlines()
             if not left:
-                raise
-            reason = str(error).splitlines()[0]
+                remedy = "the same command goes on from the last checkpoint, and cluster.restarts lets the run do so"
+                raise LostError("\n".join([f"{reason}; {remedy}", *details])) from error
             context.events.write("stage_restarted", stage=name, reason=reason, left=left - 1)
             logger.warning("%s", error)
             logger.warning("%s goes on from its last checkpoint; %d more restarts may follow", name, left - 1)

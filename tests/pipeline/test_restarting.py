@@ -54,7 +54,7 @@ def test_a_stage_goes_on_after_losses_and_says_so(caplog: pytest.LogCaptureFixtu
 def test_no_more_restarts_than_the_job_allows() -> None:
     with pytest.raises(LostError, match="policy rank 1"):
         train(Context(restarts=1), DEAD, DEAD, "done")
-    with pytest.raises(LostError):
+    with pytest.raises(LostError, match=r"has died; the same command goes on .*\nlast log lines"):
         train(Context(restarts=0), DEAD, "done")
 
 
