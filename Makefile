@@ -18,7 +18,7 @@ INDEX_URL = $(call pip_setting,INDEX_URL,index-url)
 UV_SOURCES = $(or $(foreach link,$(FIND_LINKS),--find-links "$(link)"),--torch-backend cpu) \
 	$(foreach index,$(INDEX_URL),--default-index "$(index)")
 
-.PHONY: help setup runtime quickstart test test-cluster units actors mutants studies lint types lock clean
+.PHONY: help setup runtime quickstart test test-cluster test-faults units actors mutants studies lint types lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -47,6 +47,9 @@ actors: setup ## the tests of actors, engines and whole jobs
 
 test-cluster: setup ## jobs, annotators and engines on a simulated cluster that grows and shrinks; minutes, by itself
 	@$(BIN)/pytest -m autoscaling
+
+test-faults: setup ## every role struck in every phase in every way, and a table of what came of it; an hour, by itself
+	@$(BIN)/pytest -m faults -rP
 
 mutants: setup ## break each point of the arithmetic by one line: a test has to fail; POINTS="1 2" for some
 	@$(BIN)/python -m benchmarks.mutants $(POINTS)

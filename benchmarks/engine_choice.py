@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import record
-from rayalign.cluster.pool import GeneratorPool, start_pool
+from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.pool_start import start_pool
 from rayalign.cluster.session import Session
 from rayalign.config import ClusterConfig, RolloutConfig, SamplingConfig
 from rayalign.data.paddock.tokenizer import build_tokenizer

@@ -29,7 +29,8 @@ from rayalign.algorithms.base import load
 from rayalign.cluster.channel import WeightChannel
 from rayalign.cluster.ledger import DeviceLedger
 from rayalign.cluster.placement import Slot
-from rayalign.cluster.pool import GeneratorPool, start_pool
+from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.pool_start import start_pool
 from rayalign.cluster.roles import Roles, start_roles
 from rayalign.cluster.session import Session
 from rayalign.cluster.sharing import Share, sharer

@@ -12,7 +12,7 @@ from pathlib import Path
 import ray
 
 from benchmarks.record import record
-from rayalign.cluster.pool import start_pool
+from rayalign.cluster.pool_start import start_pool
 from rayalign.cluster.session import Session
 from rayalign.config import ClusterConfig, RolloutConfig, SamplingConfig
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder

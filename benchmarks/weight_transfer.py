@@ -12,7 +12,7 @@ from benchmarks.models import make
 from benchmarks.record import record
 from rayalign.actors.learner import LearnerSpec
 from rayalign.cluster.channel import WeightChannel
-from rayalign.cluster.pool import start_pool
+from rayalign.cluster.pool_start import start_pool
 from rayalign.cluster.roles import start_roles
 from rayalign.cluster.session import Session
 from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig, RolloutConfig

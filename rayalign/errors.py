@@ -3,6 +3,8 @@
     RayalignError
     |- InputError        the user's input is wrong (exit code 2, nothing was started); also a ValueError
     |- ActorError        an actor failed or died: role, cause, last log lines
+    |  |- LostError      its process or its machine is gone, stopped or hung: the same work can be done again
+    |     |- LostDataError   what it kept for others went with it
     |- DeadlineError     a wait on another process ran out; also a TimeoutError
     |- WeightError       a weight transfer was corrupt, or its probe disagreed
     |- CapacityError     a device has too little memory for a claim
@@ -24,6 +26,14 @@ class InputError(RayalignError, ValueError):
 
 class ActorError(RayalignError, RuntimeError):
     """An actor failed; the message names its role, the cause and its last log lines."""
+
+
+class LostError(ActorError):
+    """An actor's process or machine is gone, stopped or hung; another one can do the same work."""
+
+
+class LostDataError(LostError):
+    """What an actor had kept for others went with its process; it has to be made again."""
 
 
 class DeadlineError(RayalignError, TimeoutError):

@@ -16,11 +16,14 @@ os.environ.update(
 )
 
 
+ALONE = ("autoscaling", "faults")
+"""markers of tiers that run alone, where somebody asks for them (`-m autoscaling`)"""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tier of autoscaling clusters, which runs alone, where nobody asks for it (`-m autoscaling`)."""
-    if "autoscaling" in config.option.markexpr:
-        return
-    alone = [item for item in items if item.get_closest_marker("autoscaling")]
+    """Leave out the tiers that nobody has asked for."""
+    left_out = [marker for marker in ALONE if marker not in config.option.markexpr]
+    alone = [item for item in items if any(item.get_closest_marker(marker) for marker in left_out)]
     if alone:
         config.hook.pytest_deselected(items=alone)
         items[:] = [item for item in items if item not in alone]

@@ -26,7 +26,7 @@ ROWS = [
     {"cli", "__init__"},
 ]
 SAME_ROW = {
-    ("config", "errors"), ("config", "types"), ("user_code", "errors"), ("dialogues", "types"),
+    ("config", "errors"), ("config", "types"), ("user_code", "errors"), ("waiting", "errors"), ("dialogues", "types"),
     ("models", "weights"), ("rollout", "models"), ("rollout", "weights"),
     ("scoring", "rollout"), ("scoring", "models"), ("scoring", "annotator"),
     ("annotator", "models"), ("annotator", "rollout"),

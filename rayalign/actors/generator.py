@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rayalign.actors.hosted import HostedActor
+from rayalign.actors.hosted import HostedActor, Pulse, own_pulse
 from rayalign.actors.store import path_end
 from rayalign.config import LoraConfig, RolloutConfig
 from rayalign.rollout import EngineName, build
@@ -27,11 +28,17 @@ class GeneratorActor(HostedActor):
         self._timeout = timeout
         self._source = (engine, model, config, adapter)
         self._path: WeightPath | None = None
+        self._working: Callable[[], float] = lambda: 0.0
 
     def setup(self) -> None:
         """Make the engine in its loop's thread."""
         self._loop = EngineLoop(lambda: build(*self._source))
+        self._working = self._loop.working
         self._loop.call(lambda engine: engine.version, timeout=self._timeout)
+
+    def pulse(self) -> Pulse:
+        """As `HostedActor.pulse`, with what the engine does."""
+        return replace(own_pulse(), working=self._working())
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Accept candidates."""

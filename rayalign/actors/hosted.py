@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 import ray
 import torch
 
@@ -27,11 +30,25 @@ class Place:
     """a free one, held for rank 0 until it listens there"""
     devices: tuple[str, ...] = ()
     """UUIDs of its GPUs, or names of its logical devices"""
+    node: str = ""
+    """Ray's id of its machine"""
 
     @property
     def gpus(self) -> tuple[str, ...]:
         """UUIDs of its GPUs."""
         return tuple(device for device in self.devices if not device.startswith(LOGICAL))
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """One heartbeat."""
+
+    memory: int
+    """resident, of the process [bytes]"""
+    memory_kills: int
+    """processes that the kernel of its machine has killed for memory so far"""
+    working: float = 0.0
+    """seconds since an engine began the step that it is in; 0 between two steps"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +85,12 @@ class FrozenSpec:
     """seconds until a batch made by another actor, or the scores of an annotator service, must be there"""
 
 
+PULSE = "pulse"
+"""Ray's concurrency group in which an actor answers its heartbeat"""
+GROUPS = {PULSE: 1}
+"""the concurrency groups of every actor class"""
+
+
 class HostedActor:
     """Base of the roles' actors."""
 
@@ -76,7 +99,13 @@ class HostedActor:
         self._held = socket.socket()
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the ranks' store, which takes it over
         self._held.bind(("", 0))
-        return Place(os.getpid(), ray.util.get_node_ip_address(), self._held.getsockname()[1], own_devices())
+        node = ray.get_runtime_context().get_node_id()
+        port = self._held.getsockname()[1]
+        return Place(os.getpid(), ray.util.get_node_ip_address(), port, own_devices(), node)
+
+    def pulse(self) -> Pulse:
+        """The heartbeat; Ray serves it in a thread of its own, whatever the actor does."""
+        return own_pulse()
 
     def close(self) -> None:
         """Release what the garbage collector would not."""
@@ -95,6 +124,22 @@ def own_devices() -> tuple[str, ...]:
     if not torch.cuda.is_available():
         return ()
     return tuple(str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count()))
+
+
+def own_pulse() -> Pulse:
+    """The heartbeat of this process."""
+    return Pulse(psutil.Process().memory_info().rss, memory_kills())
+
+
+def memory_kills() -> int:
+    """Processes of this machine, or of this container, that the kernel has killed for memory so far."""
+    kills = 0
+    for path in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
+        with suppress(OSError):
+            lines = path.read_text().splitlines()
+            counts = [int(line.split()[1]) for line in lines if line.startswith("oom_kill ")]
+            kills = max(kills, *counts, 0)
+    return kills
 
 
 def free_port() -> int:

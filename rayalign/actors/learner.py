@@ -33,7 +33,7 @@ class LearnerSpec:
     total_steps: int
     seed: int
     timeout: float
-    """seconds until a batch made by another actor must be there"""
+    """seconds until a batch made by another actor must be there, and until the ranks must have met"""
     mixture: MixtureSpec | None = None
     """a second objective that is trained in the same optimizer steps"""
     reference: str | None = None
@@ -73,6 +73,7 @@ class LearnerActor(HostedActor):
             seed=spec.seed,
             initial="zero",
             inspection=Path(spec.inspection) if spec.inspection else None,
+            timeout=spec.timeout,
         )
         if "exact_kl" in self._algorithm.needs and self.role == "policy":
             self._learner.hold_reference(spec.reference)

@@ -10,8 +10,10 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import ObjectLostError
 
 from rayalign.algorithms.ops import token_tensors
+from rayalign.errors import LostDataError
 from rayalign.types import Batch, Rollouts
 from rayalign.weights.buckets import Bucket
 from rayalign.weights.paths.base import PathConfig, WeightPath
@@ -26,8 +28,15 @@ def keep(value: Any) -> Handle:
 
 
 def fetch(handle: Handle, timeout: float) -> Any:
-    """Take a value that another actor kept."""
-    return ray.get(handle[0], timeout=timeout)
+    """Take a value that another actor kept.
+
+    Raises:
+        LostDataError: that actor has ended.
+    """
+    try:
+        return ray.get(handle[0], timeout=timeout)
+    except ObjectLostError as error:
+        raise LostDataError("what another actor had kept is lost with its process; it has to be made again") from error
 
 
 def rank_rows(rollouts: Rollouts, rank: int, world: int) -> Batch:

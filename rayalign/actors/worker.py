@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rayalign.actors.hosted import HostedActor, Rendezvous
+from rayalign.actors.hosted import HostedActor, Pulse, Rendezvous, own_pulse
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,10 @@ class Worker:
         torch.set_num_threads(threads)
         torch.manual_seed(0)  # a process starts with a seed of chance
         self._role = kind(spec)
+
+    def pulse(self) -> Pulse:
+        """As `HostedActor.pulse`."""
+        return own_pulse()
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the role."""

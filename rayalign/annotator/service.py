@@ -97,11 +97,11 @@ class Handles:
 
     def scoring(self, name: str, section: RewardJudgeConfig) -> RemoteScoring:
         """The reward model of the annotator of that name."""
-        return RemoteScoring(partial(called, self._handles[name].scores), section, self._timeout)
+        return RemoteScoring(partial(called, self._handles[name].scores, timeout=self._timeout), section, self._timeout)
 
     def language_model(self, name: str, section: HostedJudgeConfig) -> RemoteModel:
         """The language model of the annotator of that name."""
-        return RemoteModel(partial(called, self._handles[name].complete), section, self._timeout)
+        return RemoteModel(partial(called, self._handles[name].complete, timeout=self._timeout), section, self._timeout)
 
 
 class Front:

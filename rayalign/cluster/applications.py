@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import AsyncGenerator, Callable
@@ -14,14 +15,20 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
-from rayalign.errors import ActorError, InputError, RayalignError
-from rayalign.waiting import reported
+from rayalign.errors import ActorError, DeadlineError, InputError, RayalignError
+from rayalign.waiting import finished_within, reported
 
 logger = logging.getLogger(__name__)
 DRAIN = 30.0
 """seconds that a stopping replica has to finish its requests"""
 CHECK = 2.0
 """seconds between two health checks of a replica; a dead one takes no requests for longer than that"""
+START = 300.0
+"""seconds until Serve itself must have started"""
+DEPLOY = 3600.0
+"""seconds until all deployments of an application must run: a large model loads for many minutes"""
+END = 2 * DRAIN + 60.0
+"""seconds until Serve must have ended"""
 _QUIET: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
 """a line for each request costs a tenth of the requests"""
 
@@ -51,12 +58,13 @@ def start_application(
     Raises:
         InputError: the port is taken, Serve runs already, or a deployment refuses its input.
         ActorError: Serve, or a deployment for another reason, does not start.
+        DeadlineError: a deployment has not started in time.
     """
     host, port = address
     refuse_a_taken_port(host, port)
     status = serve.status()
     if replace and set(status.applications) == {name}:
-        serve.shutdown()
+        stop_applications()
     elif status.proxies or status.applications:
         raise InputError(
             f"Ray Serve runs on this cluster already (applications: {', '.join(status.applications) or 'none'}); "
@@ -65,16 +73,18 @@ def start_application(
     http = {"host": host, "port": port, "request_timeout_s": timeout + DRAIN}
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the caller logs what happens
     with ExitStack() as undo:
-        undo.callback(serve.shutdown)
+        undo.callback(stop_applications)
+        begin = partial(serve.start, http_options=http, proxy_location=location, logging_config=_QUIET)
         try:
             with reported("Ray Serve to start", report):
-                serve.start(http_options=http, proxy_location=location, logging_config=_QUIET)
+                finished_within(begin, START, f"it did not answer within {START:.0f} s")
         except (RayError, TimeoutError) as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             raise ActorError(f"Ray Serve did not start ({reason}); where the machine is busy, try again") from error
+        deploy = partial(serve.run, application, name=name, route_prefix="/", logging_config=_QUIET)
         try:
             with reported(partial(_pending, name), report):
-                serve.run(application, name=name, route_prefix="/", logging_config=_QUIET)
+                finished_within(deploy, DEPLOY, f"the application {name} does not run after {DEPLOY:.0f} s")
         except RuntimeError as error:  # Serve's, which names the deployment alone
             raise _failure(name, error) from error
         undo.pop_all()
@@ -83,25 +93,45 @@ def start_application(
 
 def stop_applications() -> None:
     """End Serve and all its applications; requests in progress are finished first."""
-    serve.shutdown()
-
-
-async def called(method: DeploymentHandle, *arguments: Any) -> Any:
-    """The reply of a deployment; its own errors of ours as they are, any other failure as ActorError."""
     try:
-        return await method.remote(*arguments)
+        finished_within(serve.shutdown, END, f"Ray Serve did not end within {END:.0f} s")
+    except DeadlineError as error:
+        logger.warning("%s; `serve shutdown` ends what it has left", error)
+
+
+async def called(method: DeploymentHandle, *arguments: Any, timeout: float) -> Any:
+    """The reply of a deployment; its own errors of ours as they are, any other failure as ActorError.
+
+    Raises:
+        DeadlineError: no reply within `timeout` seconds.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return await method.remote(*arguments)
+    except TimeoutError as error:
+        raise _late(timeout, error) from error
     except RayError as error:
         raise _of_ours(error) from error
 
 
-async def streamed(method: DeploymentHandle, *arguments: Any) -> AsyncGenerator[Any, None]:
-    """What a generator of a deployment yields, with the errors of `called`; closing it cancels the generator there."""
+async def streamed(method: DeploymentHandle, *arguments: Any, timeout: float) -> AsyncGenerator[Any, None]:
+    """What a generator of a deployment yields, with the errors of `called`; closing it cancels the generator there.
+
+    Args:
+        timeout: seconds between two items.
+    """
     items = method.options(stream=True).remote(*arguments)
+    rest = aiter(items)
     finished = False
     try:
-        async for item in items:
+        while True:
+            async with asyncio.timeout(timeout):
+                item = await anext(rest)
             yield item
+    except StopAsyncIteration:
         finished = True
+    except TimeoutError as error:
+        raise _late(timeout, error) from error
     except RayError as error:
         finished = True
         raise _of_ours(error) from error
@@ -118,6 +148,12 @@ def refuse_a_taken_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise InputError(f"{host}:{port} cannot be served on ({error.strerror}); give another --port") from None
+
+
+def _late(timeout: float, error: TimeoutError) -> RayalignError:
+    if isinstance(error, RayalignError):  # of the deployment itself
+        return error
+    return DeadlineError(f"the hosted model gave nothing for {timeout:g} s; send fewer requests at once")
 
 
 def _of_ours(error: RayError) -> RayalignError:

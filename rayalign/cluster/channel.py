@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from rayalign.cluster.ledger import DeviceLedger
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.turns import DeviceTurns
 from rayalign.config import LoraConfig
-from rayalign.errors import DeadlineError, WeightError
+from rayalign.errors import DeadlineError, LostError, WeightError
 from rayalign.storage.events import EventLog
 from rayalign.weights.paths.base import Header, PathConfig
 from rayalign.weights.paths.choice import Site
@@ -77,23 +77,28 @@ class WeightChannel:
 
         Raises:
             WeightError: an engine computes something else with the weights.
-            ActorError: no engine is left, or the policy died.
+            LostError: no engine is left, or the policy was lost.
             DeadlineError: it took longer than the channel's deadline.
         """
         start = time.perf_counter()
-        try:
-            async with asyncio.timeout(self._timeout):
-                size, gap = await self._carry(policy, pool, version)
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"the weights of version {version} were not proven within {self._timeout:.0f} s; "
-                "see the generators' logs, or raise cluster.transfer_timeout"
-            ) from error
+        size, gap = await with_engines(pool, lambda: self._carry_in_time(policy, pool, version))
         seconds = time.perf_counter() - start
         self._events.write(
             "published", version=version, seconds=seconds, size=size, probe_gap=gap, path=self._path.name
         )
         return Transfer(version, seconds, size, gap)
+
+    async def _carry_in_time(self, policy: ActorGroup, pool: GeneratorPool, version: int) -> tuple[int, float]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._carry(policy, pool, version)
+        except TimeoutError as error:
+            if isinstance(error, DeadlineError):
+                raise
+            raise DeadlineError(
+                f"the weights of version {version} were not proven within {self._timeout:.0f} s; "
+                "see the generators' logs, or raise cluster.transfer_timeout"
+            ) from error
 
     async def _carry(self, policy: ActorGroup, pool: GeneratorPool, version: int) -> tuple[int, float]:
         """Bytes carried, and the probe's gap."""
@@ -135,7 +140,6 @@ class WeightChannel:
 
     async def _open(self, policy: ActorGroup, pool: GeneratorPool) -> bool:
         """Open both ends of the path, unless they are open for these engines; whether it did."""
-        await pool.admit()
         if self._ends == pool.group.actors:
             return False
         await policy.all(lambda actor: actor.open_path.remote(self._path), timeout=self._timeout)
@@ -144,13 +148,25 @@ class WeightChannel:
         return True
 
 
+async def with_engines(pool: GeneratorPool, load: Callable[[], Awaitable[T]]) -> T:
+    """What `load` returns, once new engines take part; where it loses all of them, it is done for those that follow."""
+    while True:
+        await pool.admit()
+        try:
+            return await load()
+        except LostError:
+            if pool.group.actors or not pool.expects_engines:
+                raise
+
+
 async def prove(pool: GeneratorPool, probe: Probe, timeout: float) -> float:
     """The largest gap of any engine to the probe; an engine that deviates alone is discarded.
 
     Raises:
         WeightError: every engine deviates, so that the weights are at fault.
+        LostError: every engine was lost, and others follow.
     """
-    answers = await pool.every(lambda actor: actor.score.remote(probe.token_ids), timeout)
+    answers = _answers(await pool.every(lambda actor: actor.score.remote(probe.token_ids), timeout))
     gaps: list[float] = []
     deviations: list[tuple[Actor, WeightError]] = []
     for actor, logprobs in answers:
@@ -168,13 +184,22 @@ async def prove(pool: GeneratorPool, probe: Probe, timeout: float) -> float:
 
 async def load_folder(pool: GeneratorPool, folder: str, probe: Probe | None, timeout: float) -> None:
     """Load a model folder into running engines; proven where the folder carries a probe."""
-    await pool.admit()
-    answers = await pool.every(lambda actor: actor.load_folder.remote(folder, 0), timeout)
+    await with_engines(pool, lambda: _load_folder(pool, folder, probe, timeout))
+
+
+async def _load_folder(pool: GeneratorPool, folder: str, probe: Probe | None, timeout: float) -> None:
+    answers = _answers(await pool.every(lambda actor: actor.load_folder.remote(folder, 0), timeout))
     if probe is not None:
         await prove(pool, probe, timeout)
     else:
         for actor, _ in answers:
             pool.enlist(actor)
+
+
+def _answers(answers: list[tuple[Actor, Any]]) -> list[tuple[Actor, Any]]:
+    if not answers:
+        raise LostError("every generator was lost before its weights were proven; others start in their places")
+    return answers
 
 
 def sites(group: ActorGroup) -> list[Site]:

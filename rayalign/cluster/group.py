@@ -1,33 +1,49 @@
 """ActorGroup: the actors of one role, and the one home of waiting on them.
 
-Every wait has a deadline; a failure names the role, the cause and the actor's last log lines. What reaches the driver
-is written to the event log, so that a run can show that no tensor passed it.
+    one      a call of one actor, with a deadline; meanwhile its heartbeat is listened to     -> LostError
+    steady   as `one` of a rank; a lost actor is replaced where the group has seats, and called again
+    all      every rank at once; where several fail, the one that made the others fail is named
+
+A failure names the role, the cause and the actor's last log lines. What reaches the driver is written to the event log,
+so that a run can show that no tensor passed it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
-from functools import cache
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import ray
-import torch
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
-from rayalign.actors.hosted import Place
+from rayalign.actors.hosted import PULSE, Place, Pulse
+from rayalign.cluster.causes import (
+    await_news,
+    condition_at,
+    explain,
+    kills_since,
+    memory_text,
+    node_is_gone,
+    precedence,
+)
+from rayalign.cluster.ending import end_actor
+from rayalign.cluster.heart import ASKS, Condition, Heart
 from rayalign.cluster.machine_watch import last_log_lines
-from rayalign.errors import ActorError, DeadlineError, RayalignError
+from rayalign.cluster.seats import Renewal
+from rayalign.cluster.traffic import arrays_in
+from rayalign.errors import ActorError, DeadlineError, LostDataError, LostError, RayalignError
 from rayalign.storage.events import EventLog
 
 T = TypeVar("T")
 Actor = Any
 """a Ray actor handle; Ray gives it the methods of its role's class at run time"""
 Call = Callable[[Actor], ray.ObjectRef]
-_PLAIN = frozenset({int, float, str})
-"""types of the tokens and log-probs that most answers consist of"""
+HEARTBEAT = 30.0
+"""seconds until an actor without a heartbeat counts as lost, where nothing else is given"""
+PATIENCE = 5.0
+"""seconds in which the other ranks of one that failed fail too; the first error need not be the cause"""
 
 
 async def together(*waits: Awaitable[T]) -> list[T]:
@@ -44,48 +60,93 @@ async def together(*waits: Awaitable[T]) -> list[T]:
 class ActorGroup:
     """The actors of one role, ranks in order."""
 
-    def __init__(self, role: str, actors: Sequence[Actor], *, events: EventLog, timeout: float) -> None:
+    def __init__(
+        self,
+        role: str,
+        actors: Sequence[Actor],
+        *,
+        events: EventLog,
+        timeout: float,
+        heartbeat: float = HEARTBEAT,
+    ) -> None:
+        """
+        Args:
+            timeout: of a call [seconds].
+            heartbeat: seconds without one after which an actor is lost.
+        """
         self.role = role
         self.actors = list(actors)
         self.places: dict[Actor, Place] = {}
+        self.renewal: Renewal | None = None
+        """None: a lost actor is not replaced"""
         self._events = events
         self._timeout = timeout
+        self._heartbeat = heartbeat
+        self._hearts: dict[Actor, Heart] = {}
+        self._renewing = [asyncio.Lock() for _ in self.actors]
 
     def __len__(self) -> int:
         return len(self.actors)
 
     async def all(self, call: Call, *, timeout: float | None = None) -> list[Any]:
-        """Call every actor and wait for all answers, in the order of ranks."""
-        waits = [asyncio.ensure_future(self.one(actor, call, timeout=timeout)) for actor in self.actors]
+        """Call every actor and wait for all answers, in the order of ranks.
+
+        Raises:
+            RayalignError: as `one`, of the rank that made the others fail.
+        """
+        waits = [asyncio.ensure_future(self.steady(rank, call, timeout=timeout)) for rank in range(len(self))]
         try:
             return await asyncio.gather(*waits)
+        except RayalignError as error:
+            cause = await self._first_cause(error, waits)
+            if cause is error:
+                raise
+            raise cause from error
         finally:
             for wait in waits:
                 wait.cancel()
 
     async def first(self, call: Call, *, timeout: float | None = None) -> Any:
         """Call rank 0 alone."""
-        return await self.one(self.actors[0], call, timeout=timeout)
+        return await self.steady(0, call, timeout=timeout)
+
+    async def steady(self, rank: int, call: Call, *, timeout: float | None = None) -> Any:
+        """Call one rank; where its actor is lost and the group replaces it, call the next one.
+
+        Raises:
+            RayalignError: as `one`; LostError where no other takes its place.
+        """
+        while True:
+            async with self._renewing[rank]:
+                actor = self.actors[rank]
+            try:
+                return await self.one(actor, call, timeout=timeout)
+            except LostDataError:  # of another actor
+                raise
+            except LostError as error:
+                await self._renew(rank, actor, error)
 
     async def one(self, actor: Actor, call: Call, *, timeout: float | None = None) -> Any:
         """Call one actor and wait for its answer.
 
         Raises:
-            ActorError: it failed or died.
+            LostError: its process or its machine is gone, stopped or hung.
+            ActorError: it failed.
             DeadlineError: it did not answer in time.
         """
-        ref = call(actor)
         limit = timeout or self._timeout
         try:
-            value = await asyncio.wait_for(asyncio.wrap_future(ref.future()), limit)
+            value = await self._answer(actor, call(actor), limit)
+        except RayTaskError as error:  # first: it may be a TimeoutError of the actor's own too
+            raise await asyncio.to_thread(self._explain, actor, error) from error
         except (TimeoutError, GetTimeoutError) as error:
             raise DeadlineError(
-                f"{self.role} (pid {self.pid(actor)}) did not answer within {limit:.0f} s; "
+                f"{self._name(actor)} did not answer within {limit:.0f} s; "
                 f"it may be stuck or starved: see its log, or raise the timeout in `cluster` that is {limit:.0f} s"
             ) from error
-        except (RayTaskError, RayActorError) as error:
-            raise self._explain(actor, error) from error
-        arrays = list(_arrays(value))
+        except RayError as error:
+            raise await asyncio.to_thread(self._explain, actor, error) from error
+        arrays = list(arrays_in(value))
         size = sum(array.nbytes for array in arrays)
         self._events.write("received", role=self.role, bytes=size, tensor=bool(arrays))
         return value
@@ -94,20 +155,31 @@ class ActorGroup:
         """The process of one actor, 0 where it has not been located."""
         return self.places[actor].pid if actor in self.places else 0
 
+    def pulse(self, actor: Actor) -> Pulse | None:
+        """The last heartbeat of an actor."""
+        heart = self._hearts.get(actor)
+        return heart.last if heart else None
+
+    def machine_is_gone(self, actor: Actor) -> bool:
+        """Whether Ray counts the machine of an actor as dead."""
+        return node_is_gone(self.places.get(actor))
+
     async def locate(self, timeout: float) -> list[Place]:
         """Note where each rank runs, and tell it."""
         places: list[Place] = await self.all(lambda actor: actor.where.remote(), timeout=timeout)
         for rank, (actor, place) in enumerate(zip(self.actors, places, strict=True)):
-            self._note(actor, rank, place)
+            self.note(actor, rank, place)
         return places
 
     async def adopt(self, actor: Actor) -> None:
         """Add an actor that started after the others, as the last rank."""
         place = await self.one(actor, lambda actor: actor.where.remote())
-        self._note(actor, len(self.actors), place)
+        self.note(actor, len(self.actors), place)
         self.actors.append(actor)
+        self._renewing.append(asyncio.Lock())
 
-    def _note(self, actor: Actor, rank: int, place: Place) -> None:
+    def note(self, actor: Actor, rank: int, place: Place) -> None:
+        """Keep where an actor runs."""
         self.places[actor] = place
         where = {"address": place.address, "devices": list(place.devices)}
         self._events.write("actor_started", role=self.role, rank=rank, actor_pid=place.pid, **where)
@@ -119,40 +191,109 @@ class ActorGroup:
         self.actors = []
 
     def discard(self, actor: Actor) -> None:
-        """End one actor and forget it."""
+        """End one actor and forget it, whatever it is doing."""
         self.actors.remove(actor)
-        ray.kill(actor)
+        self._hearts.pop(actor, None)
+        end_actor(actor, self.places.pop(actor, None), lost=True)
 
-    def _explain(self, actor: Actor, error: Exception) -> RayalignError:
-        if isinstance(error, RayTaskError) and isinstance(error.cause, RayalignError):
-            return error.cause
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        what = "failed" if isinstance(error, RayTaskError) else "died"
+    async def _renew(self, rank: int, actor: Actor, error: LostError) -> None:
+        """Have another actor take the rank of a lost one.
+
+        Raises:
+            LostError: none can.
+        """
+        if self.renewal is None:
+            raise error
+        async with self._renewing[rank]:
+            if self.actors[rank] is not actor:  # another caller was first
+                return
+            while True:
+                gone = self.machine_is_gone(actor)
+                replacement = self.renewal.seats.refill(actor, error, machine_is_gone=gone)
+                if replacement is None:
+                    raise error
+                self.actors[rank] = replacement  # so that it ends with the group, whatever happens
+                self.places.pop(actor, None)
+                self._hearts.pop(actor, None)
+                try:
+                    await self.renewal.set_up(rank, replacement)
+                    return
+                except LostError as again:
+                    actor, error = replacement, again
+
+    async def _answer(self, actor: Actor, ref: ray.ObjectRef, limit: float) -> Any:
+        """The value of a call, while the heartbeat goes on."""
+        answer = asyncio.wrap_future(ref.future())
+        deadline = time.monotonic() + limit
+        try:
+            while True:
+                left = deadline - time.monotonic()
+                pause = min(left, self._heartbeat / ASKS)
+                await asyncio.wait({answer}, timeout=max(pause, 0.0))
+                if answer.done():
+                    return answer.result()
+                if pause == left:
+                    raise TimeoutError
+                await self._listen(actor)
+        finally:
+            answer.cancel()
+
+    async def _listen(self, actor: Actor) -> None:
+        """Raise LostError where an actor that has been located has no heartbeat."""
+        if actor not in self.places:
+            return
+        heart = self._hearts.setdefault(actor, Heart(self._heartbeat))
+        silence = heart.listen(lambda: actor.pulse.options(concurrency_group=PULSE).remote().future())
+        if silence < heart.every:
+            return
+        reason = heart.judge(await asyncio.to_thread(condition_at, self.places[actor]))
+        if reason is not None and actor in self.places:
+            raise await asyncio.to_thread(self._silent, actor, reason)
+
+    async def _first_cause(self, error: RayalignError, waits: Sequence[asyncio.Future[Any]]) -> RayalignError:
+        """Of several ranks that fail, the failure that made the others fail: a rank that is gone or stopped."""
+        if len(waits) == 1:
+            return error
+        await asyncio.wait(waits, timeout=PATIENCE)
+        failures = [error]
+        for rank, wait in enumerate(waits):
+            failure = wait.exception() if wait.done() and not wait.cancelled() else None
+            if isinstance(failure, RayalignError):
+                failures.append(failure)
+            if not isinstance(failure, LostError) and rank < len(self):
+                failures += await asyncio.to_thread(self._stopped, self.actors[rank])
+        return min(failures, key=precedence)
+
+    def _stopped(self, actor: Actor) -> list[RayalignError]:
+        """That an actor is stopped, if it is."""
+        place = self.places.get(actor)
+        condition = condition_at(place) if place else None
+        if isinstance(condition, Condition) and condition.stopped:
+            return [self._silent(actor, "its process is stopped (SIGSTOP)")]
+        return []
+
+    def _name(self, actor: Actor) -> str:
+        """Role, rank and process."""
+        several = len(self.actors) > 1 and actor in self.actors
+        rank = f" rank {self.actors.index(actor)}" if several else ""
+        return f"{self.role}{rank} (pid {self.pid(actor)})"
+
+    def _silent(self, actor: Actor, reason: str) -> LostError:
+        place = self.places.get(actor)
+        where = f" on {place.address}" if place else ""
+        memory = memory_text(self.pulse(actor))
+        return LostError(f"{self._name(actor)} is lost{where}: {reason}{memory}{self._log(actor)}")
+
+    def _explain(self, actor: Actor, error: RayError) -> RayalignError:
+        place, pulse = self.places.get(actor), self.pulse(actor)
+        if isinstance(error, ActorUnavailableError):
+            await_news(place)
+        explained = explain(self._name(actor), error, place, pulse, kills_since(place, pulse))
+        if type(explained) in (ActorError, LostError):
+            return type(explained)(f"{explained}{self._log(actor)}")
+        return explained
+
+    def _log(self, actor: Actor) -> str:
         address = self.places[actor].address if actor in self.places else ""
         log = last_log_lines(self.pid(actor), address)
-        tail = f"\nlast log lines:\n{log}" if log else ""
-        lines = [line.strip() for line in str(cause).splitlines() if line.strip(" ^")]
-        summary = lines[:1] + lines[1:][-1:]  # between them Ray puts a remote traceback
-        reason = f"{type(cause).__name__}: {' '.join(summary)}"
-        return ActorError(f"{self.role} (pid {self.pid(actor)}) {what}: {reason}{tail}")
-
-
-def _arrays(value: Any) -> Iterator[torch.Tensor | np.ndarray]:
-    """Every tensor in an answer."""
-    if isinstance(value, torch.Tensor | np.ndarray):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _arrays(item)
-    elif isinstance(value, list | tuple):
-        if not _PLAIN.issuperset(map(type, value)):
-            for item in value:
-                yield from _arrays(item)
-    elif is_dataclass(value):
-        for name in _names(value.__class__):
-            yield from _arrays(getattr(value, name))
-
-
-@cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+        return f"\nlast log lines:\n{log}" if log else ""

@@ -9,12 +9,12 @@ driver    Watches ---- one actor on each other machine, which claims nothing
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, NodeDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayalign.cluster.memory import PeakMemory
@@ -22,6 +22,7 @@ from rayalign.cluster.session import processes_here
 from rayalign.storage.records import atomic_write
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 DEADLINE = 60.0
 """seconds until the other machines must have answered"""
 LOG_BYTES = 1 << 20
@@ -108,17 +109,28 @@ def last_log_lines(pid: int, address: str = "", count: int = 15) -> str:
     """The last log lines of the worker with this pid on the machine of that address; empty where there are none."""
     if not ray.is_initialized():
         return ""
-    nodes = [node for node, its_address in other_machines().items() if its_address == address]
-    here = address in ("", ray.util.get_node_ip_address())
-    if here or not nodes:
-        return _tail(pid, count)
-    on_node = NodeAffinitySchedulingStrategy(nodes[0], soft=False)
-    reading = ray.remote(_tail).options(num_cpus=0, scheduling_strategy=on_node).remote(pid, count)
     try:
-        lines: str = ray.get(reading, timeout=DEADLINE)
+        return ask_machine(address, _tail, pid, count)
     except (RayError, GetTimeoutError):  # the machine went with its process
         return ""
-    return lines
+
+
+def ask_machine(address: str, function: Callable[..., T], *arguments: Any, timeout: float = DEADLINE) -> T:
+    """What a function says on the machine of an address.
+
+    Raises:
+        RayError: the machine is gone, or did not answer in time.
+    """
+    nodes = [node for node, its_address in other_machines().items() if its_address == address]
+    here = address in ("", ray.util.get_node_ip_address())
+    if here:
+        return function(*arguments)
+    if not nodes:
+        raise NodeDiedError(f"the machine {address} is gone")
+    on_node = NodeAffinitySchedulingStrategy(nodes[0], soft=False)
+    asking = ray.remote(function).options(num_cpus=0, scheduling_strategy=on_node).remote(*arguments)
+    answer: T = ray.get(asking, timeout=timeout)
+    return answer
 
 
 def _tail(pid: int, count: int) -> str:

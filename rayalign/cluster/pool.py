@@ -3,51 +3,46 @@
     submit --> least loaded engine --> its step loop --> collect (one long poll on each engine) --> finished
 
 Candidates of one prompt share an engine, whose prefix cache then holds the prompt once, and a candidate's next turn
-goes to the engine of the turn before. An engine that dies is discarded, and the candidates that it was writing are
-written again by the others; without any left the run fails. Another engine starts in its place meanwhile. Further
-engines start where the pool may grow and the cluster has room (`further_engines.py`). A new engine takes part in the
-next transfer of weights and writes candidates once these are proven.
+goes to the engine of the turn before. An engine that is lost, stopped or hung is discarded, and the candidates that it
+was writing are written again by the others. Another engine starts in its place meanwhile (`starting_engines.py`).
+Further engines start where the pool may grow and the cluster has room (`further_engines.py`). A new engine takes part
+in the next transfer of weights and writes candidates once these are proven. While there is no engine at all, candidates
+wait for the first one, whose weights are sent for it alone (`starved`); the run fails where none is left to come.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import ray
 
-from rayalign.actors.generator import GeneratorActor
-from rayalign.cluster.forks import IMPORTS
+from rayalign.cluster.ending import end_actor
 from rayalign.cluster.further_engines import FurtherEngines
-from rayalign.cluster.group import Actor, ActorGroup, Call
-from rayalign.cluster.placement import Claim, Placement, Slot, claims, free_cpus
-from rayalign.config import ClusterConfig, LoraConfig, RoleConfig, RolloutConfig
-from rayalign.errors import ActorError, WeightError
+from rayalign.cluster.group import Actor, ActorGroup, Call, together
+from rayalign.cluster.placement import Placement
+from rayalign.cluster.starting_engines import StartingEngines
+from rayalign.config import LoraConfig
+from rayalign.errors import ActorError, DeadlineError, LostError, WeightError
 from rayalign.rollout import EngineName
 from rayalign.rollout.base import Finished, Request
-from rayalign.rollout.vllm import LIBRARIES, environment
-from rayalign.storage.events import EventLog
 
-CONCURRENCY = 8
-"""calls that an engine's actor serves at the same time"""
 HOMES = 4096
 """finished candidates whose engine is remembered for a next turn"""
 POLL = 10.0
 """seconds that one collect call waits for a finished candidate"""
 LOOK = 1.0
 """seconds after which a new engine is polled too"""
-REPLACEMENTS = 3
-"""engines that a pool replaces; more deaths than these have a cause that a new engine does not remove"""
-Seat = Callable[[], Actor]
-"""starts an engine in one bundle of the placement"""
+HUNG = 0.5
+"""of the deadline of a call: an engine that is so long in one step hangs, and others still have time to write for it"""
+FAILURES = (ActorError, WeightError, DeadlineError)
+"""of an engine that others can stand in for"""
 
 
 class GeneratorPool:
-    """Engines as actors; made by `start_pool`."""
+    """Engines as actors; made by `pool_start.start_pool`."""
 
     def __init__(
         self,
@@ -57,9 +52,13 @@ class GeneratorPool:
         model: str,
         timeout: float,
         adapter: LoraConfig | None = None,
-        seats: Mapping[Actor, Seat] | None = None,
+        starting: StartingEngines | None = None,
         further: FurtherEngines | None = None,
     ) -> None:
+        """
+        Args:
+            starting: starts engines in the place of lost ones; None: none does.
+        """
         self.group = group
         self.engine = engine
         self.adapter = adapter
@@ -71,21 +70,35 @@ class GeneratorPool:
         self._open: dict[Actor, dict[str, Request]] = {actor: {} for actor in group.actors}
         self._homes: dict[str, tuple[Actor, tuple[int, ...]]] = {}
         """key -> engine and prompt, of the candidates that finished last"""
-        self._seats = dict(seats or {})
+        self._starting = starting or StartingEngines()
         self._further = further
-        self._replacements = REPLACEMENTS
-        self._starting: dict[Actor, ray.ObjectRef] = {}
-        """replacement -> its setup under way"""
+        self.renew: Callable[[], Awaitable[Any]] | None = None
+        """sends the present weights again, for engines that come later; None: a stage that trains does so itself"""
+        self._held: list[Request] = []
+        """candidates that wait for an engine"""
         # a poll under way outlives the stream that began it: what it brings home must not be lost
         self._polls: dict[Actor, ray.ObjectRef] = {}
 
     @property
     def pending(self) -> int:
         """Candidates submitted and not finished."""
-        return sum(len(requests) for requests in self._open.values())
+        return len(self._held) + sum(len(requests) for requests in self._open.values())
+
+    @property
+    def starved(self) -> bool:
+        """Whether no engine writes, and one that has started waits for its weights."""
+        return not self._open and (bool(self.group.actors) or self._starting.is_ready())
+
+    @property
+    def expects_engines(self) -> bool:
+        """Whether an engine starts that may take part later."""
+        return bool(self._starting.actors)
 
     async def submit(self, requests: Sequence[Request]) -> None:
         """Spread candidates over the engines; an engine that is found dead is discarded."""
+        if not self._open:
+            self._held += requests
+            return
         shares: dict[Actor, list[Request]] = {}
         for piece in self._pieces(requests):
             actor = self._home(piece[0]) or min(self._open, key=lambda a: len(self._open[a]))
@@ -94,19 +107,25 @@ class GeneratorPool:
         for actor, share in shares.items():
             try:
                 await self.group.one(actor, lambda a, share=share: a.submit.remote(share))  # type: ignore[misc]
-            except ActorError as error:
+            except FAILURES as error:
                 await self.discard(actor, error)
+
+    def forget(self) -> None:
+        """Drop the candidates of an attempt that has ended; what engines still write of them is ignored."""
+        self._held = []
+        for requests in self._open.values():
+            requests.clear()
 
     async def finished(self) -> AsyncGenerator[Finished, None]:
         """Candidates as they finish, from whichever engine, without end; close it to stop."""
         polls = {self._poll(actor): actor for actor in self._open}
         try:
-            while polls:
-                answered, _ = await asyncio.wait(polls, timeout=LOOK, return_when=asyncio.FIRST_COMPLETED)
-                for poll in answered:
+            while True:
+                for poll in await _answered(polls):
                     actor = polls.pop(poll)
                     for item in await self._harvest(actor, poll):
                         yield item
+                await self._look_after()
                 for actor in self._open.keys() - polls.values():
                     polls[self._poll(actor)] = actor
         finally:
@@ -117,39 +136,41 @@ class GeneratorPool:
         """End an engine and submit its open candidates to the others; a second call for it does nothing."""
         orphans = list(self._open.pop(actor, {}).values())
         if actor in self.group.actors:
+            gone = self.group.machine_is_gone(actor)
             self.group.discard(actor)
-        if not self._open:
-            raise ActorError(f"no generator is left; the last one: {error}") from error
-        self._replace(actor)
+            self._replace(actor, error, machine_is_gone=gone)
+        self._refuse_if_none_is_left(error)
         await self.submit(orphans)
 
     async def every(self, call: Call, timeout: float) -> list[tuple[Actor, Any]]:
-        """Each engine and its answer; engines that failed are discarded, an ActorError where none is left."""
-        actors = list(self.group.actors)
-        waits = (self.group.one(actor, call, timeout=timeout) for actor in actors)
-        outcomes = await asyncio.gather(*waits, return_exceptions=True)
+        """Each engine and its answer; an engine that fails is discarded at once, since the others may wait for it.
+
+        Raises:
+            LostError: none is left.
+        """
+
+        async def answer_of(actor: Actor) -> list[tuple[Actor, Any]]:
+            try:
+                return [(actor, await self.group.one(actor, call, timeout=timeout))]
+            except FAILURES as error:
+                await self.discard(actor, error)
+                return []
+
         answers: list[tuple[Actor, Any]] = []
-        for actor, outcome in zip(actors, outcomes, strict=True):
-            if isinstance(outcome, ActorError | WeightError):
-                await self.discard(actor, outcome)
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                answers.append((actor, outcome))
+        for own in await together(*(answer_of(actor) for actor in list(self.group.actors))):
+            answers += own
         return answers
 
     async def admit(self) -> None:
-        """Let new engines that have started take part in transfers of weights."""
+        """Let new engines that have started take part in transfers of weights; where there is none, wait for one."""
         if self._further is not None:
             for actor in self._further.fill():
-                self._starting[actor] = actor.setup.remote()
-        if not self._starting:
-            return
-        ready, _ = ray.wait(list(self._starting.values()), num_returns=len(self._starting), timeout=0)
-        for actor, setup in list(self._starting.items()):
-            if setup in ready:
-                del self._starting[actor]
-                await self._admit(actor, setup)
+                self._starting.add(actor)
+        await self._admit_ready()
+        while not self.group.actors and self._starting.actors:
+            await asyncio.sleep(LOOK)
+            if self._starting.is_ready():
+                await self._admit_ready()
 
     def enlist(self, actor: Actor) -> None:
         """Let an engine whose weights are proven write candidates."""
@@ -165,42 +186,54 @@ class GeneratorPool:
         for actor in idle:
             self._open.pop(actor, None)
             self._polls.pop(actor, None)
-            if self._starting.pop(actor, None) is None:
-                self.group.discard(actor)
+            if actor in self._starting.actors:
+                self._starting.drop(actor)
             else:
-                ray.kill(actor)
+                self.group.discard(actor)
             self._further.leave(actor)
 
     def stop(self) -> None:
         """End every engine."""
-        for actor in self._starting:
-            ray.kill(actor)
+        self._starting.stop()
         self.group.kill()
         if self._further is not None:
             self._further.stop()
         self._placement.remove()
 
-    def _replace(self, actor: Actor) -> None:
+    def _replace(self, actor: Actor, error: Exception, *, machine_is_gone: bool = False) -> None:
         """Start another engine in the bundle of one that was discarded; a further one gives its place back."""
         if self._further is not None and actor in self._further:
             self._further.leave(actor)
             return
-        seat = self._seats.pop(actor, None)
-        if seat is None or not self._replacements:
-            return
-        self._replacements -= 1
-        replacement = seat()
-        self._seats[replacement] = seat
-        self._starting[replacement] = replacement.setup.remote()
+        self._starting.replace(actor, error, machine_is_gone=machine_is_gone)
 
-    async def _admit(self, actor: Actor, setup: ray.ObjectRef) -> None:
-        """Add a replacement to the group; one that could not start is replaced in turn."""
-        try:
-            await self.group.one(actor, lambda _: setup)
-            await self.group.adopt(actor)
-        except ActorError:
-            ray.kill(actor)
-            self._replace(actor)
+    async def _admit_ready(self) -> None:
+        """Add engines that have started to the group; one that could not start is replaced in turn."""
+        for actor, setup in self._starting.take_ready():
+            try:
+                await self.group.one(actor, lambda _, setup=setup: setup)  # type: ignore[misc]
+                await self.group.adopt(actor)
+            except FAILURES as error:
+                end_actor(actor, None)
+                self._replace(actor, error)
+                self._refuse_if_none_is_left(error)
+
+    def _refuse_if_none_is_left(self, error: Exception) -> None:
+        if not (self._open or self.group.actors or self._starting.actors):
+            raise LostError(f"no generator is left; the last one: {error}") from error
+
+    async def _look_after(self) -> None:
+        """Discard engines that hang in a step, renew the weights of new ones, submit what has waited for an engine."""
+        for actor in list(self._open):
+            pulse = self.group.pulse(actor)
+            if pulse is not None and pulse.working > HUNG * self._timeout and self._open.get(actor):
+                reason = f"it has been in one step for {pulse.working:.0f} s"
+                await self.discard(actor, LostError(f"generator (pid {self.group.pid(actor)}) hangs: {reason}"))
+        if self.starved and self.renew is not None:
+            await self.renew()
+        if self._held and self._open:
+            requests, self._held = self._held, []
+            await self.submit(requests)
 
     def _pieces(self, requests: Sequence[Request]) -> list[list[Request]]:
         """The candidates of each prompt together, cut only where they are more than an engine's fair share."""
@@ -219,10 +252,10 @@ class GeneratorPool:
         return asyncio.ensure_future(self.group.one(actor, lambda a: self._polls[a], timeout=POLL + self._timeout))
 
     async def _harvest(self, actor: Actor, poll: asyncio.Task[list[Finished]]) -> list[Finished]:
-        del self._polls[actor]
+        self._polls.pop(actor, None)
         try:
             items = poll.result()
-        except ActorError as error:
+        except FAILURES as error:
             await self.discard(actor, error)
             return []
         open_requests = self._open.get(actor, {})
@@ -243,60 +276,10 @@ class GeneratorPool:
         return actor if actor in self._open and goes_on else None
 
 
-async def start_pool(
-    engine: EngineName,
-    model: str,
-    config: RolloutConfig,
-    cluster: ClusterConfig,
-    events: EventLog,
-    adapter: LoraConfig | None = None,
-    slots: Sequence[Slot] = (),
-) -> GeneratorPool:
-    """Place and start the engines, all at once.
-
-    Args:
-        adapter: the largest that they must take beside their base.
-        slots: of each engine, on devices that it shares with others; none: it has its own. An engine that dies on a
-            shared device is not replaced, since a new one would start in the turn of others.
-    """
-    hosting = RoleConfig(actors=config.engines, cpus=config.cpus, gpus=config.gpus, threads=config.threads)
-    logical = cluster.logical_devices is not None
-    half = free_cpus() / 2  # of the machine, for the pool
-    shares = claims({"generator": hosting}, free_cpus=half, logical=logical)
-    computing = config.model_copy(update={"gpus": 0.0}) if logical else config
-    claim, timeout = shares["generator"], cluster.start_timeout
-    placement = Placement({"generator": hosting}, shares, timeout=timeout, slots={"generator": slots} if slots else {})
-    remote = ray.remote(GeneratorActor)
-    seats: dict[Actor, Seat] = {}
-    arguments = (engine, model, computing, cluster.call_timeout, adapter)
-    imports = {IMPORTS: ",".join(LIBRARIES)} if engine == "vllm" and not computing.gpus else {}
-    variables = {**environment(computing), **imports}
-    for _ in range(config.engines):
-        options = placement.options(claim, variables)
-        kind = remote.options(max_concurrency=CONCURRENCY, **options)
-        seat = partial(kind.remote, *arguments)
-        seats[seat()] = seat
-    group = ActorGroup("generator", list(seats), events=events, timeout=cluster.call_timeout)
-    with ExitStack() as undo:
-        undo.callback(placement.remove)
-        undo.callback(group.kill)
-        await group.locate(cluster.start_timeout)
-        await group.all(lambda actor: actor.setup.remote(), timeout=cluster.start_timeout)
-        undo.pop_all()
-    replaced = {} if slots else seats
-    further = _further_engines(config, claim, variables, arguments)
-    return GeneratorPool(group, placement, engine, model, cluster.call_timeout, adapter, replaced, further)
-
-
-def _further_engines(
-    config: RolloutConfig, claim: Claim, environment: Mapping[str, str], arguments: tuple[Any, ...]
-) -> FurtherEngines | None:
-    """Places for as many engines as the job allows beyond the first ones; None for a pool that stays as it is."""
-    count = (config.max_engines or config.engines) - config.engines
-    if count == 0:
-        return None
-
-    def start(options: dict[str, Any]) -> Actor:
-        return ray.remote(GeneratorActor).options(max_concurrency=CONCURRENCY, **options).remote(*arguments)
-
-    return FurtherEngines(count, claim, environment, start)
+async def _answered(polls: Collection[asyncio.Task[list[Finished]]]) -> set[asyncio.Task[list[Finished]]]:
+    """The polls that have been answered, after a moment at most."""
+    if not polls:
+        await asyncio.sleep(LOOK)
+        return set()
+    answered, _ = await asyncio.wait(polls, timeout=LOOK, return_when=asyncio.FIRST_COMPLETED)
+    return answered

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from rayalign.actors.hosted import FrozenSpec, HostedActor, Rendezvous
+from rayalign.actors.hosted import FrozenSpec, HostedActor, Place, Rendezvous
 from rayalign.actors.learner import CriticActor, LearnerSpec, PolicyActor
 from rayalign.actors.preparer import PreparerActor, PreparerSpec
 from rayalign.actors.reference import ReferenceActor
 from rayalign.actors.reward import RewardActor, RewardSpec
 from rayalign.cluster.group import ActorGroup, together
+from rayalign.cluster.seats import Renewal, Seats
 from rayalign.cluster.sharing import SharedRoles
 from rayalign.cluster.threads import IDLE_ENGINES, EngineThreads
 from rayalign.cluster.workers import Process, Workers
@@ -107,17 +109,53 @@ async def start_roles(
         hosts: dict[str, RoleConfig] = {role: hosting.get(role, RoleConfig()) for role in specs}
         processes = running.workers.take(hosts, shared.slots if shared else {}, engines)
         for role in specs:
-            running.groups[role] = ActorGroup(role, processes[role], events=events, timeout=cluster.call_timeout)
+            running.groups[role] = actor_group(role, processes[role], cluster, events)
         loads = [_load_models(running, specs, cluster)]
         if preparer is not None:
             helpers = [running.workers.take_helper()]
-            running.groups[PREPARER] = ActorGroup(PREPARER, helpers, events=events, timeout=cluster.call_timeout)
+            running.groups[PREPARER] = actor_group(PREPARER, helpers, cluster, events)
             loads.append(set_up(running[PREPARER], PreparerActor, preparer, cluster))
         await asyncio.gather(*loads)
+        _renew_the_lost(running, specs, preparer, cluster, events)
         for role in specs:
             events.write("actors_ready", role=role)
         undo.pop_all()
     return running
+
+
+def actor_group(role: str, processes: Sequence[Process], cluster: ClusterConfig, events: EventLog) -> ActorGroup:
+    """The processes of a role as its actors, with the deadlines of the job."""
+    limits = {"timeout": cluster.call_timeout, "heartbeat": cluster.heartbeat_timeout}
+    return ActorGroup(role, processes, events=events, **limits)
+
+
+def _renew_the_lost(
+    roles: Roles, specs: Specs, preparer: PreparerSpec | None, cluster: ClusterConfig, events: EventLog
+) -> None:
+    """Let other processes take the places of lost ones, in the roles whose actors share no state."""
+    renewed: dict[str, tuple[type[HostedActor], Any]] = {}
+    for role, spec in specs.items():
+        if not isinstance(spec, LearnerSpec):
+            renewed[role] = KINDS[role], spec
+    if preparer is not None:
+        renewed[PREPARER] = PreparerActor, preparer
+    for name, (kind, spec) in renewed.items():
+        group = roles[name]
+        seats = Seats(name, dict.fromkeys(group.actors, roles.workers.replace), events, cluster.restarts)
+        group.renewal = Renewal(seats, partial(_set_up_one, group, kind, spec, cluster))
+
+
+async def _set_up_one(
+    group: ActorGroup, kind: type[HostedActor], spec: Any, cluster: ClusterConfig, rank: int, process: Process
+) -> None:
+    """Have one process become the actor of a rank, in the place of one that was lost."""
+    limit = cluster.start_timeout
+    await group.one(process, lambda new: new.actor.begin.remote(kind, spec, process.threads), timeout=limit)
+    place: Place = await group.one(process, lambda new: new.where.remote(), timeout=limit)
+    process.place = place
+    group.note(process, rank, place)
+    meeting = Rendezvous(rank, len(group), place.address, place.port)
+    await group.one(process, lambda new: new.setup.remote(meeting), timeout=limit)
 
 
 async def _load_models(roles: Roles, specs: Specs, cluster: ClusterConfig) -> None:

@@ -80,21 +80,26 @@ class PolicyReplica:
 class RemotePolicy:
     """The policy behind its handle; implements `Policy`."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, timeout: float) -> None:
+        """
+        Args:
+            timeout: of a reply, and between two pieces of a stream [seconds].
+        """
         self._handle = handle
+        self._timeout = timeout
 
     async def complete(self, turns: Turns, settings: Mapping[str, Any], profile: Profile) -> Answer:
         """As `Policy.complete`."""
-        answer: Answer = await called(self._handle.complete, turns, settings, profile)
+        answer: Answer = await called(self._handle.complete, turns, settings, profile, timeout=self._timeout)
         return answer
 
     def stream(self, turns: Turns, settings: Mapping[str, Any], profile: Profile) -> AsyncGenerator[str | Answer, None]:
         """As `Policy.stream`."""
-        return streamed(self._handle.stream, turns, settings, profile)
+        return streamed(self._handle.stream, turns, settings, profile, timeout=self._timeout)
 
     async def state(self) -> CacheState:
         """As `Policy.state`."""
-        state: CacheState = await called(self._handle.state)
+        state: CacheState = await called(self._handle.state, timeout=self._timeout)
         return state
 
 
@@ -108,7 +113,7 @@ class Front:
         self._config = config
         self._tokens = tokens
         self._profiles = profiles
-        self._policy = RemotePolicy(policy)
+        self._policy = RemotePolicy(policy, config.request_timeout)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application that Serve puts behind its proxy; Serve calls this in the replica."""

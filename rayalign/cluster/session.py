@@ -19,7 +19,8 @@ from rayalign.cluster.growth import Pending, pending_machines
 from rayalign.cluster.placement import Claim, process_environment
 from rayalign.cluster.ray_2_60 import keep_sigterm_handler, loopback_node, reload_authentication, start_node
 from rayalign.config import ClusterConfig
-from rayalign.errors import InputError
+from rayalign.errors import DeadlineError, InputError
+from rayalign.waiting import finished_within, interrupted_after
 
 LOCAL = {
     "RAY_prestart_worker_first_driver": "0",  # idle processes, one for each core, that no actor of ours can use
@@ -29,6 +30,12 @@ LOCAL = {
     "RAY_worker_register_timeout_seconds": "300",  # the first workers wait for the fork server's imports
 }
 """settings of a local session, where the environment has no other"""
+
+
+END_SECONDS = 120.0
+"""until Ray must have ended"""
+_LOGS = "/tmp/ray/session_latest/logs"
+logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -44,13 +51,20 @@ class Session:
 
     def __enter__(self) -> Session:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(self._config.start_timeout))
+        limit = self._config.start_timeout
         with keep_sigterm_handler(), ExitStack() as undo:
             if self.attached:
-                self._attach(self.attached)
+                undo.callback(_end)
+                late = f"the Ray cluster at {self.attached} did not answer within {limit:.0f} s; see that it is up"
+                with interrupted_after(limit, late):
+                    self._attach(self.attached)
             else:
                 undo.enter_context(own_token())
-                self._start(self._worker_command(undo))
-            undo.callback(ray.shutdown)
+                command = self._worker_command(undo)
+                undo.callback(_end)
+                late = f"Ray did not start within {limit:.0f} s; see {_LOGS}, or raise cluster.start_timeout"
+                with interrupted_after(limit, late):
+                    self._start(command)
             self._open = undo.pop_all()
         return self
 
@@ -121,6 +135,14 @@ class Session:
         }
         with loopback_node():
             start_node(lambda: ray.init(**settings))
+
+
+def _end() -> None:
+    """Leave the session, and end a local one."""
+    try:
+        finished_within(ray.shutdown, END_SECONDS, f"Ray did not end within {END_SECONDS:.0f} s")
+    except DeadlineError as error:
+        logger.warning("%s; `ray stop --force` ends what it has left", error)
 
 
 def _version_sentence(address: str, mismatch: str) -> str:

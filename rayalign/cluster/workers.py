@@ -3,6 +3,7 @@
     start, reserve   before a stage begins    processes without a role import the large libraries
     take             a stage begins           a free process for each actor of its roles, or a new one
     release          the stage has ended      the roles end, the processes stay
+    replace          a process was lost       another one takes its place
     kill             the stage has failed     the processes end with their roles
 
 There are two kinds of processes. A plain one claims nothing that others could lack: it has no device, its role names no
@@ -12,19 +13,17 @@ CPUs, and there is one machine. All others share a placement group, which stays 
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-import psutil
 import ray
 
-from rayalign.actors.hosted import Place
+from rayalign.actors.hosted import GROUPS, Place
 from rayalign.actors.worker import Worker
+from rayalign.cluster.ending import end_actor
 from rayalign.cluster.forks import LIBRARIES
 from rayalign.cluster.placement import Claim, Placement, Slots, claims, free_cpus, process_environment
 from rayalign.cluster.session import dead_actors, machines
@@ -35,15 +34,15 @@ Hosting = Mapping[str, RoleConfig]
 """how each role of a stage is hosted"""
 Bundles = tuple[tuple[float | None, float], ...]
 """CPUs and GPUs of each placed actor, as the job names them"""
-END_SECONDS = 2.0
-"""that a process has to end by itself"""
 
 
 class Process:
     """A worker process as the actor of its role, with the methods of that: `process.evaluate.remote(rows)`."""
 
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """Start it with these options of Ray."""
+        self.options = options
+        self.actor = ray.remote(concurrency_groups=GROUPS)(Worker).options(**options).remote()
         self.threads = 1
         """of its role"""
         self.loaded = False
@@ -61,20 +60,14 @@ class Process:
             raise AttributeError(name)
         return _Method(self.actor, name)
 
-    def kill(self) -> None:
-        """End the process, also where it is stopped and hears nothing but SIGKILL."""
-        ray.kill(self.actor)
-        if self.place is None or self.place.address != ray.util.get_node_ip_address():
-            return
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self.place.pid)
-            title = process.cmdline()
-            if not title or not title[0].startswith("ray::"):  # another process that has got its number since
-                return
-            with suppress(psutil.TimeoutExpired):
-                process.wait(END_SECONDS)  # else Ray would print that a worker died
-                return
-            os.kill(self.place.pid, signal.SIGKILL)
+    @property
+    def pulse(self) -> Any:
+        """The heartbeat of the process, whatever its role."""
+        return self.actor.pulse
+
+    def kill(self, *, lost: bool = False) -> None:
+        """End the process, whatever it is doing; where it is lost, it may be stopped on another machine."""
+        end_actor(self.actor, self.place, lost=lost)
 
 
 class _Method:
@@ -171,6 +164,21 @@ class Workers:
             if any(process in group.processes for process in processes):
                 self._end(group)
 
+    def replace(self, process: Process) -> Process:
+        """End a process that was lost, and start another one with its threads in its place."""
+        process.kill(lost=True)
+        groups = [group for group in self._placed if process in group.processes]
+        if groups:
+            replacement = Process(process.options)
+            places = groups[0].processes
+            places[places.index(process)] = replacement
+        else:
+            self._taken.remove(process)
+            self._forget_dead()
+            replacement = self._take_plain(loaded=True)
+        replacement.threads = process.threads
+        return replacement
+
     def keep(self, hosting: Hosting) -> None:
         """Free the devices and CPUs that roles of earlier stages had, unless these roles need exactly the same."""
         bundles = _bundles(self._split(hosting)[1])
@@ -212,7 +220,7 @@ class Workers:
     def _start_plain(self) -> Process:
         environment = process_environment(Claim(cpus=0.0, gpus=0.0, threads=1))
         options = {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
-        return Process(ray.remote(Worker).options(**options).remote())
+        return Process(options)
 
     def _take_plain(self, *, loaded: bool) -> Process:
         """A free process, of both kinds one that fits; the role imports what is missing."""
@@ -238,8 +246,7 @@ class Workers:
         processes = []
         for name, role in roles.items():
             for _ in range(role.actors):
-                options = placement.options(role_claims[name], {})
-                processes.append(Process(ray.remote(Worker).options(**options).remote()))
+                processes.append(Process(placement.options(role_claims[name], {})))
         group = _Placed(_bundles(roles), placement, processes)
         self._placed.append(group)
         return group

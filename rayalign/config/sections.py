@@ -250,6 +250,10 @@ class ClusterConfig(Section):
     """seconds in which a cluster that a run joins may grow to what a stage needs; 0: all must be there at the start"""
     transfer_timeout: PositiveFloat = 120.0
     """seconds until a weight transfer must have been proven"""
+    heartbeat_timeout: PositiveFloat = 30.0
+    """seconds that an actor may leave its heartbeat unanswered, without any work, until it counts as lost"""
+    restarts: NonNegativeInt = 3
+    """after losses of actors, for each role: in the lost one's place, learners all together from the last checkpoint"""
     environment: dict[str, str] = {}
     """variables of every process that the run starts on the cluster, such as NCCL_SOCKET_IFNAME: eth0"""
 

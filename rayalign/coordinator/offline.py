@@ -8,6 +8,7 @@ Ray Data is not in between: the rows are token ids in files of the stage's folde
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -18,14 +19,16 @@ from typing import Any
 
 import ray
 
+from rayalign.config import ClusterConfig
 from rayalign.coordinator.failures import explain_restart
 from rayalign.coordinator.offline_data import OfflineSpec
 from rayalign.coordinator.offline_loop import train_offline
-from rayalign.coordinator.progress import Watch
-from rayalign.errors import ActorError, RayalignError
+from rayalign.coordinator.progress import LONGEST_INTERVAL, Watch
+from rayalign.errors import ActorError, LostError, RayalignError
 from rayalign.types import Role
 
 __all__ = ["OfflineSpec", "launch"]
+logger = logging.getLogger(__name__)
 LOOK = 0.2
 """seconds between two looks at the ranks"""
 PATIENCE = 15.0
@@ -40,21 +43,43 @@ def launch(
     ranks: int,
     resources: Mapping[str, float],
     environment: Mapping[str, str],
-    start_timeout: float,
+    cluster: ClusterConfig,
 ) -> None:
     """Run the loop on Ray Train and wait for it; its results are what it left in the stage's folder.
 
-    The rows must lie in `spec.rows_folder`.
+    The rows must lie in `spec.rows_folder`. Ray Train itself restarts ranks that died, from the last checkpoint. Where
+    one is silent its launch starts again.
 
     Raises:
-        ActorError: the loop failed, and again after a restart.
-        DeadlineError: a rank stopped, or did not get on; with what it waits for.
+        ActorError: the loop failed, and again after its restarts.
+        DeadlineError: a rank did not get on; with what it waits for.
     """
+    for left in reversed(range(cluster.restarts + 1)):
+        watch = Watch(
+            spec.ranks_folder,
+            spec.role,
+            ranks,
+            start_timeout=cluster.start_timeout,
+            timeout=spec.timeout,
+            heartbeat=cluster.heartbeat_timeout + LONGEST_INTERVAL,
+        )
+        try:
+            _fit(_trainer(spec, ranks, resources, environment, cluster.restarts), spec.role, watch)
+            return
+        except LostError as error:
+            if not left:
+                raise
+            logger.warning("%s; it starts again from its last checkpoint", error)
+
+
+def _trainer(
+    spec: OfflineSpec, ranks: int, resources: Mapping[str, float], environment: Mapping[str, str], restarts: int
+) -> Any:
+    """The loop as Ray Train runs it."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    watch = Watch(spec.ranks_folder, spec.role, ranks, start_timeout=start_timeout, timeout=spec.timeout)
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _train,
         train_loop_config={"spec": spec},
         scaling_config=ScalingConfig(
@@ -63,11 +88,10 @@ def launch(
         run_config=RunConfig(
             name="launch",
             storage_path=str(Path(spec.folder).resolve()),
-            failure_config=FailureConfig(max_failures=1, controller_failure_limit=0),
+            failure_config=FailureConfig(max_failures=restarts, controller_failure_limit=0),
             worker_runtime_env={"env_vars": dict(environment)},
         ),
     )
-    _fit(trainer, spec.role, watch)
 
 
 def _train(config: Mapping[str, Any]) -> None:

@@ -3,7 +3,8 @@
     driver    asyncio: waits for the ranks, watches them, hears Ctrl-C
     ranks     train_offline in a worker's main thread              heartbeat thread -> ranks/*.json
 
-A failed stage restarts once from its last checkpoint, in new processes, as under Ray Train.
+A stage that lost a rank restarts from its last checkpoint, in new processes, as often as `cluster.restarts` allows; one
+that failed by an error of its own restarts once.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rayalign.actors.worker import RankActor, RankSpec
-from rayalign.cluster.group import ActorGroup
-from rayalign.cluster.roles import Roles, set_up
+from rayalign.cluster.causes import precedence
+from rayalign.cluster.roles import Roles, actor_group, set_up
 from rayalign.cluster.workers import Workers
 from rayalign.config import ClusterConfig, RoleConfig
-from rayalign.coordinator.failures import explain_restart
 from rayalign.coordinator.offline_data import OfflineSpec
 from rayalign.coordinator.offline_loop import train_offline
 from rayalign.coordinator.progress import Watch
-from rayalign.errors import ActorError
+from rayalign.errors import ActorError, LostError
 from rayalign.storage.events import EventLog
 
 logger = logging.getLogger(__name__)
@@ -47,18 +48,24 @@ async def train_on_workers(
         ready: called once every rank has loaded what it needs.
 
     Raises:
-        ActorError: the loop failed, and again after a restart.
-        DeadlineError: a rank stopped, or did not get on; with what it waits for.
+        ActorError: the loop failed, and again after its restarts.
+        DeadlineError: a rank did not get on; with what it waits for.
     """
-    try:
-        await _attempt(spec, host, workers, cluster, events, ready)
-        return
-    except ActorError as error:
-        logger.warning("%s; it starts again from its last checkpoint", str(error).splitlines()[0])
-    try:
-        await _attempt(spec, host, workers, cluster, events, ready)
-    except ActorError as error:
-        raise explain_restart(spec.role, str(error.__cause__)) from error
+    failed = False
+    for left in reversed(range(cluster.restarts + 1)):
+        try:
+            await _attempt(spec, host, workers, cluster, events, ready)
+            return
+        except ActorError as error:
+            lost = isinstance(error, LostError)
+            if left == cluster.restarts and not left:
+                raise
+            if not left or (failed and not lost):
+                raise ActorError(f"train:{spec.role} failed, and again after a restart: {error}") from error
+            failed = failed or not lost
+            reason = str(error).splitlines()[0]
+            events.write("stage_restarted", stage=Path(spec.folder).name, reason=reason, left=left - 1)
+            logger.warning("%s; it starts again from its last checkpoint", reason)
 
 
 async def _attempt(
@@ -71,7 +78,7 @@ async def _attempt(
 ) -> None:
     name = f"train:{spec.role}"
     processes = workers.take({name: host})[name]
-    group = ActorGroup(name, processes, events=events, timeout=cluster.call_timeout)
+    group = actor_group(name, processes, cluster, events)
     async with Roles(workers, {name: group}):
         await set_up(group, RankActor, RankSpec(train_offline, spec), cluster)
         watch = Watch(
@@ -103,11 +110,4 @@ async def _watch(ranks: Sequence[asyncio.Future[None]], watch: Watch, ready: Cal
         await asyncio.wait(pending, timeout=PATIENCE)
     failures = [error for rank in ranks if rank.done() and (error := rank.exception()) is not None]
     if failures:
-        raise min(failures, key=_rank_of_failure)
-
-
-def _rank_of_failure(error: BaseException) -> int:
-    """First what explains itself, then a process that died, which makes the others fail."""
-    if not isinstance(error, ActorError):
-        return 0
-    return 1 if " died: " in str(error).splitlines()[0] else 2
+        raise min(failures, key=precedence)

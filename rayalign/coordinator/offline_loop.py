@@ -56,7 +56,7 @@ def _train(spec: OfflineSpec, heartbeat: Heartbeat) -> None:
     from rayalign.models.process_group import meet
 
     heartbeat.report("the other ranks")
-    device = meet()
+    device = meet(spec.timeout)
     data = OfflineData(spec, load(spec.stage.algorithm), device, heartbeat)
     run = _OfflineRun(spec, data, heartbeat)
     heartbeat.ready()

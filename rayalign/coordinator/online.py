@@ -6,6 +6,9 @@
 The training loop waits for groups (`take`) and for its actors; the rollout loop waits for `published`. What moves
 through here is token records and numbers; tensors go from actor to actor by reference.
 
+Another actor takes the place of a lost engine, reward, reference or preparer; what that one had kept is made again. A
+lost learner ends the loop, and the stage starts again from its last checkpoint.
+
 Where engines and learners share devices, the engines sleep from `take` to `published`: nothing is in flight then, since
 a shared stage is strictly on-policy. The learners write their states while they have the devices, before they publish.
 """
@@ -13,6 +16,7 @@ a shared stage is strictly on-policy. The learners write their states while they
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -34,12 +38,19 @@ from rayalign.coordinator.iteration import PhaseClock, part_metrics, publish_met
 from rayalign.coordinator.passes import forward_passes
 from rayalign.coordinator.recovery import Resumption
 from rayalign.coordinator.rollouts import RolloutLoop
+from rayalign.errors import LostDataError
 from rayalign.models.metrics import of_role
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.metrics import MetricSink, SampleTable, reduce
 from rayalign.types import Group, Metrics, Role
+
+logger = logging.getLogger(__name__)
+LOOK = 1.0
+"""seconds between two looks at the engines while an iteration is awaited"""
+ATTEMPTS = 4
+"""to make one batch"""
 
 
 @dataclass(slots=True)
@@ -98,16 +109,8 @@ class OnlineTrainer:
         for iteration in range(first, settings.iterations):
             clock = PhaseClock(parts.events, iteration, start=end)
             with clock.phase("generate"):
-                groups = await parts.rollouts.take(iteration)
-            with clock.phase("collate"):
-                rollouts = await self._collate(groups, iteration)
-            if parts.turns.shared:
-                with clock.phase("turn"):
-                    await parts.turns.enter("training")
-            with clock.phase("evaluate"):
-                outputs = await self._evaluate(rollouts)
-            with clock.phase("prepare"):
-                batch, metrics = await self._prepare(rollouts, outputs)
+                groups = await self._take(iteration)
+            batch, metrics = await self._batch(groups, iteration, clock)
             with clock.phase("update"):
                 metrics |= await self._update(batch, iteration)
             states: Path | None = None
@@ -123,6 +126,46 @@ class OnlineTrainer:
                 await self._commit(states, iteration + 1, metrics)
             end = time.perf_counter()
             self._report(iteration, groups, metrics | clock.metrics(end))
+
+    async def _take(self, iteration: int) -> list[Group]:
+        """The groups of an iteration; engines that come while there is no other get the present weights first."""
+        parts = self._parts
+        taking = asyncio.ensure_future(parts.rollouts.take(iteration))
+        try:
+            while not taking.done():
+                await asyncio.wait({taking}, timeout=LOOK)
+                if parts.pool.starved:
+                    await parts.channel.transfer(parts.roles["policy"], parts.pool, iteration)
+            return taking.result()
+        finally:
+            taking.cancel()
+
+    async def _batch(
+        self, groups: Sequence[Group], iteration: int, clock: PhaseClock
+    ) -> tuple[Handle, dict[str, float]]:
+        """The batch of an iteration, made again where an actor was lost that had kept a part of it."""
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                return await self._make_batch(groups, iteration, clock)
+            except LostDataError as error:
+                if not left:
+                    raise
+                logger.warning("iteration %d: %s", iteration, error)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _make_batch(
+        self, groups: Sequence[Group], iteration: int, clock: PhaseClock
+    ) -> tuple[Handle, dict[str, float]]:
+        turns = self._parts.turns
+        with clock.phase("collate"):
+            rollouts = await self._collate(groups, iteration)
+        if turns.shared:
+            with clock.phase("turn"):
+                await turns.enter("training")
+        with clock.phase("evaluate"):
+            outputs = await self._evaluate(rollouts)
+        with clock.phase("prepare"):
+            return await self._prepare(rollouts, outputs)
 
     async def _collate(self, groups: Sequence[Group], iteration: int) -> Handle:
         handle: Handle = await self._parts.preparer.first(lambda a: a.collate.remote(groups, self._pad_id, iteration))

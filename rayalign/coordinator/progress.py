@@ -9,6 +9,7 @@ The files lie in the stage's folder, which all machines share. Only changes coun
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rayalign.errors import DeadlineError
+from rayalign.errors import DeadlineError, LostError
 
 LONGEST_INTERVAL = 5.0
 """seconds between two beats, at most"""
@@ -107,12 +108,17 @@ class Watch:
         *,
         start_timeout: float,
         timeout: float,
+        heartbeat: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """
+        Args:
+            heartbeat: seconds without a beat after which a rank that has loaded is lost, whatever the timeout.
+        """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self._folder, self._role, self._clock = folder, role, clock
-        self._start_timeout, self._timeout = start_timeout, timeout
+        self._start_timeout, self._timeout, self._heartbeat = start_timeout, timeout, heartbeat
         start = clock()
         self._ranks = {rank: _Rank({}, start, start) for rank in range(ranks)}
 
@@ -125,12 +131,15 @@ class Watch:
         """Look at every rank.
 
         Raises:
-            DeadlineError: one has not run, or has not got on, for the timeout, or for the start timeout while it loads;
-                with its rank and what it waits for.
+            LostError: one has no heartbeat, or has not run for the timeout, or for the start timeout while it loads.
+            DeadlineError: one has not got on for so long; with its rank and what it waits for.
         """
         now = self._clock()
         for number, rank in self._ranks.items():
             self._look(number, rank, now)
+        silent = [number for number, rank in self._ranks.items() if self._is_silent(rank, now)]
+        if silent:
+            raise LostError(self._silent(silent[0], now - self._ranks[silent[0]].beaten))
         late = [number for number, rank in self._ranks.items() if self._is_late(rank, now)]
         if not late:
             return
@@ -138,8 +147,11 @@ class Watch:
         number = min(self._ranks, key=lambda n: self._ranks[n].beaten)
         silence = now - self._ranks[number].beaten
         if silence > self._timeout / 2:
-            raise DeadlineError(self._silent(number, silence))
+            raise LostError(self._silent(number, silence))
         raise DeadlineError(self._stuck(min(late, key=lambda n: self._ranks[n].reported), now))
+
+    def _is_silent(self, rank: _Rank, now: float) -> bool:
+        return bool(rank.beat.get("ready")) and now - rank.beaten > self._heartbeat
 
     def _is_late(self, rank: _Rank, now: float) -> bool:
         limit = self._timeout if rank.beat.get("ready") else max(self._start_timeout, self._timeout)
@@ -165,7 +177,7 @@ class Watch:
             )
         return (
             f"{self._name(number)} has not run for {seconds:.0f} s, in {beat['activity']}: its process is stopped or "
-            f"its machine is gone; the same command goes on from the last checkpoint"
+            f"its machine is gone"
         )
 
     def _stuck(self, number: int, now: float) -> str:

@@ -3,6 +3,8 @@
 put -> queue -> score (an even share of the queue) -> every score present ------------> settle(group)
          ^                                               | absent, and asked too often -> settle(failure)
          +-------- at most `redo` times, absent ---------+
+
+An actor that is lost is replaced (`ActorGroup.steady`), and the next one scores what it had before it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from rayalign.cluster.group import Actor, ActorGroup
+from rayalign.cluster.group import ActorGroup
 from rayalign.scoring.parts import is_absent, merge_scores
 from rayalign.storage.events import EventLog
 from rayalign.types import Group, Score
@@ -103,16 +105,16 @@ class ScoringLoop:
     async def run(self, settle: Settle) -> None:
         """Score until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for actor in self._reward.actors:
-                tasks.create_task(self._serve(actor, settle))
+            for rank in range(len(self._reward.actors)):
+                tasks.create_task(self._serve(rank, settle))
 
-    async def _serve(self, actor: Actor, settle: Settle) -> None:
+    async def _serve(self, rank: int, settle: Settle) -> None:
         while True:
             groups = [await self._queue.get()]
             for _ in range(self._share() - 1):
                 groups.append(self._queue.get_nowait())
             self._events.write("score_started", groups=[group.id for group in groups])
-            answers = await self._reward.one(actor, lambda a, groups=groups: a.score.remote(groups))  # type: ignore[misc]
+            answers = await self._reward.steady(rank, lambda a, groups=groups: a.score.remote(groups))  # type: ignore[misc]
             for group, scores in zip(groups, answers, strict=True):
                 scored = self._merge(group, scores)
                 if scored is not None:

@@ -36,7 +36,7 @@ from rayalign.models.mixture import Mixture
 from rayalign.models.objective import Objective, Piece, entropy_use
 from rayalign.models.offload import DeviceState
 from rayalign.models.partitioned import Partition
-from rayalign.models.process_group import highest, meet
+from rayalign.models.process_group import DEADLINE, highest, meet
 from rayalign.models.schedule import schedule
 from rayalign.models.verify import verify_saved
 from rayalign.models.whole import WholeTensors
@@ -66,10 +66,11 @@ class Learner:
         seed: int,
         initial: Initial = "reward",
         inspection: Path | None = None,
+        timeout: float = DEADLINE,
     ) -> None:
         self.config = config
         self.role: Role = role
-        self._device = meet()
+        self._device = meet(timeout)
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
         self._path, self._kind = path, head
         self._inspection = inspection

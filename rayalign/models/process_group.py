@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from rayalign.models.deepspeed_0_19 import skip_shared_memory_operator
 
+DEADLINE = 1800.0
+"""seconds of a rendezvous and of each collective, where the caller has no deadline"""
 
-def meet() -> torch.device:
-    """Join the ranks that the environment names (none: a world of one); the device of this rank."""
+
+def meet(timeout: float = DEADLINE) -> torch.device:
+    """Join the ranks that the environment names (none: a world of one); the device of this rank.
+
+    Args:
+        timeout: seconds until the other ranks must be there, and until each collective must have ended.
+    """
     cuda = torch.cuda.is_available()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")
@@ -24,7 +32,8 @@ def meet() -> torch.device:
     backend = "nccl" if cuda else "gloo"
     if not dist.is_initialized() and "RANK" not in os.environ:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+    limit = timedelta(seconds=timeout)
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, timeout=limit)
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,18 @@ from rayalign.actors.preparer import PreparerSpec
 from rayalign.annotator.asking.client import TOKEN, AnnotatorClient
 from rayalign.annotator.service_file import load_service
 from rayalign.cluster.channel import load_folder
-from rayalign.cluster.pool import GeneratorPool, start_pool
+from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.pool_start import start_pool
 from rayalign.cluster.roles import Roles, Specs, start_roles
 from rayalign.cluster.session import Session, processes_here
 from rayalign.cluster.turns import DeviceTurns
 from rayalign.cluster.workers import Workers
 from rayalign.config import ANNOTATOR, LoadedJob, Reference, RoleConfig
-from rayalign.errors import WeightError
 from rayalign.models.catalogue import shape_of
 from rayalign.pipeline.adapters import adapter_room
 from rayalign.pipeline.choices import Choices
-from rayalign.pipeline.early_pool import EarlyPool, next_model, same_shapes
+from rayalign.pipeline.early_pool import EarlyPool, next_model
+from rayalign.pipeline.engine_models import probe_of, same_shapes
 from rayalign.pipeline.environment import environment
 from rayalign.pipeline.hashing import unfinished
 from rayalign.pipeline.inputs import Inputs
@@ -40,7 +42,6 @@ from rayalign.rollout import choose, vllm_runs_on
 from rayalign.storage.events import RUN_STARTED, EventLog
 from rayalign.storage.records import atomic_write
 from rayalign.waiting import reported
-from rayalign.weights import probe
 
 logger = logging.getLogger(__name__)
 
@@ -255,14 +256,18 @@ class RunContext:
         """The engines with this model's weights, loaded into the running ones where the shapes agree."""
         pool = await self.engines(model)
         await self.turns.enter("rollout")
+        load = partial(load_folder, pool, model, probe_of(model), self.job.cluster.transfer_timeout)
         if self._loaded != model:
-            await load_folder(pool, model, _probe(model), self.job.cluster.transfer_timeout)
+            await load()
             self._loaded = model
+        pool.renew = load
         return pool
 
     def weights_changed(self) -> None:
-        """A stage published its own weights into the engines."""
+        """A stage publishes its own weights into the engines."""
         self._loaded = None
+        if self._pool is not None:
+            self._pool.renew = None
 
     @property
     def turns(self) -> DeviceTurns:
@@ -282,16 +287,14 @@ class RunContext:
             specs, hosting, job.cluster, self.events, self.workers, shared, preparer=preparer, engines=engines
         )
 
+    def stop_broken_pool(self) -> None:
+        """End engines that cannot serve another attempt at a stage: all are lost, or a turn of theirs ended midway."""
+        if self._pool is not None and (self.job.cluster.share_devices or not self._pool.group.actors):
+            self.stop_pool()
+
     def stop_pool(self) -> None:
         """End the engines, and give back the devices that they share."""
         if self._pool is not None:
             self._pool.stop()
         self._pool = None
         self._sharing.release()
-
-
-def _probe(model: str) -> probe.Probe | None:
-    try:
-        return probe.load(Path(model))
-    except WeightError:
-        return None  # a model from elsewhere carries no proof

@@ -15,7 +15,6 @@ from rayalign.cluster.pool import GeneratorPool
 from rayalign.config import Job, Reference
 from rayalign.errors import RayalignError
 from rayalign.pipeline.kind import GENERATOR, StageKind, kind_of
-from rayalign.weights.files import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +53,3 @@ class EarlyPool:
         except RayalignError as error:
             logger.warning("the engines that started early have failed: %s", error)
             return None
-
-
-def same_shapes(one: str, other: str) -> bool:
-    """Whether engines of one model can load the weights of another."""
-    if one == other:
-        return True
-    local = Path(one).is_dir() and Path(other).is_dir()
-    return local and fingerprint(Path(one)) == fingerprint(Path(other))

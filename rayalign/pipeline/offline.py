@@ -214,7 +214,7 @@ def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
         ranks=host.actors,
         resources=claim.bundle,
         environment=process_environment(claim),
-        start_timeout=cluster.start_timeout,
+        cluster=cluster,
     )
 
 

@@ -39,6 +39,7 @@ from rayalign.models.mixture import MixtureSpec
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.generate import sample_reward
 from rayalign.pipeline.prompt_order import prompt_order
+from rayalign.pipeline.restarting import with_restarts
 from rayalign.pipeline.scoring import resolved
 from rayalign.pipeline.time_left import later_stages
 from rayalign.pipeline.train import TrainKind
@@ -60,7 +61,11 @@ PROBE_PROMPTS = 16
 
 
 async def train_online(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
-    """Run the online loop to its end and save every trained role."""
+    """Run the online loop to its end and save every trained role; after the loss of a learner it starts again."""
+    return await with_restarts(context, name, lambda: _train(context, name, stage))
+
+
+async def _train(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
     job = context.job
     async with open_parts(context, name, stage) as (parts, renderer):
         resumption = recover(
@@ -163,6 +168,7 @@ async def _start(
     else:
         pool, roles = await asyncio.gather(context.engines(model), start_roles())
     context.weights_changed()
+    pool.forget()
     return pool, roles
 
 

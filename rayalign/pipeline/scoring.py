@@ -170,12 +170,12 @@ async def _by_actors(
     starts = iter(range(0, len(items), GROUPS_PER_CALL))
     answers: dict[int, list[Any]] = {}
 
-    async def serve(actor: Actor) -> None:
+    async def serve(rank: int) -> None:
         for start in starts:
             part = items[start : start + GROUPS_PER_CALL]
-            answers[start] = await reward.one(actor, _with_part(call, part))
+            answers[start] = await reward.steady(rank, _with_part(call, part))
 
-    await together(*(serve(actor) for actor in reward.actors))
+    await together(*(serve(rank) for rank in range(len(reward))))
     return list(chain.from_iterable(answers[start] for start in sorted(answers)))
 
 

@@ -10,6 +10,7 @@ The first exception of any task ends the loop: no task runs after it, and each l
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -31,6 +32,8 @@ class EngineLoop:
         self._failure: BaseException | None = None
         self._paused = False
         self._stepping = False
+        self._began: float | None = None
+        """when the thread began what it does now; None: it is idle"""
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._engine: Future[Engine] = self._put(factory)
 
@@ -71,6 +74,11 @@ class EngineLoop:
             return future.result()
         raise _explained(error)
 
+    def working(self) -> float:
+        """Seconds since the thread began what it does now; 0 where it is idle. An engine that hangs is never done."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
+
     def pause(self, timeout: float) -> None:
         """Stop stepping; candidates in flight stay in the engine."""
         self.call(lambda _: self._set_paused(True), timeout)
@@ -89,10 +97,15 @@ class EngineLoop:
         return self._executor.submit(self._guarded, task)
 
     def _guarded(self, task: Callable[[], T]) -> T:
+        self._began = time.monotonic()
         with ExitStack() as watch:
+            watch.callback(self._rest)
             watch.push(lambda kind, error, trace: self._end(error))
             self._refuse_if_ended()
             return task()
+
+    def _rest(self) -> None:
+        self._began = None
 
     def _end(self, error: BaseException | None) -> None:
         if error is not None:

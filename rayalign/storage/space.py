@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rayalign.errors import RayalignError
+from rayalign.errors import ActorError, RayalignError
 
-_FULL = ("No space left on device", "Disk quota exceeded", "unexpected pos")
-"""what the system says, and torch's writer of archives"""
+_FULL = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "unexpected pos",
+    "file write failed",
+    "iostream error",
+    "database or disk is full",
+)
+"""what the system says, torch's writer of archives and SQLite"""
+_LEFT = 1 << 16
+"""bytes; with fewer a disk is full, and what cannot be written fails in words of its own"""
 
 
 @contextmanager
@@ -23,11 +33,20 @@ def full_disk_named(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not comes_of_full_disk(error):
+        exactly_full = isinstance(error, OSError | ActorError) and _is_full(folder)
+        if not (exactly_full or comes_of_full_disk(error)):
             raise
         raise RayalignError(
             f"no space left on {folder}; free space, or name another place as `output`, and give the same command again"
         ) from error
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has no room at all."""
+    try:
+        return shutil.disk_usage(folder).free < _LEFT
+    except OSError:  # the folder is not there
+        return False
 
 
 def comes_of_full_disk(error: BaseException | None) -> bool:

@@ -15,7 +15,8 @@ from rayalign.actors.learner import LearnerSpec
 from rayalign.algorithms.base import load
 from rayalign.cluster.channel import WeightChannel
 from rayalign.cluster.group import ActorGroup
-from rayalign.cluster.pool import GeneratorPool, start_pool
+from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.pool_start import start_pool
 from rayalign.cluster.roles import start_roles
 from rayalign.cluster.session import Session, machines
 from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig, RolloutConfig, SamplingConfig

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import ray
 import torch
 
-from rayalign.actors.hosted import HostedActor
-from rayalign.cluster.group import ActorGroup, _arrays
-from rayalign.errors import ActorError, CapacityError, DeadlineError
+from rayalign.actors.hosted import GROUPS, HostedActor
+from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.traffic import arrays_in
+from rayalign.errors import ActorError, CapacityError, DeadlineError, LostError
 from rayalign.storage.events import EventLog
 from rayalign.types import Candidate, Rollouts
 
@@ -31,7 +33,7 @@ from rayalign.types import Candidate, Rollouts
     ],
 )
 def test_tensors_are_seen_wherever_they_stand(value: Any, expected: tuple[int, bool]) -> None:
-    found = list(_arrays(value))
+    found = list(arrays_in(value))
     assert (sum(array.nbytes for array in found), bool(found)) == expected
 
 
@@ -57,8 +59,8 @@ def clerks(ray_session: None, events: EventLog) -> Iterator[ActorGroup]:
         def sleep(self, seconds: float) -> None:
             time.sleep(seconds)
 
-    kind = ray.remote(Clerk).options(num_cpus=0)
-    group = ActorGroup("clerk", [kind.remote(i) for i in range(2)], events=events, timeout=300.0)
+    kind = ray.remote(concurrency_groups=GROUPS)(Clerk).options(num_cpus=0)
+    group = ActorGroup("clerk", [kind.remote(i) for i in range(2)], events=events, timeout=300.0, heartbeat=8.0)
     asyncio.run(group.locate(300.0))
     yield group
     group.kill()
@@ -83,7 +85,7 @@ def test_a_failure_names_role_process_cause_and_last_log_lines(clerks: ActorGrou
     with pytest.raises(ActorError) as caught:
         asyncio.run(clerks.first(lambda actor: actor.fail.remote()))
     head, tail = str(caught.value).split("\nlast log lines:\n")
-    assert head == f"clerk (pid {clerks.pid(clerks.actors[0])}) failed: KeyError: 'no such drawer'"
+    assert head == f"clerk rank 0 (pid {clerks.pid(clerks.actors[0])}) failed: KeyError: 'no such drawer'"
     assert "the ink is dry" in tail.splitlines()
 
 
@@ -94,20 +96,36 @@ def test_an_error_of_our_own_comes_through_as_it_is(clerks: ActorGroup) -> None:
 
 
 @pytest.mark.ray
-def test_a_killed_process_is_named(clerks: ActorGroup) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, r"died: its process has died on \S+ without an exit code.*"),
+        (signal.SIGSTOP, r"is lost on \S+: its process is stopped \(SIGSTOP\).*; it held \d\.\d GiB.*"),
+    ],
+)
+def test_a_killed_or_stopped_process_is_named_in_one_sentence(
+    clerks: ActorGroup, number: signal.Signals, words: str
+) -> None:
     pid = clerks.pid(clerks.actors[1])
+    start = time.monotonic()
 
-    async def kill_it_at_work() -> None:
-        work = asyncio.ensure_future(clerks.all(lambda actor: actor.sleep.remote(30)))
-        await asyncio.sleep(0.5)
-        os.kill(pid, signal.SIGKILL)
+    async def strike_it_at_work() -> None:
+        work = asyncio.ensure_future(clerks.all(lambda actor: actor.sleep.remote(60)))
+        await asyncio.sleep(5.0)  # a heartbeat or two
+        os.kill(pid, number)
         await work
 
-    with pytest.raises(ActorError, match=rf"clerk \(pid {pid}\) died: "):
-        asyncio.run(kill_it_at_work())
+    with pytest.raises(LostError, match=rf"^clerk rank 1 \(pid {pid}\) {words}$") as caught:
+        asyncio.run(strike_it_at_work())
+    assert time.monotonic() - start < 30.0
+    assert "common causes" not in str(caught.value), "Ray's paragraph"
+    clerks.discard(clerks.actors[1])
+    with pytest.raises(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(10)
+        psutil.Process(pid)
 
 
 @pytest.mark.ray
 def test_who_does_not_answer_in_time_is_named(clerks: ActorGroup) -> None:
-    with pytest.raises(DeadlineError, match=r"clerk \(pid \d+\) did not answer within 1 s"):
+    with pytest.raises(DeadlineError, match=r"clerk rank \d \(pid \d+\) did not answer within 1 s"):
         asyncio.run(clerks.all(lambda actor: actor.sleep.remote(20), timeout=0.6))

@@ -24,11 +24,12 @@ from rayalign.algorithms.base import load
 from rayalign.cluster.channel import WeightChannel, load_folder, prove
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.placement import free_cpus
-from rayalign.cluster.pool import GeneratorPool, start_pool
+from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.pool_start import start_pool
 from rayalign.cluster.roles import start_roles
 from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig, RolloutConfig, SamplingConfig
 from rayalign.data.collate import EncodedRow, collate_examples
-from rayalign.errors import ActorError, WeightError
+from rayalign.errors import WeightError
 from rayalign.rollout.base import Finished, Request
 from rayalign.storage.events import EventLog
 from rayalign.weights.buckets import Bucket, pack
@@ -303,7 +304,10 @@ def test_an_engine_found_dead_at_the_next_submit_is_discarded(pool: GeneratorPoo
     assert len(pool.group) == 1
 
 
-def test_without_any_engine_the_run_fails(pool: GeneratorPool) -> None:
-    kill(pool)
-    with pytest.raises(ActorError, match="no generator is left; the last one: generator .* died"):
-        generate(pool, requests(4))
+def test_where_all_engines_are_killed_others_write(pool: GeneratorPool, model: str) -> None:
+    pool.renew = lambda: load_folder(pool, model, None, 60.0)
+    survivors = list(pool.group.actors)
+    for actor in survivors:
+        os.kill(pool.group.pid(actor), signal.SIGKILL)
+    assert len(generate(pool, requests(4))) == 4
+    assert not set(survivors) & set(pool.group.actors)

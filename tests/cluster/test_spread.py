@@ -50,6 +50,12 @@ class Engines:
     async def one(self, actor: Engine, call: Callable[[Engine], Any], *, timeout: float | None = None) -> Any:
         return await call(actor)
 
+    def pulse(self, actor: Engine) -> None:
+        return None
+
+    def machine_is_gone(self, actor: Engine) -> bool:
+        return False
+
     def discard(self, actor: Engine) -> None:
         self.actors.remove(actor)
 

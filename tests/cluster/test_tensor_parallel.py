@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rayalign.cluster.channel import load_folder, prove
-from rayalign.cluster.pool import start_pool
+from rayalign.cluster.pool_start import start_pool
 from rayalign.config import ClusterConfig, RolloutConfig
 from rayalign.storage.events import EventLog
 from rayalign.weights.probe import Probe, probe_tokens, tolerance

@@ -9,7 +9,7 @@ from rayalign.coordinator.failures import explain_restart
 from rayalign.coordinator.launcher import choose_launcher
 from rayalign.coordinator.offline_actors import _watch
 from rayalign.coordinator.progress import Watch
-from rayalign.errors import ActorError, InputError
+from rayalign.errors import ActorError, InputError, LostError
 
 BIG, SMALL = {"CPU": 16.0, "GPU": 4.0}, {"CPU": 8.0}
 
@@ -74,7 +74,7 @@ def test_all_ranks_are_waited_for_and_the_first_moment_when_they_are_ready_is_re
 
 def test_the_cause_is_raised_even_where_its_consequence_comes_first() -> None:
     broken = ActorError("train:policy (pid 1) failed: RuntimeError: Connection closed by peer")
-    dead = ActorError("train:policy (pid 2) died: ActorDiedError: its process has died")
+    dead = LostError("train:policy (pid 2) died: its process has died")
     refusal = InputError("of the rows none can be trained on")
     with pytest.raises(ActorError, match=r"\(pid 2\) died"):
         asyncio.run(wait_for(StillWatch(), (0.0, broken), (0.1, dead)))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -20,12 +21,13 @@ from ray.train import WorkerGroupError
 from rayalign.cluster.placement import Claim, process_environment
 from rayalign.cluster.workers import Workers
 from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig, TrackingConfig, TrainStage
+from rayalign.coordinator import offline
 from rayalign.coordinator.offline import OfflineSpec, _fit, launch
 from rayalign.coordinator.offline_actors import train_on_workers
 from rayalign.coordinator.progress import Watch
 from rayalign.data.collate import EncodedRow
 from rayalign.data.rows import write_rows
-from rayalign.errors import ActorError, DeadlineError
+from rayalign.errors import ActorError, LostError
 from rayalign.storage.events import EventLog
 from rayalign.storage.records import read_jsonl
 
@@ -40,7 +42,7 @@ SPEC = OfflineSpec(
     timeout=60.0,
 )
 LAUNCHERS = ("ray_train", "actors")
-CLUSTER = ClusterConfig(start_timeout=280.0)
+CLUSTER = ClusterConfig(start_timeout=280.0, heartbeat_timeout=8.0, restarts=1)
 ROWS = [EncodedRow((10 + g, 5, 6 + k), (False, True, True), g, float(k), str(g)) for g in range(8) for k in range(2)]
 
 
@@ -75,6 +77,17 @@ def test_another_failure_of_ray_train_stays_what_it_is(watch: Watch) -> None:
     _fit(Trainer(None), "reward", watch)
 
 
+def test_a_controller_that_never_ends_is_left_at_the_deadline_of_its_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offline, "PATIENCE", 0.1)
+    monkeypatch.setattr(offline, "_end", lambda: None)
+    stuck = SimpleNamespace(fit=lambda: time.sleep(20.0))
+    watch = Watch(tmp_path / "ranks", "reward", 1, start_timeout=0.5, timeout=0.5)
+    with pytest.raises(LostError, match="train:reward rank 0 did not start within"):
+        _fit(stuck, "reward", watch)
+
+
 @pytest.fixture
 def endless(model: str, tmp_path: Path) -> OfflineSpec:
     """A loop that never comes to its end."""
@@ -84,14 +97,19 @@ def endless(model: str, tmp_path: Path) -> OfflineSpec:
     return replace(SPEC, stage=stage, model=model, folder=str(tmp_path), events=str(events), timeout=15.0)
 
 
-def start(spec: OfflineSpec, launcher: str = "ray_train", workers: Workers | None = None) -> None:
+def start(
+    spec: OfflineSpec,
+    launcher: str = "ray_train",
+    workers: Workers | None = None,
+    cluster: ClusterConfig = CLUSTER,
+) -> None:
     write_rows(spec.rows_folder, ROWS)
     if launcher == "ray_train":
         environment = process_environment(Claim(1.0, 0.0, 1))
-        launch(spec, ranks=1, resources={"CPU": 1.0}, environment=environment, start_timeout=280.0)
+        launch(spec, ranks=1, resources={"CPU": 1.0}, environment=environment, cluster=cluster)
         return
     with closing(EventLog(Path(spec.events))) as events:
-        asyncio.run(train_on_workers(spec, RoleConfig(threads=1), workers or Workers(CLUSTER), CLUSTER, events))
+        asyncio.run(train_on_workers(spec, RoleConfig(threads=1), workers or Workers(cluster), cluster, events))
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +151,17 @@ def has_ended(pid: int) -> bool:
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_rank_that_is_stopped_ends_the_stage_within_its_deadline(
+def test_a_rank_that_is_stopped_ends_the_stage_long_before_its_deadline(
     workers: Workers, endless: OfflineSpec, launcher: str
 ) -> None:
+    patient = replace(endless, timeout=1800.0)
+    once = CLUSTER.model_copy(update={"restarts": 0})
+    stopped = r"^train:reward.* \(pid \d+.*\) (has not run for \d+ s, in \w+|is lost on .*stopped)"
     with (
         once_it_trains(endless, signal.SIGSTOP, driver=False) as pids,
-        pytest.raises(DeadlineError, match=r"train:reward rank 0 \(pid \d+ on .*\) has not run for \d+ s, in \w+"),
+        pytest.raises(LostError, match=stopped),
     ):
-        start(endless, launcher, workers)
+        start(patient, launcher, workers, once)
     assert has_ended(pids[0])
 
 
@@ -204,21 +225,21 @@ def interrupt(folder: Path, epoch: int) -> None:
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_a_rank_that_dies_is_replaced_once(workers: Workers, endless: OfflineSpec) -> None:
+def test_a_rank_that_is_lost_is_replaced_as_often_as_the_job_allows(workers: Workers, endless: OfflineSpec) -> None:
     patient = replace(endless, timeout=300.0)
     pids: list[int] = []
 
     def strike() -> None:
-        """Kill the rank and, once another one has gone on from its checkpoint, that one too."""
+        """Stop the rank and, once another one has gone on from its checkpoint, kill that one."""
         checkpoints = Path(patient.folder) / "checkpoints"
-        for _ in range(2):
+        for number in (signal.SIGSTOP, signal.SIGKILL):
             before = checkpoints.resolve() / "last"
             seen = before.readlink() if before.exists() else None
             while not before.exists() or before.readlink() == seen:
                 time.sleep(0.1)
             events = read_jsonl(Path(patient.events), growing=True)
             pids.append([row["actor_pid"] for row in events if row["event"] == "actor_started"][-1])
-            os.kill(pids[-1], signal.SIGKILL)
+            os.kill(pids[-1], number)
             psutil.wait_procs([psutil.Process(pids[-1])] if psutil.pid_exists(pids[-1]) else [], timeout=60)
 
     thread = threading.Thread(target=strike, daemon=True)

@@ -20,7 +20,7 @@ from rayalign.cluster.turns import PRESENCE, DeviceTurns, Move, Part, Sharer, Si
 from rayalign.config import CandidateSource, GuardConfig, LearnerConfig, TrackingConfig, TrainStage
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.recovery import Resumption
-from rayalign.errors import ActorError, GuardError, RayalignError
+from rayalign.errors import ActorError, GuardError, LostDataError, LostError, RayalignError
 from rayalign.models.batching import pass_over
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.events import EventLog
@@ -137,6 +137,7 @@ class Bench:
         self.turns = DeviceTurns(DeviceLedger({DEVICE: 100}), events)
         self.checkpoints = CheckpointStore(folder / "checkpoints", keep=2)
         self.sink = Sink()
+        self.pool = SimpleNamespace(starved=False)
         self.answers: dict[str, dict[str, Any]] = {
             "preparer": {"collate": "rollouts", "prepare": ("batch", {"beta": 0.5}, {"reward/mean": Metric(2.0)})},
             "policy": {"evaluate": "logprobs", "update": [step(1.0), step(3.0)]},
@@ -158,7 +159,7 @@ class Bench:
             algorithm=algorithm,  # type: ignore[arg-type]
             roles=roles,  # type: ignore[arg-type]
             preparer=roles["preparer"],  # type: ignore[arg-type]
-            pool=None,  # type: ignore[arg-type]
+            pool=self.pool,  # type: ignore[arg-type]
             channel=Channel(self.log, self.turns),  # type: ignore[arg-type]
             turns=self.turns,
             rollouts=self.rollouts,  # type: ignore[arg-type]
@@ -219,6 +220,51 @@ def test_an_iteration_is_taken_evaluated_prepared_trained_on_and_published_in_th
     assert [version for name, version in bench.log if name == "published"] == [0, 1, 2]
     updates = [arguments for name, arguments in bench.log if name.endswith(".update")]
     assert updates == [("batch", 7), ("batch", 7), ("batch", 8), ("batch", 8)]
+
+
+def test_engines_that_come_while_there_is_no_other_get_the_present_weights(
+    make: Callable[..., Bench],
+) -> None:
+    starved = make(checkpoint_every=2)
+    starved.pool.starved = True
+    starved.train()
+    assert [version for name, version in starved.log if name == "transfer"] == [0, 0, 1, 1, 2]
+
+
+def test_a_batch_is_made_again_where_a_part_of_it_was_lost(make: Callable[..., Bench]) -> None:
+    bench = make(deterministic=True, checkpoint_every=2, iterations=1)
+    lost = iter([LostDataError("the reference's share is lost"), None])
+    whole = bench.answers["preparer"]["prepare"]
+
+    def prepare(*arguments: Any) -> Any:
+        failure = next(lost)
+        if failure is not None:
+            raise failure
+        return whole
+
+    bench.answers["preparer"]["prepare"] = prepare
+    bench.train()
+    made = ["preparer.collate", "policy.evaluate", "critic.evaluate", "preparer.prepare"]
+    start = bench.calls.index("take") + 1
+    assert bench.calls[start : start + 9] == [*made, *made, "policy.update"]
+    phases = [name for name in bench.sink.rows[0] if name.startswith("phase/")]
+    assert "phase/evaluate" in phases
+
+
+def test_a_part_that_is_lost_again_and_again_ends_the_loop(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.answers["preparer"]["prepare"] = LostDataError("the reference's share is lost")
+    with pytest.raises(LostDataError, match="share is lost"):
+        bench.train()
+    assert bench.calls.count("preparer.prepare") == 4
+
+
+def test_a_lost_learner_ends_the_loop_at_once(make: Callable[..., Bench]) -> None:
+    bench = make(deterministic=True)
+    bench.answers["policy"]["evaluate"] = LostError("policy (pid 1) died")
+    with pytest.raises(LostError, match="policy"):
+        bench.train()
+    assert bench.calls.count("policy.evaluate") == 1
 
 
 def test_on_a_shared_device_engines_sleep_from_take_to_published(make: Callable[..., Bench]) -> None:

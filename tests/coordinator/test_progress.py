@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rayalign.coordinator.progress import Heartbeat, Watch
-from rayalign.errors import DeadlineError
+from rayalign.errors import DeadlineError, LostError
 
 
 class Clock:
@@ -51,7 +51,7 @@ def test_a_silent_rank_is_blamed_not_the_one_that_waits_for_it(tmp_path: Path, w
     beat(tmp_path, 0, 2, 1)
     watch.check()
     clock.seconds = 10.5
-    with pytest.raises(DeadlineError, match=r"train:policy rank 1 \(pid 71 on here\) has not run for 10 s, in pass 1"):
+    with pytest.raises(LostError, match=r"train:policy rank 1 \(pid 71 on here\) has not run for 10 s, in pass 1"):
         watch.check()
 
 
@@ -68,12 +68,24 @@ def test_a_rank_that_beats_but_reports_nothing_new_is_stuck(tmp_path: Path, watc
         watch.check()
 
 
+def test_a_silent_rank_is_found_by_its_heartbeat_long_before_the_deadline(tmp_path: Path, clock: Clock) -> None:
+    watch = Watch(tmp_path, "policy", 2, start_timeout=300.0, timeout=1800.0, heartbeat=30.0, clock=clock)
+    beat(tmp_path, 0, 1, 1, ready=False)
+    beat(tmp_path, 1, 1, 1)
+    watch.check()
+    clock.seconds = 29.0
+    watch.check()
+    clock.seconds = 31.0
+    with pytest.raises(LostError, match=r"rank 1 \(pid 71 on here\) has not run for 31 s"):
+        watch.check()
+
+
 def test_a_rank_that_never_began_is_named(tmp_path: Path, watch: Watch, clock: Clock) -> None:
     clock.seconds = 8.0
     beat(tmp_path, 1, 1, 1)
     watch.check()
     clock.seconds = 12.0
-    with pytest.raises(DeadlineError, match="train:policy rank 0 did not start within 12 s"):
+    with pytest.raises(LostError, match="train:policy rank 0 did not start within 12 s"):
         watch.check()
 
 
@@ -84,7 +96,7 @@ def test_a_rank_that_loads_has_the_start_timeout(tmp_path: Path, clock: Clock) -
     clock.seconds = 29.0
     watch.check()
     clock.seconds = 31.0
-    with pytest.raises(DeadlineError, match="has not run for 31 s, in the model m"):
+    with pytest.raises(LostError, match="has not run for 31 s, in the model m"):
         watch.check()
 
 
@@ -107,5 +119,5 @@ def test_a_heartbeat_is_what_the_watch_reads(tmp_path: Path, clock: Clock) -> No
         heartbeat.ready()  # is written at once, so that the short deadline holds
         watch.check()
     clock.seconds = 11.0
-    with pytest.raises(DeadlineError, match="train:reward rank 0 .* in the model m"):
+    with pytest.raises(LostError, match="train:reward rank 0 .* in the model m"):
         watch.check()

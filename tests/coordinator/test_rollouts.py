@@ -70,8 +70,8 @@ class Reward:
         self.asked.append([group.id for group in groups])
         return [self._judge(group) for group in groups]
 
-    async def one(self, actor: Any, call: Callable[[Any], Any]) -> Any:
-        answer = call(actor)
+    async def steady(self, rank: int, call: Callable[[Any], Any]) -> Any:
+        answer = call(self.actors[rank])
         await asyncio.sleep(0)
         return answer
 

@@ -84,8 +84,11 @@ Row = dict[str, Any]
 HALT = """
 import os, signal, sys
 
+halted = []
+
 def halt(event, arguments):
-    if event == "os.mkdir" and str(arguments[0]).endswith(os.environ["RAYALIGN_TEST_HALT"]):
+    if event == "os.mkdir" and not halted and str(arguments[0]).endswith(os.environ["RAYALIGN_TEST_HALT"]):
+        halted.append(True)
         os.kill(os.getpid(), signal.SIGSTOP)
 
 sys.addaudithook(halt)
@@ -128,12 +131,12 @@ class Run:
         """The command, undisturbed."""
         return self._start(None)
 
-    def strike(self, number: int, role: str, stage: str, checkpoint: int) -> Ending:
+    def strike(self, number: int, role: str, stage: str, checkpoint: int, *overrides: str) -> Ending:
         """The command, with a signal to a role's process (or the `driver`) when a stage begins a checkpoint.
 
         Whoever begins it halts there until the signal was sent, so that no stall of the machine makes it come late.
         """
-        return self._start((number, role, f"{stage}/checkpoints/.iteration-{checkpoint:06d}.tmp"))
+        return self._start((number, role, f"{stage}/checkpoints/.iteration-{checkpoint:06d}.tmp"), *overrides)
 
     def events(self, kind: str | None = None) -> list[Row]:
         """All events, or those of one kind, each with the stage that was going on."""
@@ -144,8 +147,9 @@ class Run:
                 rows.append({"stage": stage, **row})
         return rows
 
-    def _start(self, blow: tuple[int, str, str] | None) -> Ending:
+    def _start(self, blow: tuple[int, str, str] | None, *overrides: str) -> Ending:
         command = [str(Path(sys.executable).with_name("rayalign")), "run", str(self.job), f"output={self.output}"]
+        command += overrides
         before, struck, processes = len(self.events()), 0, list[psutil.Process]()
         with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory() as loaded:
             environment = dict(os.environ)

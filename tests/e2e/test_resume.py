@@ -26,10 +26,11 @@ class Story:
     killed: Ending
     """the driver, in ppo"""
     crashed: Ending
-    """the policy, in late"""
+    """the policy, in late, without restarts"""
     stopped: Ending
     """a scheduler's SIGTERM, in late"""
     last: Ending
+    """the policy again, in late, with restarts"""
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,9 @@ def story(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Story:
         run,
         run.strike(signal.SIGINT, "driver", "rm", 1),
         run.strike(signal.SIGKILL, "driver", "ppo", 3),
-        run.strike(signal.SIGKILL, "policy", "late", 4),
+        run.strike(signal.SIGKILL, "policy", "late", 4, "cluster.restarts=0"),
         run.strike(signal.SIGTERM, "driver", "late", 4),
-        run.finish(),
+        run.strike(signal.SIGKILL, "policy", "late", 8),
     )
 
 
@@ -68,6 +69,13 @@ def test_the_death_of_an_actor_is_told_by_its_role(story: Story) -> None:
     assert story.crashed.left_over == []
 
 
+def test_a_stage_that_lost_its_policy_goes_on_by_itself(story: Story) -> None:
+    (restart,) = [row for row in story.run.events("stage_restarted") if row["stage"] == "late"]
+    assert restart["reason"].startswith(f"policy (pid {story.last.struck}) died: ")
+    assert "late goes on from its last checkpoint; 2 more restarts may follow" in story.last.text
+    assert story.last.left_over == []
+
+
 @pytest.mark.parametrize("name", ["paused", "stopped"])
 def test_ctrl_c_and_sigterm_end_everything_and_say_how_to_go_on(story: Story, name: str) -> None:
     ending = getattr(story, name)
@@ -87,7 +95,7 @@ def test_nothing_is_lost_or_doubled(story: Story, stage: str) -> None:
     rows = read_metrics(story.run.folder / "stages" / stage / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(ITERATIONS[stage]))
     rewinds = [e for e in read_jsonl(story.run.folder / "journal" / f"{stage}.jsonl") if e["kind"] == "rewound"]
-    assert len(rewinds) == {"ppo": 1, "late": 2}[stage]
+    assert len(rewinds) == {"ppo": 1, "late": 3}[stage]
 
 
 def test_a_deterministic_stage_ends_with_the_same_bits(story: Story, finished: Run) -> None:

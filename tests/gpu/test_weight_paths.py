@@ -12,7 +12,7 @@ import torch
 
 from rayalign.actors.learner import LearnerSpec
 from rayalign.cluster.channel import WeightChannel, sites
-from rayalign.cluster.pool import start_pool
+from rayalign.cluster.pool_start import start_pool
 from rayalign.cluster.roles import start_roles
 from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig, RolloutConfig
 from rayalign.data.paddock.tokenizer import build_tokenizer

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rayalign.errors import ActorError, RayalignError
+from rayalign.storage import space
 from rayalign.storage.records import Appender
 from rayalign.storage.space import full_disk_named
 
@@ -34,5 +36,18 @@ def test_a_full_device_is_met_by_an_append() -> None:
 
 
 def test_another_error_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), full_disk_named(tmp_path):
+        raise KeyError("a")
+
+
+def test_on_a_disk_without_any_room_a_failure_in_other_words_is_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = ActorError("policy (pid 7) failed: RuntimeError: basic_ios::clear")
+    with pytest.raises(ActorError, match="basic_ios"), full_disk_named(tmp_path):
+        raise failure
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    with pytest.raises(RayalignError, match="^no space left on"), full_disk_named(tmp_path):
+        raise failure
     with pytest.raises(KeyError), full_disk_named(tmp_path):
         raise KeyError("a")

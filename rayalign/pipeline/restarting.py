@@ -1,0 +1,34 @@
+"""Stages that go on by themselves after they lost an actor that trains."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from rayalign.errors import LostError
+from rayalign.pipeline.context import RunContext
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+async def with_restarts(context: RunContext, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    """The outcome of the first attempt that loses no actor; each one goes on from the last checkpoint.
+
+    Raises:
+        LostError: of the attempt after the last restart that `cluster.restarts` allows.
+    """
+    for left in reversed(range(context.job.cluster.restarts + 1)):
+        try:
+            return await attempt()
+        except LostError as error:
+            reason, *details = str(error).splitlines()
+            if not left:
+                remedy = "the same command goes on from the last checkpoint, and cluster.restarts lets the run do so"
+                raise LostError("\n".join([f"{reason}; {remedy}", *details])) from error
+            context.events.write("stage_restarted", stage=name, reason=reason, left=left - 1)
+            logger.warning("%s", error)
+            logger.warning("%s goes on from its last checkpoint; %d more restarts may follow", name, left - 1)
+            context.stop_broken_pool()
+    raise AssertionError("the last attempt returns or raises")

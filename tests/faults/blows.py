@@ -1,0 +1,150 @@
+"""Blows: what happens to which actor, in which phase of an iteration; and what came of it.
+
+    driver process    PhaseClock.phase begins --> the next blow, if it is due --> the signal, at once
+                      EventLog.write ----------> what the run says of it
+    results.jsonl     one line for each blow that is over; the command started again goes on after the last one
+
+A blow is over at the end of the iteration that follows it, so that what is lost in one iteration and noticed in the
+next counts to it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from rayalign.storage.records import Appender, read_jsonl
+
+Kind = Literal["kill", "stop", "slow", "memory"]
+ROLES = ("generator", "reward", "reference", "preparer", "policy", "critic")
+PHASES = ("generate", "evaluate", "update", "publish")
+KINDS: tuple[Kind, ...] = ("kill", "stop", "slow", "memory")
+SLOW_SECONDS = 4.0
+"""for which a slow process runs a fifth of the time"""
+ROOM = 4 << 20
+"""bytes of address space that a process without memory may still take"""
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """One cell of the matrix."""
+
+    role: str
+    phase: str
+    kind: Kind
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a blow."""
+
+    role: str
+    phase: str
+    kind: str
+    iteration: int
+    pid: int
+    outcome: str = "went on"
+    """or replaced, restarted, ended"""
+    reason: str = ""
+    """what the run said"""
+    noticed: float = 0.0
+    """seconds until it said so"""
+    seconds: float = 0.0
+    """until the blow was over"""
+    began: float = field(default_factory=time.monotonic)
+
+
+class Striker:
+    """Deals the blows of a run in this process, and writes down what came of them."""
+
+    def __init__(self, blows: Sequence[Blow], path: Path) -> None:
+        done = len(list(read_jsonl(path, growing=True))) if path.exists() else 0
+        self._blows = list(blows[done:])
+        self._results = Appender(path)
+        self._open: Result | None = None
+        self._processes: dict[str, int] = {}
+        """role -> its process; of several the one that started last"""
+
+    @contextmanager
+    def phase(self, name: str, iteration: int) -> Iterator[None]:
+        """Around each phase of each iteration."""
+        self._begin(name, iteration)
+        yield
+        last = name == "checkpoint"
+        if last and self._open is not None and iteration > self._open.iteration:
+            self._close()
+
+    def event(self, name: str, fields: dict[str, Any]) -> None:
+        """An event of the run."""
+        if name == "actor_started":
+            self._processes[fields["role"]] = fields["actor_pid"]
+        result = self._open
+        if result is None or result.reason or name not in ("actor_lost", "stage_restarted"):
+            return
+        result.outcome = "restarted" if name == "stage_restarted" else "replaced"
+        result.reason = fields["reason"]
+        result.noticed = time.monotonic() - result.began
+
+    def ended(self, reason: str) -> None:
+        """The run has ended with an error."""
+        if self._open is not None:
+            result = self._open
+            result.outcome, result.reason = "ended", reason
+            result.noticed = time.monotonic() - result.began
+            self._close()
+
+    def _begin(self, phase: str, iteration: int) -> None:
+        if self._open is not None or not self._blows or iteration == 0 or self._blows[0].phase != phase:
+            return
+        blow = self._blows[0]
+        pid = self._processes[blow.role]
+        del self._blows[0]
+        self._open = Result(blow.role, phase, blow.kind, iteration, pid)
+        strike(pid, blow.kind)
+
+    def _close(self) -> None:
+        assert self._open is not None
+        result, self._open = self._open, None
+        result.seconds = time.monotonic() - result.began
+        row = asdict(result)
+        del row["began"]
+        self._results.append(row)
+
+
+def strike(pid: int, kind: Kind) -> None:
+    """Do it to a process."""
+    if kind == "slow":
+        threading.Thread(target=_slow_down, args=(pid,), daemon=True).start()
+    elif kind == "memory":
+        process = psutil.Process(pid)
+        limit = process.memory_info().vms + ROOM
+        process.rlimit(psutil.RLIMIT_AS, (limit, limit))
+    else:
+        os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+
+
+def _slow_down(pid: int) -> None:
+    end = time.monotonic() + SLOW_SECONDS
+    while time.monotonic() < end and psutil.pid_exists(pid):
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.2)
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.05)
+
+
+def matrix() -> list[Blow]:
+    """All cells, each role in each phase."""
+    blows: list[Blow] = []
+    for role in ROLES:
+        for phase in PHASES:
+            blows += [Blow(role, phase, kind) for kind in KINDS]
+    return blows

@@ -1,0 +1,143 @@
+"""Every role struck in every phase in every way, in one run, which has to end as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rayalign.storage.journal import Accounting, Journal
+from rayalign.storage.records import read_jsonl
+from tests.faults.blows import KINDS, PHASES, ROLES, matrix
+
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(7200)]
+PROMPTS = 4
+STARTS = 12
+"""most starts of the command: where a blow ends it, another one goes on"""
+WITHIN = 60.0
+"""seconds in which each loss has to be named"""
+JOB = """\
+name: struck
+cluster: {cpus: 2, object_store: 134217728, call_timeout: 1800, heartbeat_timeout: 8, restarts: 1000}
+rollout: {engine: local, engines: 2, context: 64}
+tracking: {samples: 0}
+stages:
+  ppo:
+    kind: train
+    algorithm: {name: ppo, kl_coefficient: 0.05}
+    model: MODEL
+    reward: {rules: {kind: length, high: 6, margin: 20}}
+    candidates: [{source: live, count: 2}]
+    prompts: PROMPTS
+    iterations: ITERATIONS
+    checkpoint_every: 1
+    deterministic: true
+    sampling: {max_tokens: 12}
+    learner: {learning_rate: 1e-4, minibatch: 8}
+    data: {limit: 64}
+"""
+
+
+@dataclass
+class Struck:
+    """A run with blows, one without, and what came of the blows."""
+
+    folder: Path
+    undisturbed: Path
+    results: list[dict[str, Any]]
+    codes: list[int]
+    text: str
+
+
+def chosen() -> list[str]:
+    """The cells that RAYALIGN_FAULTS names as `role/phase/kind`, with spaces between them; else all."""
+    named = os.environ.get("RAYALIGN_FAULTS", "").split()
+    return named or [f"{blow.role}/{blow.phase}/{blow.kind}" for blow in matrix()]
+
+
+@pytest.fixture(scope="module")
+def struck(model: str, tmp_path_factory: pytest.TempPathFactory) -> Struck:
+    folder, cells = tmp_path_factory.mktemp("faults"), chosen()
+    job = folder / "job.yaml"
+    iterations = 2 * len(cells) + 3
+    text = JOB.replace("MODEL", model).replace("PROMPTS", str(PROMPTS)).replace("ITERATIONS", str(iterations))
+    results, codes, output = folder / "results.jsonl", list[int](), ""
+    job.write_text(f"output: {folder / 'struck'}\n{text}")
+    while not codes or (codes[-1] and len(codes) < STARTS):
+        done = start("-m", "tests.faults.driver", str(job), str(results), *cells)
+        codes.append(done.returncode)
+        output += done.stdout
+    (folder / "quiet.yaml").write_text(f"output: {folder / 'quiet'}\n{text}")
+    quiet = start("-c", "from rayalign.cli import main; main()", "run", str(folder / "quiet.yaml"))
+    assert quiet.returncode == 0, quiet.stdout
+    rows = list(read_jsonl(results))
+    print(f"\n{table(rows)}")
+    return Struck(folder / "struck" / "struck", folder / "quiet" / "struck", rows, codes, output)
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=6000,
+    )
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """What came of each blow, as a table of Markdown: a line for each role and phase, a column for each kind."""
+    cells = {(row["role"], row["phase"], row["kind"]): row for row in rows}
+    lines = [f"| role | phase | {' | '.join(KINDS)} |", f"|---|---|{'---|' * len(KINDS)}"]
+    for role in ROLES:
+        for phase in PHASES:
+            entries = [_entry(cells.get((role, phase, kind))) for kind in KINDS]
+            lines.append(f"| {role} | {phase} | {' | '.join(entries)} |")
+    return "\n".join(lines)
+
+
+def _entry(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    noticed = f", named after {row['noticed']:.0f} s" if row["reason"] else ""
+    return f"{row['outcome']}{noticed}, {row['seconds']:.0f} s"
+
+
+def test_the_run_ends_well_without_anybody_starting_it_again(struck: Struck) -> None:
+    assert struck.codes == [0], struck.text
+    assert [f"{row['role']}/{row['phase']}/{row['kind']}" for row in struck.results] == chosen()
+
+
+def test_every_group_is_consumed_once_and_none_is_lost(struck: Struck) -> None:
+    with closing(Journal(struck.folder / "journal" / "ppo.jsonl")) as journal:
+        account = Accounting.of(journal.replay(effective=True))
+    account.check(ended=True)
+    places = sorted(group.split(".")[0] for group in account.consumed)
+    iterations = 2 * len(chosen()) + 3
+    assert places == [f"{i:05d}-{slot:04d}" for i in range(iterations) for slot in range(PROMPTS)]
+    assert set(account.drops) <= {"lost at an interruption"}
+
+
+def test_each_loss_is_named_with_role_and_process_within_a_minute(struck: Struck) -> None:
+    for row in struck.results:
+        if row["kind"] in ("kill", "stop"):
+            assert row["reason"], f"nobody noticed {row}"
+            assert row["reason"].startswith(row["role"]), row
+            assert f"(pid {row['pid']})" in row["reason"], row
+            assert row["noticed"] < WITHIN, row
+
+
+def test_a_process_that_is_slow_is_left_alone(struck: Struck) -> None:
+    outcomes = {row["outcome"] for row in struck.results if row["kind"] == "slow"}
+    assert outcomes <= {"went on"}
+
+
+def test_the_weights_are_those_of_a_run_that_nothing_disturbed(struck: Struck) -> None:
+    one, other = (folder / "stages" / "ppo" / "model" for folder in (struck.folder, struck.undisturbed))
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
