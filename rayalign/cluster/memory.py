@@ -21,6 +21,7 @@ class PeakMemory:
         self._resident = 0
         """sum of the resident sets when the peak was measured [bytes]"""
         self._processes = processes
+        self._looking = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
 
@@ -36,16 +37,21 @@ class PeakMemory:
         stopped = False
         while not stopped:
             stopped = self._stop.wait(EVERY)
-            self._look()
+            self.look()
 
-    def _look(self) -> None:
-        """Measure where the resident sets, which cost nothing to read, are larger than at any measurement before."""
-        running = self._running()
-        resident = sum(map(_rss, running))
-        if resident <= self._resident:
-            return
-        self._resident = resident
-        self.peak = max(self.peak, sum(map(_pss, running)))
+    def look(self) -> None:
+        """Measure now, as a run does that ends before the first look.
+
+        Pages are walked only where the resident sets, which cost nothing to read, are larger than at any measurement
+        before.
+        """
+        with self._looking:
+            running = self._running()
+            resident = sum(map(_rss, running))
+            if resident <= self._resident:
+                return
+            self._resident = resident
+            self.peak = max(self.peak, sum(map(_pss, running)))
 
     def _running(self) -> set[int]:
         running: set[int] = set()

@@ -138,5 +138,6 @@ def _summarise(context: RunContext, memory: PeakMemory, fields: dict[str, dict[s
     comparisons = {name: outcome.get("comparisons", []) for name, outcome in outcomes.items()}
     tables = of_all_stages(results, ["name"]), of_all_stages(comparisons, ["a", "b"])
     methods = method_rows(context.job, outcomes)
+    memory.look()
     peak = memory.peak + context.collect()
     write_summary(path, *tables, stages, max(peak, before or 0), methods)

@@ -40,6 +40,6 @@ def test_pages_are_walked_only_where_more_is_resident_than_before(monkeypatch: p
     memory = PeakMemory(tuple)
     peaks = []
     for _ in range(4):
-        memory._look()
+        memory.look()
         peaks.append(memory.peak)
     assert peaks == [50, 50, 50, 60]

@@ -45,6 +45,7 @@ def test_a_finished_run_starts_nothing_and_is_summed_up(study: Study) -> None:
     assert (folder / "events.jsonl").read_text() == ""
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["results"] == [RESULT]
+    assert summary["peak_memory_bytes"] > 1 << 20, "also of a run that is over before the first look at its memory"
     rl = {"name": "rl", "models": 4, "training": 2.0, "gold_utility": 0.5}
     assert summary["methods"] == [{"name": "sft", "models": 1, "training": 2.0}, rl]
     assert [(s["name"], s["status"], s["seconds"], s["fixed_seconds"]) for s in summary["stages"]] == [
