@@ -141,7 +141,7 @@ def _end() -> None:
     """Leave the session, and end a local one."""
     try:
         with interrupted_after(END_SECONDS, f"Ray did not end within {END_SECONDS:.0f} s"):
-            ray.shutdown()  # in the main thread: from another one it may abort the process that a signal ends
+            ray.shutdown()
     except DeadlineError as error:
         logger.warning("%s; `ray stop --force` ends what it has left", error)
 
