@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -75,15 +76,19 @@ def loopback_node() -> Iterator[None]:
 def keep_sigterm_handler() -> Iterator[None]:
     """Within it, `ray.init` leaves the handler of SIGTERM that this process has; Ray's end the process without a word.
 
-    A process without a handler of its own gets Ray's, which ends Ray's processes too.
+    A process without a handler of its own gets Ray's, which ends Ray's processes too. Beneath Python, Ray's library in
+    C++ installs a handler too, which aborts the process 3 s later: a busy machine ends a run more slowly than that.
     """
     replace = utils.set_sigterm_handler
-    if callable(signal.getsignal(signal.SIGTERM)):
+    handler = signal.getsignal(signal.SIGTERM)
+    if callable(handler):
         utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
         utils.set_sigterm_handler = replace
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # in the place of the one beneath Python
 
 
 def reload_authentication() -> None:

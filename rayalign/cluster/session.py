@@ -20,7 +20,7 @@ from rayalign.cluster.placement import Claim, process_environment
 from rayalign.cluster.ray_2_60 import keep_sigterm_handler, loopback_node, reload_authentication, start_node
 from rayalign.config import ClusterConfig
 from rayalign.errors import DeadlineError, InputError
-from rayalign.waiting import finished_within, interrupted_after
+from rayalign.waiting import interrupted_after
 
 LOCAL = {
     "RAY_prestart_worker_first_driver": "0",  # idle processes, one for each core, that no actor of ours can use
@@ -140,7 +140,8 @@ class Session:
 def _end() -> None:
     """Leave the session, and end a local one."""
     try:
-        finished_within(ray.shutdown, END_SECONDS, f"Ray did not end within {END_SECONDS:.0f} s")
+        with interrupted_after(END_SECONDS, f"Ray did not end within {END_SECONDS:.0f} s"):
+            ray.shutdown()
     except DeadlineError as error:
         logger.warning("%s; `ray stop --force` ends what it has left", error)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import faulthandler
+import os
 import shutil
 import signal
 import subprocess
@@ -93,3 +95,20 @@ def test_a_handler_of_sigterm_outlives_the_start_of_ray() -> None:
         assert signal.getsignal(signal.SIGTERM) is print, "a process without one has Ray's"
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_handler_beneath_python_does_not_outlive_it(tmp_path: Path) -> None:
+    """Ray's aborts the process 3 s after the signal."""
+    before = signal.getsignal(signal.SIGTERM)
+    with (tmp_path / "dump").open("w+") as dump:
+        try:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            with keep_sigterm_handler():
+                faulthandler.register(signal.SIGTERM, dump)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5.0)
+            assert dump.read() == ""
+        finally:
+            faulthandler.unregister(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, before)
