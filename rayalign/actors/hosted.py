@@ -99,7 +99,8 @@ class HostedActor:
         self._held = socket.socket()
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the ranks' store, which takes it over
         self._held.bind(("", 0))
-        node = ray.get_runtime_context().get_node_id()
+        # A process of its own without Ray is on no node, and to ask for one would start Ray.
+        node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
         port = self._held.getsockname()[1]
         return Place(os.getpid(), ray.util.get_node_ip_address(), port, own_devices(), node)
 

@@ -30,7 +30,7 @@ from rayalign.annotator.store import label_figures
 from rayalign.annotator.store.labels import LabelStore
 from rayalign.annotator.web.access import LOOPBACK, Access, known_tokens, refuse_open
 from rayalign.annotator.web.app import create_app
-from rayalign.cluster.applications import CHECK, DRAIN, called, start_application
+from rayalign.cluster.applications import CHECK, DRAIN, called, refuse_a_taken_port, start_application
 from rayalign.cluster.ray_2_60 import bind_replica_to_node
 from rayalign.config import HostedJudgeConfig, RewardJudgeConfig, RolloutConfig, ServiceConfig
 from rayalign.models.catalogue import model_path
@@ -190,6 +190,7 @@ def start(
         refuse_open(config.access, environment, "haproxy: true")
     elif config.host not in LOOPBACK:
         refuse_open(config.access, environment, f"host {config.host}")
+    refuse_a_taken_port(config.host, config.port)
     if not may_grow:
         refuse_what_does_not_fit(config, ray.cluster_resources())
     return start_application(

@@ -28,7 +28,7 @@ def test_what_cannot_be_served_is_one_sentence(arguments: tuple[str, ...], messa
 
 def test_options_reach_the_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     received: list[ServedPolicyConfig] = []
-    monkeypatch.setattr(serving, "serve_policy_until_stopped", lambda config, say: received.append(config))
+    monkeypatch.setattr(serving, "serve_policy_until_stopped", lambda config, *_: received.append(config))
     options = ["--adapter", "P1A=one", "--adapter", "P2B=two=2", "--merged", "3", "--port", "0", "--context", "64"]
     result = CliRunner().invoke(app, ["serve-policy", "base", *options, "--cache", str(tmp_path)])
     assert result.exit_code == 0, result.stderr

@@ -191,7 +191,7 @@ class AnnotatorClient:
                 break
             time.sleep(wait * random.uniform(1.0, 1.25))  # so that clients refused together do not return together
         raise DeadlineError(
-            f"{self._url_of(path)}: no answer within {end - start:.3g} s ({trouble}); "
+            f"{self._url_of(path)}: no answer within {round(end - start, 1):g} s ({trouble}); "
             "see that `rayalign serve` is running there, or raise the deadline"
         )
 
