@@ -195,8 +195,10 @@ class Miniature:
             self._set("shrunk", stage, "holdout", max(stage["holdout"], LEAST_HOLDOUT), where)
 
     def _online(self, stage: Tree, where: str, arithmetic: Arithmetic) -> None:
-        self._cap("shrunk", stage, "iterations", arithmetic.iterations, where)
         self._cap("folded", stage, "max_staleness", self._most, where)
+        # Of what is written ahead, some must still be unscored after the first checkpoint, where the driver is killed.
+        iterations = arithmetic.iterations + stage["max_staleness"]
+        self._cap("shrunk", stage, "iterations", iterations, where)
         self._set("shrunk", stage, "checkpoint_every", 1, where)
         self._set("shrunk", stage, "prompts", arithmetic.prompts, where)
         if stage["candidates"] != arithmetic.candidates:

@@ -42,7 +42,7 @@ SPEC = OfflineSpec(
     timeout=60.0,
 )
 LAUNCHERS = ("ray_train", "actors")
-CLUSTER = ClusterConfig(start_timeout=280.0, heartbeat_timeout=8.0, restarts=1)
+CLUSTER = ClusterConfig(start_timeout=280.0, heartbeat_timeout=20.0, restarts=1)
 ROWS = [EncodedRow((10 + g, 5, 6 + k), (False, True, True), g, float(k), str(g)) for g in range(8) for k in range(2)]
 
 

@@ -81,7 +81,7 @@ def test_the_run_really_had_the_roles_of_the_job(ended: tuple[Path, Path, subpro
     roles = {row["role"] for row in rows if row["event"] == "actor_started"}
     assert {"policy", "critic", "reference", "reward", "generator", "train:policy", "train:reward"} <= roles
     published = [row["version"] for row in rows if row["event"] == "published"]
-    assert max(published) == 3
+    assert max(published) == 4
     small = yaml.safe_load((folder / "miniature.yaml").read_text())
     assert small["cluster"]["logical_devices"]["count"] == 6
 
