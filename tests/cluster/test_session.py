@@ -73,5 +73,6 @@ def test_a_cluster_with_other_versions_is_one_sentence(
         check_version_info({"ray_version": version, "python_version": python}, "this process")
 
     monkeypatch.setattr(ray, "init", join)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # other tests' session goes on
     with pytest.raises(InputError, match=rf"has Ray {version} with Python {python}, and this process .*; start the"):
         session.Session(ClusterConfig(address="10.0.0.1:6379")).__enter__()
