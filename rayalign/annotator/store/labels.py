@@ -105,7 +105,8 @@ class LabelStore:
 
     def items(self, queue: str, pairs: Collection[str]) -> dict[str, PairItem]:
         """The pairs of those ids, at most some hundreds."""
-        query = sa.select(_PAIRS.c.id, _PAIRS.c.body).where(_PAIRS.c.queue == queue, _PAIRS.c.id.in_(pairs))
+        columns = sa.select(_PAIRS.c.id, _PAIRS.c.body)
+        query = columns.where(_PAIRS.c.queue == queue, _PAIRS.c.id.in_(pairs))
         return {row.id: PairItem.model_validate_json(row.body) for row in self._all(query)}
 
     def after(self, queue: str, position: int, limit: int) -> list[tuple[int, str, PairItem]]:
