@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import Series, forest, lines
-from benchmarks.study_page import DOCS, table
+from benchmarks.study_page import DOCS, difference_cell, run_sentence, spread, table
 
 NAME = "personalized_soups"
 Row = Mapping[str, Any]
@@ -68,15 +68,10 @@ def write_page(results: Row, criteria: Mapping[str, str], folder: Path = DOCS) -
 
 
 def _run_sentence(results: Row) -> str:
-    seeds = ", ".join(str(seed) for seed in results["seeds"])
-    minutes = " and ".join(f"{seconds / 60:.0f}" for seconds in results["seconds_of_each_seed"].values())
-    memory = max(results["peak_memory_bytes"].values()) / 2**30
-    plural = "s" if len(results["seeds"]) > 1 else ""
+    resampled = "prompts, with all profiles of a prompt together"
     return (
-        f"`rayalign run {results['job']}`, then `python -m benchmarks.personalized RUN...`. Seed{plural} {seeds}; "
-        f"{minutes} minutes on two cores; at most {memory:.1f} GiB of memory; {results['prompts']} prompts under all "
-        "profiles. Intervals cover 95%: bootstraps over prompts, with all profiles of a prompt together. A difference "
-        "in **bold** excludes 0 and has the same sign in every seed."
+        f"`rayalign run {results['job']}`, then `python -m benchmarks.personalized RUN...`. {results['prompts']} "
+        f"prompts under all profiles. {run_sentence(results, resampled)}"
     )
 
 
@@ -85,8 +80,8 @@ def _methods_table(rows: Sequence[Row]) -> str:
     cells = []
     for row in rows:
         rate = row["win_rate_average"]
-        line = [f"`{row['model']}`", _spread(row["gold_utility"]), "" if rate is None else f"{rate:.1f}"]
-        line += [_difference(row.get(f"{soup}_less")) for soup in ("psoups", "psoups_unprompted")]
+        line = [f"`{row['model']}`", spread(row["gold_utility"]), "" if rate is None else f"{rate:.1f}"]
+        line += [difference_cell(row.get(f"{soup}_less")) for soup in ("psoups", "psoups_unprompted")]
         cells.append(line)
     return table(heading, cells)
 
@@ -122,7 +117,7 @@ def _axes_table(axes: Sequence[Row], criteria: Mapping[str, str]) -> str:
             if axis["poles"]:
                 first, second = axis["poles"]
                 name = f"{first} {1 - point['weight']:.2f}, {second} {point['weight']:.2f}"
-            cells.append([name, *(_spread(point["shares"][metric]) for metric in criteria)])
+            cells.append([name, *(spread(point["shares"][metric]) for metric in criteria)])
     return table(["merge", *criteria.values()], cells)
 
 
@@ -148,14 +143,3 @@ def _cost_table(cost: Row) -> str:
         minutes = [f"{row[name] / 60:.1f}" for name in ("soups_seconds", "separate_seconds")]
         cells.append([str(row["preferences"]), str(row["profiles"]), *minutes])
     return table(["preferences", "profiles", "minutes, soups", "minutes, a policy for each profile"], cells)
-
-
-def _spread(interval: Row) -> str:
-    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
-
-
-def _difference(difference: Row | None) -> str:
-    if difference is None:
-        return ""
-    text = _spread(difference)
-    return f"**{text}**" if difference["shown"] else text

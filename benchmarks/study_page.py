@@ -26,7 +26,7 @@ def write_page(name: str, title: str, introduction: str, results: Row, published
     parts = [
         f"# {title}",
         introduction,
-        _run_sentence(name, results),
+        f"`python -m benchmarks.studies {name}` runs `{results['job']}` and writes this page. {run_sentence(results)}",
         f"![Differences in gold utility to {controls[0]}, with intervals]({name}.svg)",
         _utility_table(rows, controls),
         _judge_table(rows, published),
@@ -44,16 +44,15 @@ def _controls(rows: Sequence[Row]) -> list[str]:
     return sorted(names, key=lambda name: name != "sft")
 
 
-def _run_sentence(name: str, results: Row) -> str:
+def run_sentence(results: Row, resampled: str = "prompts within seeds") -> str:
+    """What the runs of a study took, and how its intervals and bold figures are meant."""
     seeds = ", ".join(str(seed) for seed in results["seeds"])
-    times = results["seconds_of_each_seed"].values()
-    minutes = " and ".join(f"{seconds / 60:.0f}" for seconds in times)
+    minutes = " and ".join(f"{seconds / 60:.0f}" for seconds in results["seconds_of_each_seed"].values())
     memory = max(results["peak_memory_bytes"].values()) / 2**30
     plural = "s" if len(results["seeds"]) > 1 else ""
     return (
-        f"`python -m benchmarks.studies {name}` runs `{results['job']}` and writes this page. Seed{plural} {seeds}; "
-        f"{minutes} minutes on two cores; at most {memory:.1f} GiB of memory. Intervals cover 95%: bootstraps over "
-        "prompts within seeds. A difference in **bold** excludes 0 and has the same sign in every seed."
+        f"Seed{plural} {seeds}; {minutes} minutes on two cores; at most {memory:.1f} GiB of memory. Intervals cover "
+        f"95%: bootstraps over {resampled}. A difference in **bold** excludes 0 and has the same sign in every seed."
     )
 
 
@@ -64,10 +63,10 @@ def _utility_table(rows: Sequence[Row], controls: Sequence[str]) -> str:
     heading.append("seconds of its stage")
     lines = []
     for row in rows:
-        cells = [f"`{row['model']}`", _spread(row["gold_utility"])]
+        cells = [f"`{row['model']}`", spread(row["gold_utility"])]
         for control in controls:
             difference = row.get(f"over_{control}")
-            cells += [_difference(difference), _seeds(difference)] if difference else ["", ""]
+            cells += [difference_cell(difference), _seeds(difference)]
         cells.append("" if row["seconds"] is None else f"{row['seconds']:.0f}")
         lines.append(cells)
     return table(heading, lines)
@@ -112,14 +111,18 @@ def table(heading: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heading, rule, *lines))
 
 
-def _spread(interval: Row) -> str:
+def spread(interval: Row) -> str:
+    """A mean with its interval."""
     return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
-def _difference(difference: Row) -> str:
-    text = _spread(difference)
+def difference_cell(difference: Row | None) -> str:
+    """A difference with its interval, in bold where it counts as shown; empty where there is none."""
+    if difference is None:
+        return ""
+    text = spread(difference)
     return f"**{text}**" if difference["shown"] else text
 
 
-def _seeds(difference: Row) -> str:
-    return ", ".join(f"{mean:.3f}" for mean in difference["seeds"].values())
+def _seeds(difference: Row | None) -> str:
+    return ", ".join(f"{mean:.3f}" for mean in difference["seeds"].values()) if difference else ""
