@@ -31,6 +31,7 @@ class SourceConfig(Section):
     columns: dict[str, str] = {}
     split: str = "train"
     limit: PositiveInt | None = None
+    preferences: PreferenceUse | None = None
     share: PositiveFloat = 1.0
     """how often its rows come while all sources last"""
 
@@ -63,7 +64,10 @@ class DataConfig(Section):
     phase: PositiveInt | None = None
     """which of them this is, from 1"""
     preferences: PreferenceUse | None = None
-    """of prompts: each stands under some profiles of preferences; `limit` counts prompts before that"""
+    """each prompt stands under some profiles of preferences; `limit` counts prompts before that
+
+    In the embedded world demonstrations may have them too: their answers are written for the profile.
+    """
 
     @model_validator(mode="before")
     @classmethod

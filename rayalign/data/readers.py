@@ -87,19 +87,36 @@ def placed_examples(config: DataConfig, *, seed: int, use: Use, report: Report =
         examples = (placed for placed in examples if in_phase(placed[0].prompt, phases, phase))
     limited: Placed = islice(examples, config.limit)
     if config.preferences is not None:
-        if use != "prompts":
-            raise InputError(f"data.preferences are for prompts, but these rows serve as {use}; leave them out")
-        plain = (example for example, _ in limited)
         name = _name(config)
-        limited = (
-            (example, name)
-            for example in under_profiles(plain, config.preferences, seed=seed, report=partial(report, name))
-        )
+        plain = (example for example, _ in limited)
+        limited = ((example, name) for example in _personal(plain, config, seed, use, partial(report, name)))
     placed = None
     for placed in limited:
         yield placed
     if placed is None:
         raise InputError(f"data {_name(config)}: not one usable row; see `data.path`, `data.split` and the warnings")
+
+
+def _personal(
+    plain: Iterator[Example], config: DataConfig, seed: int, use: Use, report: Callable[[Counter[str]], object]
+) -> Iterator[Example]:
+    """The rows under the profiles of `data.preferences`.
+
+    The answer of a row was written without them. So only prompts can have them, and demonstrations of the embedded
+    world, which writes answers anew.
+    """
+    assert config.preferences is not None
+    if use != "prompts" and not (use == "demonstrations" and config.embedded):
+        raise InputError(
+            f"data.preferences are for prompts, but these rows serve as {use}, whose answers were written without "
+            "them; leave them out"
+        )
+    personal = under_profiles(plain, config.preferences, seed=seed, report=report)
+    if use == "prompts":
+        return personal
+    from rayalign.data import paddock
+
+    return paddock.demonstrated((example.prompt for example in personal), seed)
 
 
 def format_of(config: DataConfig) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from rayalign.config import DataConfig, Job, Reference, StageSection, registry_files
+from rayalign.config import DataConfig, Job, Reference, SourceConfig, StageSection, registry_files
 from rayalign.pipeline.kind import StageKind, kind_of, kinds_of
 from rayalign.pipeline.outputs import output_path, stage_folder
 from rayalign.storage.summary import read_done
@@ -111,16 +111,18 @@ def _fields(job: Job, stage: StageSection, hashes: Mapping[str, str]) -> dict[st
     return fields
 
 
-def _data_contents(key: str, data: DataConfig) -> dict[str, Any]:
+def _data_contents(key: str, data: DataConfig | SourceConfig) -> dict[str, Any]:
     """The contents of the files that a data section names."""
     contents: dict[str, Any] = {}
     if data.preferences is not None:
         files = registry_files(data.preferences.file)
         contents[f"{key}.preferences.content"] = [_content(file) for file in files]
-    if data.blend is None:
-        return contents | ({f"{key}.content": _content(Path(data.path))} if data.path else {})
-    paths = {f"{key}.blend.{number}": source.path for number, source in enumerate(data.blend)}
-    return contents | {f"{place}.content": _content(Path(path)) for place, path in paths.items() if path}
+    if isinstance(data, DataConfig) and data.blend is not None:
+        for number, source in enumerate(data.blend):
+            contents |= _data_contents(f"{key}.blend.{number}", source)
+    elif data.path:
+        contents[f"{key}.content"] = _content(Path(data.path))
+    return contents
 
 
 _OPTIONAL = frozenset(

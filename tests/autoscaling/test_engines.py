@@ -91,7 +91,7 @@ def test_engines_come_with_machines_and_go_before_them(cluster: ClusterConfig, m
         update(policy)
         asyncio.run(channel.transfer(policy, pool, version))
         written = asyncio.run(write(pool, version))
-        versions = {run[1] for candidate in written for run in candidate.versions}
+        versions = {run[1] for candidate in written for run in candidate.version_runs}
         assert versions == {version}, "no engine writes with other weights than the last proven ones"
         sizes.append(len(pool.group))
         time.sleep(1.0)

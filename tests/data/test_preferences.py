@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.config import DataConfig, PreferenceUse, load_registry
+from rayalign.config import DataConfig, PreferenceUse, SourceConfig, load_registry
 from rayalign.data.paddock import gold, tasks, understand
 from rayalign.data.preferences import base_id, under_one, under_profile, without_preferences
 from rayalign.data.readers import load_examples
@@ -116,4 +116,21 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="tone: loud is no constraint of the embedded world"):
         embedded(profiles=["P5"], file=str(file))
     with pytest.raises(InputError, match="preferences are for prompts"):
-        load_examples(DataConfig(split="sft", preferences=PreferenceUse()), seed=0, use="demonstrations")
+        load_examples(DataConfig(split="corpus", preferences=PreferenceUse()), seed=0, use="corpus")
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text('{"prompt": "hello", "answer": "good day"}\n')
+    data = DataConfig(format="demonstrations", path=str(answers), preferences=PreferenceUse())
+    with pytest.raises(InputError, match="answers were written without them"):
+        load_examples(data, seed=0, use="demonstrations")
+
+
+def test_the_embedded_world_writes_demonstrations_for_a_profile() -> None:
+    """The rates of its attributes are those of its other demonstrations: about 0.4 of the tones are right."""
+    plain = SourceConfig(format="paddock", split="sft", limit=400)
+    personal = plain.model_copy(update={"preferences": PreferenceUse(profiles=["P1A+P2B+P3B"])})
+    examples = load_examples(DataConfig(blend=(plain, personal)), seed=0, use="demonstrations")
+    by_profile = [example for example in examples if "profile" in example.prompt.meta]
+    assert 200 < len(by_profile) < len(examples) - 300
+    assert all("formal tone" in example.prompt.messages[-1].content for example in by_profile)
+    met = [gold.attributes(row.prompt, row.candidates[0].text)["tone"] for row in by_profile]
+    assert 0.3 < sum(met) / len(met) < 0.5

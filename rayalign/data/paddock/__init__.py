@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from rayalign.data.paddock.corpus import corpus
-from rayalign.data.paddock.demonstrations import demonstrations
+from rayalign.data.paddock.demonstrations import demonstrated, demonstrations
 from rayalign.data.paddock.splits import SIZES, prompts
 
-__all__ = ["SIZES", "corpus", "demonstrations", "prompts"]
+__all__ = ["SIZES", "corpus", "demonstrated", "demonstrations", "prompts"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator
 
 from rayalign.data.paddock import tasks
 from rayalign.data.paddock.compose import compose
@@ -23,12 +24,15 @@ def draw_attributes(rng: random.Random, rates: dict[str, float]) -> dict[str, bo
 
 def demonstrations(seed: int, count: int) -> list[Example]:
     """One demonstration for each of `count` prompts of the split `sft`."""
+    return list(demonstrated(prompts(seed, "sft", count), seed))
+
+
+def demonstrated(of: Iterable[Prompt], seed: int) -> Iterator[Example]:
+    """One demonstration for each prompt."""
     rng = random.Random(f"{seed}/demonstrations")
-    examples = []
-    for prompt in prompts(seed, "sft", count):
+    for prompt in of:
         answer = compose(tasks.parse(prompt.meta["task"]), draw_attributes(rng, RATES), rng)
-        examples.append(Example(prompt, (Candidate(answer),)))
-    return examples
+        yield Example(prompt, (Candidate(answer),))
 
 
 def demonstration_pairs(seed: int, count: int) -> list[tuple[Prompt, str, str]]:
