@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -44,12 +45,17 @@ def test_machines_come_for_each_stage_and_go_when_the_job_has_ended(tmp_path: Pa
     (tmp_path / "job.yaml").write_text(JOB)
     with autoscaling_head(tmp_path, most=3) as head:
         assert machines(head) == 0
-        done = rayalign(head, tmp_path, "submit", "job.yaml", f"output={tmp_path / 'runs'}")
+        with ThreadPoolExecutor(1) as threads:
+            submitted = threads.submit(rayalign, head, tmp_path, "submit", "job.yaml", f"output={tmp_path / 'runs'}")
+            peak = 0
+            while not submitted.done():
+                peak = max(peak, machines(head))
+                time.sleep(1.0)
+            done = submitted.result()
         assert done.returncode == 0, f"{done.stdout}\\n{done.stderr}"
         waits = re.findall(r"(\w+) waits for the cluster: needs (\d) CPU, has (\d) CPU, pending (.*)", done.stdout)
         assert [(stage, need) for stage, need, _, _ in dict.fromkeys(waits)][:1] == [("base", "2")]
         assert ("sft", "4") in [(stage, need) for stage, need, _, _ in waits], "the second stage gets more"
-        peak = machines(head)
         deadline = time.monotonic() + 120
         while machines(head) and time.monotonic() < deadline:
             time.sleep(1.0)
