@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.record import record
 from rayalign.evaluation.frontier import overoptimisation
+from rayalign.models.engine_state import stored_tensors
 from rayalign.pipeline.offline import heldout_results
 from rayalign.statistics.intervals import paired_difference
 from rayalign.storage.metrics import read_metrics
@@ -39,6 +40,7 @@ RUNS: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 """name -> seed and overrides"""
 WEIGHTS = "model.safetensors"
+FORMAT = {"format": "pt"}
 Values = dict[str, dict[str, float]]
 """model -> prompt -> value"""
 
@@ -57,13 +59,20 @@ def policies(stage: Path) -> dict[str, str]:
         shutil.copytree(
             stage / "model", target, ignore=shutil.ignore_patterns("probe.json", WEIGHTS), dirs_exist_ok=True
         )
-        state = torch.load(checkpoint / "policy" / "state" / "mp_rank_00_model_states.pt", weights_only=False)
-        weights = {name.removeprefix("model."): weight.contiguous() for name, weight in state["module"].items()}
-        save_file(weights, target / WEIGHTS, metadata={"format": "pt"})
+        save_file(weights_of(checkpoint / "policy", load_file(stage / "model" / WEIGHTS)), target / WEIGHTS, FORMAT)
         found[str(int(checkpoint.name.removeprefix("iteration-")))] = str(target)
     last, final = load_file(target / WEIGHTS), load_file(stage / "model" / WEIGHTS)
     assert all(torch.equal(last[name], final[name]) for name in final), "the last checkpoint is not the stage's model"
     return found
+
+
+def weights_of(state: Path, final: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a learner's saved state, in the shapes and the precision of the stage's model."""
+    stored = stored_tensors(state)
+    weights = {}
+    for name, tensor in final.items():
+        weights[name] = stored[f"weight/model.{name}"].view_as(tensor).to(tensor.dtype)
+    return weights
 
 
 def measure(folder: Path, *overrides: str) -> None:

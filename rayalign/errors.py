@@ -9,6 +9,7 @@
     |- WeightError       a weight transfer was corrupt, or its probe disagreed
     |- CapacityError     a device has too little memory for a claim
     |- GuardError        a guard, or a loss that is not finite, stopped the run
+       |- RollbackError  a guard sent the stage back to its last good checkpoint: it goes on from there
 
 Every error is made of its message alone, so that it survives pickling through Ray.
 """
@@ -50,3 +51,7 @@ class CapacityError(RayalignError, RuntimeError):
 
 class GuardError(RayalignError, RuntimeError):
     """A guard whose action is `stop` was tripped, or a loss was not finite; the run can be resumed."""
+
+
+class RollbackError(GuardError):
+    """A guard whose action is `rollback` was tripped; the checkpoints since then are gone, and the stage goes on."""

@@ -299,4 +299,9 @@ class GuardConfig(Section):
     below: float | None = None
     patience: PositiveInt = 1
     """iterations in a row before it acts"""
-    action: Literal["warn", "stop"] = "warn"
+    action: Literal["warn", "stop", "rollback"] = "warn"
+    """rollback: the stage goes back to its last good checkpoint, and on from there with other samples"""
+    rollbacks: PositiveInt = 3
+    """of the stage in all; then it stops"""
+    rate: float = Field(default=1.0, gt=0.0, le=1.0)
+    """factor on the learning rate at each rollback"""

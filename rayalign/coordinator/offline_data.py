@@ -18,6 +18,7 @@ from rayalign.errors import InputError
 from rayalign.types import Batch, Role
 
 if TYPE_CHECKING:
+    from rayalign.models.heads import HeadKind
     from rayalign.models.learner import Learner
 
 
@@ -85,6 +86,13 @@ class OfflineData:
             rows_B = self.algorithm.measured_rows(rollouts).nonzero().squeeze(1)
             rollouts.logprobs_BT = shared_logprobs(learner.evaluate, rollouts, self._device, rows_B)
         return self.algorithm.prepare(rollouts)
+
+
+def head_of(role: Role, algorithm: Algorithm[Any]) -> HeadKind:
+    """What is read off the model of a role."""
+    if role == "policy":
+        return "causal"
+    return "pairwise" if algorithm.reads_pairs else "scalar"
 
 
 def _usable(rows: RowFile, algorithm: Algorithm[Any]) -> Tensor:

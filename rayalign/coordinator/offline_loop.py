@@ -11,29 +11,32 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
-from rayalign.algorithms.base import Algorithm, load
-from rayalign.coordinator.guards import Guards
-from rayalign.coordinator.offline_data import OfflineData, OfflineSpec
+from rayalign.algorithms.base import load
+from rayalign.coordinator.guards import Firing, Guards
+from rayalign.coordinator.offline_data import OfflineData, OfflineSpec, head_of
 from rayalign.coordinator.progress import Heartbeat
+from rayalign.coordinator.rollbacks import Rollbacks, read_rollbacks, rollback_error
+from rayalign.errors import GuardError
 from rayalign.models.batching import pieces, shard
+from rayalign.models.metrics import GRAD_NORM
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.events import EventLog
-from rayalign.storage.metrics import open_sinks, reduce
-from rayalign.types import Metrics, Role
+from rayalign.storage.metrics import open_sinks, read_metrics, reduce
+from rayalign.types import Batch, Metrics
 
 if TYPE_CHECKING:
-    from rayalign.models.heads import HeadKind
     from rayalign.models.learner import Learner
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 BLOCK = 16
 """steps whose metrics the ranks exchange at once"""
 
@@ -45,6 +48,7 @@ def train_offline(spec: OfflineSpec) -> None:
 
     Raises:
         InputError: none of the rows can be trained on.
+        RollbackError: a guard has sent the stage back to an earlier checkpoint.
     """
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.manual_seed(spec.seed)
@@ -69,13 +73,6 @@ def _train(spec: OfflineSpec, heartbeat: Heartbeat) -> None:
     run.close()
 
 
-def _head(role: Role, algorithm: Algorithm[Any]) -> HeadKind:
-    """What is read off the model of a role."""
-    if role == "policy":
-        return "causal"
-    return "pairwise" if algorithm.reads_pairs else "scalar"
-
-
 class _OfflineRun:
     """The state of the loop between epochs."""
 
@@ -85,20 +82,21 @@ class _OfflineRun:
 
         self._spec, self._data, self._heartbeat = spec, data, heartbeat
         self._stage = stage = spec.stage
+        self._rank, self._world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self._folder = Path(spec.folder)
+        self._rollbacks = Rollbacks(self._folder, self._of_first_rank(lambda: read_rollbacks(self._folder)))
         # groups leave gaps in minibatches, and which ones is a matter of the shuffle: this is the first epoch's count
-        total = stage.steps or stage.epochs * len(self._pass(0))
+        total = stage.steps or stage.epochs * len(self._pass(0, spec.seed))
         heartbeat.report(f"the model {spec.model}")
         self._learner: Learner = Learner(
             spec.model,
-            _head(spec.role, data.algorithm),
-            stage.learner,
+            head_of(spec.role, data.algorithm),
+            self._rollbacks.slowed(stage.learner),
             role=spec.role,
             total_steps=total,
             seed=spec.seed,
             inspection=Path(spec.folder) / FOLDER,
         )
-        self._rank, self._world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        self._folder = Path(spec.folder)
         self._events = EventLog(Path(spec.events))
         self._events.write("actor_started", role=f"train:{spec.role}", rank=self._rank, actor_pid=os.getpid())
         self._checkpoints = CheckpointStore(self._folder / "checkpoints", stage.keep)
@@ -128,26 +126,38 @@ class _OfflineRun:
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one."""
         self._heartbeat.report("the last checkpoint")
-        checkpoint = self._latest()
+        checkpoint = self._of_first_rank(self._latest)
         if checkpoint is None:
             self._losses.append(self._evaluate())
             return
         path, manifest = checkpoint
         self._learner.load_state(path / "state")
         self._epoch, self._step, self._losses = manifest["epoch"], manifest["step"], manifest["losses"]
+        if self._stage.guards:
+            self._recall()
 
     def _latest(self) -> tuple[Path, Manifest] | None:
-        """The checkpoint that rank 0 sees, which alone tidies: one file system may show the ranks different ones."""
-        latest: list[tuple[Path, Manifest] | None] = [None]
-        if self._rank == 0:
-            self._checkpoints.tidy()
-            latest = [self._checkpoints.latest()]
-        torch.distributed.broadcast_object_list(latest, src=0)
-        return latest[0]
+        """The newest checkpoint, without what an interruption left."""
+        self._checkpoints.tidy()
+        return self._checkpoints.latest()
+
+    def _recall(self) -> None:
+        """Have the guards count what was reported before the checkpoint."""
+        rows = self._of_first_rank(lambda: read_metrics(self._folder / "metrics.jsonl"))
+        reported = [row for row in rows if row["step"] <= self._step]
+        self._guards.recall(reported)
+        self._heldout_guards.recall(row for row in reported if "heldout/count" in row["metrics"])
+
+    def _of_first_rank(self, read: Callable[[], T]) -> T:
+        """What rank 0 reads, which alone changes files: one file system may show the ranks different ones."""
+        answer: list[Any] = [read() if self._rank == 0 else None]
+        torch.distributed.broadcast_object_list(answer, src=0)
+        found: T = answer[0]
+        return found
 
     def epoch(self) -> None:
         """One pass, or what is left of the steps."""
-        parts = self._pass(self._epoch)
+        parts = self._pass(self._epoch, self._rollbacks.seed(self._spec.seed))
         if self._stage.steps is not None:
             parts = parts[: self._stage.steps - self._step]
         for first in range(0, len(parts), BLOCK):
@@ -155,12 +165,12 @@ class _OfflineRun:
         self._epoch += 1
         self._losses.append(self._evaluate())
 
-    def _pass(self, index: int) -> list[Tensor]:
+    def _pass(self, index: int, seed: int) -> list[Tensor]:
         """The minibatches of one pass, as places in the training side."""
         from rayalign.models.batching import pass_over
 
         side = self._data.training
-        return pass_over(side.lengths_B, side.unit_B, self._stage.learner, self._spec.seed, index)
+        return pass_over(side.lengths_B, side.unit_B, self._stage.learner, seed, index)
 
     def _steps(self, parts: list[Tensor]) -> None:
         """Some optimizer steps, and their metrics."""
@@ -169,11 +179,21 @@ class _OfflineRun:
         for number, rows_B in enumerate(parts):
             self._heartbeat.report(f"step {self._step + number + 1}")
             minibatch = self._data.minibatch(self._data.training, rows_B, self._learner)
-            steps.append(self._learner.step(minibatch, self._data.algorithm))
+            steps.append(self._watched_step(minibatch, self._step + number + 1))
         seconds = (time.perf_counter() - start) / len(parts)
         for metrics in self._learner.over_ranks(steps):
             self._step += 1
             self._report({**reduce([metrics]), "phase/update": seconds}, self._guards)
+
+    def _watched_step(self, minibatch: Batch, number: int) -> Metrics:
+        """An optimizer step; one that is not finite sends the stage back where a guard on its gradient says so."""
+        try:
+            return self._learner.step(minibatch, self._data.algorithm)
+        except GuardError as error:
+            firing = self._guards.undefined(number, [GRAD_NORM], str(error).partition(";")[0])
+            if firing is None:
+                raise
+            self._go_back(firing)
 
     def checkpoint(self) -> None:
         """State of all ranks under one manifest, written by rank 0."""
@@ -183,10 +203,9 @@ class _OfflineRun:
             self._checkpoints.begin(self._epoch)
         torch.distributed.barrier()
         self._learner.save_state(folder / "state")
+        manifest = {"epoch": self._epoch, "step": self._step, "losses": self._losses, "score": -self._losses[-1]}
         if self._rank == 0:
-            self._checkpoints.commit(
-                folder, {"epoch": self._epoch, "step": self._step, "losses": self._losses, "score": -self._losses[-1]}
-            )
+            self._checkpoints.commit(folder, manifest, self._is_good if self._guards.roll_back else None)
 
     def save(self, computing: float) -> None:
         """The model folder, whole or not at all; and how long the epochs took, which the launcher sets apart."""
@@ -254,4 +273,21 @@ class _OfflineRun:
     def _report(self, metrics: Mapping[str, float], guards: Guards) -> None:
         if self._sink is not None:
             self._sink.write(self._step, metrics)
-        guards.watch(self._step, metrics)
+        firing = guards.watch(self._step, metrics)
+        if firing is not None:
+            self._go_back(firing)
+
+    def _is_good(self, checkpoint: Manifest) -> bool:
+        """Whether no guard speaks against the last step before a checkpoint."""
+        step: int = checkpoint["step"]
+        return self._guards.is_good(step) and self._heldout_guards.is_good(step)
+
+    def _go_back(self, firing: Firing) -> NoReturn:
+        """Discard the checkpoints since the guarded metric went out of bounds; the stage starts again."""
+        self._rollbacks.verify(firing)
+        if self._sink is not None:
+            self._rollbacks.record(
+                firing, self._checkpoints, self._is_good, unit="step", events=self._events, sink=self._sink
+            )
+        torch.distributed.barrier()  # no rank ends before the file is there
+        raise rollback_error(firing)

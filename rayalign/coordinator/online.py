@@ -7,7 +7,7 @@ The training loop waits for groups (`take`) and for its actors; the rollout loop
 through here is token records and numbers; tensors go from actor to actor by reference.
 
 Another actor takes the place of a lost engine, reward, reference or preparer; what that one had kept is made again. A
-lost learner ends the loop, and the stage starts again from its last checkpoint.
+lost learner ends the loop, and the stage starts again from its last checkpoint. So does a guard that sends it back.
 
 Where engines and learners share devices, the engines sleep from `take` to `published`: nothing is in flight then, since
 a shared stage is strictly on-policy. The learners write their states while they have the devices, before they publish.
@@ -22,7 +22,7 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rayalign.actors.store import Handle
 from rayalign.algorithms.base import Algorithm
@@ -33,13 +33,14 @@ from rayalign.cluster.roles import Roles
 from rayalign.cluster.turns import DeviceTurns
 from rayalign.config import TrackingConfig, TrainStage
 from rayalign.coordinator.failures import raise_first
-from rayalign.coordinator.guards import Guards
+from rayalign.coordinator.guards import Firing, Guards
 from rayalign.coordinator.iteration import PhaseClock, part_metrics, publish_metrics, rollout_metrics
 from rayalign.coordinator.passes import forward_passes
 from rayalign.coordinator.recovery import Resumption
+from rayalign.coordinator.rollbacks import Rollbacks, rollback_error
 from rayalign.coordinator.rollouts import RolloutLoop
-from rayalign.errors import LostDataError
-from rayalign.models.metrics import of_role
+from rayalign.errors import GuardError, LostDataError
+from rayalign.models.metrics import GRAD_NORM, of_role
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Accounting, Journal
@@ -69,6 +70,7 @@ class Parts:
     sink: MetricSink
     samples: SampleTable
     events: EventLog
+    rollbacks: Rollbacks
 
 
 class OnlineTrainer:
@@ -84,11 +86,22 @@ class OnlineTrainer:
         self._state: Mapping[str, float] = {}
         self._gap = math.inf
         """of the probe at the last publish [nats]"""
+        self._reported = 0
+        """iterations whose metrics the guards have seen"""
 
-    async def train(self, resumption: Resumption) -> None:
-        """Train from where the resumption starts to the last iteration."""
+    async def train(self, resumption: Resumption, reported: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Train from where the resumption starts to the last iteration.
+
+        Args:
+            reported: the metrics of the iterations before, as rows {step, metrics}.
+
+        Raises:
+            RollbackError: a guard has sent the stage back to an earlier checkpoint.
+        """
         parts = self._parts
         self._state = resumption.state
+        self._guards.recall(reported)
+        self._reported = resumption.iteration
         await self._load_state(resumption.checkpoint)
         parts.rollouts.resume(resumption.iteration, resumption.groups, resumption.serials)
         rollout = asyncio.ensure_future(parts.rollouts.run())
@@ -112,7 +125,7 @@ class OnlineTrainer:
                 groups = await self._take(iteration)
             batch, metrics = await self._batch(groups, iteration, clock)
             with clock.phase("update"):
-                metrics |= await self._update(batch, iteration)
+                metrics |= await self._watched_update(batch, iteration)
             states: Path | None = None
             if parts.turns.shared:
                 with clock.phase("checkpoint"):
@@ -190,6 +203,20 @@ class OnlineTrainer:
         )
         return batch, reduce([metrics])
 
+    async def _watched_update(self, batch: Handle, iteration: int) -> dict[str, float]:
+        """The update; one that is not finite sends the stage back where a guard on its gradient says so."""
+        try:
+            return await self._update(batch, iteration)
+        except GuardError as error:
+            norms: list[str] = []
+            trained = self._parts.algorithm.trains
+            for role in trained:
+                norms += of_role(role, trained, {GRAD_NORM: math.nan})
+            firing = self._guards.undefined(iteration, norms, str(error).partition(";")[0])
+            if firing is None:
+                raise
+            self._go_back(firing)
+
     async def _update(self, batch: Handle, iteration: int) -> dict[str, float]:
         """Every trained role on the same batch, all at once."""
         seed = self._seed + iteration
@@ -231,7 +258,8 @@ class OnlineTrainer:
         manifest: Manifest = {"iteration": iteration, "journal": parts.journal.position, "state": dict(self._state)}
         manifest["score"] = metrics.get("reward/mean")
         # It reads every file again for its checksum: minutes for a large model, in which the rollout loop goes on.
-        await asyncio.to_thread(parts.checkpoints.commit, folder, manifest)
+        is_good = self._is_good if self._guards.roll_back else None
+        await asyncio.to_thread(parts.checkpoints.commit, folder, manifest, is_good)
 
     async def _load_state(self, checkpoint: Path | None) -> None:
         if checkpoint is None:
@@ -244,4 +272,21 @@ class OnlineTrainer:
         metrics["rollout/rejected"] = self._parts.rollouts.rejected[iteration]
         self._parts.samples.write(iteration, groups[: self._tracking.samples])
         self._parts.sink.write(iteration, metrics)
-        self._guards.watch(iteration, metrics)
+        self._reported = iteration + 1
+        firing = self._guards.watch(iteration, metrics)
+        if firing is not None:
+            self._go_back(firing)
+
+    def _is_good(self, checkpoint: Manifest) -> bool:
+        """Whether all iterations before a checkpoint were reported, and no guard speaks against the last of them."""
+        iterations: int = checkpoint["iteration"]
+        return iterations <= self._reported and self._guards.is_good(iterations - 1)
+
+    def _go_back(self, firing: Firing) -> NoReturn:
+        """Discard the checkpoints since the guarded metric went out of bounds; the stage starts again."""
+        parts = self._parts
+        parts.rollbacks.verify(firing)
+        parts.rollbacks.record(
+            firing, parts.checkpoints, self._is_good, unit="iteration", events=parts.events, sink=parts.sink
+        )
+        raise rollback_error(firing)

@@ -29,12 +29,21 @@ class Resumption:
 
 
 def recover(
-    journal: Journal, checkpoints: CheckpointStore, *, scored: bool, max_staleness: int, deterministic: bool
+    journal: Journal,
+    checkpoints: CheckpointStore,
+    *,
+    scored: bool,
+    max_staleness: int,
+    deterministic: bool,
+    went_back_to: int | None = None,
 ) -> Resumption:
     """Rewind the journal to the last checkpoint and return what holds there.
 
     A group is kept when it is whole and its weights are ones that the checkpoint knows; in deterministic mode none is,
     so that an unfinished iteration is made again in the same way. Groups under way are dropped and counted.
+
+    Args:
+        went_back_to: iteration that a guard sent the stage back to, which goes on from there with other groups.
     """
     checkpoints.tidy()
     fresh: Manifest = {"iteration": 0, "journal": 0, "state": {}}
@@ -44,7 +53,8 @@ def recover(
         return Resumption()
     iteration, position = manifest["iteration"], manifest["journal"]
     serials = _serials(journal)
-    whole = [] if deterministic else _whole(entries, scored=scored)
+    anew = deterministic or iteration == went_back_to
+    whole = [] if anew else _whole(entries, scored=scored)
     valid = [group for group in whole if _is_valid(group, iteration, max_staleness)]
     journal.append({"kind": "rewound", "to": position, "kept": [group.id for group in valid]})
     account = Accounting.of(journal.replay(effective=True))

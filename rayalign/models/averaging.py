@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from rayalign.models.engine_pieces import Piece, average_pieces
+
 AVERAGE = "ema"
-"""folder of the average inside the model's, and name of its files in a checkpoint"""
+"""folder of the average inside the model's"""
 
 
 class WeightAverage:
@@ -23,6 +24,7 @@ class WeightAverage:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
+        self._module = module
         self._weights = {name: _own(weight) for name, weight in module.named_parameters() if weight.requires_grad}
         self._averages = {name: _copy(weight) for name, weight in self._weights.items()}
 
@@ -42,16 +44,9 @@ class WeightAverage:
         finally:
             self._fill(weights)
 
-    def save(self, folder: Path, rank: int) -> None:
-        """Write what this rank has of the average into the folder of a checkpoint."""
-        torch.save(self._averages, _file(folder, rank))
-
-    @torch.no_grad()
-    def load(self, folder: Path, rank: int) -> None:
-        """Go on from `save` of a model of the same shape and layout."""
-        saved = torch.load(_file(folder, rank), weights_only=True)
-        for name, average in self._averages.items():
-            average.copy_(saved[name])
+    def pieces(self, rank: int) -> list[Piece]:
+        """What this rank has of the average; writing into the pieces sets it."""
+        return average_pieces(self._averages, self._module, rank)
 
     @torch.no_grad()
     def _fill(self, values: dict[str, Tensor]) -> None:
@@ -67,7 +62,3 @@ def _own(parameter: Tensor) -> Tensor:
 
 def _copy(weight: Tensor) -> Tensor:
     return weight.to("cpu", torch.float32, copy=True)
-
-
-def _file(folder: Path, rank: int) -> Path:
-    return folder / f"{AVERAGE}-{rank}.pt"

@@ -24,7 +24,7 @@ from rayalign.models.adapter_output import FOLDER, save_adapter
 from rayalign.models.averaging import AVERAGE, WeightAverage
 from rayalign.models.batching import micro_rows, pass_over
 from rayalign.models.divided import divided
-from rayalign.models.engine_state import load_engine, save_engine
+from rayalign.models.engine_state import EngineState
 from rayalign.models.exact_kl import reference_of
 from rayalign.models.heads import HeadKind, TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
 from rayalign.models.hidden import prompts_of, token_metrics
@@ -88,6 +88,7 @@ class Learner:
         self._tensors = WholeTensors(self._head.model, config.lora, stage=self._stage, rank=self._rank)
         self._engine = self._start(total_steps)
         self._average = WeightAverage(self._head.model, config.ema) if config.ema is not None else None
+        self._state = EngineState(self._engine, self._stage, self._average)
         self.device_state = DeviceState(self._head, self._engine.optimizer, self._device)
         if partition is not None and isinstance(self._head, TokenLogprobs):
             self._head.verify(path)  # only now can the engine gather what the ranks hold
@@ -283,26 +284,16 @@ class Learner:
 
     def save_state(self, folder: str | Path) -> None:
         """Write weights, optimizer, schedule and RNG; `load_state` goes on bit by bit."""
-        whole = self.config.lora is None
-        save_engine(self._engine, Path(folder), self._layout, whole=whole, rank=self._rank)
-        if self._average is not None:
-            self._average.save(Path(folder), self._rank)
+        self._state.save(Path(folder))
         dist.barrier()
 
     def load_state(self, folder: str | Path) -> None:
-        """Go on from `save_state`.
+        """Go on from `save_state`, which may have been called at another world size, ZeRO stage or precision.
 
         Raises:
-            InputError: nothing there, or it was written at another world size, ZeRO stage or precision.
+            InputError: nothing is there, or it is of another model.
         """
-        load_engine(self._engine, Path(folder), self._layout, whole=self.config.lora is None)
-        if self._average is not None:
-            self._average.load(Path(folder), self._rank)
-
-    @property
-    def _layout(self) -> str:
-        """What a checkpoint is tied to."""
-        return f"{self._world} ranks at ZeRO stage {self._stage} in {self.config.precision}"
+        self._state.load(Path(folder))
 
     def close(self) -> None:
         """Release the engine; the process group stays for other learners of this process."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from torch.optim.lr_scheduler import LambdaLR
+
 from rayalign.config import LearnerConfig
 
 
@@ -19,3 +21,12 @@ def schedule(config: LearnerConfig, total_steps: int) -> Callable[[int], float]:
         return {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[config.schedule]
 
     return factor
+
+
+def set_steps(scheduler: LambdaLR, steps: int) -> None:
+    """Set the learning rates to those after so many optimizer steps."""
+    scheduler.last_epoch = steps
+    rates = [rate * factor(steps) for rate, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+    scheduler._last_lr = rates
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate

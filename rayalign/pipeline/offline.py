@@ -30,7 +30,7 @@ from rayalign.data.reward_tokens import chosen_answers, conditioned, labelled_an
 from rayalign.data.rows import write_rows
 from rayalign.data.two_answers import encode_comparisons
 from rayalign.data.unpaired import answers_of_pairs, single_answers, with_mismatched
-from rayalign.errors import InputError
+from rayalign.errors import InputError, RollbackError
 from rayalign.models.configuration import positions, read_config
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
@@ -190,10 +190,20 @@ def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[Encode
     start = time.perf_counter()
     total = stage.steps or stage.epochs * math.ceil(count * (1 - stage.holdout) / stage.learner.minibatch)
     with _following(context.stage_folder(name), total, later_stages(job, context.later)):
-        _launch(context, spec, host_alone(job.cluster, stage.roles.get(role, RoleConfig())))
+        _launch_until_done(context, spec, host_alone(job.cluster, stage.roles.get(role, RoleConfig())))
     shutil.rmtree(spec.rows_folder)
     context.fixed_seconds += time.perf_counter() - start - _computing_seconds(spec)
     return count
+
+
+def _launch_until_done(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
+    """Run the loop, again after each time that a guard sends it back; the guards count these."""
+    while True:
+        try:
+            _launch(context, spec, host)
+            return
+        except RollbackError as error:
+            logger.warning("%s", error)
 
 
 def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:

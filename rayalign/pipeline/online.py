@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ from rayalign.actors.preparer import PreparerSpec
 from rayalign.actors.reward import RewardSpec
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel, sites
-from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.roles import PREPARER, Roles, Specs
 from rayalign.config import TrainStage
@@ -25,6 +23,7 @@ from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.recovery import consumed_iterations, recover, restore
 from rayalign.coordinator.rendering import Renderer
+from rayalign.coordinator.rollbacks import Rollbacks, read_rollbacks
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.coordinator.scoring import EnvironmentScoring, ScoringLoop
 from rayalign.data.chat import load_tokenizer
@@ -40,6 +39,7 @@ from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.generate import sample_reward
 from rayalign.pipeline.prompt_order import prompt_order
 from rayalign.pipeline.restarting import with_restarts
+from rayalign.pipeline.saving import save_roles
 from rayalign.pipeline.scoring import resolved
 from rayalign.pipeline.time_left import later_stages
 from rayalign.pipeline.train import TrainKind
@@ -48,7 +48,7 @@ from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.console import ConsoleSink
 from rayalign.storage.journal import Accounting, Journal
-from rayalign.storage.metrics import SampleTable, open_sinks
+from rayalign.storage.metrics import SampleTable, open_sinks, read_metrics
 from rayalign.types import Role
 from rayalign.weights import probe
 from rayalign.weights.paths.base import PathConfig
@@ -61,7 +61,9 @@ PROBE_PROMPTS = 16
 
 
 async def train_online(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
-    """Run the online loop to its end and save every trained role; after the loss of a learner it starts again."""
+    """Run the online loop to its end and save every trained role; after the loss of a learner, or
+    where a guard sends it back, it starts again from a checkpoint.
+    """
     return await with_restarts(context, name, lambda: _train(context, name, stage))
 
 
@@ -74,11 +76,13 @@ async def _train(context: RunContext, name: str, stage: TrainStage) -> dict[str,
             scored=parts.rollouts.scoring is not None,
             max_staleness=stage.max_staleness,
             deterministic=stage.deterministic,
+            went_back_to=parts.rollbacks.last,
         )
         if parts.rollouts.rewards is not None or stage.priority is not None:
             restore(parts.journal, parts.rollouts.rewards, parts.rollouts.order)
-        trainer = OnlineTrainer(stage, job.tracking, parts, seed=job.seed, pad_id=renderer.pad_id)
-        await trainer.train(resumption)
+        seed = parts.rollbacks.seed(job.seed)
+        trainer = OnlineTrainer(stage, job.tracking, parts, seed=seed, pad_id=renderer.pad_id)
+        await trainer.train(resumption, _reported(context.stage_folder(name), resumption.iteration))
         await save_roles(context, name, stage, parts, renderer)
         account = Accounting.of(parts.journal.replay(effective=True))
         samples = sample_reward(_consumed_scores(stage, parts.journal))
@@ -89,6 +93,12 @@ async def _train(context: RunContext, name: str, stage: TrainStage) -> dict[str,
         "groups_dropped": dict(account.drops),
         "candidates_absent": dict(account.absent),
     }
+
+
+def _reported(folder: Path, iterations: int) -> list[dict[str, Any]]:
+    """The metrics of so many iterations."""
+    file = folder / "metrics.jsonl"
+    return [row for row in read_metrics(file) if row["step"] < iterations] if file.exists() else []
 
 
 def _consumed_scores(stage: TrainStage, journal: Journal) -> list[list[float]]:
@@ -112,7 +122,9 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
     model = context.model(stage.model)
     renderer = Renderer(model, job.rollout.context, stage.sampling)
     algorithm = load(stage.algorithm)
-    specs = _specs(context, name, stage, algorithm, _mixture(context, name, stage))
+    rollbacks = Rollbacks(folder, read_rollbacks(folder))
+    seed = rollbacks.seed(job.seed)
+    specs = _specs(context, name, stage, algorithm, _mixture(context, name, stage), rollbacks)
     reward_tokens = reward_token_ids(renderer.tokenizer)
     preparer = PreparerSpec(stage.algorithm, job.cluster.call_timeout, reward_tokens)
     pool, roles = await _start(context, name, model, specs, preparer)
@@ -126,9 +138,9 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
         closing.callback(sink.close)
         rollouts = RolloutLoop(
             stage,
-            seed=job.seed,
+            seed=seed,
             algorithm=algorithm,
-            order=prompt_order(context, name, stage),
+            order=prompt_order(context, name, stage, seed),
             assembler=_assembler(context, stage, pool, renderer),
             scoring=_scoring(context, stage, algorithm, roles),
             rewards=_combiner(stage),
@@ -149,6 +161,7 @@ async def open_parts(context: RunContext, name: str, stage: TrainStage) -> Async
             sink=sink,
             samples=samples,
             events=context.events,
+            rollbacks=rollbacks,
         )
         yield parts, renderer
 
@@ -206,7 +219,12 @@ def _mixture(context: RunContext, name: str, stage: TrainStage) -> MixtureSpec |
 
 
 def _specs(
-    context: RunContext, name: str, stage: TrainStage, algorithm: Algorithm[Any], mixture: MixtureSpec | None
+    context: RunContext,
+    name: str,
+    stage: TrainStage,
+    algorithm: Algorithm[Any],
+    mixture: MixtureSpec | None,
+    rollbacks: Rollbacks,
 ) -> Specs:
     """What each declared role is made from."""
     timeout = context.job.cluster.call_timeout
@@ -226,7 +244,7 @@ def _specs(
             steps = stage.iterations * algorithm.passes * -(-samples // config.minibatch)
             specs[role] = LearnerSpec(
                 context.model(source),
-                config,
+                rollbacks.slowed(config),
                 stage.algorithm,
                 temperature,
                 steps,
@@ -276,30 +294,3 @@ def _channel(
         adapter=adapter,
         turns=context.turns,
     )
-
-
-async def save_roles(context: RunContext, name: str, stage: TrainStage, parts: Parts, renderer: Renderer) -> None:
-    """The model folder of each trained role, whole or not at all; the policy's with its probe."""
-    tokenizer = context.model(stage.model)
-    kind = TrainKind(stage)
-    await parts.turns.enter("training")
-    for role in kind.trained:
-        target = context.stage_folder(name) / kind.outputs()[role].path
-        temporary = target.with_name(f".{target.name}.tmp")
-        await _write(parts.roles[role], temporary, tokenizer)
-        if role == "policy":
-            await _save_probe(parts, stage, renderer, temporary)
-        shutil.rmtree(target, ignore_errors=True)  # a kill may have come between this and done.json
-        temporary.rename(target)
-
-
-async def _write(role: ActorGroup, folder: Path, tokenizer: str) -> None:
-    await role.all(lambda actor: actor.save.remote(str(folder), tokenizer))
-
-
-async def _save_probe(parts: Parts, stage: TrainStage, renderer: Renderer, folder: Path) -> None:
-    tokens = probe.tokens_of(renderer.tokenizer)
-    answers = await parts.roles["policy"].all(lambda actor: actor.probe.remote(tokens))
-    logprobs = tuple(tuple(row) for row in answers[0])
-    proof = probe.Probe(stage.iterations, tokens, logprobs, probe.tolerance(stage.learner.precision))
-    probe.save(proof, folder)

@@ -10,9 +10,9 @@ from rayalign.evolve.creator import priority_weights
 from rayalign.pipeline.context import RunContext
 
 
-def prompt_order(context: RunContext, name: str, stage: TrainStage) -> PromptOrder:
+def prompt_order(context: RunContext, name: str, stage: TrainStage, seed: int) -> PromptOrder:
     """All prompts alike, or those first that teach most."""
-    examples, seed = context.inputs.fitting(name, stage.model), context.job.seed
+    examples = context.inputs.fitting(name, stage.model)
     if stage.priority is None:
         return PromptOrder(examples, seed)
     return PriorityOrder(

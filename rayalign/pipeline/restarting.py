@@ -1,4 +1,4 @@
-"""Stages that go on by themselves after they lost an actor that trains."""
+"""Stages that go on by themselves after they lost an actor that trains, or after a guard sent them back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from rayalign.errors import LostError
+from rayalign.errors import LostError, RollbackError
 from rayalign.pipeline.context import RunContext
 
 T = TypeVar("T")
@@ -14,21 +14,24 @@ logger = logging.getLogger(__name__)
 
 
 async def with_restarts(context: RunContext, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
-    """The outcome of the first attempt that loses no actor; each one goes on from the last checkpoint.
+    """The outcome of the first attempt that comes to its end; each one goes on from the last checkpoint.
 
     Raises:
         LostError: of the attempt after the last restart that `cluster.restarts` allows.
     """
-    for left in reversed(range(context.job.cluster.restarts + 1)):
+    left = context.job.cluster.restarts
+    while True:
         try:
             return await attempt()
+        except RollbackError as error:  # the guards count these
+            logger.warning("%s", error)
         except LostError as error:
             reason, *details = str(error).splitlines()
             if not left:
                 remedy = "the same command goes on from the last checkpoint, and cluster.restarts lets the run do so"
                 raise LostError("\n".join([f"{reason}; {remedy}", *details])) from error
-            context.events.write("stage_restarted", stage=name, reason=reason, left=left - 1)
+            left -= 1
+            context.events.write("stage_restarted", stage=name, reason=reason, left=left)
             logger.warning("%s", error)
-            logger.warning("%s goes on from its last checkpoint; %d more restarts may follow", name, left - 1)
-            context.stop_broken_pool()
-    raise AssertionError("the last attempt returns or raises")
+            logger.warning("%s goes on from its last checkpoint; %d more restarts may follow", name, left)
+        context.stop_broken_pool()

@@ -259,5 +259,7 @@ def _guards(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
     for i, guard in enumerate(stage.guards):
         if guard.above is None and guard.below is None:
             yield f"guards.{i}", "a guard needs a limit; give above or below"
+        if guard.rate != 1.0 and guard.action != "rollback":
+            yield f"guards.{i}.rate", "only a rollback changes the learning rate; set action: rollback, or remove it"
         if guard.metric not in reported:
             yield f"guards.{i}.metric", f"{guard.metric!r} is not a metric; {nearest(guard.metric, reported)}"

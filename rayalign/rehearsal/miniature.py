@@ -213,7 +213,7 @@ class Miniature:
             if guard["action"] != "warn":
                 text = f"{guard['action']} -> warn: the figures of random weights mean nothing"
                 self._note("substituted", f"{where}.guards.{number}.action", text)
-                guard["action"] = "warn"
+                guard |= {"action": "warn", "rate": 1.0}
 
     def _drawing(self, kind: StageKind[Any], stage: Tree, where: str) -> None:
         """How answers are drawn and chosen."""

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ _MANIFEST = "manifest.json"
 class CheckpointStore:
     """The checkpoints of one stage: the last `keep` and the best one.
 
-    One process writes (`tidy`, `begin`, `commit`); any number may read at the same time.
+    One process writes (`tidy`, `begin`, `commit`, `discard`); any number may read at the same time.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -42,10 +43,13 @@ class CheckpointStore:
         path.mkdir()
         return path
 
-    def commit(self, path: Path, manifest: Manifest) -> Path:
+    def commit(self, path: Path, manifest: Manifest, is_good: Callable[[Manifest], bool] | None = None) -> Path:
         """Make what was written under `path` (from `begin`) the latest checkpoint; where it is now.
 
         `score` in the manifest (higher is better) lets a checkpoint become the best; NaN and None never do.
+
+        Args:
+            is_good: whether a stage could go back to a checkpoint; the last such one is kept.
         """
         files = {name: _seal(path / name) for name in sorted(_files(path))}
         for folder in [path, *(f for f in path.rglob("*") if f.is_dir())]:
@@ -58,7 +62,7 @@ class CheckpointStore:
         path.rename(target)
         sync_folder(self._folder)
         self._point("last", target)
-        self._prune()
+        self._prune(is_good)
         self.tidy()
         return target
 
@@ -82,21 +86,41 @@ class CheckpointStore:
             logger.warning("%s is skipped: %s missing, changed or added since it was written", path, names)
         return None
 
+    def discard(self, is_bad: Callable[[Manifest], bool]) -> None:
+        """Remove checkpoints by what their manifests hold."""
+        for path in self._committed():
+            if is_bad(_manifest(path)):
+                path.rename(path.with_name(f".{path.name}.discarded.tmp"))
+        for name in ("last", "best"):
+            (self._folder / name).unlink(missing_ok=True)
+        left = self._committed()
+        if left:
+            self._point("last", left[-1])
+        self._point_to_best()
+        self.tidy()
+
     def best(self) -> Path | None:
         """The checkpoint with the highest score, of equals the earliest; None where none has a score."""
-        scores = {p: json.loads((p / _MANIFEST).read_text())["manifest"].get("score") for p in self._committed()}
+        scores: dict[Path, Any] = {path: _manifest(path).get("score") for path in self._committed()}
         return max((p for p in scores if scores[p] is not None), key=lambda p: scores[p], default=None)
 
     def _committed(self) -> list[Path]:
         return sorted(p for p in self._folder.glob("iteration-*") if (p / _MANIFEST).is_file())
 
-    def _prune(self) -> None:
+    def _prune(self, is_good: Callable[[Manifest], bool] | None) -> None:
+        needed = [self._point_to_best()]
+        committed = self._committed()
+        if is_good is not None:
+            needed += [path for path in committed if is_good(_manifest(path))][-1:]
+        for path in committed[: -self._keep]:
+            if path not in needed:
+                shutil.rmtree(path)
+
+    def _point_to_best(self) -> Path | None:
         best = self.best()
         if best is not None:
             self._point("best", best)
-        for path in self._committed()[: -self._keep]:
-            if path != best:
-                shutil.rmtree(path)
+        return best
 
     def _point(self, name: str, target: Path) -> None:
         """Have the link `name` lead to a checkpoint, for people; nothing here reads it."""
@@ -104,6 +128,12 @@ class CheckpointStore:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target.name)
         temporary.replace(self._folder / name)
+
+
+def _manifest(path: Path) -> Manifest:
+    """What the coordinator put into a checkpoint."""
+    manifest: Manifest = json.loads((path / _MANIFEST).read_text())["manifest"]
+    return manifest
 
 
 def _files(folder: Path) -> set[str]:

@@ -16,6 +16,7 @@ from rayalign.storage.console import phase_seconds
 from rayalign.storage.report_answers import answers_section, rows_of, samples_section
 from rayalign.storage.report_best_of import best_of_table
 from rayalign.storage.report_curves import curves_section, stage_metrics
+from rayalign.storage.report_events import events_table
 from rayalign.storage.report_evolution import evolution_tables
 from rayalign.storage.report_header import header
 from rayalign.storage.report_judges import judges_table
@@ -43,6 +44,7 @@ def write_report(run: Path) -> Path:
     sections = [
         header(name, job, rows, summary, events),
         _warnings(job, summary),
+        events_table(events),
         judges_table(summary.get("results", [])),
         best_of_table(summary.get("results", [])),
         profiles_section(summary.get("results", [])),

@@ -57,6 +57,8 @@ _METRICS = {
     r"rollout/mismatch_.+": Metric("nats a token", "lower"),
     r"rollout/absent": Metric("answers", "lower"),
     r"rollout/rejected": Metric("groups", "lower"),
+    r"guard/rollbacks": Metric("returns to a checkpoint", "lower"),
+    r"guard/learning_rate_factor": Metric("share of the job's learning rate"),
     r"rollout/staleness": Metric("versions", "lower"),
     r"rollout/tokens_per_second": Metric("tokens a second", "higher"),
     r"publish/bytes": Metric("bytes"),

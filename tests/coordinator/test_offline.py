@@ -11,7 +11,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import psutil
 import pytest
@@ -28,6 +27,7 @@ from rayalign.coordinator.progress import Watch
 from rayalign.data.collate import EncodedRow
 from rayalign.data.rows import write_rows
 from rayalign.errors import ActorError, LostError
+from rayalign.models.engine_state import stored_tensors
 from rayalign.storage.events import EventLog
 from rayalign.storage.records import read_jsonl
 
@@ -181,23 +181,14 @@ def finite(endless: OfflineSpec, folder: Path) -> OfflineSpec:
     return replace(endless, stage=settings, folder=str(folder), events=str(folder / "events.jsonl"), timeout=300.0)
 
 
-def state(folder: Path) -> dict[str, Any]:
+def state(folder: Path) -> dict[str, bytes]:
     """What a stage left: its model, and the weights, the optimizer and the random state of its last checkpoint."""
-    checkpoint = torch.load(folder / "checkpoints/last/state/state/mp_rank_00_model_states.pt", weights_only=False)
-    model = (folder / "model" / "model.safetensors").read_bytes()
-    return {"model": model, **flat({name: checkpoint[name] for name in ("module", "optimizer", "lr_scheduler", "rng")})}
-
-
-def flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Every number of a checkpoint under its path; tensors as their bytes."""
-    if isinstance(value, torch.Tensor):
-        return {key: value.numpy().tobytes()}
-    if not isinstance(value, dict | list | tuple):
-        return {} if callable(value) else {key: value}
-    leaves: dict[str, Any] = {}
-    for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-        leaves |= flat(item, f"{key}/{name}")
-    return leaves
+    saved = folder / "checkpoints/last/state"
+    left = {key: tensor.numpy().tobytes() for key, tensor in stored_tensors(saved).items()}
+    content = torch.load(saved / "rank-0.pt", weights_only=True)
+    left["rng"] = content["rng"].numpy().tobytes()
+    left["steps"] = repr((content["adam_steps"], content["schedule_steps"])).encode()
+    return left | {"model": (folder / "model" / "model.safetensors").read_bytes()}
 
 
 @pytest.mark.ray

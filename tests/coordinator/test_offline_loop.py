@@ -26,7 +26,7 @@ from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.data.rows import RowFile, write_rows
 from rayalign.data.two_answers import encode_comparisons
-from rayalign.errors import GuardError, InputError
+from rayalign.errors import GuardError, InputError, RollbackError
 from rayalign.models.configuration import reads_pairs
 from rayalign.models.learner import Learner
 from rayalign.models.load import Frozen
@@ -268,6 +268,59 @@ def test_an_interrupted_stage_ends_with_the_same_bits(prepare: Any, tmp_path: Pa
     assert not half.exists()
     assert all(torch.equal(tensor, whole[name]) for name, tensor in weights(spec).items())
     assert [json.loads(line)["event"] for line in Path(spec.events).read_text().splitlines()].count("computed") == 2
+
+
+def guarded(prepare: Any, metric: str, **changes: Any) -> OfflineSpec:
+    """A stage of four epochs whose learning rate rises over the first ten of its twelve steps, to 1e-3."""
+    limit = {"metric": metric, "action": "rollback", "rate": 0.5, **changes}
+    learner = LEARNER.model_copy(update={"warmup_steps": 9})
+    return prepare({"name": "reward"}, make_rows(), guards=(limit,), epochs=4, holdout=0.1, learner=learner)
+
+
+def events_of(spec: OfflineSpec, kind: str) -> list[dict[str, Any]]:
+    return [row for row in map(json.loads, Path(spec.events).read_text().splitlines()) if row["event"] == kind]
+
+
+def test_a_guard_sends_the_stage_back_and_it_goes_on_with_other_samples_and_a_lower_rate(prepare: Any) -> None:
+    spec = guarded(prepare, "learner/learning_rate", above=0.65e-3)
+    with pytest.raises(RollbackError, match=r"^step 7: learner/learning_rate is 0\.0007, above 0\.00065; the stage"):
+        train_offline(spec)
+    (event,) = events_of(spec, "rolled_back")
+    assert (event["stage"], event["to"], event["left"]) == ("stage", 6, 2)
+    before = {row["step"]: row["metrics"] for row in read_metrics(Path(spec.folder) / "metrics.jsonl")}
+    train_offline(spec)
+    rows = {row["step"]: row["metrics"] for row in read_metrics(Path(spec.folder) / "metrics.jsonl")}
+    assert len(events_of(spec, "rolled_back")) == 1
+    rates = [rows[step]["learner/learning_rate"] for step in range(1, 13)]
+    assert rates == pytest.approx([0.1e-3 * min(step, 10) * (1.0 if step <= 6 else 0.5) for step in range(1, 13)])
+    assert rows[7]["loss/reward"] != before[7]["loss/reward"]
+    assert (rows[7]["guard/rollbacks"], rows[7]["guard/learning_rate_factor"]) == (1, 0.5)
+    assert (Path(spec.folder) / "model").exists()
+
+
+def test_a_stage_that_goes_back_too_often_stops(prepare: Any) -> None:
+    spec = guarded(prepare, "eval/loss", above=0.0, rollbacks=1)
+    with pytest.raises(RollbackError, match="^step 0: eval/loss"):
+        train_offline(spec)
+    with pytest.raises(GuardError, match=r"^step 0: eval/loss is .* as its guard allows \(rollbacks: 1\)"):
+        train_offline(spec)
+
+
+def test_a_guard_that_could_send_it_back_changes_nothing_of_a_good_run(prepare: Any) -> None:
+    spec = guarded(prepare, "learner/learning_rate", above=1.0)
+    train_offline(spec)
+    guarded_weights = weights(spec)
+    shutil.rmtree(spec.folder)
+    assert not events_of(spec, "rolled_back")
+    plain = guarded(prepare, "learner/learning_rate", above=1.0)
+    train_offline(replace(plain, stage=plain.stage.model_copy(update={"guards": ()})))
+    assert all(torch.equal(tensor, guarded_weights[name]) for name, tensor in weights(plain).items())
+
+
+def test_a_loss_that_is_no_number_sends_a_guarded_stage_back(prepare: Any) -> None:
+    guard = GuardConfig(metric="learner/grad_norm", above=1e3, action="rollback")
+    with pytest.raises(RollbackError, match=r"^policy step 1: .*no step was taken; the stage goes back"):
+        train_offline(prepare({"name": f"{__name__}:Undefined"}, make_rows(), guards=(guard,)))
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,8 @@ from rayalign.cluster.turns import PRESENCE, DeviceTurns, Move, Part, Sharer, Si
 from rayalign.config import CandidateSource, GuardConfig, LearnerConfig, TrackingConfig, TrainStage
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.recovery import Resumption
-from rayalign.errors import ActorError, GuardError, LostDataError, LostError, RayalignError
+from rayalign.coordinator.rollbacks import Rollbacks, read_rollbacks
+from rayalign.errors import ActorError, GuardError, LostDataError, LostError, RayalignError, RollbackError
 from rayalign.models.batching import pass_over
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.events import EventLog
@@ -119,7 +120,7 @@ class Sink:
         self.rows: dict[int, Mapping[str, float]] = {}
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.rows[step] = dict(metrics)
+        self.rows[step] = {**self.rows.get(step, {}), **metrics}
 
     def close(self) -> None:
         pass
@@ -168,6 +169,7 @@ class Bench:
             sink=self.sink,
             samples=SimpleNamespace(write=lambda iteration, groups: None),  # type: ignore[arg-type]
             events=events,
+            rollbacks=Rollbacks(folder, read_rollbacks(folder)),
         )
         self.trainer = OnlineTrainer(self.settings, TrackingConfig(), parts, seed=7, pad_id=0)
 
@@ -392,6 +394,64 @@ def test_a_guard_stops_the_run_after_its_iteration_was_reported(make: Callable[.
     assert list(bench.sink.rows) == [0]
 
 
+ROLLBACK = GuardConfig(metric="reward/mean", above=1.0, patience=2, action="rollback")
+
+
+def rewards(bench: Bench, *means: float) -> None:
+    """Have the iterations report these rewards."""
+    following = iter(means)
+
+    def prepare(*arguments: object) -> Any:
+        return "batch", {}, {"reward/mean": Metric(next(following))}
+
+    bench.answers["preparer"]["prepare"] = prepare
+
+
+def test_a_guard_sends_the_stage_back_to_before_its_metric_went_out_of_bounds(make: Callable[..., Bench]) -> None:
+    bench = make(guards=(ROLLBACK,), iterations=9, checkpoint_every=1)
+    rewards(bench, 0.0, 2.0, 0.0, 0.0, 2.0, 2.0)
+    with pytest.raises(RollbackError, match=r"^iteration 5: reward/mean is 2, above 1; the stage goes back"):
+        bench.train()
+    latest = bench.checkpoints.latest()
+    assert latest is not None and latest[1]["iteration"] == 4
+    assert bench.sink.rows[5]["guard/rollbacks"] == 1
+
+
+def test_the_checkpoint_to_go_back_to_is_kept_among_newer_ones(make: Callable[..., Bench]) -> None:
+    bench = make(guards=(ROLLBACK.model_copy(update={"patience": 5}),), iterations=9, checkpoint_every=1)
+    rewards(bench, 0.0, 0.0, *[2.0] * 5)
+    with pytest.raises(RollbackError):
+        bench.train()
+    latest = bench.checkpoints.latest()
+    assert latest is not None and latest[1]["iteration"] == 2
+
+
+def test_a_good_run_is_not_sent_back(make: Callable[..., Bench]) -> None:
+    bench = make(guards=(ROLLBACK,), iterations=4, checkpoint_every=1)
+    rewards(bench, 0.0, 2.0, 1.0, 2.0)
+    bench.train()
+    assert list(bench.sink.rows) == [0, 1, 2, 3]
+    assert not any("guard/rollbacks" in row for row in bench.sink.rows.values())
+
+
+def test_what_a_resumed_stage_reported_before_counts(make: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = make(guards=(ROLLBACK,), iterations=9)
+    rewards(bench, 2.0)
+    reported = [{"step": 2, "metrics": {"reward/mean": 2.0}}]
+    with pytest.raises(RollbackError, match="iteration 3"):
+        asyncio.run(bench.trainer.train(Resumption(3, {}, tmp_path / "c"), reported))
+
+
+@pytest.mark.parametrize("metric", ["learner/grad_norm", "critic/grad_norm"])
+def test_a_gradient_that_is_not_finite_sends_a_guarded_stage_back(make: Callable[..., Bench], metric: str) -> None:
+    bench = make(guards=(GuardConfig(metric=metric, above=1e3, action="rollback"),))
+    undefined = GuardError("policy step 1: the loss or its gradient is not finite, and no step was taken; look")
+    bench.answers["policy"]["update"] = undefined
+    with pytest.raises(RollbackError, match="no step was taken; the stage goes back to its last good"):
+        bench.train()
+    assert bench.sink.rows[0]["guard/rollbacks"] == 1
+
+
 def test_a_role_that_fails_ends_the_training_with_its_error(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.answers["critic"]["update"] = ActorError("critic died")
@@ -426,7 +486,7 @@ class WaitingStore:
     def begin(self, iteration: int) -> Path:
         return self._folder
 
-    def commit(self, path: Path, manifest: dict[str, Any]) -> None:
+    def commit(self, path: Path, manifest: dict[str, Any], is_good: object) -> None:
         self.committed = self.loop_went_on.wait(timeout=30.0)
 
 

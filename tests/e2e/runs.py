@@ -127,9 +127,9 @@ class Run:
     def folder(self) -> Path:
         return self.output / "tiny"
 
-    def finish(self) -> Ending:
+    def finish(self, *overrides: str) -> Ending:
         """The command, undisturbed."""
-        return self._start(None)
+        return self._start(None, *overrides)
 
     def strike(self, number: int, role: str, stage: str, checkpoint: int, *overrides: str) -> Ending:
         """The command, with a signal to a role's process (or the `driver`) when a stage begins a checkpoint.

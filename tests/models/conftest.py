@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -12,6 +17,7 @@ from rayalign.algorithms.base import Algorithm, AlgorithmConfig
 from rayalign.config import LearnerConfig
 from rayalign.models.learner import Learner
 from rayalign.types import Batch, LossSum, Metric, Metrics, Minibatch, Outputs, Role, Rollouts
+from tests.ports import held_port
 
 VOCABULARY = 40
 
@@ -113,3 +119,17 @@ def train(learner: Learner, passes: int = 1) -> list[Metrics]:
 
 def weights(learner: Learner) -> dict[str, torch.Tensor]:
     return {name: x.clone() for name, x in learner.weights(0).tensors}
+
+
+def run_two_ranks(module: str, folder: str, out: Path) -> None:
+    """Run a module of the tests as both ranks of a world of two, with a model's folder and one for what it leaves."""
+    common = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    path = os.pathsep.join(p for p in sys.path if p)
+    command = [sys.executable, "-m", module, folder, str(out)]
+    with held_port() as port:
+        common |= {"MASTER_PORT": str(port)}
+        environments = [os.environ | common | {"RANK": str(rank), "PYTHONPATH": path} for rank in (0, 1)]
+        processes = [subprocess.Popen(command, env=e, stderr=subprocess.PIPE, text=True) for e in environments]
+        for process in processes:
+            _, errors = process.communicate(timeout=500)
+            assert process.returncode == 0, errors

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ from rayalign.algorithms.base import load
 from rayalign.algorithms.ppo import Ppo, PpoConfig
 from rayalign.algorithms.sft import Sft, SftConfig
 from rayalign.config import LearnerConfig
-from rayalign.errors import GuardError, InputError
+from rayalign.errors import GuardError
 from rayalign.models.batching import pass_over
 from rayalign.models.heads import TokenLogprobs
 from rayalign.models.learner import Learner
@@ -31,9 +28,17 @@ from rayalign.models.metrics import METRICS, PADDING
 from rayalign.models.objective import Objective
 from rayalign.models.schedule import schedule
 from rayalign.types import Batch, LossSum, Minibatch, Outputs, Role
-from tests.models.conftest import WEIGHTED, Weighted, make_batch, make_learner, settings, train, weights
+from tests.models.conftest import (
+    WEIGHTED,
+    Weighted,
+    make_batch,
+    make_learner,
+    run_two_ranks,
+    settings,
+    train,
+    weights,
+)
 from tests.models.ranks import SETTINGS
-from tests.ports import held_port
 
 Weights = dict[str, torch.Tensor]
 
@@ -50,16 +55,7 @@ def expected(folder: str) -> Weights:
 def two_ranks(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left behind; see ranks.py."""
     out = tmp_path_factory.mktemp("ranks")
-    common = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-    path = os.pathsep.join(p for p in sys.path if p)
-    command = [sys.executable, "-m", "tests.models.ranks", folder, str(out)]
-    with held_port() as port:
-        common |= {"MASTER_PORT": str(port)}
-        environments = [os.environ | common | {"RANK": str(rank), "PYTHONPATH": path} for rank in (0, 1)]
-        processes = [subprocess.Popen(command, env=e, stderr=subprocess.PIPE, text=True) for e in environments]
-        for process in processes:
-            _, errors = process.communicate(timeout=500)
-            assert process.returncode == 0, errors
+    run_two_ranks("tests.models.ranks", folder, out)
     return out
 
 
@@ -271,15 +267,6 @@ def test_a_resumed_learner_goes_on_bit_by_bit(folder: str, tmp_path: Path, stage
     assert torch.equal(torch.rand(3), random)
     assert train(again) == wanted_metrics
     assert_close(weights(again), wanted, 0.0)
-
-
-def test_a_checkpoint_of_another_layout_is_refused(folder: str, tmp_path: Path) -> None:
-    learner = make_learner(folder)
-    with pytest.raises(InputError, match="found nothing"):
-        learner.load_state(tmp_path)
-    learner.save_state(tmp_path)
-    with pytest.raises(InputError, match="wanted 1 ranks at ZeRO stage 2 in fp32, found 1 ranks at ZeRO stage 0"):
-        make_learner(folder, settings(zero_stage=2)).load_state(tmp_path)
 
 
 def test_bf16_learns(folder: str) -> None:

@@ -216,6 +216,10 @@ def test_a_second_objective_is_guarded_and_an_average_is_read(study: Study) -> N
             "stages.rl.guards.0: a guard needs a limit; give above or below",
         ),
         (
+            "stages.rl.guards=[{metric: reward/mean, above: 1, action: stop, rate: 0.5}]",
+            "stages.rl.guards.0.rate: only a rollback changes the learning rate; set action: rollback, or remove it",
+        ),
+        (
             "stages.base.model=preset:nan",
             "stages.base.model: there is no preset 'preset:nan'; did you mean preset:nano?",
         ),

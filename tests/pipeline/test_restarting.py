@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rayalign.config import ClusterConfig
-from rayalign.errors import ActorError, LostError
+from rayalign.errors import ActorError, GuardError, LostError, RollbackError
 from rayalign.pipeline.restarting import with_restarts
 
 
@@ -56,6 +56,16 @@ def test_no_more_restarts_than_the_job_allows() -> None:
         train(Context(restarts=1), DEAD, DEAD, "done")
     with pytest.raises(LostError, match=r"has died; the same command goes on .*\nlast log lines"):
         train(Context(restarts=0), DEAD, "done")
+
+
+def test_a_stage_that_a_guard_sent_back_goes_on_whatever_restarts_are_left(caplog: pytest.LogCaptureFixture) -> None:
+    context = Context(restarts=0)
+    sent_back = RollbackError("kl is 3, above 1; the stage goes back to its last good checkpoint")
+    assert train(context, sent_back, sent_back, "done") == ("done", 3)
+    assert context.pool_stops == 2
+    assert "the stage goes back" in caplog.text
+    with pytest.raises(GuardError, match="allows no more"):
+        train(Context(), sent_back, GuardError("its guard allows no more"), "done")
 
 
 def test_another_failure_ends_the_stage_at_once() -> None:

@@ -112,3 +112,23 @@ def test_same_iteration_made_again_replaces(tmp_path: Path) -> None:
     path = save(store, 3, run=2)
     assert store.latest() == (path, {"iteration": 3, "run": 2})
     assert names(tmp_path) == ["iteration-000003"]
+
+
+def test_what_a_stage_could_go_back_to_outlives_newer_ones(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    for iteration in range(1, 6):
+        part = store.begin(iteration)
+        store.commit(part, {"iteration": iteration}, lambda manifest: manifest["iteration"] <= 3)
+    assert names(tmp_path) == ["iteration-000003", "iteration-000005"]
+
+
+def test_discarded_checkpoints_are_gone_and_the_links_lead_to_others(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=9)
+    for iteration, score in ((1, 0.5), (2, 0.1), (3, 0.9)):
+        save(store, iteration, score=score)
+    store.discard(lambda manifest: manifest["iteration"] > 2)
+    assert names(tmp_path) == ["iteration-000001", "iteration-000002"]
+    assert (tmp_path / "last").readlink() == Path("iteration-000002")
+    assert (tmp_path / "best").readlink() == Path("iteration-000001")
+    store.discard(lambda manifest: True)
+    assert not list(tmp_path.iterdir())
