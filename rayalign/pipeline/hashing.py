@@ -139,6 +139,7 @@ _OPTIONAL = frozenset(
         "endpoint",
         "lora",
         "mix",
+        "overlap",
         "pairwise",
         "phase",
         "phases",

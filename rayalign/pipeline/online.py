@@ -27,6 +27,7 @@ from rayalign.coordinator.recovery import consumed_iterations, recover, restore
 from rayalign.coordinator.rendering import Renderer
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.coordinator.scoring import EnvironmentScoring, ScoringLoop
+from rayalign.coordinator.window import Window
 from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import encode_examples
 from rayalign.data.readers import stream_examples
@@ -74,6 +75,7 @@ async def _train(context: RunContext, name: str, stage: TrainStage) -> dict[str,
             scored=parts.rollouts.scoring is not None,
             max_staleness=stage.max_staleness,
             deterministic=stage.deterministic,
+            carries=Window.of(stage).carries,
         )
         if parts.rollouts.rewards is not None or stage.priority is not None:
             restore(parts.journal, parts.rollouts.rewards, parts.rollouts.order)
@@ -275,6 +277,7 @@ def _channel(
         events=context.events,
         adapter=adapter,
         turns=context.turns,
+        restarts=stage.in_flight == "restart",
     )
 
 

@@ -253,7 +253,7 @@ def test_a_dead_engine_is_replaced_once_weights_are_proven(ray_session: None, mo
             asyncio.run(load_folder(pool, model, None, 60.0))
         assert len(pool.group) == 2
         assert texts(generate(pool, requests(8))) == texts_before
-        homes = {actor for actor, _ in pool._homes.values()}
+        homes = pool._homes.actors
         assert homes == set(pool.group.actors), "both engines write candidates"
     finally:
         pool.stop()
