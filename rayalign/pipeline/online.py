@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from rayalign.actors.hosted import FrozenSpec
@@ -17,7 +15,6 @@ from rayalign.actors.preparer import PreparerSpec
 from rayalign.actors.reward import RewardSpec
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel, sites
-from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.roles import PREPARER, Roles, Specs
 from rayalign.config import TrainStage
@@ -41,6 +38,7 @@ from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.generate import sample_reward
 from rayalign.pipeline.prompt_order import prompt_order
 from rayalign.pipeline.restarting import with_restarts
+from rayalign.pipeline.saved_roles import save_roles
 from rayalign.pipeline.scoring import resolved
 from rayalign.pipeline.time_left import later_stages
 from rayalign.pipeline.train import TrainKind
@@ -279,30 +277,3 @@ def _channel(
         turns=context.turns,
         restarts=stage.in_flight == "restart",
     )
-
-
-async def save_roles(context: RunContext, name: str, stage: TrainStage, parts: Parts, renderer: Renderer) -> None:
-    """The model folder of each trained role, whole or not at all; the policy's with its probe."""
-    tokenizer = context.model(stage.model)
-    kind = TrainKind(stage)
-    await parts.turns.enter("training")
-    for role in kind.trained:
-        target = context.stage_folder(name) / kind.outputs()[role].path
-        temporary = target.with_name(f".{target.name}.tmp")
-        await _write(parts.roles[role], temporary, tokenizer)
-        if role == "policy":
-            await _save_probe(parts, stage, renderer, temporary)
-        shutil.rmtree(target, ignore_errors=True)  # a kill may have come between this and done.json
-        temporary.rename(target)
-
-
-async def _write(role: ActorGroup, folder: Path, tokenizer: str) -> None:
-    await role.all(lambda actor: actor.save.remote(str(folder), tokenizer))
-
-
-async def _save_probe(parts: Parts, stage: TrainStage, renderer: Renderer, folder: Path) -> None:
-    tokens = probe.tokens_of(renderer.tokenizer)
-    answers = await parts.roles["policy"].all(lambda actor: actor.probe.remote(tokens))
-    logprobs = tuple(tuple(row) for row in answers[0])
-    proof = probe.Probe(stage.iterations, tokens, logprobs, probe.tolerance(stage.learner.precision))
-    probe.save(proof, folder)
