@@ -25,7 +25,8 @@ from benchmarks.scale_actors import TOKENS, ScriptedGenerator, ScriptedReward
 from rayalign.algorithms.base import load
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.placement import Claim, Placement
-from rayalign.cluster.pool import CONCURRENCY, GeneratorPool
+from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.pool_start import CONCURRENCY
 from rayalign.cluster.session import Session
 from rayalign.config import CandidateSource, ClusterConfig, RoleConfig, SamplingConfig, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
@@ -118,7 +119,9 @@ async def start_scripted(engines: int, events: EventLog) -> GeneratorPool:
     return GeneratorPool(group, placement, "local", "", DEADLINE)
 
 
-def rollout_loop(pool: GeneratorPool, model: Path, iterations: int, events: EventLog, journal: Journal) -> RolloutLoop:
+def rollout_loop(
+    pool: GeneratorPool, model: Path, iterations: int, events: EventLog, journal: Journal, *, max_staleness: int = 1
+) -> RolloutLoop:
     """The loop as an online stage makes it."""
     stage = TrainStage(
         kind="train",
@@ -126,7 +129,7 @@ def rollout_loop(pool: GeneratorPool, model: Path, iterations: int, events: Even
         model=str(model),
         prompts=PROMPTS,
         iterations=iterations,
-        max_staleness=1,
+        max_staleness=max_staleness,
         candidates=(CandidateSource(source="live", count=CANDIDATES),),
     )
     reward = ActorGroup("reward", [ray.remote(ScriptedReward).remote()], events=events, timeout=DEADLINE)

@@ -147,7 +147,16 @@ class Trajectory:
     @property
     def version(self) -> int | None:
         """The oldest weights that wrote any of it; None where no policy did."""
-        return min((s.version for s in self.segments if s.author == "policy"), default=None)
+        return min(self._versions, default=None)
+
+    @property
+    def has_several_versions(self) -> bool:
+        """Whether new weights came while it was written."""
+        return len(self._versions) > 1
+
+    @property
+    def _versions(self) -> set[int]:
+        return {segment.version for segment in self.segments if segment.author == "policy"}
 
 
 @dataclass(frozen=True, slots=True)

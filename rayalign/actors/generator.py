@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from rayalign.actors.hosted import HostedActor, Pulse, own_pulse
 from rayalign.actors.store import path_end
 from rayalign.config import LoraConfig, RolloutConfig
 from rayalign.rollout import EngineName, build
-from rayalign.rollout.base import EnginePart, Finished, Request
+from rayalign.rollout.base import Engine, EnginePart, Finished, Request, restart
 from rayalign.rollout.loop import EngineLoop
 from rayalign.weights.files import read_folder
 from rayalign.weights.paths.base import Header, PathConfig, WeightPath
@@ -43,6 +43,10 @@ class GeneratorActor(HostedActor):
     def submit(self, requests: Sequence[Request]) -> None:
         """Accept candidates."""
         self._loop.submit(requests)
+
+    def abort(self, keys: Collection[str]) -> None:
+        """Give up candidates."""
+        self._loop.call(lambda engine: engine.abort(keys), timeout=self._timeout)
 
     def offload(self, parts: Sequence[EnginePart]) -> None:
         """Free the device memory, all of it at once; candidates that come meanwhile wait.
@@ -77,15 +81,23 @@ class GeneratorActor(HostedActor):
         """One message of the trainer; returns when it is used up, False where it will not be."""
         return self._inbox.accept(number, parcel[0])
 
-    def receive(self, header: Header) -> None:
-        """Load what comes over the path; a failure ends the engine, whose weights may then be mixed."""
+    def receive(self, header: Header, restarts: bool = False) -> int:
+        """Load what comes over the path; a failure ends the engine, whose weights may then be mixed.
+
+        Args:
+            restarts: write the candidates in flight anew; else they go on.
+
+        Returns:
+            How many candidates are written anew.
+        """
         assert self._path is not None, "open_path comes first"
         weights = self._path.receive(header, self._inbox.messages())
         try:
-            self._loop.call(lambda engine: engine.load(weights), timeout=self._timeout)
+            restarted = self._loop.call(lambda engine: _load(engine, weights, restarts), timeout=self._timeout)
         finally:
             self._inbox.close()
         self._inbox = Inbox(self._inbox.timeout)
+        return restarted
 
     def load_folder(self, folder: str, version: int) -> None:
         """Replace the weights by those of a model folder."""
@@ -95,3 +107,9 @@ class GeneratorActor(HostedActor):
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probs of fixed tokens as the engine computes them, at temperature 1."""
         return self._loop.call(lambda engine: engine.score(token_ids), timeout=self._timeout)
+
+
+def _load(engine: Engine, weights: WeightSet, restarts: bool) -> int:
+    """Replace the weights between two tokens; how many candidates are written anew."""
+    engine.load(weights)
+    return restart(engine) if restarts else 0

@@ -30,6 +30,7 @@ from rayalign.weights.paths.choice import Site
 from rayalign.weights.probe import Bound, Probe, check
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Transfer:
     bytes: int
     gap: float
     """largest root mean square difference of the probe's log-probs between trainer and an engine [nats]"""
+    restarted: int = 0
+    """candidates in flight that the engines write anew"""
 
 
 class WeightChannel:
@@ -55,12 +58,14 @@ class WeightChannel:
         events: EventLog,
         adapter: LoraConfig | None = None,
         turns: DeviceTurns | None = None,
+        restarts: bool = False,
     ) -> None:
         """The deadline of a transfer is the path's timeout.
 
         Args:
             adapter: the policy's, where engines get the base once and then the adapter alone; None: whole models.
             turns: of the policy and the engines; None: each has devices of its own.
+            restarts: engines write the candidates in flight anew with new weights; else they go on with them.
         """
         self._tokens = tuple(tuple(row) for row in tokens)
         self._bound = bound
@@ -69,6 +74,7 @@ class WeightChannel:
         self._events = events
         self._turns = turns or DeviceTurns(DeviceLedger({}), events)
         self._adapter = adapter
+        self._restarts = restarts
         self._ends: list[Any] = []
         """the engines for which the path is open"""
 
@@ -81,14 +87,20 @@ class WeightChannel:
             DeadlineError: it took longer than the channel's deadline.
         """
         start = time.perf_counter()
-        size, gap = await with_engines(pool, lambda: self._carry_in_time(policy, pool, version))
+        size, gap, restarted = await with_engines(pool, lambda: self._carry_in_time(policy, pool, version))
         seconds = time.perf_counter() - start
         self._events.write(
-            "published", version=version, seconds=seconds, size=size, probe_gap=gap, path=self._path.name
+            "published",
+            version=version,
+            seconds=seconds,
+            size=size,
+            probe_gap=gap,
+            path=self._path.name,
+            restarted=restarted,
         )
-        return Transfer(version, seconds, size, gap)
+        return Transfer(version, seconds, size, gap, restarted)
 
-    async def _carry_in_time(self, policy: ActorGroup, pool: GeneratorPool, version: int) -> tuple[int, float]:
+    async def _carry_in_time(self, policy: ActorGroup, pool: GeneratorPool, version: int) -> tuple[int, float, int]:
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._carry(policy, pool, version)
@@ -100,9 +112,9 @@ class WeightChannel:
                 "see the generators' logs, or raise cluster.transfer_timeout"
             ) from error
 
-    async def _carry(self, policy: ActorGroup, pool: GeneratorPool, version: int) -> tuple[int, float]:
-        """Bytes carried, and the probe's gap."""
-        size = 0
+    async def _carry(self, policy: ActorGroup, pool: GeneratorPool, version: int) -> tuple[int, float, int]:
+        """Bytes carried, the probe's gap, and candidates that are written anew."""
+        size = restarted = 0
         await self._turns.enter("publish")
         opened = await self._open(policy, pool)
         if self._adapter is None:
@@ -111,23 +123,25 @@ class WeightChannel:
             base = [Header("full", version, "base")] if opened else []
             headers = [*base, Header("adapter", version, "adapter", self._adapter)]
         for header in headers:
-            rows, sent = await self._transmit(policy, pool, header)
+            (rows, sent), counts = await self._transmit(policy, pool, header)
             size += sent
+            restarted = sum(counts)
         logprobs = tuple(tuple(row) for row in rows)
         await self._turns.enter("rollout")
         gap = await prove(pool, Probe(version, self._tokens, logprobs, self._bound.value), self._timeout)
         self._bound.observe(gap)
-        return size, gap
+        return size, gap, restarted
 
     async def _transmit(
         self, policy: ActorGroup, pool: GeneratorPool, header: Header
-    ) -> tuple[Sequence[Sequence[float]], int]:
-        """Send and receive one set at once; the probe's log-probs and the bytes sent."""
+    ) -> tuple[tuple[Sequence[Sequence[float]], int], list[int]]:
+        """Send and receive one set at once: what sending returned, and what each engine restarted."""
         generators = list(pool.group.actors)
-        return await _while_receiving(
+        sent, answers = await _while_receiving(
             self._send(policy, header, generators),
-            pool.every(lambda actor: actor.receive.remote(header), self._timeout),
+            pool.every(lambda actor: actor.receive.remote(header, self._restarts), self._timeout),
         )
+        return sent, [restarted for _, restarted in answers]
 
     async def _send(
         self, policy: ActorGroup, header: Header, generators: list[Actor]
@@ -207,12 +221,10 @@ def sites(group: ActorGroup) -> list[Site]:
     return [Site(place.address, place.gpus) for place in group.places.values()]
 
 
-async def _while_receiving(sending: Coroutine[Any, Any, T], receiving: Coroutine[Any, Any, Any]) -> T:
-    """What sending returned; where it fails nothing more comes, so that nobody waits for the engines."""
+async def _while_receiving(sending: Coroutine[Any, Any, T], receiving: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """What both returned; where sending fails nothing more comes, so that nobody waits for the engines."""
     receiver = asyncio.ensure_future(receiving)
     try:
-        sent = await sending
-        await receiver
+        return await sending, await receiver
     finally:
         receiver.cancel()
-    return sent

@@ -23,14 +23,13 @@ from rayalign.cluster.ending import end_actor
 from rayalign.cluster.further_engines import FurtherEngines
 from rayalign.cluster.group import Actor, ActorGroup, Call, together
 from rayalign.cluster.placement import Placement
+from rayalign.cluster.spreading import Homes, pieces
 from rayalign.cluster.starting_engines import StartingEngines
 from rayalign.config import LoraConfig
 from rayalign.errors import ActorError, DeadlineError, LostError, WeightError
 from rayalign.rollout import EngineName
 from rayalign.rollout.base import Finished, Request
 
-HOMES = 4096
-"""finished candidates whose engine is remembered for a next turn"""
 POLL = 10.0
 """seconds that one collect call waits for a finished candidate"""
 LOOK = 1.0
@@ -57,6 +56,7 @@ class GeneratorPool:
     ) -> None:
         """
         Args:
+            timeout: seconds of any call to an engine.
             starting: starts engines in the place of lost ones; None: none does.
         """
         self.group = group
@@ -66,23 +66,29 @@ class GeneratorPool:
         self.model = model
         """folder that the engines were built from: their architecture and tokenizer"""
         self._placement = placement
-        self._timeout = timeout
+        self.timeout = timeout
         self._open: dict[Actor, dict[str, Request]] = {actor: {} for actor in group.actors}
-        self._homes: dict[str, tuple[Actor, tuple[int, ...]]] = {}
-        """key -> engine and prompt, of the candidates that finished last"""
+        self._homes = Homes()
         self._starting = starting or StartingEngines()
         self._further = further
         self.renew: Callable[[], Awaitable[Any]] | None = None
         """sends the present weights again, for engines that come later; None: a stage that trains does so itself"""
         self._held: list[Request] = []
         """candidates that wait for an engine"""
+        self._holds = False
+        """new candidates wait until `release`"""
         # a poll under way outlives the stream that began it: what it brings home must not be lost
         self._polls: dict[Actor, ray.ObjectRef] = {}
 
     @property
     def pending(self) -> int:
         """Candidates submitted and not finished."""
-        return len(self._held) + sum(len(requests) for requests in self._open.values())
+        return len(self._held) + self.in_flight
+
+    @property
+    def in_flight(self) -> int:
+        """Of them those that engines have."""
+        return sum(len(requests) for requests in self._open.values())
 
     @property
     def starved(self) -> bool:
@@ -96,23 +102,39 @@ class GeneratorPool:
 
     async def submit(self, requests: Sequence[Request]) -> None:
         """Spread candidates over the engines; an engine that is found dead is discarded."""
-        if not self._open:
+        if self._holds or not self._open:
             self._held += requests
             return
         shares: dict[Actor, list[Request]] = {}
-        for piece in self._pieces(requests):
-            actor = self._home(piece[0]) or min(self._open, key=lambda a: len(self._open[a]))
+        fair_share = math.ceil((self.pending + len(requests)) / len(self._open))
+        for piece in pieces(requests, fair_share):
+            home = self._homes.pop(piece[0], self._open)
+            actor = home or min(self._open, key=lambda a: len(self._open[a]))
             self._open[actor].update((request.key, request) for request in piece)
             shares.setdefault(actor, []).extend(piece)
         for actor, share in shares.items():
-            try:
-                await self.group.one(actor, lambda a, share=share: a.submit.remote(share))  # type: ignore[misc]
-            except FAILURES as error:
-                await self.discard(actor, error)
+            await self._call(actor, lambda a, share=share: a.submit.remote(share))  # type: ignore[misc]
+
+    async def abort(self, keys: Collection[str]) -> None:
+        """Give up candidates, which never come; an engine that is found dead is discarded."""
+        self._held = [request for request in self._held if request.key not in keys]
+        for actor, requests in list(self._open.items()):
+            own = [key for key in keys if requests.pop(key, None) is not None]
+            if own:
+                await self._call(actor, lambda a, own=own: a.abort.remote(set(own)))  # type: ignore[misc]
+
+    def hold(self) -> None:
+        """Keep new candidates from the engines until `release`."""
+        self._holds = True
+
+    async def release(self) -> None:
+        """Submit what was held back."""
+        self._holds = False
+        await self._submit_held()
 
     def forget(self) -> None:
         """Drop the candidates of an attempt that has ended; what engines still write of them is ignored."""
-        self._held = []
+        self._held, self._holds = [], False
         for requests in self._open.values():
             requests.clear()
 
@@ -226,30 +248,29 @@ class GeneratorPool:
         """Discard engines that hang in a step, renew the weights of new ones, submit what has waited for an engine."""
         for actor in list(self._open):
             pulse = self.group.pulse(actor)
-            if pulse is not None and pulse.working > HUNG * self._timeout and self._open.get(actor):
+            if pulse is not None and pulse.working > HUNG * self.timeout and self._open.get(actor):
                 reason = f"it has been in one step for {pulse.working:.0f} s"
                 await self.discard(actor, LostError(f"generator (pid {self.group.pid(actor)}) hangs: {reason}"))
         if self.starved and self.renew is not None:
             await self.renew()
-        if self._held and self._open:
+        await self._submit_held()
+
+    async def _submit_held(self) -> None:
+        if self._held and self._open and not self._holds:
             requests, self._held = self._held, []
             await self.submit(requests)
 
-    def _pieces(self, requests: Sequence[Request]) -> list[list[Request]]:
-        """The candidates of each prompt together, cut only where they are more than an engine's fair share."""
-        by_prompt: dict[tuple[int, ...], list[Request]] = {}
-        for request in requests:
-            by_prompt.setdefault(request.prompt_ids, []).append(request)
-        fair_share = math.ceil((self.pending + len(requests)) / len(self._open))
-        pieces: list[list[Request]] = []
-        for candidates in by_prompt.values():
-            pieces += [candidates[at : at + fair_share] for at in range(0, len(candidates), fair_share)]
-        return pieces
+    async def _call(self, actor: Actor, call: Call) -> None:
+        """Call an engine, which is discarded where it fails."""
+        try:
+            await self.group.one(actor, call)
+        except FAILURES as error:
+            await self.discard(actor, error)
 
     def _poll(self, actor: Actor) -> asyncio.Task[list[Finished]]:
         if actor not in self._polls:
             self._polls[actor] = actor.collect.remote(POLL)
-        return asyncio.ensure_future(self.group.one(actor, lambda a: self._polls[a], timeout=POLL + self._timeout))
+        return asyncio.ensure_future(self.group.one(actor, lambda a: self._polls[a], timeout=POLL + self.timeout))
 
     async def _harvest(self, actor: Actor, poll: asyncio.Task[list[Finished]]) -> list[Finished]:
         self._polls.pop(actor, None)
@@ -263,17 +284,9 @@ class GeneratorPool:
         for item in items:
             request = open_requests.pop(item.key, None)
             if request is not None:
-                self._homes[item.key] = actor, request.prompt_ids
+                self._homes.remember(actor, request)
                 candidates.append(item)
-        for key in list(self._homes)[: max(0, len(self._homes) - HOMES)]:
-            del self._homes[key]
         return candidates
-
-    def _home(self, request: Request) -> Actor | None:
-        """The engine that wrote the turn before, whose cache holds the prefix; None where there is none."""
-        actor, before = self._homes.pop(request.key, (None, ()))
-        goes_on = len(before) < len(request.prompt_ids) and request.prompt_ids[: len(before)] == before
-        return actor if actor in self._open and goes_on else None
 
 
 async def _answered(polls: Collection[asyncio.Task[list[Finished]]]) -> set[asyncio.Task[list[Finished]]]:

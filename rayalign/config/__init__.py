@@ -15,6 +15,7 @@ from rayalign.config.job import LoadedJob as LoadedJob
 from rayalign.config.job import job_from_mapping as job_from_mapping
 from rayalign.config.job import load_job as load_job
 from rayalign.config.model_stages import *  # noqa: F403
+from rayalign.config.overlap import *  # noqa: F403
 from rayalign.config.preferences import *  # noqa: F403
 from rayalign.config.references import *  # noqa: F403
 from rayalign.config.rewards import *  # noqa: F403

@@ -18,6 +18,7 @@ from rayalign.config.answers import MIXTURES, ONLINE_MIXTURES, AnswerSource, Can
 from rayalign.config.best_of import BestOf
 from rayalign.config.evolve import EvolveStage, PriorityConfig
 from rayalign.config.model_stages import MergeStage, RewardTokensStage
+from rayalign.config.overlap import InFlight, OverlapConfig
 from rayalign.config.rewards import CombineKind, Reward, Rewarded, RewardText
 from rayalign.config.sections import (
     AnnotatorUse,
@@ -123,6 +124,8 @@ class TrainStage(Rewarded, StageSection):
     """online: how prompts are drawn after each came once; null: all alike, shuffled anew in each epoch"""
     max_staleness: NonNegativeInt = 0
     """weight versions that a sample may lag when it is consumed"""
+    overlap: OverlapConfig | None = None
+    """online: answers in flight when weights come, and prompts beyond those of an iteration; null: its defaults"""
     deterministic: bool = False
     """online: groups are scored alone, and an unfinished iteration is made anew, for the same bits after a resume"""
     redo: NonNegativeInt = 3
@@ -144,6 +147,11 @@ class TrainStage(Rewarded, StageSection):
         if isinstance(self.candidates, str):
             return ONLINE_MIXTURES[self.candidates.partition("-")[0]]
         return self.candidates
+
+    @property
+    def in_flight(self) -> InFlight:
+        """What becomes of answers that new weights find half written."""
+        return (self.overlap or OverlapConfig()).in_flight
 
     @property
     def renewal_steps(self) -> int | None:

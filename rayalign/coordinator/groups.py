@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +65,8 @@ class _OpenGroup:
     """A group with candidates that have not ended."""
 
     order: GroupOrder
+    keys: tuple[str, ...]
+    """of its candidates"""
     trajectories: dict[int, Trajectory] = field(default_factory=dict)
     """index -> complete candidate"""
     absent: dict[int, str] = field(default_factory=dict)
@@ -112,18 +114,31 @@ class GroupAssembler:
         """Send the first turns of all candidates of all orders to the pool."""
         requests: list[Request] = []
         for order in orders:
-            self._open[order.group_id] = _OpenGroup(order)
             own = self._renderer.requests(order.group_id, order.prompt, order.seeds, order.draws)
+            self._open[order.group_id] = _OpenGroup(order, tuple(request.key for request in own))
             for index, request in enumerate(own):
                 self._dialogues[request.key] = Dialogue.begin(order.group_id, index, order.prompt, request)
             requests += own
         await self._pool.submit(requests)
 
+    async def abandon(self, group_ids: Iterable[str]) -> None:
+        """Give up groups, which never come; those that are finished are ignored."""
+        keys: set[str] = set()
+        for group_id in group_ids:
+            group = self._open.pop(group_id, None)
+            if group is not None:
+                keys.update(group.keys)
+        for key in keys:
+            self._dialogues.pop(key, None)
+        await self._pool.abort(keys)
+
     async def run(self, settle: Settle) -> None:
         """Hand groups to `settle` as they finish, until cancelled."""
         async with asyncio.TaskGroup() as steps, aclosing(self._pool.finished()) as stream:
             async for turn in stream:
-                dialogue = self._dialogues[turn.key]
+                dialogue = self._dialogues.get(turn.key)
+                if dialogue is None:
+                    continue  # of a group that was given up
                 if turn.failure is not None:
                     await self._drop(dialogue, turn.failure, settle)
                     continue
@@ -171,6 +186,8 @@ class GroupAssembler:
         (outcome,) = await asyncio.gather(
             in_thread(lambda: self._step(dialogue), self._timeout / STEP_SHARE), return_exceptions=True
         )
+        if dialogue.request.key not in self._dialogues:
+            return
         if isinstance(outcome, Exception):
             reason = f"the environment failed with {type(outcome).__name__}: {outcome}"
             await self._drop(dialogue, reason, settle)
@@ -196,7 +213,8 @@ class GroupAssembler:
         """Submit a next turn, in one call with all others that are ready now."""
         self._next_turns.append(request)
         await asyncio.sleep(0)
-        requests, self._next_turns = self._next_turns, []
+        requests = [request for request in self._next_turns if request.key in self._dialogues]
+        self._next_turns = []
         if requests:
             await self._pool.submit(requests)
 

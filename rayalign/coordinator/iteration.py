@@ -17,8 +17,9 @@ PHASES = ("generate", "collate", "turn", "evaluate", "prepare", "update", "publi
 METRICS = frozenset(
     [
         *(f"phase/{name}" for name in (*PHASES, "unattributed", "total")),
-        *(f"publish/{name}" for name in ("seconds", "bytes", "probe_gap")),
-        *(f"rollout/{name}" for name in ("tokens", "tokens_per_second", "entropy", "staleness", "rejected", "absent")),
+        *(f"publish/{name}" for name in ("seconds", "bytes", "probe_gap", "restarted")),
+        *(f"rollout/{name}" for name in ("tokens", "tokens_per_second", "entropy", "staleness", "mixed", "absent")),
+        *(f"rollout/{name}" for name in ("rejected", "dropped", "late")),
     ]
 )
 """names that guards can watch whatever the algorithm"""
@@ -53,9 +54,12 @@ class PhaseClock:
         return {f"phase/{name}": seconds for name, seconds in times.items()}
 
 
-def publish_metrics(seconds: float, size: int, gap: float) -> dict[str, float]:
-    """Of one weight transfer: its time, its bytes and the largest gap of an engine to the probe [nats]."""
-    return {"publish/seconds": seconds, "publish/bytes": size, "publish/probe_gap": gap}
+def publish_metrics(seconds: float, size: int, gap: float, restarted: int) -> dict[str, float]:
+    """Of one weight transfer: its time, its bytes, the largest gap of an engine to the probe [nats], and answers that
+    engines write anew.
+    """
+    figures = {"seconds": seconds, "bytes": size, "probe_gap": gap, "restarted": restarted}
+    return {f"publish/{name}": value for name, value in figures.items()}
 
 
 def part_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -72,18 +76,21 @@ def part_metrics(groups: Sequence[Group]) -> dict[str, float]:
 def rollout_metrics(iteration: int, groups: Sequence[Group], seconds: float) -> dict[str, float]:
     """Tokens that the policy wrote, how many versions the oldest of them lag, and how many candidates are absent.
 
+    `rollout/mixed` are candidates that several versions wrote.
     `rollout/entropy` is an estimate for every algorithm, at no cost: the mean of `-log p` over tokens drawn from p.
     `seconds` is the iteration's time.
     """
-    tokens, surprise = 0, 0.0
+    tokens, mixed, surprise = 0, 0, 0.0
     for group in groups:
         for trajectory in group.trajectories:
             tokens += len(trajectory.logprobs)
+            mixed += trajectory.has_several_versions
             surprise -= sum(trajectory.logprobs)
     entropy = {"rollout/entropy": surprise / tokens} if tokens else {}
     return entropy | {
         "rollout/tokens": tokens,
         "rollout/tokens_per_second": tokens / seconds,
         "rollout/staleness": max(iteration - group.version for group in groups),
+        "rollout/mixed": mixed,
         "rollout/absent": sum(len(group.absent) for group in groups),
     }

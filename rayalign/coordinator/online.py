@@ -20,6 +20,7 @@ import logging
 import math
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +30,7 @@ from rayalign.algorithms.base import Algorithm
 from rayalign.cluster.channel import WeightChannel
 from rayalign.cluster.group import ActorGroup, together
 from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.quiet import quiet
 from rayalign.cluster.roles import Roles
 from rayalign.cluster.turns import DeviceTurns
 from rayalign.config import TrackingConfig, TrainStage
@@ -103,7 +105,7 @@ class OnlineTrainer:
         self._guards.recall(reported)
         self._reported = resumption.iteration
         await self._load_state(resumption.checkpoint)
-        parts.rollouts.resume(resumption.iteration, resumption.groups, resumption.serials)
+        parts.rollouts.resume(resumption.iteration, resumption.groups, resumption.serials, consumed=resumption.consumed)
         rollout = asyncio.ensure_future(parts.rollouts.run())
         training = asyncio.ensure_future(self._iterate(resumption.iteration))
         try:
@@ -231,10 +233,11 @@ class OnlineTrainer:
 
     async def _publish(self, version: int) -> dict[str, float]:
         parts = self._parts
-        transfer = await parts.channel.transfer(parts.roles["policy"], parts.pool, version)
+        async with quiet(parts.pool) if self._settings.in_flight == "wait" else nullcontext():
+            transfer = await parts.channel.transfer(parts.roles["policy"], parts.pool, version)
         self._gap = transfer.gap
         await parts.rollouts.published(version)
-        return publish_metrics(transfer.seconds, transfer.bytes, transfer.gap)
+        return publish_metrics(transfer.seconds, transfer.bytes, transfer.gap, transfer.restarted)
 
     def _consume(self, iteration: int, groups: Sequence[Group]) -> None:
         self._parts.journal.append({"kind": "consumed", "iteration": iteration, "groups": [g.id for g in groups]})
@@ -269,7 +272,7 @@ class OnlineTrainer:
 
     def _report(self, iteration: int, groups: Sequence[Group], metrics: dict[str, float]) -> None:
         metrics |= rollout_metrics(iteration, groups, metrics["phase/total"]) | part_metrics(groups)
-        metrics["rollout/rejected"] = self._parts.rollouts.rejected[iteration]
+        metrics |= self._parts.rollouts.figures(iteration)
         self._parts.samples.write(iteration, groups[: self._tracking.samples])
         self._parts.sink.write(iteration, metrics)
         self._reported = iteration + 1

@@ -133,3 +133,5 @@ class Ticket:
     """of them the last ones in a row that failed"""
     rejections: int = 0
     """of them those whose groups the algorithm rejected"""
+    version: int = -1
+    """the newest one when the prompt was submitted"""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rayalign.coordinator.order import PromptOrder
+from rayalign.coordinator.window import Place, place_of
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.journal import Accounting, Entry, Journal
@@ -26,6 +27,8 @@ class Resumption:
     """groups made before the interruption that this iteration or a later one consumes"""
     serials: Mapping[tuple[int, int], int] = field(default_factory=dict)
     """group ids used so far for each (iteration, slot)"""
+    consumed: frozenset[Place] = frozenset()
+    """places of the groups that were trained on"""
 
 
 def recover(
@@ -36,6 +39,7 @@ def recover(
     max_staleness: int,
     deterministic: bool,
     went_back_to: int | None = None,
+    carries: bool = False,
 ) -> Resumption:
     """Rewind the journal to the last checkpoint and return what holds there.
 
@@ -44,6 +48,7 @@ def recover(
 
     Args:
         went_back_to: iteration that a guard sent the stage back to, which goes on from there with other groups.
+        carries: any iteration may consume a group, while it is not too old.
     """
     checkpoints.tidy()
     fresh: Manifest = {"iteration": 0, "journal": 0, "state": {}}
@@ -54,13 +59,13 @@ def recover(
     iteration, position = manifest["iteration"], manifest["journal"]
     serials = _serials(journal)
     anew = deterministic or iteration == went_back_to
-    whole = [] if anew else _whole(entries, scored=scored)
-    valid = [group for group in whole if _is_valid(group, iteration, max_staleness)]
+    whole = [] if anew else _whole(entries, iteration, scored=scored)
+    valid = [group for group in whole if _is_valid(group, iteration, max_staleness, carries=carries)]
     journal.append({"kind": "rewound", "to": position, "kept": [group.id for group in valid]})
     account = Accounting.of(journal.replay(effective=True))
     for group_id in sorted(account.open - {group.id for group in valid}):
         journal.append({"kind": "dropped", "group": group_id, "reason": "lost at an interruption"})
-    return Resumption(iteration, manifest["state"], path, tuple(valid), serials)
+    return Resumption(iteration, manifest["state"], path, tuple(valid), serials, _places(account.consumed))
 
 
 def restore(journal: Journal, rewards: RewardCombiner | None, order: PromptOrder) -> None:
@@ -91,22 +96,30 @@ def _with_scores(group: Group, entry: Entry) -> Group:
     return replace(group, scores=tuple(decode(Score, row) for row in entry["scores"]))
 
 
-def _is_valid(group: Group, iteration: int, max_staleness: int) -> bool:
+def _places(group_ids: Collection[str]) -> frozenset[Place]:
+    return frozenset(place_of(group_id) for group_id in group_ids)
+
+
+def _is_valid(group: Group, iteration: int, max_staleness: int, *, carries: bool) -> bool:
     """Whether an iteration still to come may consume it, and no weights wrote it that are gone."""
     newest = -1
     for trajectory in group.trajectories:
         newest = max(newest, *(segment.version for segment in trajectory.segments))
-    upcoming = group.iteration >= iteration
-    return upcoming and newest <= iteration and group.iteration - group.version <= max_staleness
+    consumer = iteration if carries else group.iteration
+    return iteration <= consumer and newest <= iteration and consumer - group.version <= max_staleness
 
 
-def _whole(entries: list[Entry], *, scored: bool) -> list[Group]:
+def _whole(entries: list[Entry], iteration: int, *, scored: bool) -> list[Group]:
+    """Groups with all that they need, which no iteration before this one has trained on."""
     groups = {e["group"]["id"]: decode(Group, e["group"]) for e in entries if e["kind"] == "finished"}
     for entry in entries:
         if entry["kind"] == "scored":
             groups[entry["group"]] = _with_scores(groups[entry["group"]], entry)
-    dropped = {e["group"] for e in entries if e["kind"] == "dropped"}
-    return [g for g in groups.values() if g.id not in dropped and (g.scores or not scored)]
+    ended = {e["group"] for e in entries if e["kind"] == "dropped"}
+    for entry in entries:
+        if entry["kind"] == "consumed" and entry["iteration"] < iteration:
+            ended.update(entry["groups"])
+    return [g for g in groups.values() if g.id not in ended and (g.scores or not scored)]
 
 
 def _serials(journal: Journal) -> Mapping[tuple[int, int], int]:

@@ -1,6 +1,6 @@
 """The rollout loop: keeps the engines full, scores groups as they finish, hands whole iterations to training.
 
-    admit -> groups -> gather -----> score ------> settle ------> fill -> ready -> take
+    admit -> groups -> gather -----> score ------> settle ------> fill -> shelf -> take
       ^                  | failed                    | no score, rejected     |
       |                  +------------+--------------+                        |
       |                               v                                       |
@@ -8,7 +8,8 @@
       +----------- published(version): what may be admitted now <-------------+
 
 Admission bounds staleness: a group of iteration i is submitted only once version i - max_staleness is published, so
-every group that finishes can be consumed. Nothing is dropped for being late, which would select short answers.
+every group that finishes can be consumed. Nothing is dropped for being late, which would select short answers, unless
+the job asks for more prompts than an iteration needs and for `tail: drop` (`window.py`).
 
 Two bounds end the replacing of one place: failures in a row end the run, and after the algorithm's `max_rejections` the
 next scored group is consumed whatever it is, since many useless groups are no fault.
@@ -18,9 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rayalign.algorithms.base import Algorithm
@@ -29,6 +30,7 @@ from rayalign.coordinator.groups import GroupAssembler, GroupOrder, GroupResult
 from rayalign.coordinator.order import PromptOrder, Ticket
 from rayalign.coordinator.rendering import draws
 from rayalign.coordinator.scoring import ScoredGroup, Scoring
+from rayalign.coordinator.window import Place, Shelf, Window, place_of
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import candidate_seed
 from rayalign.scoring.parts import RewardCombiner
@@ -40,6 +42,7 @@ from rayalign.types import Candidate, Example, Group
 logger = logging.getLogger(__name__)
 ATTEMPTS = 4
 """prompts in a row that may fail for one place of an iteration before the run gives up"""
+NOT_NEEDED = "the iteration was whole without it"
 
 
 @dataclass(slots=True, eq=False)
@@ -58,24 +61,39 @@ class RolloutLoop:
     timeout: float
     rewards: RewardCombiner | None = None
     """of scores with parts; None: scores have their values already"""
-    rejected: Counter[int] = field(default_factory=Counter, init=False)
-    """groups that the algorithm rejected, by iteration"""
+    _window: Window = field(init=False)
+    _shelf: Shelf = field(init=False)
     _version: int = field(default=-1, init=False)
     _first: int = field(default=0, init=False)
+    _counts: Counter[tuple[str, int]] = field(default_factory=Counter, init=False)
+    """groups rejected, dropped or late, by iteration"""
     _serials: Counter[tuple[int, int]] = field(default_factory=Counter, init=False)
     _tickets: dict[str, Ticket] = field(default_factory=dict, init=False)
-    _ready: defaultdict[int, dict[int, Group]] = field(default_factory=lambda: defaultdict(dict), init=False)
-    _kept: set[tuple[int, int]] = field(default_factory=set, init=False)
-    """places filled before the interruption; `take` empties `_ready`"""
+    _filled: set[Place] = field(default_factory=set, init=False)
+    """before the interruption"""
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition, init=False)
+    _sending: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    """what is given up has been submitted as a whole"""
 
-    def resume(self, iteration: int, kept: Sequence[Group], serials: Mapping[tuple[int, int], int]) -> None:
-        """Start at `iteration` with groups that were already made."""
+    def __post_init__(self) -> None:
+        self._window = Window.of(self.settings)
+        self._shelf = Shelf(self._window)
+
+    def resume(
+        self,
+        iteration: int,
+        kept: Sequence[Group],
+        serials: Mapping[tuple[int, int], int],
+        consumed: Collection[Place] = (),
+    ) -> None:
+        """Start at `iteration` with groups that were already made; those of the places `consumed` are trained on."""
         self._first = iteration
         self._serials.update(serials)
+        self._filled.update(consumed)
         for group in kept:
-            self._ready[group.iteration][_slot(group.id)] = group
-            self._kept.add((group.iteration, _slot(group.id)))
+            place = place_of(group.id)
+            self._shelf.put(place, group)
+            self._filled.add(place)
 
     async def run(self) -> None:
         """Admit, gather and score until cancelled."""
@@ -99,43 +117,73 @@ class RolloutLoop:
         """
         try:
             async with asyncio.timeout(self.timeout), self._changed:
-                await self._changed.wait_for(lambda: len(self._ready[iteration]) == self.settings.prompts)
+                await self._changed.wait_for(lambda: self._shelf.is_whole(iteration))
         except TimeoutError as error:
             unscored = self.scoring.waiting if self.scoring is not None else 0
             raise DeadlineError(
-                f"iteration {iteration} has {len(self._ready[iteration])} of {self.settings.prompts} groups after "
+                f"iteration {iteration} has {self._shelf.count(iteration)} of {self.settings.prompts} groups after "
                 f"{self.timeout:.0f} s, {self.assembler.pending} on the engines, {unscored} unscored; "
                 "an engine or the reward is stuck or too slow: see the event log, or raise cluster.call_timeout"
             ) from error
-        groups = self._ready.pop(iteration)
-        ordered = [groups[slot] for slot in range(self.settings.prompts)]
+        chosen, surplus = self._shelf.take(iteration)
+        self._counts["late", iteration] += sum(home < iteration for home, _ in chosen)
+        if self._window.width > self._window.prompts:
+            await self._give_up(iteration, surplus)
+        ordered = list(chosen.values())
         consumed = ordered if self.rewards is None else self.rewards.take(ordered)
         self.order.observe(iteration, consumed)
         return consumed
 
+    def figures(self, iteration: int) -> dict[str, float]:
+        """Groups of an iteration that were rejected, were not needed, or came from the iteration before."""
+        return {f"rollout/{name}": self._counts[name, iteration] for name in ("rejected", "dropped", "late")}
+
     async def _admit(self) -> None:
-        for iteration in range(self._first, self.settings.iterations):
+        window = self._window
+        submitted = window.first(self._first)
+        while submitted < window.iterations * window.width:
             # before the first version of this run the engines hold weights of another stage
-            oldest = max(self._first, iteration - self.settings.max_staleness)
-            async with self._changed:
-                await self._changed.wait_for(lambda oldest=oldest: oldest <= self._version)  # type: ignore[misc]
-            missing = [slot for slot in range(self.settings.prompts) if (iteration, slot) not in self._kept]
-            await self._submit([Ticket(iteration, slot, self._example(iteration, slot, 0)) for slot in missing])
+            admitted = await self._admitted(beyond=submitted)
+            places = [place for place in window.places(submitted, admitted) if place not in self._filled]
+            await self._submit([Ticket(*place, self._example(*place, 0)) for place in places])
+            submitted = admitted
+
+    async def _admitted(self, beyond: int) -> int:
+        """How many places may have been submitted, once that is more than so many."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._window.admitted(self._version) > beyond)
+        return self._window.admitted(self._version)
 
     def _example(self, iteration: int, slot: int, attempt: int) -> Example:
-        planned = self.settings.iterations * self.settings.prompts
-        position = iteration * self.settings.prompts + slot + attempt * planned
-        return self.order[position]
+        width = self._window.width
+        planned = self.settings.iterations * width
+        return self.order[iteration * width + slot + attempt * planned]
 
     async def _submit(self, tickets: Sequence[Ticket]) -> None:
-        orders = []
-        for ticket in tickets:
-            group_id = self._new_id(ticket.iteration, ticket.slot)
-            self._tickets[group_id] = ticket
-            place = {"iteration": ticket.iteration, "prompt": ticket.example.prompt.id}
-            self.journal.append({"kind": "submitted", "group": group_id, **place})
-            orders.append(self._order(group_id, ticket))
-        await self.assembler.submit(orders)
+        async with self._sending:
+            orders = []
+            for ticket in tickets:
+                if not self._shelf.needs(ticket.iteration):
+                    continue  # its iteration was whole before another prompt could take the place
+                group_id = self._new_id(ticket.iteration, ticket.slot)
+                self._tickets[group_id] = replace(ticket, version=self._version)
+                self._shelf.begin(self._version)
+                place = {"iteration": ticket.iteration, "prompt": ticket.example.prompt.id}
+                self.journal.append({"kind": "submitted", "group": group_id, **place})
+                orders.append(self._order(group_id, ticket))
+            await self.assembler.submit(orders)
+
+    async def _give_up(self, iteration: int, surplus: Sequence[Group]) -> None:
+        """Drop the groups of an iteration that is whole without them, finished or not."""
+        async with self._sending:
+            unfinished = [group_id for group_id, ticket in self._tickets.items() if ticket.iteration == iteration]
+            for group_id in unfinished:
+                self._end(group_id)
+            dropped = [*unfinished, *(group.id for group in surplus)]
+            for group_id in dropped:
+                self.journal.append({"kind": "dropped", "group": group_id, "reason": NOT_NEEDED})
+            self._counts["dropped", iteration] += len(dropped)
+            await self.assembler.abandon(unfinished)
 
     def _new_id(self, iteration: int, slot: int) -> str:
         """An id that no group of this stage had, before an interruption neither."""
@@ -170,6 +218,8 @@ class RolloutLoop:
 
     async def _settle(self, scored: ScoredGroup) -> None:
         group = scored.group
+        if group.id not in self._tickets:
+            return  # it was given up while it was scored
         if scored.failure is not None:
             await self._replace(group.id, scored.failure)
             return
@@ -189,7 +239,7 @@ class RolloutLoop:
         return self.algorithm.reject(group)
 
     async def _reject(self, group: Group, reason: str) -> None:
-        self.rejected[group.iteration] += 1
+        self._counts["rejected", group.iteration] += 1
         ticket = self._drop(group.id, reason)
         # scores came through, so a row of failures ends here
         await self._submit([self._next(ticket, failures=0, rejections=ticket.rejections + 1)])
@@ -205,7 +255,13 @@ class RolloutLoop:
 
     def _drop(self, group_id: str, reason: str) -> Ticket:
         self.journal.append({"kind": "dropped", "group": group_id, "reason": reason})
-        return self._tickets.pop(group_id)
+        return self._end(group_id)
+
+    def _end(self, group_id: str) -> Ticket:
+        """The ticket of a group that is no longer being made."""
+        ticket = self._tickets.pop(group_id)
+        self._shelf.end(ticket.version)
+        return ticket
 
     def _next(self, ticket: Ticket, *, failures: int, rejections: int) -> Ticket:
         """The same place with another prompt."""
@@ -214,11 +270,7 @@ class RolloutLoop:
         return Ticket(ticket.iteration, ticket.slot, example, attempt, failures, rejections)
 
     async def _fill(self, group: Group) -> None:
-        del self._tickets[group.id]
+        self._end(group.id)
         async with self._changed:
-            self._ready[group.iteration][_slot(group.id)] = group
+            self._shelf.put(place_of(group.id), group)
             self._changed.notify_all()
-
-
-def _slot(group_id: str) -> int:
-    return int(group_id.split("-")[1].split(".")[0])

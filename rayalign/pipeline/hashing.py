@@ -141,6 +141,7 @@ _OPTIONAL = frozenset(
         "endpoint",
         "lora",
         "mix",
+        "overlap",
         "pairwise",
         "phase",
         "phases",

@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from rayalign.actors.hosted import FrozenSpec
@@ -26,6 +25,7 @@ from rayalign.coordinator.rendering import Renderer
 from rayalign.coordinator.rollbacks import Rollbacks, read_rollbacks
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.coordinator.scoring import EnvironmentScoring, ScoringLoop
+from rayalign.coordinator.window import Window
 from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import encode_examples
 from rayalign.data.readers import stream_examples
@@ -39,7 +39,7 @@ from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.generate import sample_reward
 from rayalign.pipeline.prompt_order import prompt_order
 from rayalign.pipeline.restarting import with_restarts
-from rayalign.pipeline.saving import save_roles
+from rayalign.pipeline.saved_roles import save_roles
 from rayalign.pipeline.scoring import resolved
 from rayalign.pipeline.time_left import later_stages
 from rayalign.pipeline.train import TrainKind
@@ -77,6 +77,7 @@ async def _train(context: RunContext, name: str, stage: TrainStage) -> dict[str,
             max_staleness=stage.max_staleness,
             deterministic=stage.deterministic,
             went_back_to=parts.rollbacks.last,
+            carries=Window.of(stage).carries,
         )
         if parts.rollouts.rewards is not None or stage.priority is not None:
             restore(parts.journal, parts.rollouts.rewards, parts.rollouts.order)
@@ -293,4 +294,5 @@ def _channel(
         events=context.events,
         adapter=adapter,
         turns=context.turns,
+        restarts=stage.in_flight == "restart",
     )

@@ -6,6 +6,7 @@ from functools import partial
 
 from rayalign.config import TrainStage
 from rayalign.coordinator.order import PriorityOrder, PromptOrder
+from rayalign.coordinator.window import Window
 from rayalign.evolve.creator import priority_weights
 from rayalign.pipeline.context import RunContext
 
@@ -18,7 +19,7 @@ def prompt_order(context: RunContext, name: str, stage: TrainStage, seed: int) -
     return PriorityOrder(
         examples,
         seed,
-        prompts=stage.prompts,
+        prompts=Window.of(stage).width,
         iterations=stage.iterations,
         max_staleness=stage.max_staleness,
         weigh=partial(priority_weights, stage.priority),

@@ -201,6 +201,9 @@ class Miniature:
         self._cap("shrunk", stage, "iterations", iterations, where)
         self._set("shrunk", stage, "checkpoint_every", 1, where)
         self._set("shrunk", stage, "prompts", arithmetic.prompts, where)
+        if stage.get("overlap"):
+            most = min(self._most, arithmetic.prompts)
+            self._cap("folded", stage["overlap"], "extra_prompts", most, f"{where}.overlap")
         if stage["candidates"] != arithmetic.candidates:
             text = f"{_shown(stage['candidates'])} -> {_shown(arithmetic.candidates)}"
             self._note("folded", f"{where}.candidates", text)

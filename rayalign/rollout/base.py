@@ -1,7 +1,7 @@
 """The contract of a rollout engine. Token ids in, token ids out, with the log-probs of what was sampled from.
 
     EngineLoop (one thread)            Engine (vllm | local | scripted)
-      inbox: submit, load, ... ->        submit, load, score, sleep, wake   between steps
+      inbox: submit, load, ... ->        submit, abort, load, score, sleep, wake   between steps
       finished candidates out  <-        step
 
 One request is one candidate, or its next turn with a longer prefix; groups are assembled above the pool, in
@@ -11,7 +11,7 @@ One request is one candidate, or its next turn with a longer prefix; groups are 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -68,8 +68,15 @@ class Engine(Protocol):
     def pending(self) -> int:
         """Candidates submitted and not finished."""
 
+    @property
+    def in_flight(self) -> list[Request]:
+        """The candidates that are being written or wait for it, in the order in which they came."""
+
     def submit(self, request: Request) -> None:
         """Accept a candidate; an impossible one (longer than the context) finishes at once as failed."""
+
+    def abort(self, keys: Collection[str]) -> None:
+        """Give up candidates in flight, which never come out; keys of others are ignored."""
 
     def step(self) -> list[Finished]:
         """Draw some more tokens; the candidates that this finished."""
@@ -92,6 +99,19 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End for good."""
+
+
+def restart(engine: Engine) -> int:
+    """Write the candidates in flight anew, from their first token; how many there are.
+
+    Each keeps its seed. With other random numbers a long answer, which new weights meet most often, would have several
+    chances to become a short one.
+    """
+    requests = engine.in_flight
+    engine.abort({request.key for request in requests})
+    for request in requests:
+        engine.submit(request)
+    return len(requests)
 
 
 def candidate_seed(run_seed: int, iteration: int, slot: int, prompt_id: str, index: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from rayalign.config import SamplingConfig
 from rayalign.rollout.beams import Likely, Search, search
@@ -27,6 +27,10 @@ class BeamDrafts:
     def add(self, draft: Draft) -> None:
         """Queue a candidate."""
         self._waiting.append(draft)
+
+    def abort(self, keys: Collection[str]) -> None:
+        """Forget queued candidates."""
+        self._waiting = [draft for draft in self._waiting if draft.request.key not in keys]
 
     def write(self, next_tokens: NextTokens, version: int) -> None:
         """Run beam searches for queued candidates with equal sampling settings, and return their answers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from rayalign.rollout.base import Finished, Request
@@ -42,13 +43,18 @@ class Drafts:
 
     def __init__(self, context: int) -> None:
         self._context = context
-        self._open: set[str] = set()
+        self._open: dict[str, Request] = {}
         self._leaving: list[Finished] = []
 
     @property
     def pending(self) -> int:
         """Candidates that have not left, ready or not."""
         return len(self._open) + len(self._leaving)
+
+    @property
+    def in_flight(self) -> list[Request]:
+        """As `Engine.in_flight`."""
+        return list(self._open.values())
 
     def submit(self, request: Request) -> Draft | None:
         """The draft to write; None where the prompt leaves no room for an answer: the candidate leaves as failed."""
@@ -58,18 +64,23 @@ class Drafts:
             reason = f"a prompt of {length} tokens leaves no room for an answer in a context of {self._context} tokens"
             self._leaving.append(Finished(request.key, failure=reason))
             return None
-        self._open.add(request.key)
+        self._open[request.key] = request
         return Draft(request, min(request.sampling.max_tokens, self._context - length))
 
     def finish(self, draft: Draft, reason: FinishReason) -> None:
         """Let a written candidate out."""
-        self._open.remove(draft.request.key)
+        del self._open[draft.request.key]
         self._leaving.append(draft.finished(reason))
 
     def fail(self, key: str, reason: str) -> None:
         """Let a candidate out as failed."""
-        self._open.remove(key)
+        del self._open[key]
         self._leaving.append(Finished(key, failure=reason))
+
+    def abort(self, keys: Collection[str]) -> None:
+        """Forget candidates that are being written."""
+        for key in keys:
+            self._open.pop(key, None)
 
     def take(self) -> list[Finished]:
         """The candidates that left since the last call."""

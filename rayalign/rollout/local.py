@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,6 +47,10 @@ class LocalEngine:
     def pending(self) -> int:
         return self._drafts.pending
 
+    @property
+    def in_flight(self) -> list[Request]:
+        return self._drafts.in_flight
+
     def submit(self, request: Request) -> None:
         draft = self._drafts.submit(request)
         if draft is not None and request.sampling.beams is not None:
@@ -57,6 +61,13 @@ class LocalEngine:
     def written(self, key: str) -> list[int]:
         """The tokens so far of a candidate in flight."""
         return next((list(draft.tokens) for draft, _ in self._wave if draft.request.key == key), [])
+
+    @torch.inference_mode()
+    def abort(self, keys: Collection[str]) -> None:
+        self._drafts.abort(keys)
+        self._beams.abort(keys)
+        self._waiting = [(draft, dice) for draft, dice in self._waiting if draft.request.key not in keys]
+        self._retain([row for row, (draft, _) in enumerate(self._wave) if draft.request.key not in keys])
 
     @torch.inference_mode()
     def step(self) -> list[Finished]:

@@ -47,6 +47,10 @@ class ScriptedEngine:
     def pending(self) -> int:
         return self._drafts.pending
 
+    @property
+    def in_flight(self) -> list[Request]:
+        return self._drafts.in_flight
+
     def submit(self, request: Request) -> None:
         draft = self._drafts.submit(request)
         if draft is None:
@@ -55,6 +59,10 @@ class ScriptedEngine:
             self._drafts.fail(request.key, "the script says so")
         else:
             self._writing.append((draft, random.Random(request.seed)))
+
+    def abort(self, keys: Collection[str]) -> None:
+        self._drafts.abort(keys)
+        self._writing = [(draft, dice) for draft, dice in self._writing if draft.request.key not in keys]
 
     def step(self) -> list[Finished]:
         assert self._awake == {"weights", "cache"}, "an engine that sleeps writes nothing"

@@ -7,7 +7,7 @@ os.environ), so nothing else should live there.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +140,10 @@ class VllmEngine:
     def pending(self) -> int:
         return self._drafts.pending
 
+    @property
+    def in_flight(self) -> list[Request]:
+        return self._drafts.in_flight
+
     def submit(self, request: Request) -> None:
         draft = self._drafts.submit(request)
         if draft is None:
@@ -160,6 +164,11 @@ class VllmEngine:
             stop_token_ids=list(request.stop_ids),
             logprobs=0,
         )
+
+    def abort(self, keys: Collection[str]) -> None:
+        self._engine.abort_request([key for key in keys if self._writing.pop(key, None) is not None])
+        self._drafts.abort(keys)
+        self._beams.abort(keys)
 
     def step(self) -> list[Finished]:
         if self._beams:

@@ -1,8 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from rayalign.algorithms import ppo
+from rayalign.algorithms.base import load
 from rayalign.algorithms.policy_gradient import kl_loss, policy_loss
+from rayalign.data.collate import collate_trajectories
+from rayalign.types import Group, Prompt, Score, Segment, Trajectory
 
 
 def test_policy_loss_is_the_worse_of_plain_and_clipped():
@@ -56,3 +61,20 @@ def test_kl_loss_stays_finite_far_away(gap, unbiased):
     loss = kl_loss(new, torch.zeros(2), torch.zeros(2), unbiased=unbiased)
     (gradient,) = torch.autograd.grad(loss.sum(), new)
     assert loss.isfinite().all() and gradient.isfinite().all()
+
+
+def test_each_token_of_a_stale_answer_is_weighed_by_the_version_that_wrote_it():
+    """Two tokens of version 2 and one of version 3, which is the trainer's; another answer is of version 3 alone."""
+    versions = (Segment(0, "template"), Segment(1, "policy", 2), Segment(3, "policy", 3))
+    mixed = Trajectory("g", 0, (5, 6, 7, 8), versions, (-1.0, -2.0, -0.5), "stop")
+    fresh = Trajectory("g", 1, (5, 6, 7), (Segment(0, "template"), Segment(1, "policy", 3)), (-1.0, -1.0), "stop")
+    group = Group("g", Prompt("p", ()), 3, (mixed, fresh), (Score(1.0), Score(0.0)))
+    rollouts = collate_trajectories([group], pad_id=0, version=3)
+    assert rollouts.staleness_B.tolist() == [1, 0]
+    trainer = torch.tensor([[0.0, -0.8, -0.5, -0.5], [0.0, -0.9, -1.2, 0.0]])
+    by_kind = {"token-truncate": [1.2214, 2.0, 1.0], "sequence": [2.0, 2.0, 2.0]}
+    for kind, expected in by_kind.items():
+        algorithm = load({"name": "rloo", "kl_coefficient": 0.0, "correction_cap": 2.0, "correction_kind": kind})
+        weights_BT = algorithm.prepare(replace(rollouts, logprobs_BT=trainer))["weights_BT"]
+        assert weights_BT[0, 1:].tolist() == pytest.approx(expected, abs=1e-4)
+        assert weights_BT[1, 1:3].tolist() == [1.0, 1.0]

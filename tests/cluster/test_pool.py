@@ -55,8 +55,13 @@ def generate(pool: GeneratorPool, wanted: list[Request]) -> list[Finished]:
 
 
 async def collect(pool: GeneratorPool, wanted: list[Request]) -> list[Finished]:
-    candidates: dict[str, Finished] = {}
     await pool.submit(wanted)
+    return await gather(pool, wanted)
+
+
+async def gather(pool: GeneratorPool, wanted: list[Request]) -> list[Finished]:
+    """Candidates that were submitted before, in the order of their requests."""
+    candidates: dict[str, Finished] = {}
     async with aclosing(pool.finished()) as stream:
         while len(candidates) < len(wanted):
             candidate = await asyncio.wait_for(anext(stream), CLUSTER.call_timeout)
@@ -212,6 +217,67 @@ def test_weights_of_two_versions_do_not_pass_the_probe(
         asyncio.run(prove(pool, probe_of(policy, 8), 60.0))
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_new_weights_go_on_with_answers_in_flight_or_write_them_anew(
+    pool: GeneratorPool, policy: ActorGroup, events: EventLog, *, restarts: bool
+) -> None:
+    path = PathConfig(name="store", timeout=60.0, bucket_bytes=1 << 18)
+    channel = WeightChannel(TOKENS, bound=Bound("fp32"), path=path, events=events, restarts=restarts)
+    wanted = requests(160, max_tokens=50)
+    first, second = (40, 41) if restarts else (30, 31)
+
+    async def run() -> tuple[list[Finished], int]:
+        await channel.transfer(policy, pool, first)
+        writing = asyncio.ensure_future(collect(pool, wanted))
+        while pool.in_flight < len(wanted):
+            await asyncio.sleep(0)
+        while pool.in_flight == len(wanted):  # once the first ones are finished others are half written
+            await asyncio.sleep(0.005)
+        done = await channel.transfer(policy, pool, second)
+        return await writing, done.restarted
+
+    candidates, restarted = asyncio.run(run())
+    several = [candidate for candidate in candidates if len(candidate.version_runs) > 1]
+    versions = {version for candidate in candidates for _, version in candidate.version_runs}
+    assert versions == {first, second}
+    assert all(len(candidate.tokens) == len(candidate.logprobs) == 50 for candidate in candidates)
+    if restarts:
+        assert restarted > 0 and not several
+    else:
+        assert restarted == 0 and several
+        assert {tuple(v for _, v in candidate.version_runs) for candidate in several} == {(first, second)}
+
+
+def test_a_restart_draws_what_the_new_weights_draw_by_themselves(
+    pool: GeneratorPool, policy: ActorGroup, events: EventLog
+) -> None:
+    path = PathConfig(name="store", timeout=60.0, bucket_bytes=1 << 18)
+    channel = WeightChannel(TOKENS, bound=Bound("fp32"), path=path, events=events, restarts=True)
+    wanted = requests(40, max_tokens=50)
+
+    async def run() -> list[Finished]:
+        await pool.submit(wanted)
+        await channel.transfer(policy, pool, 51)
+        return await gather(pool, wanted)
+
+    update(policy)
+    restarted = asyncio.run(run())
+    assert all(candidate.version_runs == ((0, 51),) for candidate in restarted)
+    assert texts(restarted) == texts(generate(pool, wanted))
+
+
+def test_aborted_candidates_leave_the_engines_free(pool: GeneratorPool) -> None:
+    wanted = requests(40, max_tokens=50)
+
+    async def run() -> None:
+        await pool.submit(wanted)
+        await pool.abort({request.key for request in wanted})
+
+    asyncio.run(run())
+    assert pool.pending == 0
+    assert len(generate(pool, requests(8))) == 8, "the same keys may come again"
+
+
 def test_files_carry_the_same_weights(
     pool: GeneratorPool, policy: ActorGroup, events: EventLog, tmp_path: Path
 ) -> None:
@@ -253,7 +319,7 @@ def test_a_dead_engine_is_replaced_once_weights_are_proven(ray_session: None, mo
             asyncio.run(load_folder(pool, model, None, 60.0))
         assert len(pool.group) == 2
         assert texts(generate(pool, requests(8))) == texts_before
-        homes = {actor for actor, _ in pool._homes.values()}
+        homes = pool._homes.actors
         assert homes == set(pool.group.actors), "both engines write candidates"
     finally:
         pool.stop()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rayalign.cluster.pool import GeneratorPool
+from rayalign.cluster.quiet import quiet
 from rayalign.config import SamplingConfig
 from rayalign.errors import ActorError
 from rayalign.rollout.base import Finished, Request
@@ -24,6 +25,7 @@ class Engine:
         self.dead = False
         self._finished: asyncio.Queue[Finished] = asyncio.Queue()
         self.submit = SimpleNamespace(remote=self._submit)
+        self.abort = SimpleNamespace(remote=self._abort)
         self.collect = SimpleNamespace(remote=self._collect)
 
     def finish(self, key: str) -> None:
@@ -33,6 +35,11 @@ class Engine:
         if self.dead:
             raise ActorError("generator died")
         self.keys += [request.key for request in requests]
+
+    async def _abort(self, keys: set[str]) -> None:
+        if self.dead:
+            raise ActorError("generator died")
+        self.keys = [key for key in self.keys if key not in keys]
 
     async def _collect(self, timeout: float) -> list[Finished]:
         candidate = await self._finished.get()
@@ -140,3 +147,57 @@ def test_the_last_engine_ends_the_run() -> None:
     engines.actors[0].dead = True
     with pytest.raises(ActorError, match="no generator is left; the last one: generator died"):
         asyncio.run(make_pool(engines).submit(candidates(0, 1)))
+
+
+def test_an_aborted_candidate_is_given_up_by_its_engine_and_ignored_if_it_comes() -> None:
+    async def run() -> None:
+        engines = Engines(2)
+        pool = make_pool(engines)
+        await pool.submit([*candidates(0, 3), *candidates(1, 3)])
+        await pool.abort({"p0/1", "p1/0", "p1/1", "elsewhere"})
+        first, second = engines.actors
+        assert (first.keys, second.keys, pool.pending) == (["p0/0", "p0/2"], ["p1/2"], 3)
+        stream = pool.finished()
+        first.finish("p0/1")  # it was finished before the engine heard of it
+        first.finish("p0/2")
+        assert (await anext(stream)).key == "p0/2"
+        await stream.aclose()
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_is_dead_at_an_abort_is_discarded_and_only_the_others_are_written_again() -> None:
+    async def run() -> None:
+        engines = Engines(2)
+        pool = make_pool(engines)
+        dying, other = engines.actors
+        await pool.submit([*candidates(0, 2), *candidates(1, 2)])
+        dying.dead = True
+        await pool.abort({"p0/0"})
+        assert (engines.actors, other.keys) == ([other], ["p1/0", "p1/1", "p0/1"])
+
+    asyncio.run(run())
+
+
+def test_new_candidates_wait_until_those_in_flight_are_written() -> None:
+    async def run() -> None:
+        engines = Engines(1)
+        pool = make_pool(engines)
+        (engine,) = engines.actors
+        await pool.submit(candidates(0, 1))
+        stream = pool.finished()
+        reading = asyncio.ensure_future(anext(stream))
+        async with asyncio.timeout(20):
+            engine_is_quiet = quiet(pool)
+            entering = asyncio.ensure_future(engine_is_quiet.__aenter__())
+            await asyncio.sleep(0)
+            await pool.submit(candidates(1, 2))
+            assert (engine.keys, pool.pending, entering.done()) == (["p0/0"], 3, False)
+            engine.finish("p0/0")
+            await entering
+            assert (await reading).key == "p0/0" and engine.keys == ["p0/0"]
+            await engine_is_quiet.__aexit__(None, None, None)
+        assert engine.keys == ["p0/0", "p1/0", "p1/1"]
+        await stream.aclose()
+
+    asyncio.run(run())

@@ -53,12 +53,28 @@ def test_rollout_and_publish_metrics_by_hand() -> None:
         "rollout/tokens_per_second": 4.0,
         "rollout/entropy": 0.5,
         "rollout/staleness": 1,
+        "rollout/mixed": 0,
         "rollout/absent": 0,
     }
-    publish = publish_metrics(0.5, 100, 1e-6)
-    assert publish == {"publish/seconds": 0.5, "publish/bytes": 100, "publish/probe_gap": 1e-6}
+    publish = publish_metrics(0.5, 100, 1e-6, 3)
+    assert publish == {
+        "publish/seconds": 0.5,
+        "publish/bytes": 100,
+        "publish/probe_gap": 1e-6,
+        "publish/restarted": 3,
+    }
     phases = {name for name in METRICS if name.startswith("phase/")}
-    assert rollout.keys() | publish.keys() | phases | {"rollout/rejected"} == METRICS
+    counts = {"rollout/rejected", "rollout/dropped", "rollout/late"}
+    assert rollout.keys() | publish.keys() | phases | counts == METRICS
+
+
+def test_answers_of_several_versions_are_counted_and_lag_by_the_oldest() -> None:
+    segments = (Segment(0, "template"), Segment(1, "policy", 4), Segment(2, "policy", 5))
+    mixed = Trajectory("g", 0, (1, 2, 3), segments, (-0.5, -0.5), "stop")
+    turns = (Segment(0, "template"), Segment(1, "policy", 5), Segment(2, "environment"), Segment(3, "policy", 5))
+    two_turns = Trajectory("g", 1, (1, 2, 3, 4), turns, (-0.5, -0.5), "stop")
+    metrics = rollout_metrics(6, [Group("a", Prompt("p", ()), 6, (mixed, two_turns))], seconds=1.0)
+    assert (metrics["rollout/mixed"], metrics["rollout/staleness"]) == (1, 2)
 
 
 def test_answers_of_a_data_set_have_no_entropy() -> None:

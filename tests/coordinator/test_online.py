@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,15 @@ from rayalign.config import CandidateSource, GuardConfig, LearnerConfig, Trackin
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.recovery import Resumption
 from rayalign.coordinator.rollbacks import Rollbacks, read_rollbacks
-from rayalign.errors import ActorError, GuardError, LostDataError, LostError, RayalignError, RollbackError
+from rayalign.errors import (
+    ActorError,
+    DeadlineError,
+    GuardError,
+    LostDataError,
+    LostError,
+    RayalignError,
+    RollbackError,
+)
 from rayalign.models.batching import pass_over
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.events import EventLog
@@ -79,9 +86,17 @@ class Rollouts:
     def __init__(self, log: Log, journal: Journal, groups: Callable[[int], Group]) -> None:
         self._log, self._journal, self._groups = log, journal, groups
         self.failure: Exception | None = None
-        self.rejected = Counter[int]()
 
-    def resume(self, iteration: int, groups: Sequence[Group], serials: Mapping[tuple[int, int], int]) -> None:
+    def figures(self, iteration: int) -> dict[str, float]:
+        return {"rollout/rejected": 0}
+
+    def resume(
+        self,
+        iteration: int,
+        groups: Sequence[Group],
+        serials: Mapping[tuple[int, int], int],
+        consumed: Collection[tuple[int, int]],
+    ) -> None:
         self._log.append(("resume", iteration))
 
     async def run(self) -> None:
@@ -110,7 +125,30 @@ class Channel:
         await self._turns.enter("publish")
         self._log.append(("transfer", version))
         await self._turns.enter("rollout")
-        return Transfer(version, 0.5, 100, 1e-6)
+        return Transfer(version, 0.5, 100, 1e-6, restarted=version)
+
+
+class Pool:
+    """The generator pool's interface: what is in flight ends soon after it is held."""
+
+    starved, timeout = False, 0.5
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.in_flight = 0
+        self.stuck = False
+
+    def hold(self) -> None:
+        self._log.append(("hold", self.in_flight))
+        if not self.stuck:
+            asyncio.get_running_loop().call_later(0.03, self._end)
+
+    async def release(self) -> None:
+        self._log.append(("release", self.in_flight))
+
+    def _end(self) -> None:
+        self._log.append(("written", self.in_flight))
+        self.in_flight = 0
 
 
 class Sink:
@@ -138,7 +176,7 @@ class Bench:
         self.turns = DeviceTurns(DeviceLedger({DEVICE: 100}), events)
         self.checkpoints = CheckpointStore(folder / "checkpoints", keep=2)
         self.sink = Sink()
-        self.pool = SimpleNamespace(starved=False)
+        self.pool = Pool(self.log)
         self.answers: dict[str, dict[str, Any]] = {
             "preparer": {"collate": "rollouts", "prepare": ("batch", {"beta": 0.5}, {"reward/mean": Metric(2.0)})},
             "policy": {"evaluate": "logprobs", "update": [step(1.0), step(3.0)]},
@@ -509,3 +547,28 @@ def test_the_rollout_loop_goes_on_while_a_checkpoint_is_hashed(tmp_path: Path) -
 
     asyncio.run(both())
     assert store.committed
+
+
+def test_new_weights_wait_for_the_answers_in_flight_where_the_job_says_so(make: Callable[..., Bench]) -> None:
+    bench = make(max_staleness=1, overlap={"in_flight": "wait"})
+    bench.pool.in_flight = 3
+    bench.train()
+    begin = bench.calls.index("hold")
+    assert bench.calls[begin : begin + 5] == ["hold", "written", "transfer", "release", "published"]
+    assert bench.calls.count("hold") == bench.calls.count("transfer") == 3
+
+
+@pytest.mark.parametrize("overlap", [None, {"in_flight": "continue"}, {"in_flight": "restart"}])
+def test_else_nothing_waits_for_answers(overlap: dict[str, str] | None, make: Callable[..., Bench]) -> None:
+    bench = make(max_staleness=1, overlap=overlap)
+    bench.train()
+    assert "hold" not in bench.calls
+    assert [bench.sink.rows[i]["publish/restarted"] for i in (0, 1)] == [1, 2]
+
+
+def test_answers_that_never_end_are_named_where_weights_wait_for_them(make: Callable[..., Bench]) -> None:
+    bench = make(max_staleness=1, overlap={"in_flight": "wait"})
+    bench.pool.in_flight, bench.pool.stuck = 3, True
+    with pytest.raises(DeadlineError, match="new weights wait for 3 answers that were not written within 0 s"):
+        bench.train()
+    assert bench.calls[-1] == "release"

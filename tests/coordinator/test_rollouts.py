@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import mean, stdev
@@ -23,7 +23,7 @@ from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.coordinator.scoring import ScoredGroup, ScoringLoop
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import Finished, Request
-from rayalign.rollout.scripted import ScriptedEngine, random_table
+from rayalign.rollout.scripted import Script, ScriptedEngine, random_table
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Accounting, Journal
@@ -36,8 +36,8 @@ Log = list[tuple[str, Any]]
 class Pool:
     """The generator pool's interface around one engine."""
 
-    def __init__(self, log: Log, fail: Sequence[str] = (), stuck: bool = False) -> None:
-        self.engine = ScriptedEngine(random_table(12), fail=fail)
+    def __init__(self, log: Log, fail: Sequence[str] = (), stuck: bool = False, script: Script | None = None) -> None:
+        self.engine = ScriptedEngine(random_table(12), fail=fail, script=script)
         self.requests: list[Request] = []
         self._log, self._stuck = log, stuck
 
@@ -50,6 +50,10 @@ class Pool:
             self._log.append(("submitted", request.key))
             self.requests.append(request)
             self.engine.submit(request)
+
+    async def abort(self, keys: Collection[str]) -> None:
+        self._log.append(("aborted", sorted(keys)))
+        self.engine.abort(keys)
 
     async def finished(self) -> AsyncGenerator[Finished, None]:
         while True:
@@ -104,12 +108,13 @@ class Bench:
 
     def __init__(self, folder: Path, reward: Reward | None = None, **settings: Any) -> None:
         fail, stuck, timeout = (settings.pop(k, d) for k, d in (("fail", ()), ("stuck", False), ("timeout", 20.0)))
+        script = settings.pop("script", None)
         algorithm = settings.pop("algorithm", {"name": "ppo"})
         rewards = settings.pop("rewards", None)
         values = {"prompts": 3, "iterations": 4, "candidates": (CandidateSource(source="live", count=2),)} | settings
         self.settings = TrainStage(kind="train", algorithm=algorithm, model="m", **values)
         self.log: Log = []
-        self.pool = Pool(self.log, fail, stuck)
+        self.pool = Pool(self.log, fail, stuck, script)
         self.reward = reward or Reward(lengths)
         self.journal = Journal(folder / "journal.jsonl")
         events = EventLog(folder / "events.jsonl")
@@ -312,7 +317,7 @@ def test_a_rejected_group_is_dropped_with_its_reason_counted_and_replaced(make: 
     taken = bench.run()
     assert bench.account.dropped == {"00000-0001.0": "all scores are equal"}
     assert taken[0][1].prompt.id == PromptOrder(EXAMPLES, 5)[12 + 1].prompt.id
-    assert bench.loop.rejected == {0: 1}
+    assert bench.loop.figures(0)["rollout/rejected"] == 1
     bench.account.check(ended=True)
 
 
@@ -321,7 +326,7 @@ def test_a_run_whose_groups_are_all_rejected_goes_on_with_the_last_of_each_place
     bench = make(Reward(equal), algorithm={"name": "grpo", "max_rejections": 6}, iterations=1)
     (groups,) = bench.run()
     assert [group.id for group in groups] == [f"00000-{slot:04d}.6" for slot in range(3)]
-    assert bench.loop.rejected == {0: 18} and len(bench.account.dropped) == 18
+    assert bench.loop.figures(0)["rollout/rejected"] == 18 and len(bench.account.dropped) == 18
     bench.account.check(ended=True)
 
 
@@ -329,7 +334,7 @@ def test_failures_between_rejections_are_not_in_a_row(make: Callable[..., Bench]
     failed = [f"00000-0001.{serial}" for serial in (0, 1, 3, 4, 6)]
     bench = make(Reward(equal), algorithm={"name": "grpo", "max_rejections": 2}, iterations=1, fail=failed)
     (groups,) = bench.run()
-    assert groups[1].id == "00000-0001.7" and bench.loop.rejected == {0: 2 * 3}
+    assert groups[1].id == "00000-0001.7" and bench.loop.figures(0)["rollout/rejected"] == 2 * 3
 
 
 def test_without_rejections_equal_scores_stay(make: Callable[..., Bench]) -> None:

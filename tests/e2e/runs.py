@@ -49,7 +49,7 @@ stages:
   ppo: {algorithm: {name: ppo}, iterations: 6, checkpoint_every: 1, deterministic: true, ONLINE}
   late: {algorithm: {name: ppo, epochs: 1}, iterations: 16, checkpoint_every: 2, max_staleness: 1, ONLINE,
     mix: {algorithm: {name: sft}, data: {limit: 64}}}
-  rrhf: {algorithm: {name: rrhf}, iterations: 2, SCORED}
+  rrhf: {algorithm: {name: rrhf}, iterations: 2, overlap: {extra_prompts: 1}, SCORED}
   final:
     kind: evaluate
     models: {sft: stage:sft, ppo: stage:ppo, late: stage:late, rrhf: stage:rrhf}

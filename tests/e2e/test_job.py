@@ -82,6 +82,14 @@ def test_every_group_is_consumed_by_its_iteration_and_once(finished: Run, stage:
             assert {int(group[:5]) for group in entry["groups"]} == {entry["iteration"]}
 
 
+def test_the_tail_of_each_iteration_is_dropped_and_counted(finished: Run) -> None:
+    """One prompt more is written than an iteration has."""
+    done = json.loads((finished.folder / "stages" / "rrhf" / "done.json").read_text())
+    assert done["groups_dropped"] == {"the iteration was whole without it": ITERATIONS["rrhf"]}
+    rows = read_metrics(finished.folder / "stages" / "rrhf" / "metrics.jsonl")
+    assert [row["metrics"]["rollout/dropped"] for row in rows] == [1] * ITERATIONS["rrhf"]
+
+
 @pytest.mark.parametrize("stage", ITERATIONS)
 def test_the_phases_of_an_iteration_add_up(finished: Run, stage: str) -> None:
     rows = read_metrics(finished.folder / "stages" / stage / "metrics.jsonl")

@@ -634,6 +634,50 @@ def test_what_is_deterministic_does_not_overlap(study: Study) -> None:
     assert "stages.rl.max_staleness: 1 overlaps writing with updates" in found[0]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("deterministic=true", "overlap={extra_prompts: 2}"),
+            "overlap.extra_prompts: 2 makes an iteration of what is finished first, which deterministic: true forbids",
+        ),
+        (("overlap={in_flight: restart}",), "overlap.in_flight: nothing is in flight when weights come with max_stal"),
+        (
+            ("overlap={in_flight: wait}",),
+            "overlap.in_flight: nothing is in flight when weights come with max_staleness 0",
+        ),
+        (("overlap={tail: later, extra_prompts: 2}",), "overlap.tail: later makes answers a version older"),
+        (
+            ("max_staleness=1", "overlap={tail: later}"),
+            "overlap.extra_prompts: a tail for later has 1 to 32 prompts, as many as an iteration at most; 0 are set",
+        ),
+        (("max_staleness=1", "overlap={tail: later, extra_prompts: 33}"), "at most; 33 are set"),
+    ],
+)
+def test_an_overlap_that_cannot_be_is_refused_in_one_sentence(
+    study: Study, overrides: tuple[str, ...], message: str
+) -> None:
+    (line,) = refusal(study, *(f"stages.rl.{override}" for override in overrides))
+    assert message in line
+
+
+def test_only_an_online_stage_overlaps(study: Study) -> None:
+    assert "only an online stage writes answers while it trains" in refusal(study, "stages.rm.overlap={tail: drop}")[0]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("max_staleness=1", "overlap={in_flight: restart}"),
+        ("max_staleness=1", "overlap={extra_prompts: 4, tail: later, in_flight: wait}"),
+        ("deterministic=true", "overlap={}"),
+        ("overlap={extra_prompts: 40}",),
+    ],
+)
+def test_an_overlap_that_can_be_is_not(study: Study, overrides: tuple[str, ...]) -> None:
+    check(study(*(f"stages.rl.{override}" for override in overrides)))
+
+
 def test_a_group_stays_whole(study: Study) -> None:
     rrhf = (
         "stages.rl.algorithm=null",

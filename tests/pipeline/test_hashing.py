@@ -55,6 +55,7 @@ def changed(study: Study, *overrides: str) -> list[str]:
         ("cluster.call_timeout=1", []),
         ("tracking.tensorboard=true", []),
         ("stages.rl={keep: 5, checkpoint_every: 1}", []),
+        ("stages.rl={max_staleness: 1, overlap: {in_flight: restart}}", ["rl", "test"]),
         ("stages.rl.guards=[{metric: kl/reference, above: 5, action: stop}]", []),
         ("stages.rm.learner.lora={rank: 4}", ["rm", "rl", "test"]),
         ("stages.rl.combine=min", ["rl", "test"]),

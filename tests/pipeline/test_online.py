@@ -14,7 +14,7 @@ from rayalign.config import LoadedJob
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
-from rayalign.pipeline.online import save_roles
+from rayalign.pipeline.saved_roles import save_roles
 
 Study = Callable[..., LoadedJob]
 

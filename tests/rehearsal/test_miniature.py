@@ -56,6 +56,14 @@ def test_what_a_rehearsal_is_about_stays(hh: tuple[Job, list[Change]]) -> None:
     assert ppo.roles["reward"].gpus == 0.5
 
 
+def test_a_tail_is_rehearsed_with_the_prompts_of_a_small_iteration(tmp_path: Path) -> None:
+    path = JOBS / "hh_rlhf.yaml"
+    job, _ = folded(path, tmp_path, "stages.ppo.overlap={extra_prompts: 8, tail: later, in_flight: restart}")
+    overlap = job.stages["ppo"].overlap
+    assert (overlap.extra_prompts, overlap.tail, overlap.in_flight) == (2, "later", "restart")
+    check(LoadedJob(job, {}, path))
+
+
 def test_devices_become_logical_ones_of_the_folded_plan(hh: tuple[Job, list[Change]]) -> None:
     job, _ = hh
     devices = job.cluster.logical_devices

@@ -11,7 +11,7 @@ import torch
 
 from rayalign.config.sections import SamplingConfig
 from rayalign.errors import WeightError
-from rayalign.rollout.base import Engine, Finished, Request
+from rayalign.rollout.base import Engine, Finished, Request, restart
 from rayalign.rollout.scripted import ScriptedEngine
 from tests.rollout.engines import CONFIG, VOCAB, Pair, model_pair, scripted_pair, weights
 
@@ -239,6 +239,55 @@ def test_a_load_in_flight_splits_the_answer_into_runs(pair: Pair) -> None:
     old = pair.score(pair.first, sequence[: start + 4])[-4:]
     new = pair.score(pair.second, sequence)[-6:]
     assert candidate.logprobs == pytest.approx([*old, *new], abs=1e-4)
+
+
+def test_a_restart_writes_what_is_in_flight_anew_with_the_new_weights(pair: Pair) -> None:
+    """With the seeds that it had: an answer is the one that a fresh engine with these weights writes."""
+    requests = [_request(f"c{i}", tokens=10) for i in range(2 * CONFIG.max_sequences)]
+    for request in requests:
+        pair.engine.submit(request)
+    for _ in range(4):
+        pair.engine.step()
+    pair.engine.load(weights(pair.second, 0))
+    assert restart(pair.engine) == len(requests)
+    assert {candidate.key: candidate for candidate in _finish(pair.engine)} == _run(pair.fresh, requests)
+
+
+def test_a_restart_leaves_alone_what_is_finished(pair: Pair) -> None:
+    pair.engine.submit(_request("c1", tokens=30))
+    pair.engine.submit(_request("c2", tokens=2))
+    while len(pair.engine.in_flight) == 2:
+        finished = pair.engine.step()
+    assert [candidate.key for candidate in finished] == ["c2"]
+    assert restart(pair.engine) == 1
+    assert [candidate.key for candidate in _finish(pair.engine)] == ["c1"]
+
+
+def test_an_aborted_candidate_never_comes_and_harms_no_other(pair: Pair) -> None:
+    requests = [_request(f"c{i}", tokens=8) for i in range(5)]
+    undisturbed = _run(pair.engine, requests)
+    for request in requests:
+        pair.engine.submit(request)
+    pair.engine.abort({"c1", "elsewhere"})  # before its first token
+    for _ in range(3):
+        pair.engine.step()
+    pair.engine.abort({"c0", "c3"})
+    assert [request.key for request in pair.engine.in_flight] == ["c2", "c4"]
+    written = {candidate.key: candidate for candidate in _finish(pair.engine)}
+    assert sorted(written) == ["c2", "c4"]
+    for key, candidate in written.items():
+        assert candidate.tokens == undisturbed[key].tokens
+    assert _run(pair.engine, [requests[1]])["c1"].tokens == undisturbed["c1"].tokens
+
+
+def test_an_aborted_search_never_comes(pair: Pair) -> None:
+    if isinstance(pair.engine, ScriptedEngine):
+        pytest.skip("it has no probabilities to search in")
+    sampling = SamplingConfig.model_validate({"max_tokens": 5, "beams": {"width": 2}})
+    for draw in range(2):
+        pair.engine.submit(Request(f"c{draw}", (5, 6), 0, sampling, (), draw))
+    pair.engine.abort({"c0"})
+    assert [candidate.key for candidate in _finish(pair.engine)] == ["c1"]
 
 
 def test_an_incomplete_load_is_refused(pair: Pair) -> None:

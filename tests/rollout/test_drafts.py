@@ -45,3 +45,12 @@ def test_a_candidate_that_left_may_come_again_as_its_next_turn() -> None:
     drafts.finish(draft, "stop")
     drafts.take()
     assert drafts.submit(_request("c", prompt=(1, 2, 5, 6))) is not None
+
+
+def test_a_draft_that_is_given_up_never_leaves() -> None:
+    drafts = Drafts(10)
+    for key in ("a", "b"):
+        drafts.submit(_request(key))
+    drafts.abort({"a", "elsewhere"})
+    assert (drafts.in_flight, drafts.pending, drafts.take()) == ([_request("b")], 1, [])
+    assert drafts.submit(_request("a")) is not None

@@ -1,4 +1,4 @@
-"""The model folders that an online stage leaves."""
+"""What an online stage leaves: the model folder of each role that it trained."""
 
 from __future__ import annotations
 

@@ -1,0 +1,132 @@
+"""Where an iteration's time goes: in turns, overlapped, and on shared devices; and its share of the ideal.
+
+python -m benchmarks.step RUN [--quick]
+
+RUN is a finished run of jobs/quickstart.yaml, whose fine-tuned model and reward model are used. GRPO without a
+reference trains with a learning rate of almost nothing, so that all placements write answers of the same lengths.
+
+The ideal is what the work costs without anything around it (`step_bare`): core-seconds of one-thread loops of the
+engine, the scorer and the learner over the same groups, divided by the cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.job_run import JobRun
+from benchmarks.record import record
+from benchmarks.step_bare import Work, measure
+
+ITERATIONS, WARM_UP = 24, 6
+TREE = Path(__file__).resolve().parents[1]
+STAGE = "rl"
+APART = {"rollout": {"engines": 1}, "roles": {"policy": {"threads": 1}, "reward": {"threads": 1}}}
+"""one engine on one core, one learner on the other"""
+SPREAD = {"rollout": {"engines": 2}, "roles": {"policy": {"actors": 2}, "reward": {"actors": 2}}}
+"""every phase on both cores"""
+SHARED = {
+    "cluster": {"share_devices": True, "logical_devices": {"count": 1, "bytes": 8 << 30}},
+    "rollout": {"engines": 1, "gpus": 1, "threads": 2},
+    "roles": {"policy": {"gpus": 1, "threads": 2}, "reward": {"gpus": 0, "threads": 2}},
+}
+"""engine and learner take turns on one logical device, with both cores each"""
+PLACEMENTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "sync": (SPREAD, {}),
+    "overlapped": (SPREAD, {"max_staleness": 1}),
+    "colocated": (SHARED, {}),
+    "apart_sync": (APART, {}),
+    "apart_overlapped": (APART, {"max_staleness": 1}),
+}
+"""name -> placement, and settings of the stage"""
+
+
+def job_text(run: Path, name: str, output: Path, iterations: int) -> str:
+    """The job of one placement."""
+    placement, settings = PLACEMENTS[name]
+    stage = {
+        "kind": "train",
+        "algorithm": {"name": "grpo", "kl_coefficient": 0.0},
+        "model": str(run / "stages" / "sft" / "model"),
+        "reward": str(run / "stages" / "rm" / "model"),
+        "data": {"split": "train"},
+        "candidates": [{"source": "live", "count": 4}],
+        "learner": {"learning_rate": 1e-9, "minibatch": 64, "micro_tokens": 1024},
+        "prompts": 64,
+        "iterations": iterations,
+        "checkpoint_every": 1000,
+        "roles": placement["roles"],
+        **settings,
+    }
+    job = {
+        "name": name,
+        "seed": 0,
+        "output": str(output),
+        "cluster": placement.get("cluster", {}),
+        "rollout": {"engine": "local", "context": 96, **placement["rollout"]},
+        "stages": {STAGE: stage},
+    }
+    return yaml.safe_dump(job)
+
+
+def measured(run: Path, name: str, folder: Path, iterations: int) -> dict[str, float]:
+    """Medians of an iteration's phases and of its figures."""
+    job = JobRun(TREE, name, job_text(run, name, folder / "runs", iterations), folder)
+    job.ends()
+    rows = [row["metrics"] for row in job.metrics(STAGE)][WARM_UP:]
+    kept = ("phase/", "publish/seconds", "rollout/tokens", "rollout/staleness", "rollout/mixed")
+    return {key: statistics.median(row[key] for row in rows) for key in rows[0] if key.startswith(kept)}
+
+
+def bare(run: Path, journal: Path) -> Work:
+    """Core-seconds of each kind of work, in a process of its own with one thread."""
+    os.environ.update(OMP_NUM_THREADS="1")
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        stages = run / "stages"
+        return pool.submit(measure, str(stages / "sft" / "model"), str(stages / "rm" / "model"), str(journal)).result()
+
+
+def shares(work: Work, row: Mapping[str, float], cores: int) -> dict[str, float]:
+    """One placement against the ideal for as many tokens as it wrote."""
+    scale = row["rollout/tokens"] / work.tokens
+    ideal = scale * (work.generate + work.score + work.update) / cores
+    return {"ideal_seconds": ideal, "share_of_ideal": ideal / row["phase/total"]}
+
+
+def main() -> None:
+    """Measure every placement, then the bare loops over the groups of the first one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--quick", action="store_true", help="few iterations, and nothing is recorded")
+    arguments = parser.parse_args()
+    run, cores = arguments.run.resolve(), os.cpu_count() or 1
+    iterations = WARM_UP + 4 if arguments.quick else ITERATIONS
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        rows = {name: measured(run, name, folder, iterations) for name in PLACEMENTS}
+        work = bare(run, folder / "runs" / "sync" / "journal" / f"{STAGE}.jsonl")
+    total = work.generate + work.score + work.update
+    figures = {
+        "limits": {"sync_share_of_ideal": 0.75, "overlap_speed": 1.3, "generation_share": [0.4, 0.6]},
+        "bare_core_seconds": work._asdict(),
+        "generation_share": (work.generate + work.score) / total,
+        "placements": {name: {**row, **shares(work, row, cores)} for name, row in rows.items()},
+        "overlap_speed": rows["apart_sync"]["phase/total"] / rows["apart_overlapped"]["phase/total"],
+    }
+    if arguments.quick:
+        print(yaml.safe_dump(figures, sort_keys=False))
+    else:
+        record("step", figures)
+
+
+if __name__ == "__main__":
+    main()
