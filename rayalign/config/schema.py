@@ -97,9 +97,15 @@ def _own_texts(section: type[Section]) -> dict[str, str]:
         text = _text_of(node)
         if field is not None and text is not None:
             texts[field] = text
-        is_field = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-        field = node.target.id if is_field else None
+        field = _field_of(node)
     return texts
+
+
+def _field_of(node: ast.stmt) -> str | None:
+    """The name of the field that a statement defines, if it defines one."""
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return node.target.id
+    return None
 
 
 def _text_of(node: ast.stmt) -> str | None:
