@@ -28,11 +28,11 @@ def chat(
     model: Model,
     max_tokens: Tokens = 256,
     temperature: Temperature = 0.7,
-    system: Annotated[str, typer.Option(help="What the dialogue begins with.", show_default=False)] = "",
+    system: Annotated[str, typer.Option(help="The system message.", show_default=False)] = "",
     chat_template: Template = None,
     seed: int = 0,
 ) -> None:
-    """Talk with a model in the terminal; an empty line or Ctrl-D ends it, /new begins anew."""
+    """Talk with a model in the terminal; an empty line or Ctrl-D ends it, /new starts over."""
     from rayalign.data.fields import make_prompt
     from rayalign.types import Message
 

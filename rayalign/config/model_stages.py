@@ -49,7 +49,7 @@ class MergeStage(StageSection):
 
 
 class RewardTokensStage(StageSection):
-    """Give a model reward tokens, and a chat template that asks for the best answer."""
+    """Give a model reward tokens, and a chat template that requests the best answer."""
 
     kind: Literal["reward_tokens"]
     model: str

@@ -233,7 +233,7 @@ class TrackingConfig(Section):
 
 
 class AnnotatorUse(Section):
-    """The annotator service that stages ask by `annotator: NAME`, or as `reward: annotator:NAME`."""
+    """The annotator service that stages use by `annotator: NAME`, or as `reward: annotator:NAME`."""
 
     url: str | None = None
     """a running one; its token is read from RAYALIGN_TOKEN. null: the run starts one for itself"""

@@ -125,13 +125,13 @@ class TrainStage(Rewarded, StageSection):
     iterations: PositiveInt = 40
     """how often a batch of prompts is answered, scored and trained on"""
     priority: PriorityConfig | None = None
-    """online: how prompts are drawn after each came once; null: all alike, shuffled anew in each epoch"""
+    """online: how prompts are drawn after each came once; null: all alike, shuffled again in each epoch"""
     max_staleness: NonNegativeInt = 0
     """weight versions that a sample may lag when it is consumed"""
     deterministic: bool = False
-    """online: groups are scored alone, and an unfinished iteration is made anew, for the same bits after a resume"""
+    """online: groups are scored alone, and an unfinished iteration is repeated, for the same bits after a resume"""
     redo: NonNegativeInt = 3
-    """how often a failed score is asked for again before the group is dropped"""
+    """how often a failed score is computed again before the group is dropped"""
     checkpoint_every: PositiveInt = 10
     """iterations"""
     keep: PositiveInt = 2
