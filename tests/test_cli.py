@@ -127,7 +127,7 @@ def test_doctor_reports_and_its_code_says_whether_something_conflicts() -> None:
     ("arguments", "absent"),
     [
         (["--help"], ["ray", "transformers", "vllm", "deepspeed", "torch", "pydantic"]),
-        (["schema"], ["ray", "transformers", "vllm", "deepspeed", "torch"]),
+        (["schema"], ["ray", "transformers", "vllm", "deepspeed"]),
         (["check", "job.yaml"], ["ray", "transformers", "vllm", "deepspeed", "datasets"]),
         (["evaluate", "win-rate", "--help"], ["ray", "transformers", "torch", "numpy"]),
         (["evaluate", "win-rate", "annotations.json"], ["ray", "transformers", "torch"]),

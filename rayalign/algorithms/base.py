@@ -42,6 +42,7 @@ class AlgorithmConfig(Section):
     """Settings of one algorithm; each algorithm's file extends it."""
 
     name: str
+    """a file of `rayalign/algorithms`, or `package.module:Class`"""
 
 
 C = TypeVar("C", bound=AlgorithmConfig)

@@ -21,6 +21,7 @@ class GrpoConfig(GroupConfig):
     """Settings of GRPO; the defaults are the paper's."""
 
     kl_coefficient: NonNegativeFloat = 0.04
+    """beta of the KL in the loss; 0: no reference model"""
     unbiased_kl: bool = True
     """k3 times the policy ratio, with the gradient of KL(policy || reference); false: k3 alone, as the paper has it"""
     aggregation: ops.Aggregation = "seq-mean-token-mean"

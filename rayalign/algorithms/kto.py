@@ -23,8 +23,9 @@ class KtoConfig(AlgorithmConfig):
     beta: PositiveFloat = 0.1
     """strength of the pull towards the reference"""
     desirable_weight: NonNegativeFloat = 1.0
+    """of the loss of good answers"""
     undesirable_weight: NonNegativeFloat = 1.0
-    """the paper advises that the good answers' weights sum to 1 to 4/3 times those of the bad ones"""
+    """of the loss of bad answers; the paper advises that the weights of good ones sum to 1 to 4/3 times theirs"""
     kl: Literal["mismatched", "opposite"] = "mismatched"
     """estimated on answers to other prompts, as the paper; or for good answers on the bad ones and for bad on good"""
 

@@ -30,7 +30,9 @@ class PolicyGradientConfig(AlgorithmConfig):
     kl_coefficient: NonNegativeFloat = 0.05
     """beta; 0: no reference model"""
     clip_low: float = Field(0.2, ge=0.0, le=1.0)
+    """how far the ratio of a token may fall below 1"""
     clip_high: NonNegativeFloat = 0.2
+    """how far the ratio of a token may rise above 1"""
     dual_clip: float | None = Field(None, gt=1.0)
     """bound c of the loss at c * |advantage| where the advantage is negative"""
     normalise_scores: bool = False
@@ -40,14 +42,17 @@ class PolicyGradientConfig(AlgorithmConfig):
     missing_eos_value: float = -1.0
     """put in the place of the score (replace), or taken off it (subtract)"""
     score_clip: PositiveFloat | None = None
+    """scores are cut to within this distance of 0; null: they stay"""
     aggregation: ops.Aggregation = "token-mean"
     """of the policy loss"""
     max_length: PositiveInt | None = None
     """the constant of seq-mean-token-sum-norm [tokens]"""
     correction_cap: float | None = Field(2.0, ge=1.0)
-    """importance weights proximal / behaviour for stale answers are capped here; None: not corrected"""
+    """importance weights proximal / behaviour for stale answers are capped here; null: not corrected"""
     correction_kind: ops.ImportanceKind = "token-truncate"
+    """how those weights are made: of each token or of the answer, capped or left out above the cap"""
     entropy_coefficient: NonNegativeFloat = 0.0
+    """weight of the entropy in the objective"""
 
     @model_validator(mode="after")
     def _length_is_there(self) -> PolicyGradientConfig:

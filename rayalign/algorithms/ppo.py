@@ -21,14 +21,19 @@ class PpoConfig(PolicyGradientConfig):
     """Settings of PPO; `kl_coefficient` is only the start where there is a `kl_target`."""
 
     epochs: PositiveInt = 2
+    """passes over each rollout batch"""
     kl_target: PositiveFloat | None = None
-    """KL per answer [nats] that beta is led towards; None: beta stays"""
+    """KL per answer [nats] that beta is led towards; null: beta stays"""
     kl_horizon: PositiveFloat = 10000.0
     """answers over which beta follows"""
     gamma: float = Field(1.0, ge=0.0, le=1.0)
+    """discount of a reward for each later token"""
     lam: float = Field(0.95, ge=0.0, le=1.0)
+    """lambda of generalised advantages"""
     value_clip: PositiveFloat | None = 0.2
+    """how far a value may move from the old one before its loss stops falling; null: no clipping"""
     whiten_advantages: bool = True
+    """advantages have mean 0 and deviation 1 over the batch"""
 
     @model_validator(mode="after")
     def _beta_has_a_start(self) -> PpoConfig:

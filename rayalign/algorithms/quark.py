@@ -21,11 +21,13 @@ class QuarkConfig(AlgorithmConfig):
     """Settings of Quark; the coefficients are AlpacaFarm's."""
 
     quantiles: int = Field(4, ge=2)
+    """groups into which scored answers are divided; each has a reward token"""
     best_only: bool = False
     """train on the best quantile alone, without reward tokens: AlpacaFarm's default"""
     kl_coefficient: NonNegativeFloat = 0.05
     """0: no reference model"""
     entropy_coefficient: NonNegativeFloat = 0.0
+    """weight of the entropy in the objective"""
     epochs: PositiveInt = 1
     """passes over each rollout batch"""
 

@@ -22,6 +22,7 @@ class ReinforcePpConfig(PolicyGradientConfig):
     baseline: bool = False
     """scores less the mean of their group; needs two candidates or more"""
     gamma: float = Field(1.0, ge=0.0, le=1.0)
+    """discount of a reward for each later token"""
 
 
 class ReinforcePp(PolicyGradient[ReinforcePpConfig]):

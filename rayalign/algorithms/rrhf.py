@@ -26,7 +26,9 @@ class RrhfConfig(AlgorithmConfig):
     epochs: PositiveInt = 1
     """passes over each rollout batch (online)"""
     rank_weight: NonNegativeFloat = 1.0
+    """of the pairs in the wrong order"""
     sft_weight: NonNegativeFloat = 1.0
+    """of fine-tuning on the best candidate"""
     length_exponent: NonNegativeFloat = 1.0
     """log-probability / length ** this ranks a candidate"""
     sft_reduction: SftReduction = "sum"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -30,6 +29,7 @@ from rayalign.cli import (
     plan,
     rehearse,
     results,
+    schema,
     serve_policy,
 )
 from rayalign.errors import InputError, RayalignError
@@ -156,14 +156,7 @@ def doctor() -> None:
     raise typer.Exit(any(finding.level == "conflict" for finding in findings))
 
 
-@app.command()
-def schema() -> None:
-    """Print the JSON schema of a job file, for editors."""
-    from rayalign.config import WrittenJob
-
-    typer.echo(json.dumps(WrittenJob.model_json_schema(), indent=2))
-
-
+app.command()(schema.schema)
 app.command()(jobs.submit)
 app.command()(annotator.serve)
 app.command()(serve_policy.serve_policy)

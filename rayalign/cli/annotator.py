@@ -27,8 +27,8 @@ Name = Annotated[str, typer.Option("--annotator", help="A name of the pool; `poo
 
 def serve(
     file: Annotated[Path | None, typer.Argument(help="A pool's file (YAML).", show_default="the embedded pool")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Replaces the file's.", show_default=False)] = None,
-    host: Annotated[str | None, typer.Option(help="Replaces the file's.", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Overrides the file.", show_default=False)] = None,
+    host: Annotated[str | None, typer.Option(help="Overrides the file.", show_default=False)] = None,
 ) -> None:
     """Serve annotators over HTTP until Ctrl-C; the page for people is at /."""
     from rayalign.annotator.service_file import load_service
@@ -60,7 +60,7 @@ def annotate(
     annotator: Name = "pool",
     output: Annotated[Path | None, typer.Option(help="Default: beside the pairs.", show_default=False)] = None,
     seed: int = 0,
-    both_orders: Annotated[bool, typer.Option(help="Ask in both orders; disagreement is a tie.")] = False,
+    both_orders: Annotated[bool, typer.Option(help="Judge each pair in both orders; disagreement is a tie.")] = False,
     flip: Annotated[float, typer.Option(help="Share of labels drawn at random, from 0 to 0.5.")] = 0.0,
     estimate: Annotated[bool, typer.Option(help="Estimate the cost, and request no verdict.")] = False,
 ) -> None:

@@ -28,11 +28,11 @@ def chat(
     model: Model,
     max_tokens: Tokens = 256,
     temperature: Temperature = 0.7,
-    system: Annotated[str, typer.Option(help="What the dialogue begins with.", show_default=False)] = "",
+    system: Annotated[str, typer.Option(help="The system message.", show_default=False)] = "",
     chat_template: Template = None,
     seed: int = 0,
 ) -> None:
-    """Talk with a model in the terminal; an empty line or Ctrl-D ends it, /new begins anew."""
+    """Talk with a model in the terminal; an empty line or Ctrl-D ends it, /new starts over."""
     from rayalign.data.fields import make_prompt
     from rayalign.types import Message
 
@@ -66,18 +66,18 @@ def generate(
     from rayalign.storage.records import write_jsonl
 
     data = DataConfig(path=str(prompts), split="all", limit=limit)
-    asked = [example.prompt for example in load_examples(data, seed=seed, use="prompts")]
+    questions = [example.prompt for example in load_examples(data, seed=seed, use="prompts")]
     answerer = _answerer(model, max_tokens, temperature, chat_template, seed)
     name = Path(model).name
     rows: list[dict[str, Any]] = []
     for draw in range(count):
-        for prompt, answer in zip(asked, answerer.answers(asked, draw), strict=True):
+        for prompt, answer in zip(questions, answerer.answers(questions, draw), strict=True):
             rows.append({"instruction": instruction_of(prompt), "output": answer, "generator": name})
     if output.name.endswith(".jsonl"):
         write_jsonl(output, rows)
     else:
         write_annotations(output, rows)
-    typer.echo(f"{output}: {len(rows)} answers to {len(asked)} prompts")
+    typer.echo(f"{output}: {len(rows)} answers to {len(questions)} prompts")
 
 
 def _answerer(model: str, max_tokens: int, temperature: float, template: str | None, seed: int) -> Answerer:

@@ -24,7 +24,7 @@ Judge = Annotated[
 BaseUrl = Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint, in the place of --at.")]
 KeyVariable = Annotated[str, typer.Option(help="The environment variable with the endpoint's key.")]
 Judgments = Annotated[
-    list[Path] | None, typer.Option(help="Existing judgments to count; no judge is asked. May be repeated.")
+    list[Path] | None, typer.Option(help="Existing judgments to count; no judge is called. May be repeated.")
 ]
 
 

@@ -151,7 +151,7 @@ def win_rate_entry(run: Annotations, opponent: Annotations | None, detect: float
 
 def _published(run: Annotations, coefficients: Path, difficulty: Path, name: str) -> LengthControlled:
     from rayalign.config import nearest
-    from rayalign.evaluation.tables import read_coefficients, read_difficulty
+    from rayalign.evaluation.length_files import read_coefficients, read_difficulty
     from rayalign.statistics import length_control as control
     from rayalign.statistics import winrate
 
@@ -165,7 +165,8 @@ def _published(run: Annotations, coefficients: Path, difficulty: Path, name: str
 
 
 def _fitted(run: Annotations, runs: Sequence[Annotations], difficulty: Path | None) -> LengthControlled:
-    from rayalign.evaluation.tables import difficulty_from_others, read_difficulty
+    from rayalign.evaluation.length_files import read_difficulty
+    from rayalign.evaluation.tables import difficulty_from_others
     from rayalign.statistics.length_control import length_controlled
 
     by_prompt = read_difficulty(difficulty, run) if difficulty else difficulty_from_others(run, runs)

@@ -26,7 +26,7 @@ def head_to_head(
     output: Annotated[Path | None, typer.Option(help="Folder for annotations.json and leaderboard.csv.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Let an annotator compare models' outputs to the same instructions; win rates and Bradley-Terry ratings."""
+    """Compare models' outputs to the same instructions by an annotator; print win rates and Bradley-Terry ratings."""
     from rayalign.evaluation.tables import write_annotations, write_leaderboard
 
     games = _games(outputs, baseline, annotator, at)

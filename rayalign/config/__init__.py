@@ -7,6 +7,7 @@ from rayalign.config.cluster_file import ClusterFile as ClusterFile
 from rayalign.config.cluster_file import DeviceConfig as DeviceConfig
 from rayalign.config.cluster_file import NodeConfig as NodeConfig
 from rayalign.config.cluster_file import load_cluster as load_cluster
+from rayalign.config.data_sections import *  # noqa: F403
 from rayalign.config.evolve import *  # noqa: F403
 from rayalign.config.explain import explain as explain
 from rayalign.config.explain import nearest as nearest

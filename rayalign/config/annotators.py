@@ -37,7 +37,7 @@ class HumanConfig(Section):
     abstain: Share = 0.0
     """share of pairs left without a verdict"""
     self_disagreement: Share = 0.0
-    """share of pairs drawn afresh under another seed of the request; on the others one asked again says the same"""
+    """share of pairs drawn afresh under another seed of the request; on the others a repetition agrees"""
 
 
 class JudgeConfig(HumanConfig):

@@ -30,7 +30,9 @@ class CandidateSource(Section):
     """Where some of a group's candidates come from, in an online stage."""
 
     source: Literal["live", "dataset"]
-    count: PositiveInt = 4  # drawn for each prompt, or at most so many of the row's own
+    """the policy as it is now, or the answers of the row"""
+    count: PositiveInt = 4
+    """answers drawn for each prompt, or at most so many of the row's own"""
     sampling: SamplingConfig | None = None
     """of the live policy; keys that it does not set are those of the stage's `sampling`"""
 
@@ -39,7 +41,9 @@ class Endpoint(Section):
     """A model behind an OpenAI-compatible endpoint."""
 
     model: str
+    """the name that the endpoint knows it by"""
     base_url: str = Field(pattern="^https?://")
+    """address of the API, such as http://HOST:8000/v1"""
     key_variable: str = "OPENAI_API_KEY"
     """the environment variable that holds the key"""
     concurrency: PositiveInt = 16

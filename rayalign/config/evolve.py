@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from rayalign.config.answers import Endpoint
-from rayalign.config.sections import DataConfig, SamplingConfig, Section
+from rayalign.config.data_sections import DataConfig
+from rayalign.config.sections import SamplingConfig, Section
 from rayalign.config.stage_section import StageSection
 
 __all__ = ["EvolveStage", "GateConfig", "Metric", "Operator", "PriorityConfig", "SelectionKind", "WeightKind"]
@@ -25,7 +26,9 @@ class PriorityConfig(Section):
     """
 
     metric: Metric = "gap"
+    """how much a prompt teaches, from its candidates' rewards"""
     weights: WeightKind = "proportional"
+    """proportional, or less the smallest value (min-max), so that the least informative prompt is never drawn"""
     floor: float = Field(default=0.2, ge=0.0, le=1.0)
     """share of the weight that is spread evenly, so that a prompt that taught nothing comes again"""
 
@@ -34,8 +37,9 @@ class GateConfig(Section):
     """What a new prompt must pass to be taken."""
 
     shortest: NonNegativeInt = 8
+    """fewest characters of its last turn"""
     longest: PositiveInt = 8000
-    """fewest and most characters of its last turn"""
+    """most characters of its last turn"""
     near: float = Field(default=0.9, gt=0.0, le=1.0)
     """share of character 5-grams (Jaccard) from which it repeats a prompt of the pool"""
     ancestor: float = Field(default=0.2, ge=0.0, le=1.0)
@@ -55,6 +59,7 @@ class EvolveStage(StageSection):
     metric: Metric = "gap"
     """how much a prompt teaches, from its candidates' rewards"""
     weights: WeightKind = "proportional"
+    """proportional, or less the smallest value (min-max), so that the least informative prompt is never drawn"""
     floor: float = Field(default=0.0, ge=0.0, le=1.0)
     """share of the weight that is spread evenly"""
     topic: str = "family"
@@ -62,6 +67,7 @@ class EvolveStage(StageSection):
     topic_coefficient: float = Field(default=0.0, ge=0.0, le=1.0)
     """share of the weight that goes by inverse topic frequency"""
     selection: SelectionKind = "weighted"
+    """drawn by weight, the highest weights (greedy), or equally many from each tenth of the weights (stratified)"""
     fraction: float = Field(default=0.25, gt=0.0, le=1.0)
     """of the prompts, selected for evolving"""
     evolutions: PositiveInt = 4
@@ -77,5 +83,6 @@ class EvolveStage(StageSection):
     base_share: float = Field(default=0.2, ge=0.0, le=1.0)
     """share of unchanged prompts in the output, which has as many prompts as `examples`"""
     gates: GateConfig = GateConfig()
+    """what a new prompt must pass"""
     benchmarks: DataConfig | None = None
     """data whose prompts must not come up among the new ones; a `blend` for several"""

@@ -47,7 +47,7 @@ def _sentence(problem: Any, model: type[BaseModel], where: str, origins: Mapping
 
 
 def _describe(problem: Any, parent: Any, section: str) -> str:
-    kind, context, given = problem["type"], problem.get("ctx", {}), problem["input"]
+    kind, context, value = problem["type"], problem.get("ctx", {}), problem["input"]
     if kind == "extra_forbidden":
         return f"is not known; {_nearest_key(str(problem['loc'][-1]), known_keys(parent), section)}"
     if kind == "missing":
@@ -60,22 +60,22 @@ def _describe(problem: Any, parent: Any, section: str) -> str:
         return f"is {context['tag']!r}; {nearest(context['tag'], tags, 'expected one of')}"
     if kind == "literal_error":
         allowed = context["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-        return f"is {_short(given)}; {nearest(str(given), allowed, 'expected one of')}"
+        return f"is {_short(value)}; {nearest(str(value), allowed, 'expected one of')}"
     if kind in ("value_error", "assertion_error"):
-        said = "is refused" if isinstance(given, Mapping) else f"is {_short(given)}"
+        said = "is refused" if isinstance(value, Mapping) else f"is {_short(value)}"
         return f"{said}: {context['error']}"
     if kind == "too_short":
-        return f"is {_short(given)}; expected at least {context['min_length']} of them"
+        return f"is {_short(value)}; expected at least {context['min_length']} of them"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"is {_short(given)}; expected a mapping of keys to values"
+        return f"is {_short(value)}; expected a mapping of keys to values"
     expected = problem["msg"].removeprefix("Input should be ").split(", unable to")[0]
     number = "a number " if expected.startswith(("greater", "less")) else ""
     expected = expected.replace("valid tuple", "list")
-    return f"is {_short(given)}; expected {number}{expected[0].lower()}{expected[1:]}"
+    return f"is {_short(value)}; expected {number}{expected[0].lower()}{expected[1:]}"
 
 
-def _short(given: Any) -> str:
-    text = repr(given)
+def _short(value: Any) -> str:
+    text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from rayalign.config.data_sections import MADE_HERE
 from rayalign.config.explain import explain, origin_of
 from rayalign.config.loops import mark_loops, unroll
 from rayalign.config.paths import resolve_paths
-from rayalign.config.sections import MADE_HERE, Section
+from rayalign.config.section import Section
 from rayalign.config.stages import Job, WrittenJob, section_of
 from rayalign.config.tree import MAPPING, Tree, mapping_tree, override_tree, read_tree
 from rayalign.errors import InputError

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, WithJsonSchema, model_validator
 
 from rayalign.config.stage_section import StageSection
+
+_MODELS_AS_WRITTEN = {
+    "anyOf": [
+        {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        {"type": "object", "additionalProperties": {"type": "number"}, "minProperties": 1},
+    ]
+}
 
 
 class MergeStage(StageSection):
     """Add up models, or LoRA adapters, by weight: sum_i w_i theta_i."""
 
     kind: Literal["merge"]
-    models: tuple[str, ...] = Field(min_length=1)
+    models: Annotated[tuple[str, ...], Field(min_length=1), WithJsonSchema(_MODELS_AS_WRITTEN)]
     """as a list, or as a mapping of each model to its weight"""
     weights: tuple[float, ...] = ()
     """one for each model, negative ones too; empty: equal ones with sum 1"""
@@ -42,9 +49,10 @@ class MergeStage(StageSection):
 
 
 class RewardTokensStage(StageSection):
-    """Give a model reward tokens, and a chat template that asks for the best answer."""
+    """Give a model reward tokens, and a chat template that requests the best answer."""
 
     kind: Literal["reward_tokens"]
     model: str
+    """what gets the tokens"""
     count: int = Field(default=2, ge=2)
     """the best one first"""

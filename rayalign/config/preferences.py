@@ -214,7 +214,8 @@ def _profile_text(value: Any) -> Any:
     return "+".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-ProfileText = Annotated[str, BeforeValidator(_profile_text)]
+_ProfileAsWritten = str | tuple[str, ...] | dict[str, float]
+ProfileText = Annotated[str, BeforeValidator(_profile_text, json_schema_input_type=_ProfileAsWritten)]
 
 
 def _distinct(profiles: tuple[str, ...] | str) -> tuple[str, ...] | str:
@@ -233,7 +234,7 @@ class PreferenceUse(Section):
     prompted: bool = True
     """the prompt names its preferences; else they stand in its meta alone"""
     per_prompt: PositiveInt | None = None
-    """profiles drawn for each prompt; None: all of them"""
+    """profiles drawn for each prompt; null: all of them"""
     file: str | None = None
     """a YAML file of further preferences"""
 

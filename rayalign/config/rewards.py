@@ -42,7 +42,9 @@ class ExactRule(RuleSection):
 
     kind: Literal["exact"] = "exact"
     ignore_case: bool = True
+    """capital and small letters count as equal"""
     ignore_punctuation: bool = False
+    """punctuation is left out of the comparison"""
 
 
 class NumericRule(RuleSection):
@@ -60,6 +62,7 @@ class RegexRule(RuleSection):
 
     kind: Literal["regex"] = "regex"
     pattern: str
+    """a regular expression of Python"""
     whole: bool = False
     """the whole answer has to match"""
 
@@ -77,9 +80,13 @@ class LengthRule(RuleSection):
 
     kind: Literal["length"] = "length"
     low: NonNegativeInt = 1
+    """shortest answer that scores 1"""
     high: NonNegativeInt = 100
+    """longest answer that scores 1"""
     margin: NonNegativeInt = 0
+    """units beside the band over which the score falls to 0"""
     unit: Literal["words", "characters"] = "words"
+    """in which lengths are counted"""
 
     @model_validator(mode="after")
     def _band(self) -> LengthRule:
@@ -149,6 +156,7 @@ class RewardSource(Section):
     name: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")
     """of its metric `reward/NAME`; by default its preference, or the last part of its source"""
     weight: FiniteFloat = 1.0
+    """of this part in the combined score; a negative one is a penalty"""
     ideal: FiniteFloat = 0.0
     """the best score that it can reach; for `combine: chebyshev`"""
     normalise: bool = False
@@ -221,7 +229,7 @@ _Sources = Annotated[tuple[RewardSource, ...], AfterValidator(_distinct_names)]
 Reward = Annotated[
     Annotated[RewardText, Tag("source")] | Annotated[_Sources, Tag("sources")],
     Discriminator(_tag),
-    BeforeValidator(_listed),
+    BeforeValidator(_listed, json_schema_input_type=str | RewardSource | tuple[str | RewardSource, ...]),
 ]
 """one source whose score is the reward, or a list of named parts; a mapping is a list of one"""
 

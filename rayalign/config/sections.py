@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
     Field,
@@ -13,77 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from rayalign.config.preferences import PreferenceUse
 from rayalign.config.section import Section as Section
-
-AUTO = "auto"
-"""the format of data that is recognised from their rows"""
-MADE_HERE = ("paddock", "arithmetic")
-"""formats without files"""
-
-
-class SourceConfig(Section):
-    """One of several data sets that are blended."""
-
-    format: str = AUTO
-    """as of `data`"""
-    path: str | None = None
-    columns: dict[str, str] = {}
-    split: str = "train"
-    limit: PositiveInt | None = None
-    preferences: PreferenceUse | None = None
-    share: PositiveFloat = 1.0
-    """how often its rows come while all sources last"""
-
-
-class DataConfig(Section):
-    """Where rows come from. A stage's own values override the job's `data`, key by key."""
-
-    format: str = "paddock"
-    """a reader's name: paddock, hh, alpaca, prompts, demonstrations, comparisons, rankings, gsm8k, records, ...
-
-    auto: recognised from the first row, and printed; so it is where `path` is given alone.
-    package.module:function: your own reader
-    """
-    path: str | None = None
-    """file, folder, or the name of a `datasets` data set; paddock and arithmetic need none.
-
-    `stage:NAME`: the prompts that an earlier stage wrote, whatever `format` says
-    """
-    columns: dict[str, str] = {}
-    """a key of the format -> the name that the rows have for it, such as {prompt: question, answer: reply}"""
-    split: str = "train"
-    limit: PositiveInt | None = None
-    """rows kept, the first ones after the reader's own order"""
-    too_long: Literal["refuse", "skip"] = "refuse"
-    """what becomes of a prompt that leaves no room for an answer"""
-    blend: tuple[SourceConfig, ...] | None = None
-    """several data sets in the place of `format`, `path` and `split`; `limit` counts the rows of all"""
-    phases: tuple[PositiveFloat, ...] | None = None
-    """proportions in which the phases of a study share the prompts, such as [2, 4, 4]"""
-    phase: PositiveInt | None = None
-    """which of them this is, from 1"""
-    preferences: PreferenceUse | None = None
-    """each prompt stands under some profiles of preferences; `limit` counts prompts before that
-
-    In the embedded world demonstrations may have them too: their answers are written for the profile.
-    """
-
-    @model_validator(mode="before")
-    @classmethod
-    def _recognise_rows(cls, given: Any) -> Any:
-        """Rows of a file whose format is not named are recognised; they are never those of the embedded world."""
-        if isinstance(given, dict) and given.get("path") is not None:
-            return {"format": AUTO, **given}
-        return given
-
-    def __hash__(self) -> int:
-        return hash(self.model_dump_json())  # the generated one takes no mapping
-
-    @property
-    def embedded(self) -> bool:
-        """True where all rows come from the embedded world."""
-        return self.format == "paddock" and self.blend is None
 
 
 class BeamConfig(Section):
@@ -109,9 +39,11 @@ class SamplingConfig(Section):
     """How answers are drawn."""
 
     temperature: NonNegativeFloat = 1.0
+    """0: the most likely token each time"""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """share of the probability that the likeliest tokens must hold together; the others are cut off. 1: off"""
     top_k: NonNegativeInt = 0
-    """0: off"""
+    """number of the likeliest tokens that are kept; 0: off"""
     max_tokens: PositiveInt = 48
     """longest answer [tokens]"""
     beams: BeamConfig | None = None
@@ -122,6 +54,7 @@ class LoraConfig(Section):
     """A low-rank adapter beside frozen weights (Hu et al. 2021, arXiv:2106.09685), in peft's terms."""
 
     rank: PositiveInt = 16
+    """columns of its two factors"""
     alpha: PositiveFloat = 32.0
     """the adapter's output is scaled by alpha / rank"""
     targets: tuple[str, ...] = Field(
@@ -136,11 +69,17 @@ class LearnerConfig(Section):
     """One trained (or only evaluated) model: optimizer, precision, batches."""
 
     learning_rate: PositiveFloat = 1e-4
+    """highest learning rate of AdamW, reached after `warmup_steps`"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """how the learning rate goes on after the warm-up; linear and cosine end at 0"""
     warmup_steps: NonNegativeInt = 0
+    """optimizer steps in which the learning rate rises from 0"""
     weight_decay: NonNegativeFloat = 0.0
+    """of AdamW"""
     betas: tuple[float, float] = (0.9, 0.95)
+    """of AdamW"""
     eps: PositiveFloat = 1e-8
+    """of AdamW"""
     clip_norm: PositiveFloat = 1.0
     """global gradient norm"""
     minibatch: PositiveInt = 64
@@ -150,17 +89,21 @@ class LearnerConfig(Section):
     micro_tokens: PositiveInt = 8192
     """padded tokens per forward pass on one device"""
     chunk_logits: PositiveInt | None = None
-    """logits that exist at a time; None: 64 MiB of them on a CPU, 512 MiB on a GPU"""
+    """logits that exist at a time; null: 64 MiB of them on a CPU, 512 MiB on a GPU"""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """of the weights in forward and backward passes; bf16 keeps a master copy in fp32"""
     zero_stage: Literal[0, 1, 2, 3] = 0
+    """what DeepSpeed divides among ranks: 1 the optimizer's state, 2 gradients too, 3 weights too"""
     zero_live_parameters: NonNegativeInt | None = None
-    """ZeRO stage 3: parameters that a rank keeps whole between two uses; None: DeepSpeed's default"""
+    """ZeRO stage 3: parameters that a rank keeps whole between two uses; null: DeepSpeed's default"""
     gradient_checkpointing: bool = False
+    """compute activations again in the backward pass instead of keeping them"""
     offload: Literal["none", "optimizer", "all"] = "none"
     """what DeepSpeed keeps in host memory during a step: Adam's state (from ZeRO stage 1 on), weights too (stage 3)"""
     attention: Literal["auto", "flash", "sdpa"] = "auto"
+    """the kernel; auto: flash-attention on a GPU in bf16 where it is installed, else that of torch"""
     lora: LoraConfig | None = None
-    """train an adapter (and a scalar head) alone; None: all weights"""
+    """train an adapter (and a scalar head) alone; null: all weights"""
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
     """decay of a moving average of the weights, saved beside them as `stage:NAME/ema`; 0.992 in DeepSpeed-Chat"""
 
@@ -178,10 +121,11 @@ class RoleConfig(Section):
     actors: PositiveInt = 1
     """ranks of a learner, or replicas"""
     cpus: PositiveFloat | None = None
-    """for each actor, as `gpus` is; None: an even share of the machine, at most 1"""
+    """of each actor; null: an even share of the machine, at most 1"""
     gpus: NonNegativeFloat = 0.0
+    """of each actor; a fraction shares a device"""
     threads: PositiveInt | None = None
-    """BLAS and OpenMP threads of each actor; None: as many as its `cpus`, else a share of the cores"""
+    """BLAS and OpenMP threads of each actor; null: as many as its `cpus`, else a share of the cores"""
     resident: bool = False
     """on shared devices: keeps its memory there while others have their turn"""
 
@@ -192,21 +136,25 @@ class RolloutConfig(Section):
     engine: Literal["auto", "vllm", "local"] = "auto"
     """auto: vllm where it runs, but local for small models on a CPU, where it starts sooner and writes as fast"""
     engines: PositiveInt = 2
+    """number of engines"""
     max_engines: PositiveInt | None = None
-    """as many as there may be while the cluster has room, or can grow; None: always `engines`"""
+    """as many as there may be while the cluster has room, or can grow; null: always `engines`"""
     context: PositiveInt = 128
     """longest prompt and answer together [tokens]"""
     max_sequences: PositiveInt = 128
     """sequences in flight on one engine"""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """of weights and cache; the learner's precision, or engine and trainer disagree about log-probs"""
     cache_bytes: PositiveInt = 128 << 20
     """KV cache of one engine"""
     tensor_parallel: PositiveInt = 1
+    """devices that share the weights of one engine"""
     weights: Literal["auto", "store", "files", "nccl", "ipc"] = "auto"
     """the path of new weights; auto: nccl or ipc from device to device, else the object store"""
     adapter: Literal["auto", "separate", "merged"] = "auto"
     """how an adapter reaches the engines: beside its base, or added to it"""
     cpus: PositiveFloat | None = None
+    """of one engine; null: an even share of the machine, at most 1"""
     gpus: NonNegativeFloat = 0.0
     """of one engine: on devices, as many as `tensor_parallel`"""
     threads: PositiveInt = 1
@@ -223,6 +171,7 @@ class LogicalDevices(Section):
     """Devices by name only: what shares them computes on the CPU, and its claims are held against their capacity."""
 
     count: PositiveInt = 1
+    """number of devices"""
     bytes: PositiveInt
     """capacity of each"""
 
@@ -231,11 +180,11 @@ class ClusterConfig(Section):
     """The Ray session, and the deadlines of every wait."""
 
     address: str | None = None
-    """None: the cluster this job was submitted to, else a local one"""
+    """null: the cluster this job was submitted to, else a local one"""
     cpus: PositiveFloat | None = None
-    """of a local session; None: the cores of this machine"""
+    """of a local session; null: the cores of this machine"""
     gpus: NonNegativeInt | None = None
-    """of a local session; None: those of this machine. With more than there are `check` still plans the job"""
+    """of a local session; null: those of this machine. With more than there are `check` still plans the job"""
     gpu_memory: PositiveInt = 80 << 30
     """capacity of one device [bytes], for the plan and the ledger"""
     share_devices: bool = False
@@ -243,7 +192,7 @@ class ClusterConfig(Section):
     logical_devices: LogicalDevices | None = None
     """in the place of GPUs, to rehearse on a CPU: roles have them as they would have GPUs, and compute on the CPU"""
     object_store: PositiveInt | None = None
-    """of a local session [bytes]; None: what the plan needs"""
+    """of a local session [bytes]; null: what the plan needs"""
     launcher: Literal["auto", "ray_train", "actors"] = "auto"
     """what runs offline stages; auto: worker processes of the run, Ray Train where ranks need several machines"""
     start_timeout: PositiveFloat = 300.0
@@ -276,6 +225,7 @@ class TrackingConfig(Section):
     """Where metrics go besides JSONL and the console."""
 
     tensorboard: bool = False
+    """write event files into the run's folder"""
     wandb: str | None = None
     """project name; the key comes from the environment, WANDB_MODE=offline works"""
     samples: NonNegativeInt = 8
@@ -283,24 +233,27 @@ class TrackingConfig(Section):
 
 
 class AnnotatorUse(Section):
-    """The annotator service that stages ask by `annotator: NAME`, or as `reward: annotator:NAME`."""
+    """The annotator service that stages use by `annotator: NAME`, or as `reward: annotator:NAME`."""
 
     url: str | None = None
-    """a running one; its token is read from RAYALIGN_TOKEN. None: the run starts one for itself"""
+    """a running one; its token is read from RAYALIGN_TOKEN. null: the run starts one for itself"""
     file: str | None = None
-    """pool of the run's own service; None: the embedded one"""
+    """pool of the run's own service; null: the embedded one"""
 
 
 class GuardConfig(Section):
     """A limit on a metric of each iteration."""
 
     metric: str
+    """name of the metric, `area/name`"""
     above: float | None = None
+    """the guard acts above this value"""
     below: float | None = None
+    """the guard acts below this value"""
     patience: PositiveInt = 1
     """iterations in a row before it acts"""
     action: Literal["warn", "stop", "rollback"] = "warn"
-    """rollback: the stage goes back to its last good checkpoint, and on from there with other samples"""
+    """log a warning, stop the run, or go back to the last good checkpoint and on from there with other samples"""
     rollbacks: PositiveInt = 3
     """of the stage in all; then it stops"""
     rate: float = Field(default=1.0, gt=0.0, le=1.0)

@@ -31,6 +31,7 @@ class StageSection(Section):
     placement: ClassVar[Set[str]] = frozenset({"roles"})
     """dotted keys that say where and how a stage runs, never what it computes"""
     kind: str
+    """the kind of stage"""
 
     def references(self) -> Iterator[tuple[str, Reference]]:
         """Dotted key of each value that names an earlier stage's output, with that name."""
@@ -58,3 +59,4 @@ class DrawingSection(ReadingSection):
     environment: str | None = None
     """as of a train stage"""
     max_turns: PositiveInt = 8
+    """of the model in one answer; with an environment"""

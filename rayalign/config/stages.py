@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from rayalign.config.annotators import JudgeConfig
 from rayalign.config.answers import MIXTURES, ONLINE_MIXTURES, AnswerSource, Candidates, CandidateSource, Sources
 from rayalign.config.best_of import BestOf
+from rayalign.config.data_sections import DataConfig
 from rayalign.config.evolve import EvolveStage, PriorityConfig
 from rayalign.config.model_stages import MergeStage, RewardTokensStage
 from rayalign.config.overlap import InFlight, OverlapConfig
@@ -23,7 +24,6 @@ from rayalign.config.rewards import CombineKind, Reward, Rewarded, RewardText
 from rayalign.config.sections import (
     AnnotatorUse,
     ClusterConfig,
-    DataConfig,
     GuardConfig,
     LearnerConfig,
     RoleConfig,
@@ -42,6 +42,7 @@ class PretrainStage(StageSection):
     placement = StageSection.placement | LEARNER_SPEED
     kind: Literal["pretrain"]
     model: str = "preset:nano"
+    """`preset:NAME`; `rayalign check` names the presets that exist"""
     data: DataConfig = DataConfig(split="corpus")
     vocabulary: PositiveInt = 2048
     """pieces of the tokenizer where it is trained on the data; the embedded world brings its own"""
@@ -49,7 +50,9 @@ class PretrainStage(StageSection):
     """of that tokenizer: default, alpaca, chatml, or a file; null: default"""
     learner: LearnerConfig = LearnerConfig(learning_rate=1e-3, schedule="linear")
     epochs: PositiveInt = 1
+    """passes over the corpus"""
     roles: dict[Role, RoleConfig] = {}
+    """how the role `policy` is hosted"""
 
 
 class MixConfig(Section):
@@ -80,15 +83,15 @@ class TrainStage(Rewarded, StageSection):
     model: str
     """what the first trained role starts from"""
     reference: str | None = None
-    """None: as `model`"""
+    """null: as `model`"""
     reference_outputs: Literal["stored", "live"] = "stored"
     """offline: computed once before training and kept in the stage's folder, or live, by a model beside the learner"""
     reward: Reward | None = None
     """a model, `annotator:NAME`, `rules:KIND` or code, or a list of such sources with names and weights"""
     combine: CombineKind | None = None
-    """how the parts of a `reward` that is a list become one score; None: weighted"""
+    """how the parts of a `reward` that is a list become one score; null: weighted"""
     critic: str | None = None
-    """None: as the first model of `reward` (warm start), else as `model`"""
+    """null: as the first model of `reward` (warm start), else as `model`"""
     data: DataConfig = DataConfig()
     examples: str | None = None
     """`stage:NAME` of a generate or annotate stage, in the place of `data`"""
@@ -98,8 +101,9 @@ class TrainStage(Rewarded, StageSection):
     """online: a second objective that is trained in the policy's optimizer steps"""
     learner: LearnerConfig = LearnerConfig()
     critic_learner: LearnerConfig | None = None
-    """None: as `learner`"""
+    """null: as `learner`"""
     roles: dict[Role, RoleConfig] = {}
+    """how each role is hosted: policy, critic, reference, reward"""
     epochs: PositiveInt = 1
     """at most; see `stop_gain`"""
     stop_gain: NonNegativeFloat = 0.0
@@ -114,27 +118,29 @@ class TrainStage(Rewarded, StageSection):
     """sources, or RRHF's online settings by name: OP-k, OD-k"""
     sampling: SamplingConfig = SamplingConfig()
     environment: str | None = None
-    """online: replies to the policy's turns; `paddock_two_turn`, or `package.module:Class`. None: one turn each"""
+    """online: replies to the policy's turns; `paddock_two_turn`, or `package.module:Class`. null: one turn each"""
     max_turns: PositiveInt = 8
     """of the policy in one candidate; with an environment"""
     prompts: PositiveInt = 32
     """prompts per iteration (the rollout batch)"""
     iterations: PositiveInt = 40
+    """how often a batch of prompts is answered, scored and trained on"""
     priority: PriorityConfig | None = None
-    """online: how prompts are drawn after each came once; null: all alike, shuffled anew in each epoch"""
+    """online: how prompts are drawn after each came once; null: all alike, shuffled again in each epoch"""
     max_staleness: NonNegativeInt = 0
     """weight versions that a sample may lag when it is consumed"""
     overlap: OverlapConfig | None = None
     """online: answers in flight when weights come, and prompts beyond those of an iteration; null: its defaults"""
     deterministic: bool = False
-    """online: groups are scored alone, and an unfinished iteration is made anew, for the same bits after a resume"""
+    """online: groups are scored alone, and an unfinished iteration is repeated, for the same bits after a resume"""
     redo: NonNegativeInt = 3
-    """how often a failed score is asked for again before the group is dropped"""
+    """how often a failed score is computed again before the group is dropped"""
     checkpoint_every: PositiveInt = 10
     """iterations"""
     keep: PositiveInt = 2
     """last checkpoints kept"""
     guards: tuple[GuardConfig, ...] = ()
+    """limits on metrics, which warn or stop the run"""
 
     @property
     def online(self) -> bool:
@@ -169,6 +175,7 @@ class GenerateStage(DrawingSection):
 
     kind: Literal["generate"]
     model: str
+    """what writes the answers"""
     data: DataConfig = DataConfig()
     count: PositiveInt = 4
     """answers to each prompt"""
@@ -212,7 +219,9 @@ class EvaluateStage(DrawingSection):
     best_of: dict[str, BestOf] = {}
     """name in the table -> how its answers are chosen; other models answer once"""
     baselines: tuple[Literal["constant", "empty", "copy", "longest", "oracle"], ...] = ()
+    """trivial answerers in the same table; oracle is the embedded world's best answer"""
     metric: Literal["gold_utility", "reward"] = "gold_utility"
+    """the true utility of the embedded world, or the score of `reward`"""
     reward: RewardText | None = None
     """for the metric of that name: a reward model, `annotator:NAME`, `rules:KIND`, or code as `package.module:name`"""
     annotator: str | tuple[str, ...] | None = None
@@ -264,7 +273,9 @@ class Job(Section):
     """A whole study."""
 
     name: Name
+    """of the run's folder"""
     seed: NonNegativeInt = 0
+    """of every random draw: models, order of data, sampling"""
     output: str = "runs"
     """where the run's folder is made; relative to where the command starts"""
     chat_template: str | None = None
@@ -275,6 +286,7 @@ class Job(Section):
     tracking: TrackingConfig = TrackingConfig()
     annotator: AnnotatorUse = AnnotatorUse()
     stages: dict[StageName, Stage] = Field(min_length=1)
+    """name -> stage, in the order in which they run"""
 
 
 class LoopConfig(Section):
@@ -282,7 +294,9 @@ class LoopConfig(Section):
 
     kind: Literal["loop"] = "loop"
     rounds: PositiveInt
+    """how often the stages run"""
     stages: dict[Name, Stage] = Field(min_length=1)
+    """the stages of one round, in their order"""
     first: dict[str, str | None] = {}
     """what `stage:NAME@previous` is in the first round, by NAME or NAME/ROLE; null: a key without a value"""
 

@@ -15,7 +15,7 @@ from typing import Any
 from rayalign.data.files import Row, rows
 from rayalign.errors import InputError, RayalignError
 from rayalign.evaluation.run_records import public_rows
-from rayalign.statistics.length_control import Coefficients, joint_difficulty
+from rayalign.statistics.length_control import joint_difficulty
 from rayalign.statistics.winrate import win_rate
 from rayalign.storage.records import atomic_write, finite
 
@@ -29,7 +29,6 @@ _LEADERBOARD = (
     "win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total", "discrete_win_rate", "mode",
     "avg_length", "length_controlled_winrate", "lc_standard_error",
 )  # fmt: skip
-_COEFFICIENTS = ("np.tanh(std_delta_len)", "instruction_difficulty", "not_gamed_baseline.astype(float)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,58 +226,6 @@ def write_text(path: Path, parts: Iterable[str]) -> None:
         if isinstance(error, RayalignError):  # the source of the parts timed out
             raise
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another place") from error
-
-
-def read_coefficients(path: Path) -> dict[str, Coefficients]:
-    """Coefficients of the length model by model, from a CSV with AlpacaEval's columns."""
-    coefficients = {}
-    for name, row in _csv(path):
-        values = [_number(row.get(column), f"{path}: {name}: {column}") for column in _COEFFICIENTS]
-        coefficients[name] = Coefficients(*values)
-    return coefficients
-
-
-def read_difficulty(path: Path, annotations: Annotations) -> list[float]:
-    """The difficulty of each row's prompt, from a CSV of two columns: the row's number or the instruction, the number.
-
-    Raises:
-        InputError: not one difficulty for each row: AlpacaEval's are of its own 805 prompts and fit no other set.
-    """
-    difficulty = {}
-    for name, row in _csv(path, columns=2):
-        second_column = list(row.values())[1]
-        difficulty[name] = _number(second_column, f"{path}: {name}")
-    row_numbers = [str(i) for i in range(len(annotations.rows))]
-    keys = row_numbers if list(difficulty) == row_numbers else annotations.prompts
-    missing = sum(key not in difficulty for key in keys)
-    if missing:
-        raise InputError(f"{path}: no difficulty for {missing} of the {len(keys)} rows of {annotations.path}")
-    return [difficulty[key] for key in keys]
-
-
-def _csv(path: Path, columns: int = 1) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each row of a CSV by its first column."""
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, restval="", restkey="")
-            if len(reader.fieldnames or ()) < columns:
-                raise InputError(f"{path}: needs a header with {columns} columns")
-            for row in reader:
-                yield str(next(iter(row.values()))), row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
-
-
-def _number(text: str | None, where: str) -> float:
-    try:
-        number = float(text or "")
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"{where}: {text!r} is not a finite number")
-    return number
 
 
 def check_texts(row: Row, where: str, names: Sequence[str]) -> None:

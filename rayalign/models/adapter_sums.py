@@ -51,13 +51,17 @@ def write_sum(
 def _tensors(
     adapters: Sequence[AdapterFolder], weights: Sequence[float], dtype: torch.dtype, mode: Mode, rank: int | None
 ) -> Iterator[Tensor]:
-    by_module = [[adapter.modules[module] for adapter in adapters] for module in adapters[0].modules]
+    by_module: list[list[Factors]] = []
+    for module in adapters[0].modules:
+        by_module.append([adapter.modules[module] for adapter in adapters])
     if mode == "factor":
         yield from summed_pieces(_factors_in_turn(by_module), weights, dtype)
     else:
         for factors in by_module:
             yield from _joined(factors, weights, dtype, rank)
-    whole = [[adapter.whole[name] for adapter in adapters] for name in adapters[0].whole]
+    whole: list[list[StoredTensor]] = []
+    for name in adapters[0].whole:
+        whole.append([adapter.whole[name] for adapter in adapters])
     yield from summed_pieces(whole, weights)
 
 

@@ -85,9 +85,11 @@ class Classifier:
             ids_BT = _padded([row["input_ids"] for row in rows], longest, 0).to(self._device)
             return self._token_values(ids_BT, mask_BT, mask_BT)[1]
         padding = {"input_ids": self._tokenizer.pad_token_id or 0}
-        inputs_BT = {name: _padded([row[name] for row in rows], longest, padding.get(name, 0)) for name in rows[0]}
-        on_device_BT = {name: x.to(self._device) for name, x in inputs_BT.items()}
-        return self._model(**on_device_BT, attention_mask=mask_BT).logits[:, 0].float()
+        inputs_BT: dict[str, Tensor] = {}
+        for name in rows[0]:
+            values = [row[name] for row in rows]
+            inputs_BT[name] = _padded(values, longest, padding.get(name, 0)).to(self._device)
+        return self._model(**inputs_BT, attention_mask=mask_BT).logits[:, 0].float()
 
     def _encode(self, prompt: Prompt, answer: str) -> _Inputs:
         """What the model reads of a row: token ids, and token types where the tokenizer tells the two texts apart."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rayalign.models.batching import length_buckets
-from rayalign.models.lines import Line, lay_out, plan_lines
+from rayalign.models.lines import Line, lay_out, plan_lines, rows_of
 from rayalign.models.metrics import PADDING, TOKENS
 from rayalign.types import Batch, Metric, Metrics
 
@@ -35,7 +35,7 @@ def hidden_states(
     parts: list[Tensor] = []
     order: list[int] = []
     for bucket in line_buckets(model, input_ids_BT, lengths_B, prompts_B):
-        rows = [row for line in bucket for row in line.rows]
+        rows = rows_of(bucket)
         parts.append(_read(model, bucket, rows, input_ids_BT, lengths_B))
         order += rows
     return torch.cat(parts).index_select(0, torch.tensor(order, device=input_ids_BT.device).argsort())
@@ -59,9 +59,11 @@ def line_buckets(
     buckets: list[list[Line]] = []
     for shared in (False, True):
         alike = [line for line in lines if (len(line.rows) > 1) == shared]
-        if alike:
-            lengths_L = torch.tensor([line.length for line in alike])
-            buckets += [[alike[place] for place in places_L] for places_L in length_buckets(lengths_L, least)]
+        if not alike:
+            continue
+        lengths_L = torch.tensor([line.length for line in alike])
+        for places_L in length_buckets(lengths_L, least):
+            buckets.append([alike[place] for place in places_L])
     return buckets
 
 
@@ -79,8 +81,11 @@ def token_metrics(model: PreTrainedModel, batch: Batch, prompts_B: Tensor | None
     """Tokens of a micro-batch, and the share of padding in what the model reads of it."""
     lengths_B = batch["attention_mask_BT"].sum(dim=1)
     buckets = line_buckets(model, batch["input_ids_BT"], lengths_B, prompts_B)
-    read = sum(len(bucket) * max(line.length for line in bucket) for bucket in buckets)
-    distinct = sum(line.length for bucket in buckets for line in bucket)
+    read = distinct = 0
+    for bucket in buckets:
+        lengths = [line.length for line in bucket]
+        read += len(bucket) * max(lengths)
+        distinct += sum(lengths)
     padding = Metric(1 - distinct / read, float(read))
     return {TOKENS: Metric(float(lengths_B.sum()), reduction="sum"), PADDING: padding}
 

@@ -6,8 +6,9 @@ each row see the prompt and itself, and positions go on from the prompt's end: h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -70,10 +71,15 @@ def cost(line_length: int, hidden: int, *, causal: bool) -> float:
     return 6.0 * hidden * line_length + (pairs / 2 if causal else pairs)
 
 
+def rows_of(lines: Iterable[Line]) -> list[int]:
+    """The rows of lines, one line after the other."""
+    return list(chain.from_iterable(line.rows for line in lines))
+
+
 def lay_out(lines: Sequence[Line], input_ids_BT: Tensor, lengths_B: Tensor) -> Layout:
     """The lines of one bucket; `place_BT` has their rows in the order of the lines."""
     device = input_ids_BT.device
-    rows_B = torch.tensor([row for line in lines for row in line.rows], device=device)
+    rows_B = torch.tensor(rows_of(lines), device=device)
     width = int(lengths_B[rows_B].max())
     span = max(line.length for line in lines)
     prompts, shifts, owners = [], [], []

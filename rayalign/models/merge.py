@@ -17,7 +17,7 @@ from rayalign.models.model_folder import ModelFolder, same_architecture, shared_
 from rayalign.models.output_folder import copy_companions, whole_folder
 from rayalign.models.stored_sums import summed_pieces
 from rayalign.models.weighted_sums import Mode, merge_lora, merge_tensors, verify_weights
-from rayalign.weights.streaming import write_tensors
+from rayalign.weights.streaming import StoredTensor, write_tensors
 
 __all__ = ["Mode", "merge_adapters", "merge_folders", "merge_into", "merge_lora", "merge_models", "merge_tensors"]
 
@@ -70,7 +70,9 @@ def merge_models(paths: Sequence[str | Path], weights: Sequence[float], out: str
         models[0].write_index(folder, names, sum(models[0].tensors[name].size for name in names))
         for file_name, stored in models[0].shards.items():
             shard = {name: tensor for name, tensor in stored.items() if name in names}
-            sources = [[model.tensors[name] for model in models] for name in shard]
+            sources: list[list[StoredTensor]] = []
+            for name in shard:
+                sources.append([model.tensors[name] for model in models])
             contents = {name: (tensor.dtype, tensor.shape) for name, tensor in shard.items()}
             write_tensors(folder / file_name, contents, summed_pieces(sources, weights))
 

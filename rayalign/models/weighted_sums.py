@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -63,7 +64,7 @@ def merge_lora(
     """
     verify_weights(weights, len(factors))
     _verify_factors(factors)
-    precision = _precision([tensor for pair in factors for tensor in pair])
+    precision = _precision(list(chain.from_iterable(factors)))
     if mode == "factor":
         a = merge_tensors([a.to(precision) for a, _ in factors], weights)
         b = merge_tensors([b.to(precision) for _, b in factors], weights)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rayalign.config import DataConfig, Job, Reference
-from rayalign.config.sections import MADE_HERE
+from rayalign.config.data_sections import MADE_HERE
 from rayalign.data.chat import load_tokenizer, train_tokenizer
 from rayalign.data.files import is_hub_name, rows
 from rayalign.data.readers import Use

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from heapq import nlargest
+from itertools import chain
 
 from rayalign.config import BeamConfig
 from rayalign.types import FinishReason
@@ -59,14 +60,16 @@ class Search:
 
     def prefixes(self) -> list[tuple[int, ...]]:
         """Sequences whose next tokens the next step needs; none when the search has ended."""
-        return [self._prompt + beam.tokens for group in self._running for beam in group]
+        return [self._prompt + beam.tokens for beam in chain.from_iterable(self._running)]
 
     def advance(self, likely: Sequence[Likely]) -> None:
         """One step of all groups; `likely` belongs to `prefixes`, in their order."""
         chosen: Counter[int] = Counter()
         rest = iter(likely)
         for number, group in enumerate(self._running):
-            options = [option for beam in group for option in self._options(beam, next(rest), chosen)]
+            options: list[Beam] = []
+            for beam in group:
+                options += self._options(beam, next(rest), chosen)
             best = nlargest(2 * self.width, options, key=lambda beam: beam.penalised)
             self._running[number] = self._sort_out(number, best)
             chosen.update(beam.tokens[-1] for beam in best[: self.width])
@@ -106,10 +109,10 @@ def search(searches: Sequence[Search], next_tokens: NextTokens) -> None:
     """Run searches side by side to their ends."""
     while True:
         prefixes = [search.prefixes() for search in searches]
-        flat = [prefix for own in prefixes for prefix in own]
-        if not flat:
+        all_prefixes = list(chain.from_iterable(prefixes))
+        if not all_prefixes:
             return
-        likely = iter(next_tokens(flat, max(search.candidates for search in searches)))
+        likely = iter(next_tokens(all_prefixes, max(search.candidates for search in searches)))
         for each, own in zip(searches, prefixes, strict=True):
             if own:
                 each.advance([next(likely) for _ in own])

@@ -44,7 +44,9 @@ class PartsScorer:
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """As `Scorer.score`; each source sees only the groups whose prompt it counts for."""
         active = [active_parts(group.prompt, list(self.scorers)) for group in groups]
-        parts = [[list[ScorePart]() for _ in group.trajectories] for group in groups]
+        parts: list[list[list[ScorePart]]] = []
+        for group in groups:
+            parts.append([[] for _ in group.trajectories])
         for name, scorer in self.scorers.items():
             indices = [index for index, names in enumerate(active) if name in names]
             if not indices:
@@ -53,7 +55,7 @@ class PartsScorer:
             for index, scores in zip(indices, answers, strict=True):
                 for own, score in zip(parts[index], scores, strict=True):
                     own.append(ScorePart(name, score.value, score.reason))
-        return [tuple(_score(own) for own in rows) for rows in parts]
+        return [tuple(map(_score, rows)) for rows in parts]
 
 
 def _score(parts: Sequence[ScorePart]) -> Score:

@@ -73,6 +73,14 @@ def answer_doubts(results: Sequence[Row]) -> dict[str, list[Doubt]]:
     return doubts
 
 
+def short_notes(results: Sequence[Row]) -> dict[str, str]:
+    """What is wrong with the answers of each model, in few words for a place beside a figure."""
+    notes: dict[str, str] = {}
+    for name, doubts in answer_doubts(results).items():
+        notes[name] = ", ".join(doubt.short for doubt in doubts)
+    return notes
+
+
 def _answer_doubts(name: str, own: Mapping[str, float], first: str, reference: Mapping[str, float]) -> Iterator[Doubt]:
     cut, length, repeated = own.get(CUT, 0.0), own.get(LENGTH), own.get(REPETITION, 0.0)
     if cut > MOST_CUT:

@@ -23,8 +23,8 @@ def dialogue_fields(prompt: Prompt, answer: Candidate | Trajectory) -> dict[str,
 
 def question_text(row: Mapping[str, Any]) -> str:
     """Everything before the answer of such a row, as people read it."""
-    asked = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
-    return dialogue_text(_messages([*asked, *row.get("turns", ())]))
+    messages = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
+    return dialogue_text(_messages([*messages, *row.get("turns", ())]))
 
 
 def answer_text(row: Mapping[str, Any]) -> str:

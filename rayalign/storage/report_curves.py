@@ -147,8 +147,11 @@ def _frontier(stages: Mapping[str, Sequence[Row]]) -> Series:
     """Points of KL and reward."""
     series: dict[str, list[Point]] = {}
     for stage, rows in stages.items():
-        both = [tuple(row["metrics"].get(name) for name in FRONTIER) for row in rows]
-        points = [(kl, reward) for kl, reward in both if kl is not None and reward is not None]
+        points: list[Point] = []
+        for row in rows:
+            kl, reward = (row["metrics"].get(name) for name in FRONTIER)
+            if kl is not None and reward is not None:
+                points.append((kl, reward))
         if points:
             series[stage] = points
     return series

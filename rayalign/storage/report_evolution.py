@@ -51,9 +51,10 @@ def _by_difficulty(stages: Mapping[str, Row]) -> str:
     if not levels:
         return ""
     columns = sorted(levels)
-    rows = [
-        (name, *(_cell(figures["by_difficulty"].get(level)) for level in columns)) for name, figures in stages.items()
-    ]
+    rows: list[tuple[str, ...]] = []
+    for name, figures in stages.items():
+        cells = [_cell(figures["by_difficulty"].get(level)) for level in columns]
+        rows.append((name, *cells))
     note = '<p class="soft">Mean value of the prompts of each true difficulty before the stage (prompts, selected).</p>'
     return html_table(("stage", *(f"difficulty {level}" for level in columns)), rows) + note
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from rayalign.statistics.doubts import answer_doubts
+from rayalign.statistics.doubts import short_notes
 from rayalign.storage.report_plots import number
 from rayalign.storage.report_profiles import is_of_profile
 from rayalign.storage.report_table import Cell, estimate, figure, html_table, missing_notes
@@ -26,8 +26,7 @@ def win_rate_metric(judge: str, rival: str) -> str:
 def judges_table(results: Sequence[Row]) -> str:
     """A table for each baseline that at least two judges compared the models with, best model first."""
     correlations = [row for row in results if row["name"] == RANKS]
-    doubts = answer_doubts(results)
-    notes = {name: ", ".join(doubt.short for doubt in own) for name, own in doubts.items()}
+    notes = short_notes(results)
     parts = []
     for rival, judges in _rivals(results).items():
         parts.append(_table(rival, judges, notes))

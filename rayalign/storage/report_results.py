@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from rayalign.statistics.doubts import answer_doubts
+from rayalign.statistics.doubts import short_notes
 from rayalign.storage.report_judges import shown_metrics
 from rayalign.storage.report_metrics import metric_of
 from rayalign.storage.report_plots import forest, number
@@ -27,18 +27,13 @@ def results_section(results: Sequence[Row], comparisons: Sequence[Row]) -> str:
             by_metric.setdefault(row["metric"], []).append(row)
     if not by_metric and not comparisons:
         return ""
-    notes = _notes(results)
+    notes = short_notes(results)
     tables, long_one_open = "", False
     for metric, rows in by_metric.items():
         is_long = len(rows) > FEW
         tables += _metric_table(metric, rows, notes, is_open=not (is_long and long_one_open))
         long_one_open = long_one_open or is_long
     return f"<h2>Comparison</h2>{tables}{_differences(comparisons)}"
-
-
-def _notes(results: Sequence[Row]) -> dict[str, str]:
-    """What is wrong with the answers of each model, in few words."""
-    return {name: ", ".join(doubt.short for doubt in doubts) for name, doubts in answer_doubts(results).items()}
 
 
 def _metric_table(metric: str, rows: Sequence[Row], notes: Mapping[str, str], *, is_open: bool) -> str:

@@ -41,14 +41,18 @@ def of_all_stages(rows_by_stage: Mapping[str, Rows], names: Sequence[str]) -> li
     columns = (*names, "metric")
     counts = Counter[tuple[str, ...]]()
     for rows in rows_by_stage.values():
-        counts.update(tuple(row[column] for column in columns) for row in rows)
+        counts.update(_values(row, columns) for row in rows)
     distinct: list[dict[str, Any]] = []
     for stage, rows in rows_by_stage.items():
         for row in rows:
-            is_repeated = counts[tuple(row[column] for column in columns)] > 1
+            is_repeated = counts[_values(row, columns)] > 1
             stage_names = {name: f"{row[name]} ({stage})" for name in names}
             distinct.append({**row, **stage_names} if is_repeated else dict(row))
     return distinct
+
+
+def _values(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(row[column] for column in columns)
 
 
 def write_done(folder: Path, hash: str, **outputs: Any) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from rayalign.errors import InputError
+from rayalign.evaluation.length_files import read_coefficients, read_difficulty
 from rayalign.evaluation.tables import (
     difficulty_from_others,
     paired_preferences,
     read_annotations,
-    read_coefficients,
-    read_difficulty,
     write_annotations,
     write_leaderboard,
 )

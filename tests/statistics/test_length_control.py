@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rayalign.errors import InputError
-from rayalign.evaluation.tables import difficulty_from_others, read_annotations, read_coefficients
+from rayalign.evaluation.length_files import read_coefficients
+from rayalign.evaluation.tables import difficulty_from_others, read_annotations
 from rayalign.statistics.length_control import (
     Coefficients,
     far_from_raw,

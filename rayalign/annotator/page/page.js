@@ -220,7 +220,7 @@ async function next() {
 
 function show(found, pairs) {
   shown = found;
-  const done = found ? found.done : pairs;
+  const labelled = found ? found.labelled : pairs;
   const all = found ? found.pairs : pairs;
   if ($("work").hidden) $("setup").open = false;
   $("work").hidden = false;
@@ -228,9 +228,9 @@ function show(found, pairs) {
   $("shown").hidden = !found;
   for (const button of $("work").querySelectorAll("[data-key]")) button.disabled = !found && button.dataset.key !== "u";
   $("done").max = all;
-  $("done").value = done;
-  $("done-text").textContent = `${done} of ${all} done`;
-  $("pair-title").textContent = found ? `Pair ${done + 1}` : "All done, thank you";
+  $("done").value = labelled;
+  $("done-text").textContent = `${labelled} of ${all} done`;
+  $("pair-title").textContent = found ? `Pair ${labelled + 1}` : "All done, thank you";
   $("shown-instruction").textContent = found?.instruction ?? "";
   $("shown-1").textContent = found?.answers[0] ?? "";
   $("shown-2").textContent = found?.answers[1] ?? "";

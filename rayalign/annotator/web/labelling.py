@@ -61,8 +61,10 @@ class Shown(Model):
     pair: str
     instruction: str
     answers: tuple[str, str]
-    done: int
+    labelled: int
+    """by this labeller"""
     pairs: int
+    """in the queue"""
 
 
 class Undo(Model):
@@ -226,7 +228,7 @@ class _Labelling:
         answers = (item.output_1, item.output_2)
         if _switched(labeller, pair):
             answers = (item.output_2, item.output_1)
-        return Shown(queue=queue, pair=pair, instruction=item.text, answers=answers, done=size - left, pairs=size)
+        return Shown(queue=queue, pair=pair, instruction=item.text, answers=answers, labelled=size - left, pairs=size)
 
 
 def labelling_router(

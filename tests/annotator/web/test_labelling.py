@@ -84,7 +84,7 @@ def test_pairs_are_added_once(client: TestClient) -> None:
 def test_a_labeller_sees_answers_but_no_sources(client: TestClient) -> None:
     client.post("/v1/label/pairs", json={"pairs": rows(1)})
     shown = client.get("/v1/label/next", params={"labeller": "ann"})
-    assert shown.json().keys() == {"queue", "pair", "instruction", "answers", "done", "pairs"}
+    assert shown.json().keys() == {"queue", "pair", "instruction", "answers", "labelled", "pairs"}
     assert "tuned" not in shown.text and "base" not in shown.text
 
 
@@ -93,7 +93,7 @@ def test_each_labeller_has_an_order_of_their_own_that_outlives_a_break(client: T
     first = label_all(client, "ann", limit=5)
     again = client.get("/v1/label/next", params={"labeller": "ann"}).json()
     assert again == client.get("/v1/label/next", params={"labeller": "ann"}).json()
-    assert (again["done"], again["pairs"]) == (5, 12)
+    assert (again["labelled"], again["pairs"]) == (5, 12)
     ann, bob = first + label_all(client, "ann"), label_all(client, "bob")
     assert len(ann) == 12 and sorted(ann) == sorted(bob) and ann != bob
     assert client.get("/v1/label/next", params={"labeller": "ann"}).status_code == 204
@@ -123,9 +123,9 @@ def test_the_last_verdict_counts_and_undo_brings_the_one_before_back(client: Tes
         client.post("/v1/label/verdicts", json={"labeller": "ann", "pair": pair, "preference": preference})
     assert [row["preference"] for row in client.get("/v1/label/export").json()] == [None]
     back = client.post("/v1/label/undo", json={"labeller": "ann"})
-    assert (back.status_code, back.json()["pair"], back.json()["done"]) == (200, pair, 1)
+    assert (back.status_code, back.json()["pair"], back.json()["labelled"]) == (200, pair, 1)
     assert [row["preference"] for row in client.get("/v1/label/export").json()] == [1.5]
-    assert client.post("/v1/label/undo", json={"labeller": "ann"}).json()["done"] == 0
+    assert client.post("/v1/label/undo", json={"labeller": "ann"}).json()["labelled"] == 0
     assert client.get("/v1/label/export").json() == []
     assert client.post("/v1/label/undo", json={"labeller": "ann"}).status_code == 204
 
