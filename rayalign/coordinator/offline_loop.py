@@ -152,8 +152,8 @@ class _OfflineRun:
         """What rank 0 reads, which alone changes files: one file system may show the ranks different ones."""
         answer: list[Any] = [read() if self._rank == 0 else None]
         torch.distributed.broadcast_object_list(answer, src=0)
-        found: T = answer[0]
-        return found
+        value: T = answer[0]
+        return value
 
     def epoch(self) -> None:
         """One pass, or what is left of the steps."""
