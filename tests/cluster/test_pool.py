@@ -223,7 +223,7 @@ def test_new_weights_go_on_with_answers_in_flight_or_write_them_anew(
 ) -> None:
     path = PathConfig(name="store", timeout=60.0, bucket_bytes=1 << 18)
     channel = WeightChannel(TOKENS, bound=Bound("fp32"), path=path, events=events, restarts=restarts)
-    wanted = requests(160, max_tokens=50)
+    wanted = requests(64, max_tokens=50)
     first, second = (40, 41) if restarts else (30, 31)
 
     async def run() -> tuple[list[Finished], int]:

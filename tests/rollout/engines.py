@@ -111,7 +111,7 @@ class _Remote:
         self._pool, self._index = pool, index
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("version", "pending"):
+        if name in ("version", "pending", "in_flight"):
             return self._pool.submit(_read, self._index, name).result(300)
         return lambda *args, **more: self._pool.submit(_do, self._index, name, args, more).result(300)
 
