@@ -16,6 +16,8 @@ from ray._common.network_utils import is_localhost
 from ray._private import ray_constants, utils
 from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader, Config
 
+from rayalign.errors import DeadlineError
+
 logger = logging.getLogger(__name__)
 STARTS = 3
 """how often a node is started before the run gives up"""
@@ -28,6 +30,9 @@ def start_node(start: Callable[[], object]) -> None:
     """Call `start`, which calls `ray.init`, again where the node was not up within 30 s, as on a machine under load.
 
     Ray has no setting for these 30 s. It raises a bare `Exception` then, and leaves the processes that it has started.
+
+    Raises:
+        DeadlineError: the last start was too slow too.
     """
     for attempt in range(1, STARTS + 1):
         before = set(psutil.Process().children())
@@ -35,10 +40,15 @@ def start_node(start: Callable[[], object]) -> None:
             start()
             return
         except Exception as error:
-            if _TIMED_OUT not in str(error) or attempt == STARTS:
+            if _TIMED_OUT not in str(error):
                 raise
-            logger.warning("Ray's node did not start within Ray's 30 s; start %d of %d follows", attempt + 1, STARTS)
             _end([process for process in psutil.Process().children() if process not in before and _is_of_ray(process)])
+            if attempt == STARTS:
+                raise DeadlineError(
+                    f"Ray's node did not start within Ray's 30 s in {STARTS} starts; the machine is too busy: stop "
+                    "other work on it, then give the same command again"
+                ) from error
+            logger.warning("Ray's node did not start within Ray's 30 s; start %d of %d follows", attempt + 1, STARTS)
 
 
 def _is_of_ray(process: psutil.Process) -> bool:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 import socket
 import threading
 import time
@@ -15,7 +13,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from starlette.testclient import TestClient
 
 from rayalign.annotator.asking.api import Annotation, AnnotatorInfo, PairItem, PreferenceRequest
@@ -29,6 +27,7 @@ from rayalign.annotator.web.labelling import labelling_router
 from rayalign.annotator.web.page import page_router
 from rayalign.data.paddock import gold
 from tests.annotator.web.test_app import client_of
+from tests.browser import SIDEWAYS, chromium
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 NAMES = ("gold", "verbose", "undecided", "broken", "out of order")
@@ -37,7 +36,6 @@ PATIENCE = 60_000
 expect.set_options(PATIENCE)
 NAME_OF_EVERY_FIELD = """() => [...document.querySelectorAll('input, select, textarea, button, progress, [role=tab]')]
     .filter(e => !e.labels?.length && !e.getAttribute('aria-label') && !e.textContent.trim()).map(e => e.outerHTML)"""
-SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 def _annotation(index: int, item: PairItem, name: str) -> Annotation:
@@ -112,15 +110,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FastAPI,
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        if os.environ.get("CI") in ("true", "1"):
-            pytest.fail("no chromium on this machine; continuous integration installs it (apt-get install chromium)")
-        pytest.skip("needs chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
