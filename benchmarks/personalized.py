@@ -71,6 +71,7 @@ def methods(values: Values, summaries: Mapping[int, Summary]) -> list[dict[str, 
         own = mean_interval([values[key][name] for key in keys], [_base_prompt(key) for key in keys])
         row: dict[str, Any] = {"model": name, "gold_utility": own._asdict()}
         row["win_rate_average"] = _mean_of(summaries, name, "win_rate_average")
+        row["as_asked"] = {metric: _mean_of(summaries, name, metric) for metric in CRITERIA}
         for soup in SOUPS:
             if soup != name:
                 row[f"{soup}_less"] = difference(values, soup, name, _base_prompt)

@@ -15,11 +15,13 @@ Row = Mapping[str, Any]
 _TITLE = "# Personalised soups in the embedded world"
 _INTRODUCTION = """\
 One LoRA policy for each of six preferences, merged for each of the eight profiles (Jang 2023, arXiv 2310.11564),
-against its rivals. All start from the same fine-tuned model of a million parameters. Gold utility under a profile is
+against its rivals. All start from the same model of a million parameters, fine-tuned on prompts with and without
+preferences. Gold utility under a profile is
 known, so nothing here depends on a judge. `prompted` is the base on prompts that name the profile, `vanilla` the base
 on prompts that name nothing, `traditional` one policy of helpfulness, `multitask` supervised learning on the better
 answers, and `pmorl` one policy that was trained on all profiles in the prompt. `psoups` merges a third of each of
-three adapters; `psoups_unprompted` has the same merges on prompts that name nothing."""
+three adapters; `psoups_unprompted` has the same merges on prompts that name nothing. *As asked* is the share of
+answers that meet what the profile wants in words, length and tone."""
 _AXES = """\
 ## Along an axis
 
@@ -76,11 +78,13 @@ def _run_sentence(results: Row) -> str:
 
 
 def _methods_table(rows: Sequence[Row]) -> str:
-    heading = ["method", "gold utility", "average win rate [%]", "psoups less it", "psoups_unprompted less it"]
+    heading = ["method", "gold utility", "average win rate [%]", "words as asked", "length as asked", "tone as asked"]
+    heading += ["psoups less it", "psoups_unprompted less it"]
     cells = []
     for row in rows:
         rate = row["win_rate_average"]
         line = [f"`{row['model']}`", spread(row["gold_utility"]), "" if rate is None else f"{rate:.1f}"]
+        line += ["" if share is None else f"{share:.2f}" for share in row["as_asked"].values()]
         line += [difference_cell(row.get(f"{soup}_less")) for soup in ("psoups", "psoups_unprompted")]
         cells.append(line)
     return table(heading, cells)
