@@ -2,9 +2,10 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# The first interpreter that is Python 3.11; PYTHON=... overrides.
-PYTHON ?= $(shell for p in python3.11 python3; do \
-	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && command -v $$p && break; done)
+# The first interpreter that every pin has wheels for; PYTHON=... overrides.
+IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c '$(IS_SUPPORTED)' 2>/dev/null && command -v $$p && break; done)
 
 # A stamp carries the hash of what was installed, so that set-up runs again exactly when one of these files has changed.
 HASH := $(shell cat setup.py constraints.txt tests/clients.txt | sha256sum | cut -c1-16)
@@ -77,11 +78,12 @@ clean: ## remove .venv and all caches; runs stay
 
 # A rule of its own, so that make expands the one below when there is a pip to ask for its settings.
 $(BIN)/uv:
-	@python="$(PYTHON)"; lack=""; \
-	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || lack=" python3.11"; \
-	"$$python" -c 'import ensurepip' 2>/dev/null || lack="$$lack python3.11-venv"; \
+	@python="$(PYTHON)"; lack=""; package=python3.11; \
+	"$$python" -c '$(IS_SUPPORTED)' 2>/dev/null \
+		&& package=$$("$$python" -c 'import sys; print("python{}.{}".format(*sys.version_info))') || lack=" python3.11"; \
+	"$$python" -c 'import ensurepip' 2>/dev/null || lack="$$lack $$package-venv"; \
 	"$$python" -c 'import pathlib, sysconfig; (pathlib.Path(sysconfig.get_path("include")) / "Python.h").stat()' \
-		2>/dev/null || lack="$$lack python3.11-dev"; \
+		2>/dev/null || lack="$$lack $$package-dev"; \
 	"$$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || lack="$$lack libnuma1"; \
 	command -v g++ >/dev/null || lack="$$lack g++"; \
 	if [ -n "$$lack" ]; then \

@@ -44,9 +44,11 @@ setup(
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
-    python_requires=">=3.11,<3.12",
+    python_requires=">=3.11,<3.14",
     packages=find_namespace_packages(include=["rayalign", "rayalign.*"]),
     package_data={"": ["*.css", "*.html", "*.js", "*.json", "*.jsonl", "*.txt", "*.yaml"]},
     install_requires=[

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from rayalign.config import ServiceConfig
@@ -167,3 +168,24 @@ def test_the_annotators_file_of_the_documents_is_one() -> None:
     service = ServiceConfig.model_validate(yaml.safe_load(block[0]))
     kinds = {annotator.judge.kind for annotator in service.annotators.values()}
     assert kinds == {"rubric", "reward_model", "llm", "criteria", "vllm", "alpaca_eval"}
+
+
+def test_the_pythons_of_the_documents_are_those_that_may_install_it() -> None:
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    versions = re.findall(r"Python :: (3\.\d+)", setup)
+    allowed = SpecifierSet(*re.findall(r'python_requires="([^"]+)"', setup))
+    assert [v for v in ("3.10", "3.11", "3.12", "3.13", "3.14") if allowed.contains(f"{v}.1")] == versions
+    for document in ("README.md", "CONTRIBUTING.md"):
+        assert f"Python {versions[0]}, {versions[1]} or {versions[2]}" in (ROOT / document).read_text(encoding="utf-8")
+    for version in versions:
+        assert f"python{version}" in (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert f'"{version}"' in (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+
+
+def test_set_up_names_the_packages_of_the_python_that_it_takes(frame: Path) -> None:
+    program = frame / "python"
+    text = '#!/bin/sh\ncase "$2" in *format*) echo python3.13 ;; *version_info*) ;; *) exit 1 ;; esac\n'
+    program.write_text(text, encoding="utf-8")
+    program.chmod(0o755)
+    done = make(frame, "setup", f"PYTHON={program}")
+    assert "apt-get install python3.13-venv python3.13-dev" in done.stderr.splitlines()[0]

@@ -45,7 +45,8 @@ def check_ids(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None) -> Non
 def tokenizer_class(model: str) -> Any:
     """What reads the tokenizer: the plain class where the folder names it, since the automatic one costs seconds.
 
-    transformers' automatic classes import the code of all models, 1.5 s of CPU in each process.
+    transformers' automatic classes import the code of all models, 1.5 s of CPU in each process. Beside a model of some
+    types, such as qwen2, they also replace a plain tokenizer by that type's own, which cuts texts into other tokens.
     """
     settings = Path(model) / "tokenizer_config.json"
     if settings.is_file() and (Path(model) / "tokenizer.json").is_file():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rayalign.data.chat import encode_example
+from rayalign.data.tokenizer_files import tokenizer_class
 from rayalign.errors import InputError
 from rayalign.models.catalogue import READS_PAIRS
 from rayalign.models.heads import TokenValues
@@ -37,10 +38,10 @@ class Classifier:
     """
 
     def __init__(self, path: str, *, context: int) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModelForSequenceClassification
 
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            self._tokenizer = tokenizer_class(path).from_pretrained(path, trust_remote_code=False)
             model, loading_info = AutoModelForSequenceClassification.from_pretrained(
                 path, trust_remote_code=False, output_loading_info=True
             )

@@ -5,11 +5,19 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     BertTokenizerFast,
+    Gemma2Config,
+    GemmaConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    Qwen2Config,
 )
 
 from rayalign.algorithms.ops import token_tensors
@@ -28,13 +36,37 @@ ITEMS = [
 ]
 
 
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.2,
+}
+SHAPES: dict[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**SIZES),
+    "qwen": Qwen2Config(**SIZES),
+    "gemma": GemmaConfig(**SIZES, head_dim=16),
+    "gemma2": Gemma2Config(**SIZES, head_dim=16, sliding_window=4),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pad_token", ["<eos>", "<pad>", None])
 def test_a_score_is_read_at_the_token_that_was_trained(
-    folder: str, tokenizer: Any, tmp_path: Path, pad_token: str | None
+    tokenizer: Any, tmp_path: Path, shape: str, pad_token: str | None
 ) -> None:
     """Whatever the padding token is; where it is the end token, transformers reads the one before the end."""
-    model = load_scalar(folder, LearnerConfig(), seed=1)
-    own = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<eos>", unk_token="<unk>")
+    torch.manual_seed(0)
+    folder = tmp_path / "causal"
+    AutoModelForCausalLM.from_config(SHAPES[shape]).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model = load_scalar(str(folder), LearnerConfig(), seed=1)
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.pre_tokenizer = WhitespaceSplit()
+    own = type(tokenizer)(tokenizer_object=backend, eos_token="<eos>", unk_token="<unk>")
     own.chat_template = DEFAULT_TEMPLATE
     own.pad_token = pad_token
     model.config.pad_token_id = own.pad_token_id
@@ -46,6 +78,7 @@ def test_a_score_is_read_at_the_token_that_was_trained(
     trained = Frozen(str(tmp_path), "scalar", LearnerConfig()).evaluate(batch).scores_B
     scores = [score.value for score in Classifier(str(tmp_path), context=64).scores(ITEMS)]
     assert scores == pytest.approx(trained.tolist(), abs=1e-5)
+    assert len({round(score, 3) for score in scores}) == len(ITEMS), "each answer has a score of its own"
 
 
 def test_an_encoder_is_told_which_text_is_the_answer(tmp_path: Path) -> None:
