@@ -61,7 +61,7 @@ def job_text(run: Path, settings: Mapping[str, Any], seed: int, output: Path, na
         "rollout": {"engine": "local", "engines": 2, "context": 96},
         "stages": {"ppo": ppo, "final": {"kind": "evaluate", "models": {"ppo": "stage:ppo"}}},
     }
-    return yaml.safe_dump(job)
+    return yaml.safe_dump(job, sort_keys=False)
 
 
 def measured(run: Path, setting: str, seed: int, output: Path) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def job_text(run: Path, name: str, output: Path, iterations: int) -> str:
         "rollout": {"engine": "local", "context": 96, **placement["rollout"]},
         "stages": {STAGE: stage},
     }
-    return yaml.safe_dump(job)
+    return yaml.safe_dump(job, sort_keys=False)
 
 
 def measured(run: Path, name: str, folder: Path, iterations: int) -> dict[str, float]:
