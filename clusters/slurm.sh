@@ -16,7 +16,7 @@ set -euo pipefail
 
 export PATH=$PWD/.venv/bin:$PATH
 export RAY_AUTH_MODE=token
-RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | base64 | tr -d '+/=\n')
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_TOKEN
 port=$((20000 + SLURM_JOB_ID % 10000))  # two jobs may share no machine, but a service of another user may be there
 
