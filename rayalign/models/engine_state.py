@@ -40,12 +40,9 @@ class EngineState:
     def save(self, folder: Path) -> None:
         """Write this rank's part of the state; what every rank has is divided among them."""
         folder.mkdir(parents=True, exist_ok=True)
-        written: dict[str, SavedPiece] = {}
-        for number, piece in enumerate(self._pieces()):
-            if not piece.shared or number % self._world == self._rank:
-                written[piece.key] = (piece.start, piece.values)
+        written = share_of(self._pieces(), self._rank, self._world)
         content = {
-            "pieces": written,
+            "pieces": {piece.key: (piece.start, piece.values) for piece in written},
             "shapes": self._shapes,
             "world": self._world,
             "adam_steps": adam_steps(self._engine),
@@ -73,6 +70,15 @@ class EngineState:
     def _pieces(self) -> list[Piece]:
         pieces = engine_pieces(self._engine, self._stage, self._rank)
         return pieces if self._average is None else pieces + self._average.pieces(self._rank)
+
+
+def share_of(pieces: Sequence[Piece], rank: int, world: int) -> list[Piece]:
+    """What a rank writes: all pieces that it alone holds, and its share of those that every rank holds.
+
+    Only the latter are counted, since they alone have the same order on all ranks.
+    """
+    shared = [piece for piece in pieces if piece.shared]
+    return [*(piece for piece in pieces if not piece.shared), *shared[rank::world]]
 
 
 def stored_tensors(folder: Path) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rayalign.errors import InputError
-from rayalign.models.engine_state import stored_tensors
+from rayalign.models.engine_pieces import Piece
+from rayalign.models.engine_state import share_of, stored_tensors
 from tests.models.conftest import make_learner, run_two_ranks, settings, train
 from tests.models.layouts import OTHERS, Layout, place, read, write
 
@@ -75,3 +76,12 @@ def test_a_state_before_the_first_step_has_moments_of_zero(folder: str, tmp_path
     learner.save_state(tmp_path / "learner")
     fresh.save_state(tmp_path / "fresh")
     torch.testing.assert_close(stored_tensors(tmp_path / "learner"), stored_tensors(tmp_path / "fresh"), atol=0, rtol=0)
+
+
+def test_what_every_rank_holds_is_written_once_however_many_pieces_each_has_of_its_own() -> None:
+    values = torch.zeros(1)
+    common = [Piece(f"average/{name}", 0, values, shared=True) for name in "abc"]
+    first = [Piece("weight/a", 0, values), *common]
+    second = [Piece("weight/b", 0, values), Piece("weight/c", 0, values), *common]
+    written = [piece.key for rank, pieces in enumerate((first, second)) for piece in share_of(pieces, rank, 2)]
+    assert sorted(written) == ["average/a", "average/b", "average/c", "weight/a", "weight/b", "weight/c"]
