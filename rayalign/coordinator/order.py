@@ -103,8 +103,8 @@ class PriorityOrder(PromptOrder):
                 keys = np.log(weights) + noise
             recent = {past: ranks for past, ranks in self._ranks.items() if past >= iteration - self._lag - 1}
             ranks = np.argsort(-keys, kind="stable").tolist()
-            taken = set(self._first_round(iteration))
-            self._ranks = {**recent, iteration: [number for number in ranks if number not in taken] or ranks}
+            first_round = set(self._first_round(iteration))
+            self._ranks = {**recent, iteration: [number for number in ranks if number not in first_round] or ranks}
         return self._ranks[iteration]
 
     def _weights(self, iteration: int) -> Sequence[float]:
