@@ -19,22 +19,25 @@ def vllm_distribution() -> str:
     return installed[0]
 
 
-def record(name: str, figures: dict[str, Any]) -> None:
-    """Write results/<name>.json and show it."""
-    machine = {
+def machine() -> dict[str, Any]:
+    """This machine, how busy it is, and the versions that figures depend on."""
+    packages = ("torch", "ray", vllm_distribution(), "deepspeed", "transformers")
+    return {
         "cores": os.cpu_count(),
         "processor": platform.processor() or platform.machine(),
         "load_at_end": os.getloadavg()[0],
-        "versions": {
-            package: version(package) for package in ("torch", "ray", vllm_distribution(), "deepspeed", "transformers")
-        },
+        "versions": {package: version(package) for package in packages},
     }
-    content = {
-        "benchmark": name,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine,
-        **figures,
-    }
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def record(name: str, figures: dict[str, Any]) -> None:
+    """Write results/<name>.json and show it."""
+    content = {"benchmark": name, "time": now(), "machine": machine(), **figures}
     text = json.dumps(content, indent=1)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")

@@ -30,8 +30,6 @@ PHASES = ("generate", "evaluate", "update", "publish")
 KINDS: tuple[Kind, ...] = ("kill", "stop", "slow", "memory")
 SLOW_SECONDS = 4.0
 """for which a slow process runs a fifth of the time"""
-ROOM = 4 << 20
-"""bytes of address space that a process without memory may still take"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,7 @@ def strike(pid: int, kind: Kind) -> None:
         threading.Thread(target=_slow_down, args=(pid,), daemon=True).start()
     elif kind == "memory":
         process = psutil.Process(pid)
-        limit = process.memory_info().vms + ROOM
+        limit = process.memory_info().vms
         process.rlimit(psutil.RLIMIT_AS, (limit, limit))
     else:
         os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
