@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.evolving_page import write_page
 from benchmarks.personalized import seed_of
 from benchmarks.record import record
-from benchmarks.studies import Values, difference, model_names, read_values
+from benchmarks.study_values import Values, difference, model_names, read_values
 from rayalign.statistics.intervals import mean_interval
 
 JOB = "jobs/small/eva.yaml"

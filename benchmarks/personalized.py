@@ -4,6 +4,8 @@ Each RUN is the folder of `rayalign run jobs/small/personalized_soups.yaml` with
 results/personalized_soups.json and docs/studies/personalized_soups.md with its plots:
 
     profiles      gold utility of every method on prompts x profiles, and what the soups gain over each rival
+    wins          every method against every other by gold utility, and against three rivals by both judges
+    helpfulness   gold utility of the same answers to the same prompts without their profiles
     axes          share of answers that meet a pole, over its weight in the merge of two adapters
     cost          seconds of training that were measured, over the number of profiles that they serve
 """
@@ -19,8 +21,9 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.personalized_page import write_page
+from benchmarks.personalized_wins import by_judges, read_helpfulness, win_matrix
 from benchmarks.record import record
-from benchmarks.studies import Values, difference, model_names, read_values
+from benchmarks.study_values import Values, difference, model_names, read_values
 from rayalign.statistics.intervals import mean_interval
 
 JOB = "jobs/small/personalized_soups.yaml"
@@ -49,6 +52,7 @@ def figures(folders: Mapping[int, Path]) -> dict[str, Any]:
     """Everything that the page shows."""
     summaries = {seed: json.loads((folder / "summary.json").read_text()) for seed, folder in folders.items()}
     values = read_values(STAGE, folders)
+    helpfulness = read_helpfulness(STAGE, folders)
     seconds = {seed: sum(stage["seconds"] for stage in summary["stages"]) for seed, summary in summaries.items()}
     return {
         "job": JOB,
@@ -56,20 +60,21 @@ def figures(folders: Mapping[int, Path]) -> dict[str, Any]:
         "seconds_of_each_seed": seconds,
         "peak_memory_bytes": {seed: summary["peak_memory_bytes"] for seed, summary in summaries.items()},
         "prompts": len({_base_prompt(key) for key in values}),
-        "methods": methods(values, summaries),
+        "methods": methods(values, helpfulness, summaries),
         "profiles": by_profile(values),
+        "wins_by_gold": win_matrix(values, _base_prompt),
+        "wins_by_judges": by_judges(summaries),
         "axes": axes(summaries),
         "cost": cost(summaries),
     }
 
 
-def methods(values: Values, summaries: Mapping[int, Summary]) -> list[dict[str, Any]]:
+def methods(values: Values, helpfulness: Values, summaries: Mapping[int, Summary]) -> list[dict[str, Any]]:
     """Each method on all profiles: its gold utility, its mean win rate, and what the soups have more than it."""
     rows = []
     for name in model_names(values):
-        keys = [key for key, row in values.items() if name in row]
-        own = mean_interval([values[key][name] for key in keys], [_base_prompt(key) for key in keys])
-        row: dict[str, Any] = {"model": name, "gold_utility": own._asdict()}
+        row: dict[str, Any] = {"model": name, "gold_utility": _mean(values, name)}
+        row["helpfulness"] = _mean(helpfulness, name)
         row["win_rate_average"] = _mean_of(summaries, name, "win_rate_average")
         row["as_asked"] = {metric: _mean_of(summaries, name, metric) for metric in CRITERIA}
         for soup in SOUPS:
@@ -77,6 +82,11 @@ def methods(values: Values, summaries: Mapping[int, Summary]) -> list[dict[str, 
                 row[f"{soup}_less"] = difference(values, soup, name, _base_prompt)
         rows.append(row)
     return sorted(rows, key=lambda row: -row["gold_utility"]["mean"])
+
+
+def _mean(values: Values, name: str) -> dict[str, Any]:
+    keys = [key for key, row in values.items() if name in row]
+    return mean_interval([values[key][name] for key in keys], [_base_prompt(key) for key in keys])._asdict()
 
 
 def by_profile(values: Values) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.personalized_wins import judges_table, matrix_table, profiles_table
 from benchmarks.plots import Series, forest, lines
 from benchmarks.study_page import DOCS, difference_cell, run_sentence, spread, table
 
@@ -16,12 +17,18 @@ _TITLE = "# Personalised soups in the embedded world"
 _INTRODUCTION = """\
 One LoRA policy for each of six preferences, merged for each of the eight profiles (Jang 2023, arXiv 2310.11564),
 against its rivals. All start from the same model of a million parameters, fine-tuned on prompts with and without
-preferences. Gold utility under a profile is
-known, so nothing here depends on a judge. `prompted` is the base on prompts that name the profile, `vanilla` the base
+preferences. Gold utility under a profile is known. *Helpfulness* is the gold utility of the same answers to the same
+prompts without their profiles. `prompted` is the base on prompts that name the profile, `vanilla` the base
 on prompts that name nothing, `traditional` one policy of helpfulness, `multitask` supervised learning on the better
 answers, and `pmorl` one policy that was trained on all profiles in the prompt. `psoups` merges a third of each of
 three adapters; `psoups_unprompted` has the same merges on prompts that name nothing. *As asked* is the share of
 answers that meet what the profile wants in words, length and tone."""
+_WINS = """\
+## Who beats whom
+
+The truth first: how often an answer has more gold utility than that of another method to the same prompt under the same
+profile; a draw is half a win. Then two judges beside it: `criterion` weighs what the profile wants and the content, and
+`pool` is the noisy pool of annotators."""
 _AXES = """\
 ## Along an axis
 
@@ -44,6 +51,7 @@ def write_page(results: Row, criteria: Mapping[str, str], folder: Path = DOCS) -
         criteria: metric -> what it is the share of.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    names = [row["model"] for row in results["methods"]]
     gains = [row for row in results["methods"] if "psoups_less" in row]
     title = "gold utility of psoups less that of each method"
     (folder / f"{NAME}.svg").write_text(forest(gains, "psoups_less", title))
@@ -56,7 +64,12 @@ def write_page(results: Row, criteria: Mapping[str, str], folder: Path = DOCS) -
         f"![Gold utility of the soups less that of each method, with intervals]({NAME}.svg)",
         _methods_table(results["methods"]),
         "Gold utility under each profile:",
-        _profiles_table(results["profiles"], [row["model"] for row in results["methods"]]),
+        _profiles_table(results["profiles"], names),
+        _WINS,
+        matrix_table(results["wins_by_gold"], names),
+        judges_table(results["wins_by_judges"], names),
+        "The soups under each profile:",
+        profiles_table(results["wins_by_judges"], "psoups"),
         _AXES,
         f"![Share of answers that meet each criterion over the weight in the merge]({NAME}_axes.svg)",
         _axes_table(results["axes"], criteria),
@@ -78,12 +91,14 @@ def _run_sentence(results: Row) -> str:
 
 
 def _methods_table(rows: Sequence[Row]) -> str:
-    heading = ["method", "gold utility", "average win rate [%]", "words as asked", "length as asked", "tone as asked"]
+    heading = ["method", "gold utility", "helpfulness", "average win rate [%]"]
+    heading += ["words as asked", "length as asked", "tone as asked"]
     heading += ["psoups less it", "psoups_unprompted less it"]
     cells = []
     for row in rows:
         rate = row["win_rate_average"]
-        line = [f"`{row['model']}`", spread(row["gold_utility"]), "" if rate is None else f"{rate:.1f}"]
+        line = [f"`{row['model']}`", spread(row["gold_utility"]), spread(row["helpfulness"])]
+        line.append("" if rate is None else f"{rate:.1f}")
         line += ["" if share is None else f"{share:.2f}" for share in row["as_asked"].values()]
         line += [difference_cell(row.get(f"{soup}_less")) for soup in ("psoups", "psoups_unprompted")]
         cells.append(line)

@@ -13,16 +13,20 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from benchmarks.record import record
+from benchmarks.sampling_settings import SETTINGS, sampling_figures
 from benchmarks.study_page import write_page
-from rayalign.statistics.intervals import Interval, mean_interval, paired_difference
+from benchmarks.study_values import Values, difference, model_names, read_values
+from rayalign.statistics.best_of_n import exceeds
+from rayalign.statistics.intervals import Interval, mean_interval
 from rayalign.statistics.ranks import rank_correlation
-from rayalign.storage.records import read_jsonl
+from rayalign.storage.report_best_of import KL, KL_BOUND
 
 ALPACA_FARM = {
     "ppo": (46.8, 55.1),
@@ -50,10 +54,9 @@ class Study:
     introduction: str
     published: Mapping[str, tuple[float | None, float | None]] | None = None
     """AlpacaFarm's columns, simulated and human, of the models that have them"""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """RRHF's table: model -> where its candidates came from"""
 
-
-Values = dict[tuple[int, str], dict[str, float]]
-"""(seed, prompt) -> model -> value"""
 
 STUDIES = {
     "methods": Study(
@@ -78,6 +81,7 @@ STUDIES = {
             "The same ranking loss on candidates of different samplers (Yuan 2023, arXiv 2304.05302, tables 1 and 2). "
             "`no_rank` is `dp` without the ranking term."
         ),
+        settings=SETTINGS,
     ),
     "alpacafarm": Study(
         job="jobs/small/alpacafarm.yaml",
@@ -123,45 +127,41 @@ def figures(study: Study, folders: Mapping[int, Path]) -> dict[str, Any]:
         "peak_memory_bytes": {seed: summary["peak_memory_bytes"] for seed, summary in summaries.items()},
         "models": sorted(rows, key=lambda row: -row["gold_utility"]["mean"]),
         "rank_correlations": _correlations(study, rows),
+        "judge_correlations": judge_correlations(rows),
+        "best_of_n": best_of_n(summaries),
+        "sampling": sampling_figures(study.settings, folders, summaries) if study.settings else None,
     }
 
 
-def difference(
-    values: Values, model: str, control: str, cluster: Callable[[tuple[int, str]], Hashable] = lambda key: key
-) -> dict[str, Any]:
-    """The paired difference over all seeds, that of each seed, and whether it is shown.
-
-    Args:
-        cluster: of a seed and prompt, what is resampled as a whole; by default each by itself.
-    """
-    keys = [key for key, row in values.items() if model in row and control in row]
-    ours, theirs = [values[key][model] for key in keys], [values[key][control] for key in keys]
-    interval = paired_difference(ours, theirs, [cluster(key) for key in keys])
-    by_seed = {}
-    for seed in sorted({seed for seed, _ in keys}):
-        own = [values[key][model] - values[key][control] for key in keys if key[0] == seed]
-        by_seed[seed] = sum(own) / len(own)
-    same_sign = len({mean > 0 for mean in by_seed.values()}) == 1
-    excludes_zero = interval.low > 0 or interval.high < 0
-    return {**interval._asdict(), "seeds": by_seed, "shown": same_sign and excludes_zero}
+def judge_correlations(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Spearman's correlation of each two judges' win rates against a rival, over the models that both judged."""
+    by_rival: dict[str, dict[str, dict[str, float]]] = {}
+    for row in rows:
+        for name, rate in row["win_rates"].items():
+            judge, _, rival = name.partition("_against_")
+            by_rival.setdefault(rival, {}).setdefault(judge, {})[row["model"]] = rate
+    correlations = []
+    for rival, judges in by_rival.items():
+        for first, second in combinations(judges, 2):
+            models = [model for model in judges[first] if model in judges[second]]
+            rho = rank_correlation([judges[first][m] for m in models], [judges[second][m] for m in models])
+            pair = {"judges": [first, second], "against": rival}
+            correlations.append({**pair, "rank_correlation": rho, "models": len(models)})
+    return correlations
 
 
-def read_values(stage: str, folders: Mapping[int, Path]) -> Values:
-    """The value of every answer of an evaluation."""
-    values: Values = {}
-    for seed, folder in folders.items():
-        for row in read_jsonl(folder / "stages" / stage / "records.jsonl"):
-            if row["value"] is not None:
-                values.setdefault((seed, row["prompt_id"]), {})[row["model"]] = row["value"]
-    return values
-
-
-def model_names(values: Values) -> list[str]:
-    """Every model and baseline, in the order of the job."""
-    names: dict[str, None] = {}
-    for row in values.values():
-        names |= dict.fromkeys(row)
-    return list(names)
+def best_of_n(summaries: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The estimated KL of each model that chooses among n answers [nats], with its bound, in each seed."""
+    rows = []
+    for seed, summary in summaries.items():
+        bounds = {row["name"]: row["mean"] for row in summary["results"] if row["metric"] == KL_BOUND}
+        for row in summary["results"]:
+            if row["metric"] == KL:
+                estimate = {name: row[name] for name in ("mean", "low", "high")}
+                bound = bounds[row["name"]]
+                is_within = not exceeds(Interval(**estimate, n=row["n"]), bound)
+                rows.append({"model": row["name"], "seed": seed, "kl": estimate, "bound": bound, "within": is_within})
+    return rows
 
 
 def _compared(summaries: Mapping[int, Mapping[str, Any]]) -> set[str]:

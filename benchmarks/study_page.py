@@ -7,33 +7,40 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import forest
+from benchmarks.sampling_settings import findings, maxima_plot, table_rows
 
 DOCS = Path(__file__).parents[1] / "docs" / "studies"
 Row = Mapping[str, Any]
 Published = Mapping[str, tuple[float | None, float | None]]
 
 
-def write_page(name: str, title: str, introduction: str, results: Row, published: Published) -> None:
+def write_page(
+    name: str, title: str, introduction: str, results: Row, published: Published, folder: Path = DOCS
+) -> None:
     """docs/studies/NAME.md and NAME.svg.
 
     Args:
         results: as `benchmarks.studies.figures` returns them.
     """
-    DOCS.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rows = results["models"]
     controls = _controls(rows)
-    (DOCS / f"{name}.svg").write_text(forest(rows, f"over_{controls[0]}", f"gold utility less that of {controls[0]}"))
+    plot_title = f"gold utility less that of {controls[0]}"
+    (folder / f"{name}.svg").write_text(forest(rows, f"over_{controls[0]}", plot_title))
     parts = [
         f"# {title}",
         introduction,
         f"`python -m benchmarks.studies {name}` runs `{results['job']}` and writes this page. {run_sentence(results)}",
+        _sampling_section(name, results["sampling"], folder),
         f"![Differences in gold utility to {controls[0]}, with intervals]({name}.svg)",
         _utility_table(rows, controls),
         _judge_table(rows, published),
         _correlation_table(results["rank_correlations"]),
+        _agreement_table(results["judge_correlations"]),
+        _best_of_n_table(results["best_of_n"]),
     ]
     text = "\n\n".join(part for part in parts if part)
-    (DOCS / f"{name}.md").write_text(f"{text}\n")
+    (folder / f"{name}.md").write_text(f"{text}\n")
 
 
 def _controls(rows: Sequence[Row]) -> list[str]:
@@ -103,6 +110,44 @@ def _correlation_table(correlations: Mapping[str, Mapping[str, float]]) -> str:
         "Spearman's correlation of the methods' order here with the published win rates against text-davinci-003:"
     )
     return f"{sentence}\n\n{table(['order by', *columns], lines)}"
+
+
+def _agreement_table(correlations: Sequence[Row]) -> str:
+    if not correlations:
+        return ""
+    lines = []
+    for row in correlations:
+        rho = f"{row['rank_correlation']:.2f}"
+        lines.append([" and ".join(row["judges"]), f"`{row['against']}`", rho, str(row["models"])])
+    sentence = "Spearman's correlation of the judges' win rates with each other, over the models that both judged:"
+    return f"{sentence}\n\n{table(['judges', 'against', 'correlation', 'models'], lines)}"
+
+
+def _best_of_n_table(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    lines = []
+    for row in rows:
+        verdict = "within" if row["within"] else "above its bound"
+        lines.append([f"`{row['model']}`", str(row["seed"]), spread(row["kl"]), f"{row['bound']:.3f}", verdict])
+    sentence = "The estimated KL divergence of best-of-n from its reference [nats], which cannot exceed its bound:"
+    return f"{sentence}\n\n{table(['model', 'seed', 'KL', 'at most', 'verdict'], lines)}"
+
+
+def _sampling_section(name: str, sampling: Row | None, folder: Path) -> str:
+    """RRHF's table with its plot, and what it says of the paper's claims; empty for other studies."""
+    if sampling is None:
+        return ""
+    (folder / f"{name}_maxima.svg").write_text(maxima_plot(sampling["rows"]))
+    parts = [
+        table(*table_rows(sampling["rows"])),
+        "*Models* are those in memory during training, beside the engines. Higher is better for reward and gold "
+        "utility, lower for perplexity, which the base model measures. *Training* is the time of the setting's own "
+        "stage, *drawing* that of the stage that drew its candidates; `ip2` starts from `dp`, whose times come on top.",
+        findings(sampling),
+        f"![Test reward of each setting over the mean of the maxima of its samples]({name}_maxima.svg)",
+    ]
+    return "\n\n".join(parts)
 
 
 def table(heading: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,18 @@ import pytest
 
 from benchmarks.personalized import AXES, CRITERIA, WEIGHTS, cost, figures, seed_of
 from benchmarks.personalized_page import write_page
+from benchmarks.personalized_wins import by_judges, read_helpfulness, win_matrix
+from rayalign.data import paddock
+from rayalign.data.paddock import personal
+from rayalign.evaluation.baselines import ANSWERS, gold_utility
 from rayalign.storage.records import write_jsonl
 
 METHODS = {"prompted": 0.4, "traditional": 0.5, "psoups": 0.6, "psoups_unprompted": 0.55}
 PROFILES = ("P1A+P2A+P3A", "P1B+P2A+P3A")
+[PROMPT] = [prompt for prompt in paddock.prompts(0, "test", 20) if '"style":{}' in prompt.meta["task"]][:1]
+HELPFUL = ANSWERS["oracle"](PROMPT)
+"""the best answer to the prompt without a profile"""
+FORMAL = personal.styled_task(PROMPT.meta["task"], {"tone": "formal"})
 
 
 def made_results(shift: float) -> list[dict[str, Any]]:
@@ -23,6 +32,11 @@ def made_results(shift: float) -> list[dict[str, Any]]:
         {"name": name, "metric": "win_rate_average", "mean": 50.0, "low": 40.0, "high": 60.0, "n": 4}
         for name in METHODS
     ]
+    for judge, mean in (("criterion", 70.0), ("pool", 60.0)):
+        for metric in (f"win_rate_by_{judge}_against_prompted", f"win_rate_by_{judge}_against_prompted@{PROFILES[1]}"):
+            own_mean = mean + 100 * shift
+            row = {"name": "psoups", "metric": metric, "mean": own_mean, "low": own_mean - 5, "high": own_mean + 5}
+            results.append(row)
     for name in ["base", *(f"{axis}_{weight}" for axis in AXES for weight in WEIGHTS)]:
         for metric in CRITERIA:
             axis, _, weight = name.partition("_")
@@ -47,7 +61,7 @@ def made_run(folder: Path, seed: int, shift: float = 0.0) -> Path:
                 noise = 0.02 if number % 2 else -0.02
                 more = noise * (1 if name == "psoups" else -1)
                 row = {"model": name, "prompt_id": f"prompt {number}~{profile}", "value": value + more}
-                rows.append(row)
+                rows.append({**row, "answer": HELPFUL, "meta": {"task": FORMAL}})
     write_jsonl(folder / "stages" / "profiles" / "records.jsonl", rows)
     return folder
 
@@ -62,6 +76,35 @@ def test_gains_count_a_prompt_once_however_many_profiles_it_has(tmp_path: Path) 
     assert "psoups_less" not in rows["psoups"] and rows["prompted"]["psoups_unprompted_less"]["mean"] > 0
     assert [row["profile"] for row in results["profiles"]] == list(PROFILES)
     assert results["profiles"][0]["means"]["psoups"] == pytest.approx(0.6)
+
+
+def test_a_method_meets_every_other_and_a_draw_is_half_a_win() -> None:
+    values = {}
+    for number in range(20):
+        values[0, f"{number}~one"] = {"a": 0.6, "b": 0.5, "c": 0.6}
+        values[0, f"{number}~two"] = {"a": 0.6, "b": 0.7}
+    rates = {(row["model"], row["against"]): row for row in win_matrix(values, lambda key: key[1].partition("~")[0])}
+    assert len(rates) == 6
+    assert rates["a", "b"]["mean"] == 50.0 and rates["a", "b"]["n"] == 20  # a prompt counts once
+    assert rates["a", "c"]["mean"] == 50.0 and rates["c", "b"]["mean"] == 100.0 and rates["b", "c"]["mean"] == 0.0
+
+
+def test_each_judge_has_its_win_rates_in_all_and_under_each_profile(tmp_path: Path) -> None:
+    summaries = {}
+    for seed in (0, 1):
+        folder = made_run(tmp_path / str(seed), seed, shift=0.1 * seed)
+        summaries[seed] = json.loads((folder / "summary.json").read_text())
+    rows = {(row["judge"], row["profile"]): row for row in by_judges(summaries)}
+    assert set(rows) == {(judge, profile) for judge in ("criterion", "pool") for profile in ("all", PROFILES[1])}
+    criterion = rows["criterion", PROFILES[1]]
+    assert (criterion["model"], criterion["against"], criterion["mean"]) == ("psoups", "prompted", 75.0)
+    assert (criterion["low"], criterion["high"]) == (65.0, 85.0)
+
+
+def test_helpfulness_ignores_what_the_profile_asks(tmp_path: Path) -> None:
+    helpfulness = read_helpfulness("profiles", {0: made_run(tmp_path / "run", 0)})
+    assert gold_utility(replace(PROMPT, meta={"task": FORMAL}), HELPFUL) < 1.0
+    assert {value for row in helpfulness.values() for value in row.values()} == {1.0}
 
 
 def test_an_axis_has_the_mean_of_the_seeds_within_all_their_intervals(tmp_path: Path) -> None:
@@ -94,9 +137,12 @@ def test_a_run_of_another_job_is_refused(tmp_path: Path) -> None:
 def test_the_page_has_its_tables_and_plots(tmp_path: Path) -> None:
     write_page(figures({0: made_run(tmp_path / "run", 0)}), CRITERIA, tmp_path / "docs")
     page = (tmp_path / "docs" / "personalized_soups.md").read_text()
-    assert "| `prompted` | 0.400" in page and "**0.200 [" in page
+    assert "| `prompted` | 0.400 [" in page and "] | 1.000 [1.000, 1.000] | 50.0 |" in page and "**0.200 [" in page
     assert "| P1A 0.75, P1B 0.25 | 0.250 [0.150, 0.350]" in page
     assert "| 6 | 8 | 6.0 | 8.0 |" in page
+    assert "| win rate of [%] | criterion: against `prompted` | pool: against `prompted` |" in page
+    assert "| `psoups` | 70 [65, 75] | 60 [55, 65] |" in page
+    assert "| criterion: against `prompted` | 70 [65, 75] |" in page
     for name in ("personalized_soups", "personalized_soups_axes", "personalized_soups_cost"):
         assert f"({name}.svg)" in page
         ET.parse(tmp_path / "docs" / f"{name}.svg")

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from benchmarks.studies import Values, difference
+from benchmarks.sampling_settings import RRHF, SETTINGS
+from benchmarks.studies import STUDIES, best_of_n, figures, judge_correlations
+from benchmarks.study_page import write_page
+from benchmarks.study_values import Values, difference
+from rayalign.storage.records import write_jsonl
 
 
 def made_values(gains: dict[int, float]) -> Values:
@@ -36,3 +45,70 @@ def test_a_model_that_a_seed_lacks_is_compared_on_the_others() -> None:
         if seed == 1:
             del row["new"]
     assert difference(values, "new", "old")["seeds"] == {0: pytest.approx(0.1)}
+
+
+def made_row(name: str, metric: str, mean: float) -> dict[str, Any]:
+    return {"name": name, "metric": metric, "mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 20}
+
+
+def made_run_of_rrhf(folder: Path) -> Path:
+    """Every setting's reward is as high as the mean of its maxima, but that of `od_4`, which is the lowest."""
+    methods: list[dict[str, Any]] = []
+    for place, name in enumerate(SETTINGS):
+        reward = 0.0 if name == "od_4" else 0.1 * place
+        row = {"name": name, "models": 1, "perplexity": 20.0, "reward": reward, "gold_utility": 0.5, "training": 60.0}
+        if name in RRHF:
+            row |= {"samples_mean": 0.4, "samples_deviation": 0.3, "samples_maximum": 0.1 * place, "drawing": 30.0}
+        methods.append(row)
+        for stage, value in (("reward", reward), ("gold", 0.5 + 0.01 * place)):
+            path = folder / "stages" / stage / "records.jsonl"
+            before = path.read_text() if path.exists() else ""
+            rows = [{"model": name, "prompt_id": str(number), "value": value} for number in range(20)]
+            write_jsonl(path, [*map(json.loads, before.splitlines()), *rows])
+    results = [made_row("rm", "reward_accuracy", 0.61)]
+    for name in ("d", "dp", "ppo"):
+        results.append(made_row(name, "win_rate_by_gold_against_sft", 60.0))
+        results.append(made_row(name, "win_rate_by_reward_against_sft", {"d": 70.0}.get(name, 80.0)))
+    comparisons = [{"a": name, "b": "sft"} for name in SETTINGS if name != "sft"]
+    summary = {"results": results, "comparisons": comparisons, "methods": methods, "stages": [], "peak_memory_bytes": 1}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_the_page_of_rrhf_has_the_papers_table_and_its_two_claims(tmp_path: Path) -> None:
+    study = STUDIES["rrhf"]
+    results = figures(study, {0: made_run_of_rrhf(tmp_path / "run")})
+    sampling = results["sampling"]
+    assert sampling["reward_follows_maxima"][0] == pytest.approx(
+        1 - 6 * (6**2 + 6) / (7 * 48)
+    )  # from the last to the first
+    assert sampling["without_rank_term"]["reward"]["mean"] == pytest.approx(0.1)
+    write_page("rrhf", study.title, study.introduction, results, {}, tmp_path / "docs")
+    page = (tmp_path / "docs" / "rrhf.md").read_text()
+    assert (
+        "| `dp` | diverse beam search, and those of `p` | 1 | 20.0 | 0.400 | 0.400 | 0.300 | 0.400 | 0.500 | 30 | 60 |"
+        in page
+    )
+    assert "| `ppo` | online | 1 | 20.0 | 0.900 |  |  |  | 0.500 |  | 60 |" in page
+    assert "prefers the better of two unseen answers in 61% [51, 71]" in page
+    for name in ("rrhf", "rrhf_maxima"):
+        assert f"({name}.svg)" in page
+        ET.parse(tmp_path / "docs" / f"{name}.svg")
+
+
+def test_judges_are_correlated_over_the_models_that_both_judged() -> None:
+    rows = []
+    for model, by_pool, by_gold in (("a", 60.0, 70.0), ("b", 55.0, 65.0), ("c", 50.0, 75.0)):
+        rows.append({"model": model, "win_rates": {"pool_against_sft": by_pool, "gold_against_sft": by_gold}})
+    rows.append({"model": "d", "win_rates": {"pool_against_sft": 90.0}})
+    [row] = judge_correlations(rows)
+    assert row["judges"] == ["pool", "gold"] and row["against"] == "sft" and row["models"] == 3
+    assert row["rank_correlation"] == pytest.approx(-0.5)
+
+
+def test_the_kl_of_best_of_n_stands_beside_its_bound() -> None:
+    rows = [made_row("best_of_16", "best_of_n_kl_estimate", 1.9), made_row("best_of_16", "best_of_n_kl", 1.835)]
+    rows += [made_row("best_of_4", "best_of_n_kl_estimate", 1.0), made_row("best_of_4", "best_of_n_kl", 0.636)]
+    first, second = best_of_n({3: {"results": rows}})
+    assert (first["model"], first["seed"], first["bound"], first["within"]) == ("best_of_16", 3, 1.835, True)
+    assert first["kl"]["mean"] == 1.9 and not second["within"]
