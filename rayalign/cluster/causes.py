@@ -25,8 +25,11 @@ from rayalign.errors import ActorError, DeadlineError, LostDataError, LostError,
 
 _GIB = 1 << 30
 _OUT_OF_MEMORY = re.compile(r"memory pressure|out[ _]of[ _]memory|running low on memory", re.IGNORECASE)
-_NO_MEMORY = re.compile(r"can't allocate memory|cannot allocate memory|bad_alloc|not enough memory", re.IGNORECASE)
-"""what the allocators of torch, the system and C++ say of main memory"""
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|cannot allocate memory|bad_alloc|not enough memory|unable to allocate|MemoryError",
+    re.IGNORECASE,
+)
+"""what the allocators of torch, the system, C++ and Arrow say of main memory, also within an error of Ray's"""
 _NODE = re.compile(r"its node has died|node was (terminated|dead|removed)|node (has )?died", re.IGNORECASE)
 _EXIT_CODE = re.compile(r"exit code (-?\d+)")
 _ENDED = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError)

@@ -13,6 +13,7 @@ from ray.exceptions import (
     OwnerDiedError,
     RayActorError,
     RayError,
+    RaySystemError,
     RayTaskError,
     WorkerCrashedError,
 )
@@ -81,6 +82,7 @@ def test_a_failure_of_the_actors_own_code_is_no_loss() -> None:
     [
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RaySystemError("Unable to allocate internal buffer.\nMemoryError: Unable to allocate internal buffer."),
     ],
 )
 def test_an_actor_without_main_memory_is_lost_since_another_may_have_it(cause: Exception) -> None:

@@ -124,7 +124,7 @@ def strike(pid: int, kind: Kind) -> None:
         threading.Thread(target=_slow_down, args=(pid,), daemon=True).start()
     elif kind == "memory":
         process = psutil.Process(pid)
-        limit = process.memory_info().vms
+        limit = process.memory_info().vms // 2  # less than it has, so that what it frees is no room for something new
         process.rlimit(psutil.RLIMIT_AS, (limit, limit))
     else:
         os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
