@@ -11,11 +11,12 @@ next counts to it.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -105,6 +106,8 @@ class Striker:
             return
         blow = self._blows[0]
         pid = self._processes[blow.role]
+        if not psutil.pid_exists(pid):
+            return  # lost by the blow before, and the next one has not started
         del self._blows[0]
         self._open = Result(blow.role, phase, blow.kind, iteration, pid)
         strike(pid, blow.kind)
@@ -113,6 +116,8 @@ class Striker:
         assert self._open is not None
         result, self._open = self._open, None
         result.seconds = time.monotonic() - result.began
+        if result.kind == "memory":
+            _give_memory(result.pid)
         row = asdict(result)
         del row["began"]
         self._results.append(row)
@@ -128,6 +133,12 @@ def strike(pid: int, kind: Kind) -> None:
         process.rlimit(psutil.RLIMIT_AS, (limit, limit))
     else:
         os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+
+
+def _give_memory(pid: int) -> None:
+    """So that a process which took no harm takes none while another blow is dealt."""
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).rlimit(psutil.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def _slow_down(pid: int) -> None:
