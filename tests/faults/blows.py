@@ -11,7 +11,6 @@ next counts to it.
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import threading
 import time
@@ -48,7 +47,7 @@ class Result:
 
     role: str
     phase: str
-    kind: str
+    kind: Kind
     iteration: int
     pid: int
     outcome: str = "went on"
@@ -116,8 +115,7 @@ class Striker:
         assert self._open is not None
         result, self._open = self._open, None
         result.seconds = time.monotonic() - result.began
-        if result.kind == "memory":
-            _give_memory(result.pid)
+        end(result.pid, result.kind)
         row = asdict(result)
         del row["began"]
         self._results.append(row)
@@ -130,24 +128,31 @@ def strike(pid: int, kind: Kind) -> None:
     elif kind == "memory":
         process = psutil.Process(pid)
         limit = process.memory_info().vms // 2  # less than it has, so that what it frees is no room for something new
-        process.rlimit(psutil.RLIMIT_AS, (limit, limit))
+        _, most = process.rlimit(psutil.RLIMIT_AS)
+        process.rlimit(psutil.RLIMIT_AS, (limit, most))
     else:
         os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
 
 
-def _give_memory(pid: int) -> None:
+def end(pid: int, kind: Kind) -> None:
     """So that a process which took no harm takes none while another blow is dealt."""
-    with suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).rlimit(psutil.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    if kind == "slow":
+        time.sleep(SLOW_SECONDS)
+    elif kind == "memory":
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            _, most = process.rlimit(psutil.RLIMIT_AS)
+            process.rlimit(psutil.RLIMIT_AS, (most, most))
 
 
 def _slow_down(pid: int) -> None:
     end = time.monotonic() + SLOW_SECONDS
-    while time.monotonic() < end and psutil.pid_exists(pid):
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(0.2)
-        os.kill(pid, signal.SIGCONT)
-        time.sleep(0.05)
+    with suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.2)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.05)
 
 
 def matrix() -> list[Blow]:
