@@ -98,7 +98,7 @@ def _gold(values: Values, name: str) -> dict[str, Any]:
 
 
 def _by_difficulty(tables: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, dict[str, float | None]]:
-    """The means over seeds of prompts, informativeness and selected prompts, for each true difficulty."""
+    """The means over seeds of each figure, for each true difficulty."""
     means: dict[str, dict[str, float | None]] = {}
     for difficulty in sorted({difficulty for table in tables for difficulty in table}):
         rows = [table[difficulty] for table in tables if difficulty in table]

@@ -1,4 +1,4 @@
-"""docs/studies/evolving.md, with its plot."""
+"""docs/studies/evolving.md, with its plots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plots import forest
+from benchmarks.plots import Series, forest, lines
 from benchmarks.study_page import DOCS, difference_cell, run_sentence, spread, table
 
 NAME = "evolving"
@@ -27,9 +27,10 @@ _USUAL = "## Held-out usual prompts"
 _ROUNDS = """\
 ## The prompts over the rounds
 
-*Difficulty* is how many conditions a prompt composes, in the mean before and after the round. The last columns say how
-much the prompts of each true difficulty taught the policy of that round: the gap between the rewards of its best and
-its worst answer for `eva`. `random` weighs all prompts as one. In brackets: how many of the prompts were selected."""
+*Difficulty* is how many conditions a prompt composes, in the mean before and after the round. The plot and the last
+columns say how much the prompts of each true difficulty taught the policy of that round: the gap between the rewards of
+its best and its worst answer. `eva` selects by it, `random` does not. In brackets: how many of the prompts were
+selected."""
 _METRICS = """\
 ## Which measure selects best
 
@@ -37,7 +38,7 @@ One round from `start`, at equal samples, on the same hard prompts. `uniform` se
 
 
 def write_page(results: Row, folder: Path = DOCS) -> None:
-    """The page and its plot.
+    """The page and its plots.
 
     Args:
         results: as `benchmarks.evolving.figures` returns them.
@@ -46,6 +47,7 @@ def write_page(results: Row, folder: Path = DOCS) -> None:
     gains = [row for row in results["arms"]["hard"] if row["model"] not in ("eva", "oracle")]
     title = "gold utility of eva less that of each arm, on hard prompts"
     (folder / f"{NAME}.svg").write_text(forest(gains, "eva_less", title))
+    (folder / f"{NAME}_difficulty.svg").write_text(_difficulty_plot(results["rounds"]))
     parts = [
         _TITLE,
         _INTRODUCTION,
@@ -56,6 +58,7 @@ def write_page(results: Row, folder: Path = DOCS) -> None:
         _USUAL,
         _arms_table(results["arms"]["usual"]),
         _ROUNDS,
+        f"![Gap of the rewards over the true difficulty, for each round]({NAME}_difficulty.svg)",
         _rounds_table(results["rounds"]),
     ]
     if results["metrics"]:
@@ -92,6 +95,18 @@ def _rounds_table(rows: Sequence[Row]) -> str:
     return table(heading, cells)
 
 
+def _difficulty_plot(rows: Sequence[Row]) -> str:
+    """A chart for each arm, a line for each round."""
+    charts: dict[str, list[Series]] = {}
+    for row in rows:
+        points = []
+        for difficulty, figures in row["by_difficulty"].items():
+            if figures["gap"] is not None:
+                points.append((float(difficulty), figures["gap"]))
+        charts.setdefault(row["arm"], []).append(Series(f"round {row['round']}", points))
+    return lines([(f"{arm}: gap", series) for arm, series in charts.items()], "true difficulty, up to")
+
+
 def _metrics_table(results: Row) -> str:
     cells = []
     for row in results["models"]:
@@ -100,6 +115,6 @@ def _metrics_table(results: Row) -> str:
 
 
 def _taught(row: Row | None) -> str:
-    if row is None or row["informativeness"] is None:
+    if row is None or row["gap"] is None:
         return ""
-    return f"{row['informativeness']:.2f} ({row['selected']:.0f} of {row['prompts']:.0f})"
+    return f"{row['gap']:.2f} ({row['selected']:.0f} of {row['prompts']:.0f})"

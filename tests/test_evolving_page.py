@@ -24,8 +24,8 @@ def made_round(after: float) -> dict[str, Any]:
         "refused": {"near duplicate": 15, "in a benchmark": 5},
         "difficulty": {"before": 1.5, "after": after},
         "by_difficulty": {
-            "1": {"prompts": 400, "informativeness": 0.5, "selected": 50},
-            "2": {"prompts": 400, "informativeness": None, "selected": 150},
+            "1": {"prompts": 400, "informativeness": 0.0025, "gap": 0.5, "selected": 50},
+            "2": {"prompts": 400, "informativeness": None, "gap": None, "selected": 150},
         },
     }
 
@@ -85,6 +85,8 @@ def test_the_page_has_a_table_of_each_question(tmp_path: Path) -> None:
     assert "| `eva` | 3 | 180 | 20 | 1.50 to 2.40 | 0.50 (50 of 400) |  |" in page
     assert "| `gap` | 0.450 [" in page and "20 minutes" in page and "10 minutes" in page
     assert (tmp_path / "evolving.svg").read_text().count("<circle") >= 3
+    plot = (tmp_path / "evolving_difficulty.svg").read_text()
+    assert "eva: gap" in plot and "round 3" in plot and "(evolving_difficulty.svg)" in page
 
 
 def test_a_study_without_the_ablation_has_no_table_of_measures(tmp_path: Path) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from rayalign.config import LoadedJob, load_job
+from rayalign.config.evolve import EvolveStage
 from rayalign.errors import InputError
 from rayalign.pipeline.checks import check
+from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.plan import plan
+from rayalign.pipeline.train import TrainKind
 
 FOLDER = Path(__file__).parents[1] / "jobs"
 JOBS = sorted(FOLDER.rglob("*.yaml"))
@@ -47,6 +50,27 @@ def test_a_job_passes_its_check(
 def test_the_small_study_says_that_it_needs_data(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`data.path`"):
         check(load(FOLDER / "small" / "hh_rlhf.yaml", tmp_path))
+
+
+def test_the_study_with_adapters_has_one_in_every_role_of_every_step(tmp_path: Path) -> None:
+    stages = load(FOLDER / "small" / "hh_lora.yaml", tmp_path).job.stages
+    adapters = {}
+    for name in ("sft", "rm", "ppo"):
+        kind = kind_of(stages[name])
+        assert isinstance(kind, TrainKind)
+        for role in kind.algorithm.trains:
+            adapters[name, role] = kind.learner(role).lora
+    assert set(adapters) == {("sft", "policy"), ("rm", "reward"), ("ppo", "policy"), ("ppo", "critic")}
+    assert None not in adapters.values()
+
+
+def test_measures_are_compared_at_the_pace_of_the_study_that_uses_one(tmp_path: Path) -> None:
+    paces = {}
+    for name in ("eva", "eva_metrics"):
+        stages = load(FOLDER / "small" / f"{name}.yaml", tmp_path).job.stages.values()
+        evolving = [stage for stage in stages if isinstance(stage, EvolveStage)]
+        paces[name] = {(stage.fraction, stage.evolutions, stage.base_share) for stage in evolving}
+    assert paces["eva_metrics"] == paces["eva"] == {(0.25, 1, 0.75)}
 
 
 def test_the_full_study_fills_eight_devices(tmp_path: Path) -> None:

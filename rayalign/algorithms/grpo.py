@@ -30,7 +30,11 @@ class GrpoConfig(GroupConfig):
 
 
 class Grpo(GroupRelative[GrpoConfig]):
-    """A policy trained on scores relative to those of its group."""
+    """A policy trained on scores relative to those of its group.
+
+    `-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl_coefficient k3` for each token, r its ratio to the policy
+    that wrote it, `A = (score - mean) / deviation` of the group; with `no_std` it is not divided.
+    """
 
     Config = GrpoConfig
 

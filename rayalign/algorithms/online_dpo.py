@@ -26,7 +26,7 @@ class OnlineDpoConfig(DpoConfig):
 
 
 class OnlineDpo(Dpo):
-    """DPO whose pairs are made of scored candidates."""
+    """`-log sigmoid(beta h)`, as DPO, on pairs that are made of scored candidates."""
 
     Config = OnlineDpoConfig
     config: OnlineDpoConfig

@@ -18,7 +18,10 @@ class OrpoConfig(AlgorithmConfig):
 
 
 class Orpo(Pairwise[OrpoConfig]):
-    """Fine-tuning on the chosen answer and, weighted, `-log sigmoid` of the log odds ratio of the two."""
+    """`-mean_chosen - weight * log sigmoid(log odds(chosen) - log odds(rejected))`, odds = p / (1 - p).
+
+    p is `exp(mean)` of an answer.
+    """
 
     Config = OrpoConfig
     has_reference = False

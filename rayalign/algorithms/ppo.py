@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman 2017) with a separate critic, after InstructGPT and its reproductions.
+"""PPO: proximal policy optimisation (Schulman 2017, arXiv 1707.06347) with a separate critic, after InstructGPT.
 
 Token t is rewarded by -beta * (log pi - log reference), the last token by the score besides; advantages by GAE; both
 losses clipped.
@@ -55,7 +55,11 @@ def value_loss(values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, *, 
 
 
 class Ppo(PolicyGradient[PpoConfig]):
-    """Policy and critic, on advantages made from the score and the KL to the reference."""
+    """Policy and critic, on advantages made from the score and the KL to the reference.
+
+    The policy's loss is `-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)` for each token, r its ratio to the old
+    policy and A by GAE; the critic's is `max((v - R)^2, (clip(v, old - c, old + c) - R)^2) / 2`, R the return.
+    """
 
     Config = PpoConfig
     trains = ("policy", "critic")

@@ -51,7 +51,11 @@ def set_reward_token(input_ids_BT: Tensor, prompt_BT: Tensor, reward_tokens_Q: T
 
 
 class Quark(Algorithm[QuarkConfig]):
-    """A policy that learns all of its answers, and which of them are good."""
+    """A policy that learns all of its answers, and which of them are good.
+
+    `-log pi(token) + kl_coefficient KL(pi || reference) - entropy_coefficient H(pi)`, after the reward token of the
+    answer's quantile.
+    """
 
     Config = QuarkConfig
     unit = "sequence"

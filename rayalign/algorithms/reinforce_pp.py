@@ -26,7 +26,10 @@ class ReinforcePpConfig(PolicyGradientConfig):
 
 
 class ReinforcePp(PolicyGradient[ReinforcePpConfig]):
-    """A policy trained on returns that are normalised over the whole batch."""
+    """PPO's policy loss on returns that are normalised over the whole batch.
+
+    `A_t = (G_t - mean) / deviation`, `G_t = score - beta * sum of log(pi / reference) from t on`, without a discount.
+    """
 
     Config = ReinforcePpConfig
 

@@ -1,4 +1,4 @@
-"""Reward model: the Bradley-Terry likelihood of every pair of a group, weighted 1 / pairs (InstructGPT, eq. 1)."""
+"""Reward model: the Bradley-Terry likelihood of every pair of a group, weighted 1 / pairs (Ouyang 2022, eq. 1)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ranking_loss(scores_K_best_first: Tensor) -> Tensor:
 
 
 class Reward(Algorithm[RewardConfig]):
-    """A scalar for each answer, from which of two is better; answers scored alike make no pair."""
+    """`-log sigmoid(s_better - s_worse - margin)` of scalar scores; answers scored alike make no pair."""
 
     Config = RewardConfig
     unit = "group"

@@ -22,7 +22,11 @@ class RlooConfig(GroupConfig):
 
 
 class Rloo(GroupRelative[RlooConfig]):
-    """A policy trained on rewards relative to the other answers of the group."""
+    """A policy trained on rewards relative to the other answers of the group.
+
+    `-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)` for each answer, r its ratio to the old policy, `A = R - mean of
+    the others' R`, `R = score - beta * log(pi / reference)`.
+    """
 
     Config = RlooConfig
 

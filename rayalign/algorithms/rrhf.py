@@ -95,7 +95,10 @@ def _pairs(scores_K: Tensor, present_K: Tensor) -> Tensor:
 
 
 class Rrhf(Algorithm[RrhfConfig]):
-    """Ranking and fine-tuning of the policy on groups of scored candidates, whatever wrote and scored them."""
+    """Ranking and fine-tuning of the policy on groups of scored candidates, whatever wrote and scored them.
+
+    `sum of max(0, p_i - p_j) over score_i < score_j`, plus `-log pi(best)`; p is log pi / length^length_exponent.
+    """
 
     Config = RrhfConfig
     unit = "group"

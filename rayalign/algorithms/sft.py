@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the negative log-likelihood of the answer's tokens."""
+"""Supervised fine-tuning: the negative log-likelihood of the answer's tokens (InstructGPT's step 1, Ouyang 2022)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SftConfig(AlgorithmConfig):
 
 
 class Sft(Algorithm[SftConfig]):
-    """Every trained token counts alike, whichever answer it stands in."""
+    """`-log pi(token)`; every trained token counts alike, whichever answer it stands in."""
 
     Config = SftConfig
     unit = "sequence"

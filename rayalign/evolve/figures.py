@@ -57,7 +57,11 @@ def figures(
 
 
 def by_difficulty(prompts: Sequence[Rated], starts: Sequence[Rated]) -> dict[str, dict[str, float | int | None]]:
-    """For each true difficulty the prompts of it, how much they teach, and how many were selected."""
+    """For each true difficulty the prompts of it, how much they teach, and how many were selected.
+
+    The gap between the best and the worst reward stands beside whatever the stage measures, so that stages with
+    different measures can be compared.
+    """
     groups: dict[str, list[Rated]] = defaultdict(list)
     for prompt in prompts:
         if DIFFICULTY in prompt.prompt.meta:
@@ -69,9 +73,15 @@ def by_difficulty(prompts: Sequence[Rated], starts: Sequence[Rated]) -> dict[str
         table[difficulty] = {
             "prompts": len(group),
             "informativeness": informativeness,
+            "gap": _mean(_gap(prompt.rewards) for prompt in group),
             "selected": selected[difficulty],
         }
     return table
+
+
+def _gap(rewards: Sequence[float | None]) -> float | None:
+    present = [reward for reward in rewards if reward is not None]
+    return max(present) - min(present) if present else None
 
 
 def _difficulty(prompts: Iterable[Prompt]) -> float | None:

@@ -4,7 +4,8 @@ Known differences:
 - CPO and RPO: TRL averages the fine-tuning term over the tokens of a batch, rayalign over the tokens of each answer and
   then over answers. They agree where the chosen answers are of one length, as here.
 - ORPO: TRL computes in float32, and its fine-tuning term includes the prompt; only the odds ratio is compared.
-- SLiC-HF: TRL's hinge (of its CPO) agrees where beta is 1 and there is no regulariser, which it averages over tokens.
+- SLiC-HF: TRL's hinge (of its CPO) agrees where beta is 1; it averages the regulariser over tokens, rayalign sums it
+  over those of an answer. They differ by the length of the chosen answers, which is one here.
 - cDPO: TRL has label smoothing without a reference only; here the reference is uniform.
 - KTO: each rank of TRL averages its own mismatched rows, and then the ranks their means.
 - IPO by sums, SPPO by win probabilities and KTO's opposite estimates have no counterpart in TRL.
@@ -125,6 +126,7 @@ CPO_LOSSES = (
         {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 1.5, "label_smoothing": 0.1},
     ),
     ({"name": "slic", "delta": 1.0, "weight": 0.0}, {"loss_type": "hinge", "beta": 1.0}),
+    ({"name": "slic", "delta": 1.0, "weight": 0.5}, {"loss_type": "hinge", "beta": 1.0, "cpo_alpha": 0.5 * CHOSEN}),
     (
         {"name": "dpo", "beta": 0.3, "label_smoothing": 0.1},
         {"loss_type": "sigmoid", "beta": 0.3, "label_smoothing": 0.1},

@@ -6,7 +6,8 @@ Known differences:
 - DAPO: TRL divides by the tokens of the generation batch; here that is the minibatch.
 - RLOO: TRL's ratio is that of whole answers, as rayalign's, and so is the loss: the mean over answers.
 - Online DPO: TRL takes the first answer for the chosen one where two scores are equal; rayalign makes no pair.
-- TRL 1.16 has no PPO any more; its losses are compared with hand-computed ones in test_ppo.py.
+- TRL 1.16 has no PPO any more; test_ppo_as_loops.py has it, and REINFORCE++, as loops over single tokens.
+- Quark and RRHF have no counterpart in TRL; they are hand-checked in test_quark.py and test_rrhf.py.
 """
 
 from __future__ import annotations
@@ -121,6 +122,10 @@ GRPO_LOSSES = (
     (
         {"kl_coefficient": 0.0, "aggregation": "token-mean"},
         {"loss_type": "bnpo", "beta": 0.0, "scale_rewards": "group"},
+    ),
+    (
+        {"kl_coefficient": 0.0, "aggregation": "token-mean"},
+        {"loss_type": "dapo", "beta": 0.0, "scale_rewards": "group"},
     ),
     (
         {"kl_coefficient": 0.0, "no_std": True, "aggregation": "seq-mean-token-sum-norm", "max_length": 8},

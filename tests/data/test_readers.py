@@ -98,6 +98,22 @@ def test_a_name_of_two_parts_is_a_hub_name_with_or_without_a_configuration(name:
     assert not is_hub_name(f"{name}/train.json") and not is_hub_name(f"./{name}/more")
 
 
+def test_a_hub_name_is_read_by_its_repository_configuration_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    requests = []
+
+    def load_dataset(*arguments: str | None, split: str) -> list[dict[str, str]]:
+        requests.append((*arguments, split))
+        return [{"instruction": "who ?", "input": "", "output": "me"}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    (example,) = load(Path("tatsu-lab/alpaca_farm:alpaca_instructions"), "alpaca", "demonstrations", "sft")
+    assert example.candidates == (Candidate("me"),)
+    load(Path("tatsu-lab/alpaca_farm"), "alpaca", "demonstrations")
+    expected = [("tatsu-lab/alpaca_farm", "alpaca_instructions", "sft"), ("tatsu-lab/alpaca_farm", None, "train")]
+    assert requests == expected
+
+
 def test_a_hub_name_out_of_reach_is_refused_with_the_remedy() -> None:
     pytest.importorskip("datasets")
     with pytest.raises(InputError, match="no such local path, nor .* download it"):

@@ -85,9 +85,10 @@ HALT = """
 import os, signal, sys
 
 halted = []
+MADE = {"os.mkdir": 0, "os.rename": 1}
 
 def halt(event, arguments):
-    if event == "os.mkdir" and not halted and str(arguments[0]).endswith(os.environ["RAYALIGN_TEST_HALT"]):
+    if event in MADE and not halted and str(arguments[MADE[event]]).endswith(os.environ["RAYALIGN_TEST_HALT"]):
         halted.append(True)
         os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -136,7 +137,11 @@ class Run:
 
         Whoever begins it halts there until the signal was sent, so that no stall of the machine makes it come late.
         """
-        return self._start((number, role, f"{stage}/checkpoints/.iteration-{checkpoint:06d}.tmp"), *overrides)
+        return self.strike_at(number, role, f"{stage}/checkpoints/.iteration-{checkpoint:06d}.tmp", *overrides)
+
+    def strike_at(self, number: int, role: str, path: str, *overrides: str) -> Ending:
+        """The command, with a signal when somebody makes the folder, or puts the file in its place, that ends so."""
+        return self._start((number, role, path), *overrides)
 
     def events(self, kind: str | None = None) -> list[Row]:
         """All events, or those of one kind, each with the stage that was going on."""

@@ -1,7 +1,8 @@
-"""Two rounds of evolving prompts over a real pool: drawn, scored, evolved, drawn again; and an interrupted stage."""
+"""Two rounds of evolving prompts over a real pool: drawn, scored, evolved, drawn again; with a solver, and killed."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,39 @@ stages:
         best_of: *four
         sampling: *short
 """
+SOLVED = """\
+      solver:
+        kind: train
+        algorithm: {name: sppo}
+        model: stage:solver@previous
+        examples: stage:draws/extremes
+        learner: {learning_rate: 1e-3, minibatch: 8}
+"""
+WITH_SOLVER = (
+    JOB.replace("first: {", "first: {solver: MODEL, ").replace(
+        "        kind: generate\n        model: MODEL", "        kind: generate\n        model: stage:solver@previous"
+    )
+    + SOLVED
+)
+
+
+def test_a_solver_learns_in_each_round_and_a_killed_round_goes_on(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(WITH_SOLVER.replace("MODEL", model))
+    run = Run(tmp_path / "runs", path)
+    killed = run.strike_at(signal.SIGKILL, "driver", "stages/draws@2/records.jsonl")
+    assert killed.code == -signal.SIGKILL
+    assert killed.stages == ["start", "prompts@1", "draws@1", "solver@1", "prompts@2", "draws@2"]
+    stages = run.folder / "stages"
+    first_round = [stages / "draws@1" / "extremes.jsonl", stages / "solver@1" / "model" / "model.safetensors"]
+    before = [file.read_bytes() for file in first_round]
+    last = run.finish()
+    assert (last.code, last.stages) == (0, ["draws@2", "solver@2"]), last.text
+    assert [file.read_bytes() for file in first_round] == before
+    rows = [decode(Example, row) for row in read_jsonl(stages / "draws@2" / "drawn.jsonl")]
+    assert len({row.prompt.id for row in rows}) == len(rows) == 24
+    models = [Path(model), stages / "solver@1" / "model", stages / "solver@2" / "model"]
+    assert len({(folder / "model.safetensors").read_bytes() for folder in models}) == 3
 
 
 def test_rounds_draw_for_evolved_prompts_and_an_interrupted_stage_goes_on(model: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,9 +115,12 @@ def test_figures_and_lineages_of_a_round(tmp_path: Path) -> None:
     assert result["generations"] == {"0": 1, "2": 1}
     assert (result["informativeness"], result["informativeness_selected"]) == (1.5, 2.0)
     assert result["by_difficulty"] == {
-        "1": {"prompts": 1, "informativeness": 2.0, "selected": 1},
-        "2": {"prompts": 1, "informativeness": 1.0, "selected": 0},
+        "1": {"prompts": 1, "informativeness": 2.0, "gap": 2.0, "selected": 1},
+        "2": {"prompts": 1, "informativeness": 1.0, "gap": 1.0, "selected": 0},
     }
+    evenly = [replace(start, value=0.5) for start in STARTS]  # another measure leaves the gap as it is
+    gaps = [row["gap"] for row in figures(evenly, evenly, outcome, written)["by_difficulty"].values()]
+    assert gaps == [2.0, 1.0]
     assert result["difficulty"] == {"before": 1.5, "after": 2.0}
     assert result["ancestor_words"] == 1.0
     assert result["distinct"]["before"] == pytest.approx(1.0)

@@ -291,6 +291,19 @@ def test_a_critic_learns_from_zero_and_is_saved(
     torch.testing.assert_close(learner.evaluate(batch).scores_B, own_B1[:, 0].detach(), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("role", ["critic", "reward"])
+def test_how_a_scalar_model_is_computed_changes_no_gradient(folder: str, role: Role) -> None:
+    batch, algorithm = make_batch(), load({"name": "reward"}) if role == "reward" else WEIGHTED
+    batch.tensors["scores_B"] = torch.arange(len(batch), dtype=torch.float32)
+    ends = []
+    for changes in ({}, {"zero_stage": 2, "offload": "optimizer", "micro_tokens": 30, "gradient_checkpointing": True}):
+        learner = make_learner(folder, settings(learning_rate=0.1, **changes), head="scalar", role=role)
+        steps = learner.update(batch, algorithm, pass_index=0, seed=3)
+        assert [step["learner/learning_rate"].value for step in steps] == [0.1, 0.1]
+        ends.append(weights(learner))
+    assert_close(*ends)
+
+
 def test_each_pass_has_every_row_once_in_an_order_of_its_own() -> None:
     lengths_B, unit_B = torch.full((20,), 5), torch.arange(20)
     passes = [torch.cat(pass_over(lengths_B, unit_B, settings(minibatch=8), 3, index)).tolist() for index in (0, 1)]

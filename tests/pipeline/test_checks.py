@@ -260,6 +260,22 @@ def test_each_problem_is_one_line_with_its_remedy(study: Study, override: str, m
     assert message in [line.partition(": ")[2] for line in refusal(study, override)]
 
 
+@pytest.mark.parametrize("stage", ["dpo", "rl"])
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("./none", "none holds no model: there is no config.json; give a folder written by save_pretrained"),
+        ("stage:nothing", "there is no stage 'nothing'"),
+        ("stage:rm", "stage:rm makes a reward model; expected a stage that makes a language model"),
+    ],
+)
+def test_a_missing_reference_is_named(study: Study, stage: str, reference: str, message: str) -> None:
+    dpo = "stages.dpo={kind: train, algorithm: {name: dpo}, model: stage:sft, examples: stage:verdicts}"
+    check(study(dpo))
+    lines = refusal(study, dpo, f"stages.{stage}.reference={reference}")
+    assert any(f"stages.{stage}.reference: {message}" in line for line in lines)
+
+
 BEST = "stages.draws.best_of={n: 4, reward: someone/scorer}"
 
 

@@ -17,6 +17,7 @@ from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.offline import heldout_results, pair_context, read_examples
+from rayalign.scoring.selection import extremes
 from rayalign.storage.records import write_jsonl
 from rayalign.types import Candidate, Comparison, Example, Message, Outputs, Prompt
 
@@ -126,6 +127,27 @@ def test_awkward_candidates_train_rrhf_or_are_counted(study: Study, caplog: pyte
     loss = rrhf.loss("policy", Outputs(logprobs_BT=logprobs_BT), batch)
     assert loss.normaliser == 3 and loss.metrics["rrhf/violations"].weight == 1  # the tie makes no pair
     assert loss.numerator.isfinite() and loss.metrics["loss/sft"].value > 0
+
+
+@pytest.mark.parametrize("name", ["dpo", "sppo", "simpo", "orpo", "ipo", "rpo", "cpo", "hinge", "slic"])
+def test_the_extremes_of_what_was_drawn_train_any_solver(study: Study, name: str) -> None:
+    answers = [("no", 1.0), ("yes please", 3.0), ("", 0.0), ("maybe", 2.0)]
+    candidates = tuple(Candidate(text, "m", score) for text, score in answers)
+    drawn = [Example(Prompt(prompt_id, (Message("user", "the"),)), candidates) for prompt_id in "pq"]
+    loaded = study("stages.draws.best_of={n: 4, reward: 'rules:numeric'}", "stages.draws.count=1")
+    source = {"model": "m", "examples": "stage:draws/extremes"}
+    stage = TrainStage.model_validate({"kind": "train", "algorithm": {"name": name}, **source})
+    with RunContext(loaded, Inputs(loaded)) as context:
+        write_jsonl(context.output("stage:draws/extremes"), filter(None, map(extremes, drawn)))
+        examples = list(read_examples(context, stage))
+    assert [[candidate.text for candidate in example.candidates] for example in examples] == [["yes please", ""]] * 2
+    rollouts = collate_examples(list(encode_examples(build_tokenizer(), examples, context=64)), pad_id=0)
+    logprobs_BT = torch.full(rollouts.input_ids_BT.shape, -1.0).requires_grad_()
+    rollouts.logprobs_BT = rollouts.reference_logprobs_BT = logprobs_BT.detach()
+    solver = load({"name": name})
+    solver.loss("policy", Outputs(logprobs_BT=logprobs_BT), solver.prepare(rollouts)).numerator.backward()
+    best_BT, worst_BT = logprobs_BT.grad[0::2], logprobs_BT.grad[1::2]
+    assert (best_BT.sum(dim=1) < 0).all() and (worst_BT.sum(dim=1) > 0).all()
 
 
 def test_answers_of_a_file_are_good_or_bad(study: Study, tmp_path: Path) -> None:

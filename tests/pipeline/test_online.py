@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
-from rayalign.config import LoadedJob
+from rayalign.actors.learner import LearnerSpec
+from rayalign.config import LoadedJob, LoraConfig
+from rayalign.coordinator.rollbacks import Rollbacks
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
+from rayalign.pipeline.kind import kind_of
+from rayalign.pipeline.online import _specs
 from rayalign.pipeline.saved_roles import save_roles
 
 Study = Callable[..., LoadedJob]
@@ -63,3 +67,33 @@ def test_every_trained_role_is_saved_in_the_place_of_what_a_kill_left(
     assert {(path / "tokenizer").read_text() for path in target.iterdir()} == {sft}
     assert (target / "model" / "probe.json").is_file()
     assert not (target / "model" / "old").exists()
+
+
+CRITIC = (
+    "stages.rl.critic_learner={learning_rate: 3e-3, minibatch: 32, offload: optimizer, zero_stage: 2, "
+    "gradient_checkpointing: true, lora: {rank: 4, alpha: 8}}"
+)
+
+
+def test_a_critic_learns_by_a_section_of_its_own(study: Study) -> None:
+    loaded = study(CRITIC, "stages.rl.learner.learning_rate=1e-4")
+    stage: Any = loaded.job.stages["rl"]
+    kind: Any = kind_of(stage)
+    with RunContext(loaded, Inputs(loaded)) as context:
+        specs = _specs(context, "rl", stage, kind.algorithm, None, Rollbacks(context.stage_folder("rl"), ()))
+    policy, critic = specs["policy"], specs["critic"]
+    assert isinstance(policy, LearnerSpec) and isinstance(critic, LearnerSpec)
+    config = critic.config
+    assert (config.learning_rate, config.offload, config.zero_stage) == (3e-3, "optimizer", 2)
+    assert config.gradient_checkpointing and config.lora == LoraConfig(rank=4, alpha=8)
+    assert (policy.config.learning_rate, policy.config.offload, policy.config.lora) == (1e-4, "none", None)
+    assert critic.total_steps == 2 * policy.total_steps  # minibatches of half the size
+
+
+def test_a_stage_that_trains_a_reward_model_takes_its_section(study: Study) -> None:
+    loaded = study("stages.rm.learner={offload: all, zero_stage: 3, gradient_checkpointing: true, lora: {rank: 2}}")
+    [need] = kind_of(loaded.job.stages["rm"]).roles(loaded.job)
+    assert need.role == "reward" and need.trained
+    learner = need.learner
+    assert (learner.offload, learner.zero_stage, learner.gradient_checkpointing) == ("all", 3, True)
+    assert learner.lora == LoraConfig(rank=2)

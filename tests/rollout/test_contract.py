@@ -131,6 +131,26 @@ def test_greedy_takes_the_most_likely_token(pair: Pair) -> None:
         assert pair.score(pair.first, (5, 6, other))[-1] <= first.logprobs[0] + 1e-4
 
 
+@pytest.mark.parametrize("cut", [{"top_k": 1}, {"top_p": 1e-6}])
+def test_where_one_token_is_left_to_draw_the_answer_is_greedy(pair: Pair, cut: dict[str, float]) -> None:
+    if isinstance(pair.engine, ScriptedEngine):
+        pytest.skip("it draws from its whole table")
+    sampling = SamplingConfig.model_validate({"max_tokens": 5, **cut})
+    drawn = _run(pair.engine, [Request(f"c{seed}", (5, 6), seed, sampling, ()) for seed in (1, 2, 3)])
+    greedy = Request("greedy", (5, 6), 0, SamplingConfig(temperature=0.0, max_tokens=5), ())
+    expected = _run(pair.engine, [greedy])["greedy"].tokens
+    assert [candidate.tokens for candidate in drawn.values()] == [expected] * 3
+
+
+def test_with_top_k_each_of_the_likeliest_tokens_is_drawn_and_no_other(pair: Pair) -> None:
+    if isinstance(pair.engine, ScriptedEngine):
+        pytest.skip("it draws from its whole table")
+    sampling = SamplingConfig(max_tokens=1, top_k=3, temperature=3.0)
+    drawn = _run(pair.engine, [Request(f"c{seed}", (5, 6), seed, sampling, ()) for seed in range(40)])
+    logprobs_V = torch.tensor([pair.score(pair.first, (5, 6, token))[-1] for token in range(VOCAB)])
+    assert {candidate.tokens[0] for candidate in drawn.values()} == set(logprobs_V.topk(3).indices.tolist())
+
+
 def _searched(pair: Pair, count: int, **beams: object) -> list[Finished]:
     """Candidates of one prompt that are the answers of one search."""
     if isinstance(pair.engine, ScriptedEngine):
