@@ -259,7 +259,7 @@ async def by_turns(
         seconds["publish_and_rollout"] = figures.seconds
         free["rollout"] = free_memory()
     await turns.enter("training")
-    return {"seconds": seconds, "free_bytes": free, "probe_gap": figures.gap}
+    return {"turn_seconds": seconds, "free_bytes": free, "probe_gap": figures.gap}
 
 
 def free_memory() -> int:

@@ -143,4 +143,10 @@ def gpu_smoke(results: Row) -> str:
         cells.append([f"`{name}`", passed, number(row["seconds"]), *(number(row.get(key)) for key in shown)])
     devices = ", ".join(results["devices"])
     sentence = f"{results['parameters'] / 1e9:.2f}B parameters on {devices}, {number(results['seconds'])} s in all."
+    turns = results["steps"].get("device_turns", {}).get("turn_seconds")
+    if turns:
+        sentence += (
+            f" On one device, putting the engine to sleep and waking the learner takes {number(turns['training'])} s,"
+        )
+        sentence += f" the way back with its transfer {number(turns['publish_and_rollout'])} s."
     return f"{table(['step', 'passed', 'seconds', 'tokens/s', 'MFU', 'GB/s'], cells)}\n\n{sentence}"

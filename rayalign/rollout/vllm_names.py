@@ -28,19 +28,24 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 def main() -> None:
     """Write whether vLLM takes the weights of each folder that the command line names."""
+    for folder in map(Path, sys.argv[1:]):
+        shapes = json.loads((folder / SHAPES).read_text(encoding="utf-8"))
+        try:
+            config = _engine_config(folder)
+        except ValueError as error:  # pydantic's too, in several lines
+            reason: str | None = " ".join(str(error).split())[:300]
+        else:
+            reason = _ask(config, shapes)
+        (folder / REFUSAL).write_text(json.dumps(reason), encoding="utf-8")
+
+
+def _ask(config: Any, shapes: Shapes) -> str | None:
     from vllm.config import set_current_vllm_config
 
-    joined = False
-    for folder in sys.argv[1:]:
-        path = Path(folder)
-        shapes = json.loads((path / SHAPES).read_text(encoding="utf-8"))
-        config = _engine_config(folder)
-        with set_current_vllm_config(config):
-            if not joined:
-                _join()
-                joined = True
-            reason = refusal(_meta_model(config), shapes, config.model_config.dtype)
-        (path / REFUSAL).write_text(json.dumps(reason), encoding="utf-8")
+    with set_current_vllm_config(config):
+        if not torch.distributed.is_initialized():
+            _join()
+        return refusal(_meta_model(config), shapes, config.model_config.dtype)
 
 
 def refusal(model: nn.Module, shapes: Shapes, dtype: torch.dtype) -> str | None:
@@ -61,11 +66,12 @@ def _tensors(shapes: Shapes, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]
         yield name, torch.empty(shape, dtype=dtype, device="meta")
 
 
-def _engine_config(folder: str) -> Any:
+def _engine_config(folder: Path) -> Any:
     from vllm.engine.arg_utils import EngineArgs
 
     return EngineArgs(
-        model=folder,
+        model=str(folder),
+        runner="generate",
         dtype="bfloat16",
         max_model_len=LONGEST,
         skip_tokenizer_init=True,

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig, PretrainedConfig
 
 from rayalign.config import RolloutConfig
 from rayalign.models.blueprint import blueprint
@@ -23,6 +24,7 @@ KNOWN = {
     "tied": "Qwen/Qwen2.5-0.5B",
     "qwen3": "Qwen/Qwen3-8B",
     "gemma2": "google/gemma-2-2b",
+    "gemma3": "google/gemma-3-4b-it",
     "mistral": "mistralai/Mistral-7B-v0.3",
 }
 QUERY = "model.layers.3.self_attn.q_proj.weight"
@@ -34,17 +36,19 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     """What vLLM says of each known model, and of mistakes in one of them."""
     folder = tmp_path_factory.mktemp("names")
     for name, model in KNOWN.items():
-        write(folder / name, model)
-    shapes = write(folder / "renamed", KNOWN["qwen2"])
+        write(folder / name, catalogue_config(model))
+    write(folder / "unknown", AutoConfig.for_model("openai-gpt"))
+    qwen = catalogue_config(KNOWN["qwen2"])
+    shapes = write(folder / "renamed", qwen)
     shapes["model.layers.3.self_attn.query.weight"] = shapes.pop(QUERY)
     (folder / "renamed" / SHAPES).write_text(json.dumps(shapes))
-    shapes = write(folder / "lacks", KNOWN["qwen2"])
+    shapes = write(folder / "lacks", qwen)
     del shapes[NORM]
     (folder / "lacks" / SHAPES).write_text(json.dumps(shapes))
-    shapes = write(folder / "shape", KNOWN["qwen2"])
+    shapes = write(folder / "shape", qwen)
     shapes[NORM] = (17,)
     (folder / "shape" / SHAPES).write_text(json.dumps(shapes))
-    asked = [*KNOWN, "renamed", "lacks", "shape"]
+    asked = [*KNOWN, "unknown", "renamed", "lacks", "shape"]
     code = f"from {main.__module__} import main; main()"
     subprocess.run(
         [sys.executable, "-c", code, *(str(folder / name) for name in asked)],
@@ -55,8 +59,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     return {name: json.loads((folder / name / REFUSAL).read_text()) for name in asked}
 
 
-def write(folder: Path, model: str) -> dict[str, tuple[int, ...]]:
-    config = catalogue_config(model)
+def write(folder: Path, config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
     plan = blueprint(config)
     config.architectures = [plan.architecture]
     config.save_pretrained(folder)
@@ -75,6 +78,10 @@ def test_a_name_that_vllm_does_not_know_is_refused(refusals: dict[str, str | Non
 
 def test_a_tensor_that_does_not_come_is_named(refusals: dict[str, str | None]) -> None:
     assert refusals["lacks"] == f"nothing is loaded into {NORM}"
+
+
+def test_an_architecture_that_vllm_lacks_is_refused(refusals: dict[str, str | None]) -> None:
+    assert "OpenAIGPTLMHeadModel" in (refusals["unknown"] or "")
 
 
 def test_another_shape_is_refused(refusals: dict[str, str | None]) -> None:
