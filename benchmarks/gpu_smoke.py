@@ -1,16 +1,24 @@
 """What only a GPU can show of a run, in at most eight minutes on whatever GPUs there are: one JSON with every step.
 
+    python -m benchmarks.gpu_smoke                 # 0.5B parameters, results/gpu_smoke.json
+    python -m benchmarks.gpu_smoke --model 1.5B    # results/gpu_smoke_1.5B.json
+    python -m benchmarks.gpu_smoke --rehearse      # on a CPU; nothing is recorded
+
     one device    policy and engine share it; weights by the object store, then by CUDA IPC
     two           a policy of two ZeRO-3 ranks, the engine beside one of them; store, then CUDA IPC
     three or more two ranks and an engine on devices of their own; store, then NCCL
 
 `--rehearse` runs the same steps on a CPU with a small model and leaves out what needs a device: it shows that the
-script itself works.
+script itself works. Model FLOPs utilisation (MFU) counts 6 FLOPs for each parameter and token, without attention,
+against the peak of the device's data sheet.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
+import statistics
 import sys
 import tempfile
 import time
@@ -22,7 +30,7 @@ from typing import Any
 import ray
 import torch
 
-from benchmarks.models import make
+from benchmarks.models import SHAPES, make
 from benchmarks.record import record
 from rayalign.actors.learner import LearnerSpec
 from rayalign.algorithms.base import load
@@ -39,6 +47,7 @@ from rayalign.config import ClusterConfig, LearnerConfig, LoraConfig, RoleConfig
 from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.errors import RayalignError
+from rayalign.forecast.devices import device_of_driver
 from rayalign.models.catalogue import shape_of
 from rayalign.pipeline.kind import GENERATOR
 from rayalign.pipeline.sizes import BYTES, learner_parts
@@ -61,11 +70,13 @@ class Layout:
 
     devices: int
     """CUDA devices of this machine; 0: a rehearsal"""
+    model: str = "50M"
+    """its name in `benchmarks.models`"""
 
     @property
-    def model(self) -> str:
-        """The model's name in `benchmarks.models`."""
-        return "0.5B" if self.devices else "50M"
+    def batch(self) -> tuple[int, int]:
+        """Rows of a training batch, and tokens of each."""
+        return (64, 512) if self.devices else (16, 64)
 
     @property
     def ranks(self) -> int:
@@ -132,35 +143,70 @@ class Report:
         print(f"{name}: {'passed' if figures['passed'] else figures['reason']} ({figures['seconds']:.1f} s)")
 
 
-def batch_reference() -> list[ray.ObjectRef]:
+def batch_reference(layout: Layout) -> list[ray.ObjectRef]:
     """A fixed batch for optimizer steps, in the object store."""
-    rows = [EncodedRow(tuple(range(i + 5, i + 69)), (False, *[True] * 63), i) for i in range(16)]
+    count, length = layout.batch
+    rows = []
+    for row in range(count):
+        tokens = tuple(5 + (row + place) % 250 for place in range(length))
+        rows.append(EncodedRow(tokens, (False, *[True] * (length - 1)), row))
     return [ray.put(load({"name": "sft"}).prepare(collate_examples(rows, 0)))]
 
 
-async def update(roles: Roles) -> dict[str, Any]:
+async def update(roles: Roles, layout: Layout) -> dict[str, Any]:
     """Optimizer steps of all ranks."""
-    batch = batch_reference()
+    batch = batch_reference(layout)
+    begin = time.perf_counter()
     answers = await roles["policy"].all(lambda actor: actor.update.remote(batch, 1))
+    seconds = time.perf_counter() - begin
     steps = answers[0]
     return {
         "steps": len(steps),
         "grad_norm": steps[-1]["learner/grad_norm"].value,
+        "update_seconds": seconds,
     }
 
 
-async def transfers(roles: Roles, pool: GeneratorPool, channel: WeightChannel, path: str) -> dict[str, Any]:
+async def train(roles: Roles, layout: Layout, parameters: int) -> dict[str, Any]:
+    """Training tokens a second, and how much of the devices' peak that is; the first update is not counted."""
+    await update(roles, layout)
+    figures = await update(roles, layout)
+    count, length = layout.batch
+    speed = count * length / figures["update_seconds"]
+    device = device_of_driver(torch.cuda.get_device_name(0)) if layout.devices else None
+    share = None if device is None else utilisation(parameters, speed, device.bf16, layout.ranks)
+    return {**figures, "tokens_per_second": speed, "mfu": share}
+
+
+def utilisation(parameters: int, tokens_per_second: float, peak: float, devices: int) -> float:
+    """Model FLOPs utilisation of a training.
+
+    Args:
+        peak: of one device [TFLOP/s].
+    """
+    return 6 * parameters * tokens_per_second / (peak * 1e12 * devices)
+
+
+async def transfers(
+    roles: Roles, layout: Layout, pool: GeneratorPool, channel: WeightChannel, path: str
+) -> dict[str, Any]:
     """Some versions by one path, with an update before each, every one proven by the probe."""
     gaps = []
     seconds = []
     size = 0
     for version in range(VERSIONS):
-        await update(roles)
+        await update(roles, layout)
         done = await channel.transfer(roles["policy"], pool, version)
         gaps.append(done.gap)
         seconds.append(done.seconds)
         size = done.bytes
-    return {"path": path, "bytes": size, "transfer_seconds": seconds, "probe_gaps": gaps}
+    return {
+        "path": path,
+        "bytes": size,
+        "transfer_seconds": seconds,
+        "gigabytes_per_second": size / statistics.median(seconds) / 1e9,
+        "probe_gaps": gaps,
+    }
 
 
 async def generate(pool: GeneratorPool) -> dict[str, Any]:
@@ -197,7 +243,9 @@ def make_turns(layout: Layout, model: str, pool: GeneratorPool, roles: Roles, ev
     return turns
 
 
-async def by_turns(roles: Roles, pool: GeneratorPool, channel: WeightChannel, turns: DeviceTurns) -> dict[str, Any]:
+async def by_turns(
+    roles: Roles, layout: Layout, pool: GeneratorPool, channel: WeightChannel, turns: DeviceTurns
+) -> dict[str, Any]:
     """Seconds of each change of turn, with an update and a transfer between them; free memory in each."""
     seconds: dict[str, float] = {}
     free: dict[str, int] = {}
@@ -206,12 +254,12 @@ async def by_turns(roles: Roles, pool: GeneratorPool, channel: WeightChannel, tu
         await turns.enter("training")
         seconds["training"] = time.perf_counter() - begin
         free["training"] = free_memory()
-        await update(roles)
+        await update(roles, layout)
         figures = await channel.transfer(roles["policy"], pool, version)
         seconds["publish_and_rollout"] = figures.seconds
         free["rollout"] = free_memory()
     await turns.enter("training")
-    return {"seconds": seconds, "free_bytes": free, "probe_gap": figures.gap}
+    return {"turn_seconds": seconds, "free_bytes": free, "probe_gap": figures.gap}
 
 
 def free_memory() -> int:
@@ -237,45 +285,51 @@ def spec_of(model: str, config: LearnerConfig) -> LearnerSpec:
     return LearnerSpec(model, config, {"name": "sft"}, temperature=1.0, total_steps=100, seed=0, timeout=120.0)
 
 
-async def measure(layout: Layout, model: str, scratch: Path, report: Report) -> None:
+async def measure(layout: Layout, model: str, parameters: int, scratch: Path, report: Report) -> None:
     """All steps, one after the other."""
     events = EventLog(scratch / "events.jsonl")
     pool = await start_pool("vllm", model, layout.rollout, CLUSTER, events, ADAPTER)
     roles = await start_roles({"policy": spec_of(model, layout.learner)}, {"policy": layout.policy}, CLUSTER, events)
-    await report.step("update_zero3", lambda: update(roles))
+    await report.step("update_zero3", lambda: train(roles, layout, parameters))
     for path in layout.paths:
         channel = make_channel(model, layout, path, events, scratch)
-        await report.step(f"transfer_{path}", lambda c=channel, p=path: transfers(roles, pool, c, p))  # type: ignore[misc]
+        await report.step(f"transfer_{path}", lambda c=channel, p=path: transfers(roles, layout, pool, c, p))  # type: ignore[misc]
     await report.step("generate", lambda: generate(pool))
     turns = make_turns(layout, model, pool, roles, events)
     channel = make_channel(model, layout, layout.paths[-1], events, scratch, turns=turns)
-    await report.step("device_turns", lambda: by_turns(roles, pool, channel, turns))
+    await report.step("device_turns", lambda: by_turns(roles, layout, pool, channel, turns))
     roles.stop()
     turns.remove("policy")
     await turns.enter("rollout")
     with_adapter = layout.learner.model_copy(update={"lora": ADAPTER, "zero_stage": 0, "zero_live_parameters": None})
     roles = await start_roles({"policy": spec_of(model, with_adapter)}, {"policy": layout.policy}, CLUSTER, events)
     channel = make_channel(model, layout, "store", events, scratch, adapter=ADAPTER)
-    await report.step("transfer_adapter", lambda: transfers(roles, pool, channel, "store"))
+    await report.step("transfer_adapter", lambda: transfers(roles, layout, pool, channel, "store"))
     roles.stop()
     pool.stop()
 
 
 def main() -> None:
     """Run on the GPUs that there are, or rehearse without any."""
-    devices = 0 if "--rehearse" in sys.argv else torch.cuda.device_count()
-    if not devices and "--rehearse" not in sys.argv:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="0.5B", choices=[name for name in SHAPES if name.endswith("B")])
+    parser.add_argument("--rehearse", action="store_true", help="the same steps on a CPU with a small model")
+    arguments = parser.parse_args()
+    devices = 0 if arguments.rehearse else torch.cuda.device_count()
+    if not devices and not arguments.rehearse:
         sys.exit("there is no CUDA device here; --rehearse runs the same steps on a CPU")
-    layout, report = Layout(devices), Report()
+    layout = Layout(devices, arguments.model) if devices else Layout(0)
+    report = Report()
     with tempfile.TemporaryDirectory() as folder, Session(CLUSTER):
         scratch = Path(folder)
         model = str(scratch / "model")
         parameters = make(layout.model, Path(model))
-        asyncio.run(measure(layout, model, scratch, report))
+        asyncio.run(measure(layout, model, parameters, scratch, report))
     passed = all(step["passed"] for step in report.steps.values())
     names = [torch.cuda.get_device_name(i) for i in range(devices)]
     figures = {
         "devices": names,
+        "model": layout.model,
         "parameters": parameters,
         "passed": passed,
         "limit_seconds": LIMIT,
@@ -283,7 +337,9 @@ def main() -> None:
         "steps": report.steps,
     }
     if devices:
-        record("gpu_smoke", figures)
+        record("gpu_smoke" if layout.model == "0.5B" else f"gpu_smoke_{layout.model}", figures)
+    else:
+        print(json.dumps(figures, indent=1))
     sys.exit(0 if passed else 1)
 
 

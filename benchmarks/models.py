@@ -8,6 +8,7 @@ SHAPES = {
     "8M": {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 704, "layers": 8, "heads": 4},
     "50M": {"vocab_size": 8192, "hidden_size": 640, "intermediate_size": 1792, "layers": 8, "heads": 10},
     "0.5B": {"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "layers": 24, "heads": 14},
+    "1.5B": {"vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960, "layers": 28, "heads": 12},
     "300M": {"vocab_size": 16384, "hidden_size": 1280, "intermediate_size": 3584, "layers": 13, "heads": 20},
 }
 

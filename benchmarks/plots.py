@@ -1,4 +1,4 @@
-"""Plots of the study pages as SVG files, in the colour-blind safe colours of Okabe and Ito."""
+"""Plots of the pages of studies and benchmarks as SVG files, in the colour-blind safe colours of Okabe and Ito."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ class Series(NamedTuple):
     points: list[tuple[float, float]]
     bounds: Sequence[tuple[float, float]] = ()
     """low and high of each point; empty: they are not drawn"""
+
+
+class Bar(NamedTuple):
+    """One bar of a chart: its parts one after the other."""
+
+    name: str
+    parts: Sequence[float]
 
 
 def forest(rows: Sequence[Row], key: str, title: str) -> str:
@@ -59,6 +66,32 @@ def lines(charts: Sequence[tuple[str, Sequence[Series]]], x_label: str) -> str:
         marks.append(f'<circle cx="{x}" cy="{bottom + 12}" r="5" fill="{colour}"/>')
         marks.append(f'<text x="{x + 10}" y="{bottom + 16}">{escape(one.name)}</text>')
     return _svg(2 * width, bottom + 30, marks)
+
+
+def bars(title: str, parts: Sequence[str], rows: Sequence[Bar], mark: float | None = None) -> str:
+    """Horizontal bars of several parts each, with their sum; a line at `mark`."""
+    width, left, line, margin = 640, 150, 26, 30
+    sums = [sum(row.parts) for row in rows]
+    scale = (width - left - 2 * margin) / max(*sums, mark or 0.0)
+    height = margin + line * (len(rows) + 1)
+    marks = [f'<text x="{left}" y="18">{escape(title)}</text>']
+    for number, row in enumerate(rows):
+        y, x = margin + line * number, float(left)
+        marks.append(f'<text x="{left - 10}" y="{y + 14}" text-anchor="end">{escape(row.name)}</text>')
+        for part, value in enumerate(row.parts):
+            span = value * scale
+            marks.append(f'<rect x="{x:.1f}" y="{y}" width="{span:.1f}" height="18" fill="{PALETTE[part]}"/>')
+            x += span
+        marks.append(f'<text x="{x + 6:.1f}" y="{y + 14}">{sums[number]:.2f}</text>')
+    if mark is not None:
+        x = left + mark * scale
+        marks.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{margin - 4}" y2="{height - line}" stroke="#444"/>')
+    if len(parts) > 1:
+        for number, name in enumerate(parts):
+            x = left + 90 * number
+            marks.append(f'<circle cx="{x}" cy="{height - 14}" r="5" fill="{PALETTE[number]}"/>')
+            marks.append(f'<text x="{x + 10}" y="{height - 10}">{escape(name)}</text>')
+    return _svg(width, height, marks)
 
 
 def _chart(title: str, series: Sequence[Series], x_label: str, width: int, height: int, margin: int) -> list[str]:

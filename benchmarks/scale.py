@@ -1,10 +1,13 @@
-"""What the coordinator costs from 1 to 64 engines: its CPU time for each candidate, through real Ray actors.
+"""What the coordinator costs from 1 to 64 engines or ranks: its CPU time for each candidate, through real Ray actors.
 
 python -m benchmarks.scale [--quick]
 
 Prompts, groups, journal, event log, scoring and admission are the run's own. The engines and the reward are scripted
 and import no torch, so that the machine's cores are left to the coordinator. All engines together write the same number
 of groups a second, however many they are: only the number of actors that the coordinator attends to changes.
+
+The ranks of a learner are scripted too. Every rank is called for each forward pass, update and checkpoint of an
+iteration, so what they cost grows with their number, and is counted for each candidate of that iteration.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any
 import ray
 
 from benchmarks.record import record
-from benchmarks.scale_actors import TOKENS, ScriptedGenerator, ScriptedReward
+from benchmarks.scale_actors import TOKENS, ScriptedGenerator, ScriptedRank, ScriptedReward
 from rayalign.algorithms.base import load
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.placement import Claim, Placement
@@ -41,13 +44,15 @@ from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Journal
 from rayalign.types import Example
 
-ENGINES = (1, 4, 16, 64)
+ENGINES = RANKS = (1, 4, 16, 64)
 CANDIDATES = 16
 """of a group"""
 PROMPTS = 64
 """of an iteration"""
 GROUPS_PER_SECOND = 60.0
 """of all engines together"""
+RANK_ITERATIONS = 40
+"""measured with each number of ranks"""
 WARM = 2
 """iterations before the measured ones"""
 DEADLINE = 120.0
@@ -55,12 +60,13 @@ DEADLINE = 120.0
 
 
 def main() -> None:
-    """Measure each number of engines, on a session of its own."""
+    """Measure each number of engines, and then of ranks, on a session of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="1 and 4 engines, and nothing is recorded")
+    parser.add_argument("--quick", action="store_true", help="1 and 4 of each, and nothing is recorded")
     quick = parser.parse_args().quick
     counts, iterations = ((1, 4), 4) if quick else (ENGINES, 14)
     rows = [measure(count, iterations) for count in counts]
+    rank_rows = [measure_ranks(count) for count in (counts if quick else RANKS)]
     per_candidate = [row["coordinator_microseconds"] for row in rows]
     figures = {
         "candidates_per_group": CANDIDATES,
@@ -68,6 +74,7 @@ def main() -> None:
         "groups_per_second": GROUPS_PER_SECOND,
         "runs": rows,
         "most_against_least": max(per_candidate) / min(per_candidate),
+        "ranks": rank_rows,
     }
     if quick:
         print(figures)
@@ -77,7 +84,7 @@ def main() -> None:
 
 def measure(engines: int, iterations: int) -> dict[str, Any]:
     """CPU time of this process for each candidate [microseconds], with so many engines."""
-    with tempfile.TemporaryDirectory() as folder, Session(ClusterConfig(object_store=128 << 20)):
+    with tempfile.TemporaryDirectory() as folder, Session(ClusterConfig(object_store=128 << 20), share_imports=False):
         return asyncio.run(_measure(engines, iterations, Path(folder)))
 
 
@@ -158,6 +165,34 @@ async def take_all(loop: RolloutLoop, iterations: int) -> tuple[float, float]:
         await loop.take(iteration)
         await loop.published(iteration + 1)
     return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def measure_ranks(ranks: int) -> dict[str, Any]:
+    """CPU time of this process for each candidate [microseconds] that so many ranks of a learner cost."""
+    with tempfile.TemporaryDirectory() as folder, Session(ClusterConfig(object_store=128 << 20), share_imports=False):
+        return asyncio.run(_measure_ranks(ranks, Path(folder)))
+
+
+async def _measure_ranks(ranks: int, folder: Path) -> dict[str, Any]:
+    remote = ray.remote(ScriptedRank).options(num_cpus=0)
+    with closing(EventLog(folder / "events.jsonl")) as events:
+        actors = [remote.remote() for _ in range(ranks)]
+        group = ActorGroup("policy", actors, events=events, timeout=DEADLINE)
+        batch = [ray.put(bytes(1 << 20))]
+        for iteration in range(WARM + RANK_ITERATIONS):
+            if iteration == WARM:
+                cpu, wall = time.process_time(), time.perf_counter()
+            await group.all(lambda actor: actor.evaluate.remote(batch))
+            await group.all(lambda actor, seed=iteration: actor.update.remote(batch, seed))  # type: ignore[misc]
+            await group.all(lambda actor: actor.save_state.remote(str(folder)))
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        group.kill()
+    candidates = RANK_ITERATIONS * PROMPTS * CANDIDATES
+    return {
+        "ranks": ranks,
+        "coordinator_microseconds": 1e6 * cpu / candidates,
+        "seconds_of_an_iteration": wall / RANK_ITERATIONS,
+    }
 
 
 if __name__ == "__main__":

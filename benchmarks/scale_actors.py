@@ -1,4 +1,4 @@
-"""The actors of `scale`: engines and a reward that cost nothing and import no torch."""
+"""The actors of `scale`: engines, a reward and ranks of a learner that cost nothing and import no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from rayalign.rollout.base import Finished, Request
 from rayalign.types import Group, Score
@@ -73,3 +74,18 @@ class ScriptedReward:
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """One score for each candidate of each group."""
         return [tuple(Score(float(len(each.text))) for each in group.trajectories) for group in groups]
+
+
+class ScriptedRank:
+    """A rank of a learner that computes nothing and answers as one does."""
+
+    def evaluate(self, batch: Any) -> Any:
+        """The handle of a share of log-probs: here that of the batch."""
+        return batch
+
+    def update(self, batch: Any, seed: int) -> list[dict[str, float]]:
+        """Metrics of four optimizer steps, merged over the ranks."""
+        return [{f"learner/figure_{number}": float(seed) for number in range(20)} for _ in range(4)]
+
+    def save_state(self, folder: str) -> None:
+        """A checkpoint."""

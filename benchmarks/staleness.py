@@ -4,7 +4,7 @@ python -m benchmarks.staleness RUN [--seeds 0,1,2] [--output FOLDER]
 
 RUN is a finished run of jobs/quickstart.yaml. Every setting trains PPO for as many iterations, and answers the same
 unseen prompts. Gold utility is the embedded world's truth. Finished runs under FOLDER are kept. Writes
-results/staleness.json and docs/images/staleness.svg.
+results/staleness.json, of which `benchmarks.page` draws the plot.
 """
 
 from __future__ import annotations
@@ -127,7 +127,6 @@ def main() -> None:
             rows += [measured(arguments.run.resolve(), setting, seed, output) for setting in SETTINGS]
     table = means(rows)
     record("staleness", {"job": "quickstart's PPO", "means": table, "runs": rows})
-    (TREE / "docs" / "images" / "staleness.svg").write_text(plot(table), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,13 @@ SAME_ROW = {
 """(importer, imported) pairs allowed beside each other"""
 RAY = ("cluster", "actors", "coordinator.offline", "annotator.service")
 VENDORS = {
-    "vllm": ("rollout.vllm", "rollout.vllm_chat", "rollout.vllm_transfer", "weights.paths.device"),
+    "vllm": (
+        "rollout.vllm",
+        "rollout.vllm_chat",
+        "rollout.vllm_names",
+        "rollout.vllm_transfer",
+        "weights.paths.device",
+    ),
     "deepspeed": (
         "models.learner",
         "models.whole",

@@ -14,6 +14,7 @@ from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ServeStatus
 
 from rayalign.errors import ActorError, DeadlineError, InputError, RayalignError
 from rayalign.waiting import finished_within, reported
@@ -27,6 +28,8 @@ START = 300.0
 """seconds until Serve itself must have started"""
 DEPLOY = 3600.0
 """seconds until all deployments of an application must run: a large model loads for many minutes"""
+STATUS = 60.0
+"""seconds in which Serve's controller must answer"""
 END = 2 * DRAIN + 60.0
 """seconds until Serve must have ended"""
 _QUIET: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
@@ -62,7 +65,7 @@ def start_application(
     """
     host, port = address
     refuse_a_taken_port(host, port)
-    status = serve.status()
+    status = _status()
     if replace and set(status.applications) == {name}:
         stop_applications()
     elif status.proxies or status.applications:
@@ -164,9 +167,17 @@ def _of_ours(error: RayError) -> RayalignError:
     return ActorError(f"the hosted model failed: {type(error.cause).__name__}: {error.cause}")
 
 
+def _status() -> ServeStatus:
+    """What runs on Serve; its own call waits for the controller without end."""
+    return finished_within(serve.status, STATUS, f"Ray Serve's controller has not answered for {STATUS:.0f} s")
+
+
 def _pending(name: str) -> str:
     """The deployments that do not run yet, and why."""
-    application_status = serve.status().applications.get(name)
+    try:
+        application_status = _status().applications.get(name)
+    except DeadlineError as error:
+        return str(error)
     deployments = application_status.deployments if application_status else {}
     pending: list[str] = []
     for deployment, status in deployments.items():
@@ -178,7 +189,7 @@ def _pending(name: str) -> str:
 
 def _failure(name: str, error: RuntimeError) -> RayalignError:
     """Why an application did not start: the last line of its failed deployments' tracebacks."""
-    application_status = serve.status().applications.get(name)
+    application_status = _status().applications.get(name)
     deployments = application_status.deployments.values() if application_status else []
     failures = [deployment.message.strip() for deployment in deployments if deployment.status == "DEPLOY_FAILED"]
     report = "\n".join(failures) or str(error)

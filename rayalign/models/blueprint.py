@@ -30,6 +30,8 @@ class Blueprint:
     """last parts of the names of its linear layers"""
     tied: bool
     """input and output embeddings are one parameter"""
+    architecture: str
+    """its class in transformers"""
 
     @property
     def parameters(self) -> int:
@@ -64,4 +66,4 @@ def blueprint(config: PretrainedConfig, *, scalar: bool = False) -> Blueprint:
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     layers = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     tied = "lm_head.weight" not in shapes and not scalar
-    return Blueprint(shapes, frozenset(name.rpartition(".")[2] for name in layers), tied)
+    return Blueprint(shapes, frozenset(name.rpartition(".")[2] for name in layers), tied, type(model).__name__)

@@ -168,6 +168,11 @@ def shared_tensors(models: Sequence[ModelFolder]) -> list[str]:
     return [name for name in models[0].tensors if name in shared]
 
 
+def is_second_copy(model: ModelFolder, name: str) -> bool:
+    """Another tensor of the model holds the same numbers."""
+    return _is_copy(model, name, model.tensors.keys() - {name})
+
+
 def _is_copy(model: ModelFolder, name: str, names: set[str]) -> bool:
     """The tensor holds the same numbers as one of `names`."""
     mine = model.tensors[name]

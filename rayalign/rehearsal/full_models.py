@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rayalign.config import Job, Reference
 from rayalign.errors import InputError
 from rayalign.models.blueprint import HEADS, Blueprint, blueprint
 from rayalign.models.configuration import positions, read_config
 from rayalign.models.miniature import is_scalar
+from rayalign.models.model_folder import ModelFolder, is_second_copy
 from rayalign.pipeline.kind import LANGUAGE_MODEL, StageKind, kinds_of
 from rayalign.pipeline.train import TrainKind
 from rayalign.rehearsal.findings import Finding
@@ -20,6 +21,7 @@ from rayalign.weights.files import shapes, shard_files
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+_HEAD = "lm_head.weight"
 _DIVIDED = {"num_attention_heads": "attention heads", "intermediate_size": "hidden units of the MLP"}
 """sizes of which each device of an engine has a part"""
 
@@ -78,6 +80,7 @@ class FullModels:
         if isinstance(kind, TrainKind):
             yield from self._adapters(name, kind)
             yield from self._vocabularies(name, kind)
+            yield from self._copied_head(name, kind)
 
     def _heads(self, name: str, kind: StageKind) -> Iterator[Finding]:
         """A reward has one output that was trained, a policy a language model's head."""
@@ -137,6 +140,17 @@ class FullModels:
                     "whose token ids it reads; name a model of the policy's family",
                 )
 
+    def _copied_head(self, name: str, kind: TrainKind) -> Iterator[Finding]:
+        """A learner sends tied embeddings once; vLLM waits for the second copy too that the model's files have."""
+        model = self._models.get(kind.stage.model)
+        to_vllm = kind.stage.online and self._job.rollout.engine != "local"
+        if model is None or model.substituted or not to_vllm:
+            return
+        plan, folder = self.blueprints.get(model.folder), Path(model.folder)
+        if plan is not None and _has_weights(folder) and _second_head(plan, folder) == "copy":
+            text = f"its files hold the tied embeddings again as {_HEAD}, which vLLM would wait for at each transfer"
+            yield Finding(f"stages.{name}.model", f"{text}; load {model.name} and save it again by save_pretrained")
+
     def _sums(self, name: str, kind: StageKind) -> Iterator[Finding]:
         """Models that are added up have the same parameters."""
         if kind.stage.kind != "merge":
@@ -176,11 +190,21 @@ def _compare(model: ReadModel, plan: Blueprint, folder: Path) -> Iterator[Findin
     if absent:
         first = ", ".join(sorted(absent)[:3])
         yield Finding(model.name, f"its files lack {first}, which would be initialised at random; name a whole model")
+    if _second_head(plan, folder) == "other":
+        text = f"{_HEAD} differs from the embeddings, to which config.json ties it; set tie_word_embeddings: false"
+        yield Finding(model.name, text, "warning")
     for name, shape in plan.shapes.items():
         if name in stored and stored[name] != shape:
             text = f"{name} is {stored[name]} in its files, {shape} by its config.json; correct the latter"
             yield Finding(model.name, text)
             return
+
+
+def _second_head(plan: Blueprint, folder: Path) -> Literal["copy", "other"] | None:
+    """What a folder stores as the output head of tied embeddings: the same numbers again, or others; None: nothing."""
+    if not plan.tied or _HEAD not in shapes(folder):
+        return None
+    return "copy" if is_second_copy(ModelFolder.read(folder), _HEAD) else "other"
 
 
 def _has_weights(folder: Path) -> bool:

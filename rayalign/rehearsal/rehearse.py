@@ -20,6 +20,7 @@ from rayalign.pipeline.train import TrainKind
 from rayalign.rehearsal.annotators import annotator_names, needs_stand_in, write_stand_in_service
 from rayalign.rehearsal.changes import Change
 from rayalign.rehearsal.devices import uses_gpus
+from rayalign.rehearsal.engine_names import ask_vllm
 from rayalign.rehearsal.events import Event, rehearse_events
 from rayalign.rehearsal.findings import Finding
 from rayalign.rehearsal.full_devices import check_devices
@@ -79,6 +80,11 @@ def rehearse(loaded: LoadedJob, *, full: bool = False, output: Path | None = Non
         rehearsal.changes += standing.changes
         rows = check_full_size(LoadedJob(standing.job, loaded.origins, loaded.path), standing, rehearsal.findings)
     rehearsal.changes += _lasting(loaded.job, standing)
+    if rehearsal.passed:
+        with rehearsal.timed("names on the engine's side"):
+            names = ask_vllm(standing.job, standing.models, folder / "names")
+            rehearsal.findings += names.findings
+            rehearsal.changes += names.changes
     if rehearsal.passed:
         with rehearsal.timed("miniature models and rows"):
             small = _write_small(standing, rows, folder, rehearsal.changes)

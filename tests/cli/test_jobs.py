@@ -13,6 +13,7 @@ from rayalign.cli.jobs import _command, _exit_code
 from rayalign.cluster.submission import SubmittedJob
 from rayalign.config import load_job
 from rayalign.rehearsal.report import rehearsal_folder, write_report
+from tests.dashboards import answering_dashboard
 
 JOB = """\
 name: small
@@ -62,11 +63,33 @@ def test_a_job_that_was_not_rehearsed_is_refused_where_that_is_required(folder: 
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert "the job was never rehearsed" in result.stderr
-    job = load_job("jobs/job.yaml").job
-    arguments_of_report = {"full": False, "changes": [], "findings": [], "events": [], "seconds": {}}
-    write_report(rehearsal_folder(job), job, **arguments_of_report)
+    rehearse()
     result = CliRunner().invoke(app, arguments)
     assert "no Ray dashboard answers" in result.stderr, "rehearsed without the cluster's output"
+
+
+def test_a_job_whose_rehearsal_is_missing_or_outdated_is_sent_with_a_warning(folder: Path) -> None:
+    with answering_dashboard() as (answers, address):
+        answers.answers["/api/packages/gcs/"] = (200, {})
+        answers.answers["/api/jobs/"] = (200, {"job_id": "job-1", "submission_id": "job-1"})
+        arguments = ["submit", "jobs/job.yaml", "output=/shared", "--no-wait", "--address", address]
+        missing = CliRunner().invoke(app, arguments)
+        rehearse()
+        rehearsed = CliRunner().invoke(app, arguments)
+        outdated = CliRunner().invoke(app, [*arguments, "seed=3"])
+    assert (missing.exit_code, rehearsed.exit_code, outdated.exit_code) == (0, 0, 0)
+    for result in (missing, rehearsed, outdated):
+        assert result.stdout.startswith("submitted job-1: rayalign run jobs/job.yaml")
+    remedy = "run `rayalign rehearse` with the same job and overrides\n"
+    assert missing.stderr.startswith("warning: the job was never rehearsed (") and missing.stderr.endswith(remedy)
+    assert outdated.stderr.startswith("warning: the job has changed since") and outdated.stderr.endswith(remedy)
+    assert rehearsed.stderr == ""
+
+
+def rehearse() -> None:
+    """As a rehearsal of the job that went well would leave it."""
+    job = load_job("jobs/job.yaml").job
+    write_report(rehearsal_folder(job), job, full=False, changes=[], findings=[], events=[], seconds={})
 
 
 def test_the_exit_code_is_that_of_the_job(capsys: pytest.CaptureFixture[str]) -> None:

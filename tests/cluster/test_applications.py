@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from rayalign.cluster import applications
-from rayalign.cluster.applications import called, stop_applications, streamed
+from rayalign.cluster.applications import called, start_application, stop_applications, streamed
 from rayalign.errors import DeadlineError
+from tests.ports import held_port
 
 
 class Items:
@@ -92,3 +93,12 @@ def test_a_serve_that_does_not_end_is_reported_and_left(
         stop_applications()
     assert time.monotonic() - begin < 2.0
     assert "Ray Serve did not end within 0 s; `serve shutdown` ends what it has left" in caplog.text
+
+
+def test_a_controller_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(applications, "STATUS", 0.1)
+    monkeypatch.setattr(applications.serve, "status", lambda: time.sleep(3.0))
+    late = pytest.raises(DeadlineError, match="Ray Serve's controller has not answered for 0 s")
+    with held_port() as port, late:
+        start_application(object(), name="one", address=("127.0.0.1", port), timeout=1.0)  # type: ignore[arg-type]
+    assert "has not answered" in applications._pending("one"), "the thread that reports a wait goes on"

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 import ray
@@ -16,36 +11,14 @@ import ray
 from rayalign.cluster import submission
 from rayalign.cluster.submission import JobClient
 from rayalign.errors import DeadlineError, InputError
+from tests.dashboards import Dashboard, answering_dashboard
 from tests.ports import held_port
-
-
-class Dashboard(BaseHTTPRequestHandler):
-    """Answers each path with a status and a body."""
-
-    answers: ClassVar[dict[str, tuple[int, Any]]]
-    delay: ClassVar[float] = 0.0
-
-    def do_GET(self) -> None:
-        time.sleep(self.delay)
-        status, body = self.answers.get(self.path, (404, "not found"))
-        text = json.dumps(body).encode() if not isinstance(body, str) else body.encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
 
 
 @pytest.fixture
 def dashboard() -> Iterator[tuple[type[Dashboard], str]]:
-    """The answers of a dashboard, and its address."""
-    handler = type("Answers", (Dashboard,), {"answers": {"/api/version": (200, {"ray_version": ray.__version__})}})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield handler, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with answering_dashboard() as answers:
+        yield answers
 
 
 Answering = tuple[type[Dashboard], str]

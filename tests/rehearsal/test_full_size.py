@@ -181,3 +181,35 @@ def test_a_shape_that_the_configuration_does_not_say_is_named(
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "intermediate_size": 512}))
     assert "by its config.json; correct the latter" in findings(model=model)[0].text
+
+
+@pytest.fixture(scope="module")
+def tied(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As the model of `parts`, with one matrix of embeddings."""
+    from rayalign.data.chat import load_tokenizer
+
+    tokenizer = load_tokenizer(str(parts / "model"), dialogue=False)
+    small = shrunk(catalogue_config("Qwen/Qwen2.5-0.5B"), len(tokenizer))
+    folder = tmp_path_factory.mktemp("tied") / "model"
+    write_miniature(small, tokenizer, folder, scalar=False)
+    return folder
+
+
+@pytest.mark.parametrize(("scale", "stored"), [(1.0, "again"), (2.0, "differs from the embeddings")])
+def test_a_stored_head_beside_tied_embeddings_is_found(
+    findings: Callable[..., list[Finding]], tied: Path, tmp_path: Path, scale: float, stored: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    overrides = [f"stages.ppo.model={tied}", f"stages.sft.model={tied}"]
+    assert not findings(*overrides)
+    model = copied(tied, tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    head = scale * weights["model.embed_tokens.weight"]
+    save_file(weights | {"lm_head.weight": head}, model / "model.safetensors", metadata={"format": "pt"})
+    (problem,) = findings(f"stages.ppo.model={model}", f"stages.sft.model={model}")
+    assert stored in problem.text
+    assert (problem.key, problem.level) == {
+        1.0: ("stages.ppo.model", "error"),
+        2.0: (str(model), "warning"),
+    }[scale]

@@ -1,0 +1,152 @@
+"""Tables of an iteration and what it is made of."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.page_cells import at_least, at_most, number, percent
+from benchmarks.plots import Bar, Series, bars, lines
+from benchmarks.staleness import plot
+from benchmarks.study_page import table
+
+Row = Mapping[str, Any]
+PHASES = ("generate", "evaluate", "update", "publish")
+COORDINATOR_LIMITS = (50.0, 1.2)
+"""microseconds of a candidate, and the most over the least of them"""
+
+
+def step(results: Row) -> str:
+    """Placements and their phases."""
+    limits, cells = results["limits"], []
+    for name, row in results["placements"].items():
+        share = row["share_of_ideal"]
+        judged = at_least(share, limits["sync_share_of_ideal"]) if name == "sync" else number(share)
+        phases = [number(row.get(f"phase/{phase}")) for phase in PHASES]
+        cells.append([f"`{name}`", number(row["phase/total"]), *phases, judged])
+    heading = ["placement", "seconds", *PHASES, "share of the ideal"]
+    speed = at_least(results["overlap_speed"], limits["overlap_speed"])
+    sentence = (
+        f"`sync` is to reach {number(limits['sync_share_of_ideal'])} of the ideal. Overlap makes an iteration {speed} "
+        f"times as fast (at least {number(limits['overlap_speed'])}); generating and scoring are "
+        f"{percent(results['generation_share'])} of the work."
+    )
+    return f"{table(heading, cells)}\n\n{sentence}"
+
+
+def step_plot(results: Row) -> str:
+    """The phases of each placement one after the other."""
+    rows = []
+    for name, row in results["placements"].items():
+        values = [row.get(f"phase/{phase}", 0.0) for phase in PHASES]
+        other = max(0.0, row["phase/total"] - sum(values))
+        rows.append(Bar(name, [*values, other]))
+    return bars("seconds of an iteration", [*PHASES, "other"], rows)
+
+
+def latency(results: Row) -> str:
+    """Iterations that only wait."""
+    cells = []
+    for row in results["seconds"]:
+        times = [number(row[key]) for key in ("generate_and_score", "update", "staleness_1")]
+        cells.append([*times, at_most(row["ratio"], results["limit_ratio"])])
+    return table(["generate and score", "update", "iteration", f"ratio, at most {results['limit_ratio']}"], cells)
+
+
+def staleness(results: Row) -> str:
+    """Each setting's means over the seeds."""
+    figures = ("seconds", "reward", "gold_utility", "rollout/staleness", "rollout/mixed", "rollout/dropped")
+    cells = [[f"`{name}`", *(number(row[key]) for key in figures)] for name, row in results["means"].items()]
+    seeds = sorted({run["seed"] for run in results["runs"]})
+    heading = ["setting", "seconds", "reward", "gold utility", "staleness", "mixed answers", "dropped"]
+    return f"{table(heading, cells)}\n\nSeeds: {', '.join(map(str, seeds))}."
+
+
+def staleness_plot(results: Row) -> str:
+    """Seconds, gold utility and reward over the staleness."""
+    return plot(results["means"])
+
+
+def ppo_iteration(results: Row) -> str:
+    """The phases alone, and the iteration."""
+    alone = results["alone_seconds"]
+    cells = [[name.replace("_", " "), number(seconds)] for name, seconds in alone.items()]
+    cells.append(["sum", number(results["alone_sum"])])
+    cells.append(["iteration", number(results["iteration_seconds"])])
+    ratio = at_most(results["ratio"], results["limit_ratio"])
+    sentence = f"An iteration takes {ratio} of the sum (at most {results['limit_ratio']})."
+    return f"{table(['phase alone', 'seconds'], cells)}\n\n{sentence}"
+
+
+def scale(results: Row) -> str:
+    """The coordinator's time for each candidate."""
+    most, spread = COORDINATOR_LIMITS
+    rows = [
+        [
+            str(row["engines"]),
+            at_most(row["coordinator_microseconds"], most),
+            percent(row["coordinator_share_of_a_core"]),
+        ]
+        for row in results["runs"]
+    ]
+    heading = ["engines", f"microseconds of a candidate, at most {most:.0f}", "share of a core"]
+    ratio = at_most(results["most_against_least"], spread)
+    parts = [table(heading, rows), f"The most is {ratio} times the least (at most {spread})."]
+    if "ranks" in results:
+        ranks = [
+            [str(row["ranks"]), number(row["coordinator_microseconds"]), number(1000 * row["seconds_of_an_iteration"])]
+            for row in results["ranks"]
+        ]
+        parts.append(table(["ranks", "microseconds of a candidate", "milliseconds of an iteration"], ranks))
+    return "\n\n".join(parts)
+
+
+def scale_plot(results: Row) -> str:
+    """Microseconds over the number of engines, and of ranks."""
+    charts = []
+    for key, rows in (("engines", results["runs"]), ("ranks", results.get("ranks", []))):
+        points = [(float(row[key]), row["coordinator_microseconds"]) for row in rows]
+        if points:
+            charts.append((f"microseconds of a candidate, by {key}", [Series("coordinator", points)]))
+    return lines(charts, "how many")
+
+
+def weight_transfer(results: Row) -> str:
+    """Proven transfers by size of the model."""
+    cells = []
+    for size, limit in results["limits_seconds"].items():
+        row = results[size]
+        sent = row["transfers"][0]["bytes"]
+        seconds = row["median_seconds"]
+        gap = max(transfer["probe_gap"] for transfer in row["transfers"])
+        speed = sent / seconds / 1e9
+        cells.append([size, number(sent / 1e6), at_most(seconds, limit), number(limit), number(speed), f"{gap:.1e}"])
+    return table(["parameters", "MB", "seconds", "at most", "GB/s", "largest gap of the probe [nats]"], cells)
+
+
+def rollout_throughput(results: Row) -> str:
+    """Tokens a second of bare engines and of the pool."""
+    turns = results["tokens_per_second"]
+    bare, pool = (statistics.median(turn[side] for turn in turns) for side in ("bare", "pool"))
+    ratio = at_least(results["median_ratio"], results["limit_ratio"])
+    heading = ["bare engines, tokens/s", "pool, tokens/s", f"median ratio, at least {results['limit_ratio']}"]
+    return table(heading, [[number(bare), number(pool), ratio]])
+
+
+def gpu_smoke(results: Row) -> str:
+    """Each step on a GPU."""
+    shown = ("tokens_per_second", "mfu", "gigabytes_per_second")
+    cells = []
+    for name, row in results["steps"].items():
+        passed = "yes" if row["passed"] else row["reason"].splitlines()[0]
+        cells.append([f"`{name}`", passed, number(row["seconds"]), *(number(row.get(key)) for key in shown)])
+    devices = ", ".join(results["devices"])
+    sentence = f"{results['parameters'] / 1e9:.2f}B parameters on {devices}, {number(results['seconds'])} s in all."
+    turns = results["steps"].get("device_turns", {}).get("turn_seconds")
+    if turns:
+        sentence += (
+            f" On one device, putting the engine to sleep and waking the learner takes {number(turns['training'])} s,"
+        )
+        sentence += f" the way back with its transfer {number(turns['publish_and_rollout'])} s."
+    return f"{table(['step', 'passed', 'seconds', 'tokens/s', 'MFU', 'GB/s'], cells)}\n\n{sentence}"
