@@ -11,7 +11,8 @@ from rayalign.config import OverlapConfig, TrainStage, merged_sampling, nearest
 from rayalign.coordinator.iteration import METRICS as ITERATION_METRICS
 from rayalign.errors import InputError
 from rayalign.models.metrics import MIXTURE, of_roles, renamed
-from rayalign.pipeline.kind import Problem, beam_problems
+from rayalign.pipeline.beams import beam_problems
+from rayalign.pipeline.kind import Problem
 
 OFFLINE_METRICS = frozenset({"eval/loss", "eval/epoch", "heldout/count", "heldout/prompts", "phase/update"})
 """what the offline loop reports by itself"""
