@@ -222,6 +222,7 @@ def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
     launch(
         spec,
         ranks=host.actors,
+        fewest=host.min_actors,
         resources=claim.bundle,
         environment=process_environment(claim),
         cluster=cluster,
