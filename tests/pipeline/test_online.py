@@ -1,4 +1,4 @@
-"""What an online stage leaves of its roles."""
+"""What an online stage proves its weights by, and what it leaves of its roles."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rayalign.config import LoadedJob
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
+from rayalign.pipeline.online import _channel
 from rayalign.pipeline.saved_roles import save_roles
 
 Study = Callable[..., LoadedJob]
@@ -63,3 +64,23 @@ def test_every_trained_role_is_saved_in_the_place_of_what_a_kill_left(
     assert {(path / "tokenizer").read_text() for path in target.iterdir()} == {sft}
     assert (target / "model" / "probe.json").is_file()
     assert not (target / "model" / "old").exists()
+
+
+def test_weights_are_proven_by_the_ends_of_the_stages_own_prompts(study: Study) -> None:
+    loaded = study("stages.rl.data.limit=20")
+    inputs = Inputs(loaded)
+    first = inputs.fitting("rl", "stage:sft")[0]
+    prompts: list[str] = []
+
+    def prompt_ids(prompt: Any) -> tuple[int, ...]:
+        prompts.append(prompt.id)
+        return tuple(range(100, 140))
+
+    renderer: Any = SimpleNamespace(tokenizer=build_tokenizer(), prompt_ids=prompt_ids)
+    group: Any = SimpleNamespace(places={})
+    pool: Any = SimpleNamespace(group=group, engine="local", adapter=None)
+    with RunContext(loaded, inputs) as context:
+        stage: Any = loaded.job.stages["rl"]
+        channel = _channel(context, "rl", stage, renderer, {"policy": group}, pool)
+    assert prompts[0] == first.prompt.id
+    assert channel._tokens == (tuple(range(116, 140)),) * 4
