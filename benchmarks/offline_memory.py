@@ -1,8 +1,8 @@
 """Memory of an offline stage against the number of its rows: 1,000, 10,000 and 100,000, each in a process of its own.
 
-Each process reads a file of pairs row by row, encodes it into the stage's rows, and trains DPO for a few steps with a
-reference that is computed for all rows where they are few, as the loop of one rank does. Peak memory is the process's
-own (VmHWM), since the start of the reading and since the start of the loop.
+Each process reads a file of pairs row by row, encodes it into the stage's rows, and trains SimPO for a few steps, as
+the loop of one rank does. SimPO needs no reference; stored log-probs of one would lie in files, 4 bytes a token. Peak
+memory is the process's own (VmHWM), since the start of the reading and since the start of the loop.
 """
 
 from __future__ import annotations

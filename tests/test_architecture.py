@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -177,17 +177,32 @@ def test_gold_is_for_evaluation_and_judges(imports: list[Import]) -> None:
     assert not [str(i) for i in users if not within(i.importer, GOLD)]
 
 
-def test_the_pipeline_asks_a_stage_for_its_kind_and_never_for_its_class() -> None:
-    """A stage kind is a section and the pipeline's file of its name; nothing else tells kinds apart."""
+def test_nobody_asks_a_stage_for_its_class_or_the_name_of_its_kind() -> None:
+    """A stage kind is a section and the pipeline's file of its name; nothing else knows kinds apart."""
+    sections = get_args(get_args(Stage)[0])
+    names = {kind for section in sections for kind in get_args(section.model_fields["kind"].annotation)}
     wrong = []
-    for path in sorted((PACKAGE / "pipeline").glob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            tests_class = isinstance(node, ast.MatchClass)
-            if isinstance(node, ast.Call):
-                tests_class = isinstance(node.func, ast.Name) and node.func.id == "isinstance"
-            if tests_class and re.search(r"'\w*(Stage|Kind)'", ast.dump(node)):
-                wrong.append(f"{path.name}:{node.lineno}")
+            if tests_a_class(node, r"'\w*(Stage|Kind)'") or compares_kind(node, names):
+                wrong.append(f"{module_name(path)}:{node.lineno}")  # type: ignore[attr-defined]
     assert not wrong
+
+
+def tests_a_class(node: ast.AST, pattern: str) -> bool:
+    """Whether a node is `isinstance`, or a case of `match`, with a class of such a name."""
+    asks = isinstance(node, ast.MatchClass)
+    if isinstance(node, ast.Call):
+        asks = isinstance(node.func, ast.Name) and node.func.id == "isinstance"
+    return asks and re.search(pattern, ast.dump(node)) is not None
+
+
+def compares_kind(node: ast.AST, names: Collection[str]) -> bool:
+    """Whether a node compares some `stage.kind`, or the kind itself, with the name of one."""
+    if not isinstance(node, ast.Compare):
+        return False
+    constants = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+    return "stage" in ast.unparse(node.left) and "kind" in ast.unparse(node.left) and not constants.isdisjoint(names)
 
 
 def test_every_kind_of_a_job_has_its_file() -> None:

@@ -120,6 +120,8 @@ class RoleConfig(Section):
 
     actors: PositiveInt = 1
     """ranks of a learner, or replicas"""
+    min_actors: PositiveInt | None = None
+    """offline, by Ray Train: ranks with which the stage goes on where machines are lost; null: all of them"""
     cpus: PositiveFloat | None = None
     """of each actor; null: an even share of the machine, at most 1"""
     gpus: NonNegativeFloat = 0.0
@@ -128,6 +130,12 @@ class RoleConfig(Section):
     """BLAS and OpenMP threads of each actor; null: as many as its `cpus`, else a share of the cores"""
     resident: bool = False
     """on shared devices: keeps its memory there while others have their turn"""
+
+    @model_validator(mode="after")
+    def _has_as_many_as_its_fewest(self) -> RoleConfig:
+        if self.min_actors is not None and self.min_actors > self.actors:
+            raise ValueError(f"min_actors {self.min_actors} is above actors {self.actors}; lower it")
+        return self
 
 
 class RolloutConfig(Section):

@@ -41,6 +41,7 @@ def launch(
     spec: OfflineSpec,
     *,
     ranks: int,
+    fewest: int | None = None,
     resources: Mapping[str, float],
     environment: Mapping[str, str],
     cluster: ClusterConfig,
@@ -49,6 +50,10 @@ def launch(
 
     The rows must lie in `spec.rows_folder`. Ray Train itself restarts ranks that died, from the last checkpoint. Where
     one is silent its launch starts again.
+
+    Args:
+        fewest: ranks with which it starts, or goes on, where there is no room for all; it grows again once there is.
+            None: all of them.
 
     Raises:
         ActorError: the loop failed, and again after its restarts.
@@ -64,7 +69,8 @@ def launch(
             heartbeat=cluster.heartbeat_timeout + LONGEST_INTERVAL,
         )
         try:
-            _fit(_trainer(spec, ranks, resources, environment, cluster.restarts), spec.role, watch)
+            count = ranks if fewest is None else (fewest, ranks)
+            _fit(_trainer(spec, count, resources, environment, cluster.restarts), spec.role, watch)
             return
         except LostError as error:
             if not left:
@@ -73,7 +79,11 @@ def launch(
 
 
 def _trainer(
-    spec: OfflineSpec, ranks: int, resources: Mapping[str, float], environment: Mapping[str, str], restarts: int
+    spec: OfflineSpec,
+    ranks: int | tuple[int, int],
+    resources: Mapping[str, float],
+    environment: Mapping[str, str],
+    restarts: int,
 ) -> Any:
     """The loop as Ray Train runs it."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig

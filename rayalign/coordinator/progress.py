@@ -81,6 +81,7 @@ class Heartbeat:
         return {
             "pid": os.getpid(),
             "host": socket.gethostname(),
+            "world": int(os.environ.get("WORLD_SIZE", "1")),
             "activity": self._activity,
             "ready": self._ready,
             "reports": self._reports,
@@ -125,7 +126,7 @@ class Watch:
     @property
     def ready(self) -> bool:
         """True once every rank has loaded what it needs."""
-        return all(rank.beat.get("ready") for rank in self._ranks.values())
+        return all(rank.beat.get("ready") for rank in self._present().values())
 
     def check(self) -> None:
         """Look at every rank.
@@ -137,18 +138,26 @@ class Watch:
         now = self._clock()
         for number, rank in self._ranks.items():
             self._look(number, rank, now)
-        silent = [number for number, rank in self._ranks.items() if self._is_silent(rank, now)]
+        present = self._present()
+        for number in self._ranks.keys() - present.keys():  # its time begins when it takes part
+            self._ranks[number].beaten = self._ranks[number].reported = now
+        silent = [number for number, rank in present.items() if self._is_silent(rank, now)]
         if silent:
             raise LostError(self._silent(silent[0], now - self._ranks[silent[0]].beaten))
-        late = [number for number, rank in self._ranks.items() if self._is_late(rank, now)]
+        late = [number for number, rank in present.items() if self._is_late(rank, now)]
         if not late:
             return
         # The ranks wait for each other, so the silent one is to blame, whichever was noticed first.
-        number = min(self._ranks, key=lambda n: self._ranks[n].beaten)
-        silence = now - self._ranks[number].beaten
+        number = min(present, key=lambda n: present[n].beaten)
+        silence = now - present[number].beaten
         if silence > self._timeout / 2:
             raise LostError(self._silent(number, silence))
-        raise DeadlineError(self._stuck(min(late, key=lambda n: self._ranks[n].reported), now))
+        raise DeadlineError(self._stuck(min(late, key=lambda n: present[n].reported), now))
+
+    def _present(self) -> dict[int, _Rank]:
+        """The ranks that take part: a loop that lost a machine may go on with fewer, as its first rank reports."""
+        world = self._ranks[0].beat.get("world", len(self._ranks))
+        return {number: rank for number, rank in self._ranks.items() if number < world}
 
     def _is_silent(self, rank: _Rank, now: float) -> bool:
         return bool(rank.beat.get("ready")) and now - rank.beaten > self._heartbeat

@@ -16,7 +16,6 @@ from rayalign.forecast.seconds import ideal_seconds
 from rayalign.forecast.timing import largest_model, role_precisions, working_actors
 from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.plan import StagePlan, plan
-from rayalign.pipeline.train import TrainKind
 
 SHORTEST = 1e-3
 """phases below it are not recorded: they wait for nothing [s]"""
@@ -42,8 +41,8 @@ def records_of(folder: Path, hardware: Hardware, *, local: bool = False) -> list
 def _stage_records(
     job: Job, measured: MeasuredStage, stage_plan: StagePlan, hardware: Hardware, source: str
 ) -> Iterator[Record]:
-    kind = kind_of(measured.stage)
-    assert isinstance(kind, TrainKind)
+    kind = kind_of(measured.stage).training
+    assert kind is not None, "only trainings are measured"
     work = iteration_work(job, kind, stage_plan, measured.lengths)
     if work is None:
         return

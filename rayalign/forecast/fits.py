@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rayalign.config import Job, LearnerConfig, PretrainStage, TrainStage
+from rayalign.config import Job, LearnerConfig
 from rayalign.forecast.hardware import GIB, LOCAL, Hardware
+from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.plan import Plan, StagePlan, plan, size
 
 LEAST_CACHE = 1 * GIB
@@ -114,16 +115,16 @@ def _needed(job: Job, name: str, hardware: Hardware, overrides: list[str]) -> li
 
 def _changes(job: Job, name: str) -> Iterator[Change]:
     """What may be changed of a stage, the mildest first."""
-    stage = job.stages[name]
-    if isinstance(stage, TrainStage | PretrainStage):
+    learner = kind_of(job.stages[name]).learners().get("learner")
+    if learner is not None:
         for key, value in (
             ("gradient_checkpointing", True),
             ("zero_stage", 3),
             ("precision", "bf16"),
         ):
-            if getattr(stage.learner, key) != value:
+            if getattr(learner, key) != value:
                 yield _learner_change(name, key, value)
-        if stage.learner.micro_tokens > 1024:
+        if learner.micro_tokens > 1024:
             yield _learner_change(name, "micro_tokens", 1024)
     cache = job.rollout.cache_bytes
     while cache // 2 >= LEAST_CACHE:
@@ -134,10 +135,9 @@ def _changes(job: Job, name: str) -> Iterator[Change]:
 def _learner_change(name: str, key: str, value: Any) -> Change:
     def apply(job: Job) -> Job:
         stage = job.stages[name]
-        assert isinstance(stage, TrainStage | PretrainStage)
-        changes: dict[str, LearnerConfig] = {"learner": stage.learner.model_copy(update={key: value})}
-        if isinstance(stage, TrainStage) and stage.critic_learner is not None:
-            changes["critic_learner"] = stage.critic_learner.model_copy(update={key: value})
+        changes: dict[str, LearnerConfig] = {}
+        for learner_key, learner in kind_of(stage).learners().items():
+            changes[learner_key] = learner.model_copy(update={key: value})
         return job.model_copy(update={"stages": {**job.stages, name: stage.model_copy(update=changes)}})
 
     written = str(value).lower() if isinstance(value, bool) else value

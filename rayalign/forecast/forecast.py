@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from rayalign.config import Job, PretrainStage, TrainStage
+from rayalign.config import Job
 from rayalign.forecast.calibration import Calibration
 from rayalign.forecast.fits import Misfit, job_on, misfits
 from rayalign.forecast.hardware import Hardware
@@ -114,11 +114,11 @@ def _stage(
     job: Job, stage_plan: StagePlan, hardware: Hardware, calibration: Calibration, prompt: float | None
 ) -> StageForecast:
     name = stage_plan.name
-    stage = job.stages[name]
-    kind = kind_of(stage)
-    if isinstance(kind, TrainKind) and kind.stage.online:
-        return _online(job, kind, stage_plan, hardware, calibration, prompt)
-    if isinstance(stage, TrainStage | PretrainStage):
+    kind = kind_of(job.stages[name])
+    training = kind.training
+    if training is not None and training.stage.online:
+        return _online(job, training, stage_plan, hardware, calibration, prompt)
+    if kind.learners():
         return _offline(job, kind, stage_plan, hardware, calibration)
     if kind.sampling is not None and kind.uses_pool(job):
         return _drawing(job, kind, stage_plan, hardware, calibration, prompt)

@@ -15,7 +15,8 @@ from rayalign.config import Job, LearnerConfig, TrainStage
 from rayalign.coordinator.passes import forward_passes
 from rayalign.forecast.work import Work, forward, generate, train, trained_parameters
 from rayalign.models.catalogue import ModelShape
-from rayalign.pipeline.kind import GENERATOR, RoleNeed, shape_in
+from rayalign.pipeline.kind import shape_in
+from rayalign.pipeline.needs import GENERATOR, RoleNeed
 from rayalign.pipeline.plan import StagePlan
 from rayalign.pipeline.sizes import BYTES
 from rayalign.pipeline.train import TrainKind

@@ -12,7 +12,7 @@ from typing import Any
 from rayalign.config import Job, LoadedJob, TrainStage, load_job
 from rayalign.errors import InputError
 from rayalign.forecast.iteration import Lengths, draws_from_engines
-from rayalign.pipeline.kind import kind_of
+from rayalign.pipeline.kind import trainings_of
 from rayalign.pipeline.train import TrainKind
 
 WARM_UP = 2
@@ -76,12 +76,12 @@ def measured_run(folder: Path) -> MeasuredRun:
 
 
 def _stages(job: Job, folder: Path) -> Iterator[MeasuredStage]:
-    for name, stage in job.stages.items():
+    for name, training in trainings_of(job).items():
         metrics = folder / "stages" / name / "metrics.jsonl"
-        if isinstance(stage, TrainStage) and stage.online and metrics.is_file():
+        if training.stage.online and metrics.is_file():
             rows = _iterations(metrics)
             if len(rows) >= FEWEST:
-                yield _stage(name, stage, rows)
+                yield _stage(name, training, rows)
 
 
 def _iterations(metrics: Path) -> list[Mapping[str, float]]:
@@ -94,17 +94,15 @@ def _iterations(metrics: Path) -> list[Mapping[str, float]]:
     return rows[WARM_UP:]
 
 
-def _stage(name: str, stage: TrainStage, rows: list[Mapping[str, float]]) -> MeasuredStage:
+def _stage(name: str, kind: TrainKind, rows: list[Mapping[str, float]]) -> MeasuredStage:
     def typical(key: str) -> float:
         return median(row.get(key, 0.0) for row in rows)
 
     seconds = {phase: typical(f"phase/{phase}") for phase in MEASURED}
     seconds["other"] = sum(typical(f"phase/{phase}") for phase in OTHER)
     iteration = median(row["phase/total"] - row.get("phase/checkpoint", 0.0) for row in rows)
-    kind = kind_of(stage)
-    assert isinstance(kind, TrainKind)
     lengths = _lengths(kind, typical("rollout/tokens"), typical("learner/tokens"))
-    return MeasuredStage(name, stage, seconds, iteration, len(rows), lengths)
+    return MeasuredStage(name, kind.stage, seconds, iteration, len(rows), lengths)
 
 
 def _lengths(kind: TrainKind, written: float, learned: float) -> Lengths:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from rayalign.algorithms.base import load
 from rayalign.config import (
-    AnnotateStage,
     DataConfig,
-    EvaluateStage,
-    GenerateStage,
     Job,
-    PretrainStage,
     Reference,
-    TrainStage,
 )
 from rayalign.data import readers
 from rayalign.data.files import is_hub_name
@@ -45,39 +39,20 @@ def rows_read(job: Job, name: str) -> int | None:
 
 def rows_written(job: Job, name: str) -> int | None:
     """Rows that a stage makes for later ones."""
-    stage = job.stages[name]
     rows = rows_read(job, name)
-    if rows is not None and isinstance(stage, AnnotateStage):
-        return rows * stage.pairs
-    return rows
+    return None if rows is None else kind_of(job.stages[name]).rows_made(rows)
 
 
 def optimizer_steps(job: Job, name: str) -> int | None:
-    """Steps of an offline training, at most; None where its rows are not known."""
-    stage = job.stages[name]
-    assert isinstance(stage, TrainStage | PretrainStage), "only a training has steps"
-    if isinstance(stage, TrainStage) and stage.steps:
-        return stage.steps
-    rows = rows_read(job, name)
-    if rows is None:
-        return None
-    if isinstance(stage, TrainStage):
-        sequences = 2 if load(stage.algorithm).unit == "pair" else 1
-        rows = int(rows * (1 - stage.holdout)) * sequences
-    return stage.epochs * max(1, rows // stage.learner.minibatch)
+    """Steps of an offline training, at most; None where its rows decide and are not known."""
+    kind = kind_of(job.stages[name])
+    return kind.steps(None) or kind.steps(rows_read(job, name))
 
 
 def answers_written(job: Job, name: str) -> int | None:
-    """Answers that the engines write in a generate or evaluate stage."""
-    stage = job.stages[name]
+    """Answers that the engines write in a stage that draws."""
     rows = rows_read(job, name)
-    if rows is None:
-        return None
-    if isinstance(stage, GenerateStage):
-        return rows * stage.count * (stage.best_of.n if stage.best_of else 1)
-    if isinstance(stage, EvaluateStage):
-        return rows * sum(stage.best_of[model].n if model in stage.best_of else 1 for model in stage.names)
-    return None
+    return None if rows is None else kind_of(job.stages[name]).answers(rows)
 
 
 def is_at_hand(data: DataConfig) -> bool:

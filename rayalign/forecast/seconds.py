@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from rayalign.forecast.hardware import Hardware
 from rayalign.forecast.iteration import Iteration, RoleWork
 from rayalign.forecast.work import Work
-from rayalign.pipeline.kind import GENERATOR
+from rayalign.pipeline.needs import GENERATOR
 from rayalign.pipeline.plan import RolePlan, StagePlan
 
 CORE_FLOPS = 50e9

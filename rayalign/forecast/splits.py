@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rayalign.config import Job, RoleConfig, TrainStage
+from rayalign.config import Job, RoleConfig
 from rayalign.forecast.calibration import Calibration
 from rayalign.forecast.forecast import NOT_READ, Forecast, forecast
 from rayalign.forecast.hardware import Hardware
 from rayalign.forecast.timing import NOTHING, Span
-from rayalign.pipeline.kind import GENERATOR, RoleNeed, kind_of
-from rayalign.pipeline.train import TrainKind
+from rayalign.pipeline.kind import kind_of, trainings_of
+from rayalign.pipeline.needs import GENERATOR, RoleNeed
 
 REWARD_SHARE = 0.2
 """of the device that a reward model has beside an engine, where devices are shared by turns"""
@@ -66,7 +66,7 @@ def online_seconds(outcome: Forecast, job: Job) -> Span:
 
 
 def _online_stages(job: Job) -> list[str]:
-    return [name for name, stage in job.stages.items() if isinstance(stage, TrainStage) and stage.online]
+    return [name for name, training in trainings_of(job).items() if training.stage.online]
 
 
 def _is_sound(job: Job) -> bool:
@@ -147,7 +147,6 @@ def _most_ranks(job: Job, name: str, most: int) -> int:
 def _needs(job: Job, name: str) -> tuple[list[RoleNeed], list[RoleNeed]]:
     """The roles of a stage that are trained, and those that only read, as far as they use devices of their own."""
     kind = kind_of(job.stages[name])
-    assert isinstance(kind, TrainKind)
     own = [need for need in kind.roles(job) if need.role != GENERATOR and need.within is None]
     trained = [need for need in own if need.trained]
     frozen = [need for need in own if not need.trained and need.models]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from rayalign.config import Job, LoraConfig
-from rayalign.pipeline.kind import GENERATOR, kind_of
+from rayalign.pipeline.kind import kind_of
+from rayalign.pipeline.needs import GENERATOR
 from rayalign.rollout import EngineName, choose_adapter
 
 logger = logging.getLogger(__name__)

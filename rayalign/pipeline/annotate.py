@@ -16,18 +16,8 @@ from rayalign.annotator.judges.verdicts import pair_of
 from rayalign.config import AnnotateStage, Job, RoleConfig
 from rayalign.data.pairs import Question
 from rayalign.errors import InputError
-from rayalign.pipeline.kind import (
-    CANDIDATES,
-    COMPARISONS,
-    PAIRWISE_MODEL,
-    SCORED,
-    AnnotatorRead,
-    Output,
-    Problem,
-    Read,
-    RoleNeed,
-    StageKind,
-)
+from rayalign.pipeline.kind import CANDIDATES, COMPARISONS, PAIRWISE_MODEL, SCORED, Output, Problem, Read, StageKind
+from rayalign.pipeline.needs import AnnotatorRead, RoleNeed
 from rayalign.storage.records import decode, encode, read_jsonl, write_jsonl
 from rayalign.types import Comparison, Example, Words
 
@@ -51,6 +41,9 @@ class AnnotateKind(StageKind[AnnotateStage]):
 
     def batch(self) -> str:
         return f"{self.stage.pairs} pairs of each group"
+
+    def rows_made(self, rows: int) -> int:
+        return rows * self.stage.pairs
 
     def annotators(self) -> Sequence[AnnotatorRead]:
         return [AnnotatorRead("annotator", self.stage.annotator)] if self.stage.annotator else []

@@ -9,7 +9,8 @@ from rayalign.annotator.asking.api import POOL
 from rayalign.annotator.service_file import load_service
 from rayalign.config import AnnotatorConfig, CriteriaJudgeConfig, Job, RewardJudgeConfig, RubricJudgeConfig, nearest
 from rayalign.errors import InputError
-from rayalign.pipeline.kind import AnnotatorRead, Problem
+from rayalign.pipeline.kind import Problem
+from rayalign.pipeline.needs import AnnotatorRead
 
 
 def annotator_problems(key: str, job: Job, reads: Sequence[AnnotatorRead]) -> Iterator[Problem]:

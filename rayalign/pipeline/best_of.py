@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from rayalign.cluster.turns import AFTER_ROLLOUT
 from rayalign.config import ANNOTATOR, BestOf, DrawingSection, RoleConfig
 from rayalign.errors import InputError
-from rayalign.pipeline.kind import PAIRWISE_MODEL, REWARD_MODEL, AnnotatorRead, Problem, Read, RoleNeed
+from rayalign.pipeline.kind import PAIRWISE_MODEL, REWARD_MODEL, Problem, Read
+from rayalign.pipeline.needs import AnnotatorRead, RoleNeed
 from rayalign.scoring.code import import_code
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.config import Job, Reference
 from rayalign.errors import RayalignError
-from rayalign.pipeline.kind import GENERATOR, StageKind, kind_of
+from rayalign.pipeline.kind import StageKind, kind_of
+from rayalign.pipeline.needs import GENERATOR
 
 logger = logging.getLogger(__name__)
 

@@ -19,19 +19,9 @@ from rayalign.config import (
     nearest,
 )
 from rayalign.pipeline import best_of
-from rayalign.pipeline.kind import (
-    FIGURES,
-    LANGUAGE_MODEL,
-    REWARD_MODEL,
-    AnnotatorRead,
-    Output,
-    Problem,
-    Read,
-    RoleNeed,
-    StageKind,
-    beam_problems,
-    generator,
-)
+from rayalign.pipeline.beams import beam_problems
+from rayalign.pipeline.kind import FIGURES, LANGUAGE_MODEL, REWARD_MODEL, Output, Problem, Read, StageKind
+from rayalign.pipeline.needs import AnnotatorRead, RoleNeed, generator
 from rayalign.pipeline.profiles import all_models
 from rayalign.pipeline.profiles import problems as profile_problems
 
@@ -70,6 +60,10 @@ class EvaluateKind(StageKind[EvaluateStage]):
 
     def compares(self) -> Mapping[str, str]:
         return self.stage.models
+
+    def answers(self, rows: int) -> int:
+        choices = self.stage.best_of
+        return rows * sum(choices[name].n if name in choices else 1 for name in self.stage.names)
 
     @property
     def data(self) -> DataConfig:

@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rayalign.config import DataConfig, EvolveStage, Job, SamplingConfig
 from rayalign.data.paddock.evolve import OPERATORS as EMBEDDED
 from rayalign.pipeline.generate import endpoint_problems
-from rayalign.pipeline.kind import (
-    LANGUAGE_MODEL,
-    PROMPTS,
-    SCORED,
-    Output,
-    Problem,
-    Read,
-    RoleNeed,
-    StageKind,
-    generator,
-)
+from rayalign.pipeline.kind import LANGUAGE_MODEL, PROMPTS, SCORED, Output, Problem, Read, StageKind
+from rayalign.pipeline.needs import RoleNeed, generator
 from rayalign.storage.records import decode, read_jsonl, write_jsonl
 from rayalign.types import Example, Prompt
 

@@ -10,19 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rayalign.config import DataConfig, Endpoint, GenerateStage, Job, SamplingConfig, merged_sampling
 from rayalign.pipeline import best_of
-from rayalign.pipeline.kind import (
-    CANDIDATES,
-    LANGUAGE_MODEL,
-    SCORED,
-    AnnotatorRead,
-    Output,
-    Problem,
-    Read,
-    RoleNeed,
-    StageKind,
-    beam_problems,
-    generator,
-)
+from rayalign.pipeline.beams import beam_problems
+from rayalign.pipeline.kind import CANDIDATES, LANGUAGE_MODEL, SCORED, Output, Problem, Read, StageKind
+from rayalign.pipeline.needs import AnnotatorRead, RoleNeed, generator
 from rayalign.scoring.selection import extremes
 from rayalign.statistics.best_of_n import best_of_n_kl
 from rayalign.storage.records import write_jsonl
@@ -97,6 +87,9 @@ class GenerateKind(StageKind[GenerateStage]):
     def _answers(self) -> int:
         """Answers to each prompt, where the best candidates are chosen."""
         return 1 if self.stage.answer_sources else self.stage.count
+
+    def answers(self, rows: int) -> int:
+        return rows * self._candidates
 
     @property
     def data(self) -> DataConfig:

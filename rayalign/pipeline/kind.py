@@ -13,19 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rayalign.cluster.threads import IDLE_ENGINES, EngineThreads
-from rayalign.cluster.turns import Presence
 from rayalign.config import (
-    ClusterConfig,
     DataConfig,
     Job,
     LearnerConfig,
     Reference,
-    RewardSource,
     RoleConfig,
     SamplingConfig,
     StageSection,
 )
 from rayalign.models.catalogue import ModelShape, shape_of
+from rayalign.pipeline.needs import GENERATOR, AnnotatorRead, RoleNeed, host_alone
 from rayalign.pipeline.stage_rows import stage_paths
 
 if TYPE_CHECKING:
@@ -34,9 +32,7 @@ if TYPE_CHECKING:
     from rayalign.data.readers import Use
     from rayalign.pipeline.context import RunContext
     from rayalign.pipeline.inputs import Inputs
-
-GENERATOR = "generator"
-"""the role of the pool's engines"""
+    from rayalign.pipeline.train import TrainKind
 
 LANGUAGE_MODEL = "a language model"
 REWARD_MODEL = "a reward model"
@@ -82,42 +78,6 @@ class Output:
     what: str
     path: str
     """inside the stage's folder"""
-
-
-@dataclass(frozen=True, slots=True)
-class AnnotatorRead:
-    """An annotator of the service that a stage asks."""
-
-    key: str
-    name: str
-    scores: bool = False
-    """it has to score single answers; else it may also be one that only compares"""
-
-
-@dataclass(frozen=True, slots=True)
-class RoleNeed:
-    """A role of a stage, before it has a place."""
-
-    role: str
-    model: str
-    host: RoleConfig = RoleConfig()
-    learner: LearnerConfig = LearnerConfig()
-    trained: bool = False
-    further_models: tuple[str, ...] = ()
-    """frozen models that each actor holds beside `model`"""
-    memory: int | None = None
-    """of one actor, where it does not follow from the model's shape [bytes]"""
-    within: str | None = None
-    """the role in whose actors it runs, without devices or CPUs of its own"""
-    presence: Presence | None = None
-    """when it has what on shared devices; None: as its role has in an online stage"""
-
-    @property
-    def models(self) -> int:
-        """Models that one actor holds; a reward of rules, code or an annotator is none."""
-        if self.memory == 0 or (self.role == "reward" and RewardSource(source=self.model).form != "model"):
-            return int(self.trained)
-        return 1 + len(self.further_models)
 
 
 class StageKind(ABC, Generic[S]):
@@ -180,6 +140,31 @@ class StageKind(ABC, Generic[S]):
     def compares(self) -> Mapping[str, str]:
         """The models whose figures are the stage's result, by their name in the tables."""
         return {}
+
+    @property
+    def training(self) -> TrainKind | None:
+        """The stage as a training by an algorithm; None for a kind that has none."""
+        return None
+
+    def learners(self) -> Mapping[str, LearnerConfig]:
+        """Key -> section of each learner that the stage names."""
+        return {}
+
+    def steps(self, rows: int | None) -> int | None:
+        """Optimizer steps at most, of so many rows; None where there are none, or the rows decide and are unknown."""
+        return None
+
+    def answers(self, rows: int) -> int | None:
+        """Answers that the engines write to so many prompts; None where that is not known before the run."""
+        return None
+
+    def rows_made(self, rows: int) -> int:
+        """Rows for later stages, of so many that the stage reads."""
+        return rows
+
+    def alike(self) -> Sequence[Read]:
+        """The models that must have the same parameters."""
+        return ()
 
     def models_in_memory(self, job: Job) -> int:
         """Models that the stage holds at the same time, beside those of the engines."""
@@ -266,35 +251,15 @@ def kinds_of(job: Job) -> dict[str, StageKind[Any]]:
     return {name: kind_of(stage) for name, stage in job.stages.items()}
 
 
+def trainings_of(job: Job) -> dict[str, TrainKind]:
+    """The stages that train by an algorithm."""
+    trainings = {name: kind.training for name, kind in kinds_of(job).items()}
+    return {name: training for name, training in trainings.items() if training is not None}
+
+
 def shape_in(job: Job, model: str) -> ModelShape | None:
     """The shape of a model as the job names it, through the stages that made it."""
     reference = Reference.parse(model)
     if reference is None:
         return shape_of(model)
     return kind_of(job.stages[reference.stage]).shape(job, reference.role)
-
-
-def host_alone(cluster: ClusterConfig, host: RoleConfig) -> RoleConfig:
-    """How a role outside of shared devices is hosted: of logical ones that are shared it claims none."""
-    beside_shared = cluster.share_devices and cluster.logical_devices is not None
-    return host.model_copy(update={"gpus": 0.0}) if beside_shared else host
-
-
-def generator(job: Job, model: str) -> RoleNeed:
-    """The engines of the pool, with this model first."""
-    pool = job.rollout
-    host = RoleConfig(actors=pool.engines, cpus=pool.cpus, gpus=pool.gpus, threads=pool.threads)
-    return RoleNeed(GENERATOR, model, host)
-
-
-def beam_problems(count: int, sampling: SamplingConfig, key: str) -> Iterator[Problem]:
-    """A beam search gives no more candidates than it has beams, and cuts no tails."""
-    if sampling.beams is None:
-        return
-    if count > sampling.beams.width:
-        yield (
-            key,
-            f"{count} candidates of a beam search of width {sampling.beams.width}; raise beams.width or lower it",
-        )
-    if sampling.top_p < 1.0 or sampling.top_k:
-        yield key, "a beam search takes the likeliest tokens anyway; leave top_p and top_k out"

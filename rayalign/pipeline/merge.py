@@ -42,6 +42,9 @@ class MergeKind(StageKind[MergeStage]):
             reads.append(Read("base", self.stage.base, (LANGUAGE_MODEL,)))
         return reads
 
+    def alike(self) -> Sequence[Read]:
+        return self.reads()
+
     def outputs(self) -> dict[str, Output]:
         if self.stage.base is not None:
             return {"": Output(LANGUAGE_MODEL, "model"), "adapter": Output(ADAPTER, f"model/{ADAPTER_FOLDER}")}

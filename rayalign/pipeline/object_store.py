@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rayalign.config import ClusterConfig, Job
-from rayalign.pipeline.kind import GENERATOR, shape_in
+from rayalign.pipeline.kind import shape_in
+from rayalign.pipeline.needs import GENERATOR
 from rayalign.pipeline.plan import Plan, StagePlan, plan
 from rayalign.weights.buckets import BUCKET_BYTES
 

@@ -34,7 +34,7 @@ from rayalign.errors import InputError, RollbackError
 from rayalign.models.configuration import positions, read_config
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
-from rayalign.pipeline.kind import host_alone
+from rayalign.pipeline.needs import host_alone
 from rayalign.pipeline.row_checks import distinct_rows, report_leaks
 from rayalign.pipeline.time_left import later_stages
 from rayalign.pipeline.train import TrainKind
@@ -222,6 +222,7 @@ def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
     launch(
         spec,
         ranks=host.actors,
+        fewest=host.min_actors,
         resources=claim.bundle,
         environment=process_environment(claim),
         cluster=cluster,

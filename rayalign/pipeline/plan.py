@@ -12,8 +12,9 @@ from rayalign.cluster.threads import share_threads
 from rayalign.cluster.turns import PRESENCE, TURNS, Presence, Sizes, Turn, present_parts
 from rayalign.config import Job, RoleConfig
 from rayalign.pipeline.hashing import stage_states
-from rayalign.pipeline.kind import GENERATOR, RoleNeed, StageKind, host_alone, kind_of, shape_in
+from rayalign.pipeline.kind import StageKind, kind_of, shape_in
 from rayalign.pipeline.machine import Machine, planned_machine
+from rayalign.pipeline.needs import GENERATOR, RoleNeed, host_alone
 from rayalign.pipeline.process_memory import process_memory
 from rayalign.pipeline.sizes import role_parts
 from rayalign.pipeline.stage_rows import recognised

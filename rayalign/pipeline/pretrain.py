@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayalign.config import DataConfig, Job, PretrainStage, RoleConfig, TrainStage
+from rayalign.config import DataConfig, Job, LearnerConfig, PretrainStage, RoleConfig, TrainStage
 from rayalign.config.references import STAGE
 from rayalign.models.catalogue import ModelShape, shape_of
-from rayalign.pipeline.kind import LANGUAGE_MODEL, Output, Problem, Read, RoleNeed, StageKind
+from rayalign.pipeline.kind import LANGUAGE_MODEL, Output, Problem, Read, StageKind
+from rayalign.pipeline.needs import RoleNeed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,6 +50,12 @@ class PretrainKind(StageKind[PretrainStage]):
     def roles(self, job: Job) -> Sequence[RoleNeed]:
         host = self.stage.roles.get("policy", RoleConfig())
         return [RoleNeed("policy", self.stage.model, host, self.stage.learner, trained=True)]
+
+    def learners(self) -> dict[str, LearnerConfig]:
+        return {"learner": self.stage.learner}
+
+    def steps(self, rows: int | None) -> int | None:
+        return None if rows is None else self.stage.epochs * max(1, rows // self.stage.learner.minibatch)
 
     def tokenizers(self, name: str) -> Sequence[tuple[str, str]]:
         return [("data", f"{STAGE}{name}")]

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rayalign.config import Job
-from rayalign.pipeline.kind import GENERATOR, RoleNeed, StageKind, kinds_of, shape_in
+from rayalign.pipeline.kind import StageKind, kinds_of, shape_in
 from rayalign.pipeline.machine import this_machine
+from rayalign.pipeline.needs import GENERATOR, RoleNeed
 from rayalign.rollout import choose, vllm_runs_on
 
 MIB = 1 << 20

@@ -15,7 +15,8 @@ from rayalign.cluster.turns import PRESENCE, DeviceTurns, Sizes
 from rayalign.config import Job, RolloutConfig
 from rayalign.errors import InputError
 from rayalign.models.catalogue import ModelShape, shape_of
-from rayalign.pipeline.kind import GENERATOR, generator, kind_of
+from rayalign.pipeline.kind import kind_of
+from rayalign.pipeline.needs import GENERATOR, generator
 from rayalign.pipeline.plan import RolePlan, StagePlan, plan
 from rayalign.pipeline.sizes import role_parts
 from rayalign.storage.events import EventLog

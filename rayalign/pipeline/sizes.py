@@ -5,7 +5,8 @@ from __future__ import annotations
 from rayalign.cluster.turns import Part
 from rayalign.config import Job, LearnerConfig
 from rayalign.models.catalogue import ModelShape
-from rayalign.pipeline.kind import GENERATOR, RoleNeed, shape_in
+from rayalign.pipeline.kind import shape_in
+from rayalign.pipeline.needs import GENERATOR, RoleNeed
 
 BYTES = {"fp32": 4, "bf16": 2, "float32": 4, "bfloat16": 2}
 GRADIENT = 4

@@ -20,24 +20,21 @@ from rayalign.config import (
     TrainStage,
 )
 from rayalign.errors import InputError
-from rayalign.pipeline import train_checks
+from rayalign.pipeline import train_batches, train_checks
 from rayalign.pipeline.kind import (
     ADAPTER,
     CANDIDATES,
     COMPARISONS,
     CRITIC,
-    GENERATOR,
     LANGUAGE_MODEL,
     REWARD_MODEL,
     SCORED,
-    AnnotatorRead,
     Output,
     Problem,
     Read,
-    RoleNeed,
     StageKind,
-    generator,
 )
+from rayalign.pipeline.needs import GENERATOR, AnnotatorRead, RoleNeed, generator
 from rayalign.pipeline.train_models import made_model, starting_models, suitable_rewards
 from rayalign.types import Role
 
@@ -135,6 +132,17 @@ class TrainKind(StageKind[TrainStage]):
     def policy_readers(self) -> Mapping[str, str]:
         models = self.models()
         return {role: model for role in ("critic", "reference") if (model := models.get(role)) is not None}
+
+    @property
+    def training(self) -> TrainKind:
+        return self
+
+    def learners(self) -> dict[str, LearnerConfig]:
+        critic = {"critic_learner": self.stage.critic_learner} if self.stage.critic_learner else {}
+        return {"learner": self.stage.learner, **critic}
+
+    def steps(self, rows: int | None) -> int | None:
+        return train_batches.steps(self.stage, self.algorithm, rows)
 
     def learner(self, role: str) -> LearnerConfig:
         """The section that a role is trained, or only evaluated, by."""
@@ -240,20 +248,7 @@ class TrainKind(StageKind[TrainStage]):
             yield from train_checks.shared_device_problems(self.stage, self._algorithm)
 
     def batch(self) -> str:
-        stage = self.stage
-        minibatch = stage.learner.minibatch
-        if not stage.online:
-            length = f"{stage.steps} steps" if stage.steps else f"at most {stage.epochs} epochs"
-            before = "the reference's log-probs of all rows first; " if self._stores_reference else ""
-            return f"{before}{minibatch} samples a step, {length}"
-        count, passes = stage.candidates_per_prompt, self.algorithm.passes
-        samples = stage.prompts * count
-        steps = samples // minibatch
-        return (
-            f"{stage.prompts} prompts x {count} candidates = {samples} samples; "
-            f"/ minibatch {minibatch} = {steps} steps; x {passes} passes = {steps * passes} steps an iteration; "
-            f"x {stage.iterations} iterations = {steps * passes * stage.iterations} steps"
-        )
+        return train_batches.text(self.stage, self.algorithm, stores_reference=self._stores_reference)
 
     def run(self, context: RunContext, name: str) -> dict[str, Any]:
         if self.stage.online:

@@ -11,7 +11,8 @@ from rayalign.config import OverlapConfig, TrainStage, merged_sampling, nearest
 from rayalign.coordinator.iteration import METRICS as ITERATION_METRICS
 from rayalign.errors import InputError
 from rayalign.models.metrics import MIXTURE, of_roles, renamed
-from rayalign.pipeline.kind import Problem, beam_problems
+from rayalign.pipeline.beams import beam_problems
+from rayalign.pipeline.kind import Problem
 
 OFFLINE_METRICS = frozenset({"eval/loss", "eval/epoch", "heldout/count", "heldout/prompts", "phase/update"})
 """what the offline loop reports by itself"""
@@ -97,6 +98,9 @@ def _roles(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, st
     for role in stage.roles:
         if role not in models:
             yield f"roles.{role}", f"{name} runs no {role}; its roles: {', '.join(models)}"
+    for role, host in stage.roles.items():
+        if stage.online and host.min_actors is not None:
+            yield f"roles.{role}.min_actors", "only an offline stage goes on with fewer ranks; leave this out"
     beside = not stage.online or "exact_kl" in algorithm.needs
     if beside and "reference" in stage.roles and "reference" in models:
         which = f"{name}, whose KL is exact," if stage.online else "an offline stage"

@@ -8,9 +8,8 @@ from typing import Any
 
 from rayalign.algorithms.base import load
 from rayalign.config import Job
-from rayalign.pipeline.kind import FIGURES, kinds_of
+from rayalign.pipeline.kind import FIGURES, kinds_of, trainings_of
 from rayalign.pipeline.outputs import output_path, stage_folder
-from rayalign.pipeline.train import TrainKind
 from rayalign.rehearsal.exports import open_export
 from rayalign.rehearsal.findings import Finding
 from rayalign.rehearsal.running import Ending, SmallRun, scored_stages, trained_stages
@@ -189,10 +188,7 @@ def _hand_offs(job: Job) -> Iterator[Event]:
 
 def _exports(job: Job, outcome: Outcome) -> Iterator[Event]:
     """The last trained policy, opened by others."""
-    policies = []
-    for name, kind in kinds_of(job).items():
-        if isinstance(kind, TrainKind) and kind.trained[0] == "policy":
-            policies.append(name)
+    policies = [name for name, training in trainings_of(job).items() if training.trained[0] == "policy"]
     if not policies:
         yield Event("final export", False, "the job trains no policy")
         return

@@ -7,18 +7,18 @@ from pathlib import Path
 
 from rayalign.annotator.service_file import load_service
 from rayalign.config import Job
-from rayalign.pipeline.kind import GENERATOR, kinds_of
+from rayalign.pipeline.kind import trainings_of
+from rayalign.pipeline.needs import GENERATOR
 from rayalign.pipeline.train import TrainKind
 from rayalign.rehearsal.findings import Finding
 
 
 def check_devices(job: Job) -> Iterator[Finding]:
     """Every finding about devices and about the models of the annotator service."""
-    for name, kind in kinds_of(job).items():
-        if isinstance(kind, TrainKind):
-            yield from _ranks(job, name, kind)
-            yield from _kernels(name, kind)
-            yield from _paths(job, name, kind)
+    for name, training in trainings_of(job).items():
+        yield from _ranks(job, name, training)
+        yield from _kernels(name, training)
+        yield from _paths(job, name, training)
     yield from _judges(job)
 
 

@@ -13,13 +13,14 @@ from rayalign.models.configuration import positions, read_config
 from rayalign.models.miniature import is_scalar
 from rayalign.models.model_folder import ModelFolder, is_second_copy
 from rayalign.pipeline.kind import LANGUAGE_MODEL, StageKind, kinds_of
-from rayalign.pipeline.train import TrainKind
 from rayalign.rehearsal.findings import Finding
 from rayalign.rehearsal.stand_ins import ReadModel
 from rayalign.weights.files import shapes, shard_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+    from rayalign.pipeline.train import TrainKind
 
 _HEAD = "lm_head.weight"
 _DIVIDED = {"num_attention_heads": "attention heads", "intermediate_size": "hidden units of the MLP"}
@@ -75,12 +76,13 @@ class FullModels:
 
     def _stage(self, name: str, kind: StageKind) -> Iterator[Finding]:
         yield from self._heads(name, kind)
-        if kind.sampling is not None or isinstance(kind, TrainKind):
+        training = kind.training
+        if kind.sampling is not None or training is not None:
             yield from self._positions(name, kind)
-        if isinstance(kind, TrainKind):
-            yield from self._adapters(name, kind)
-            yield from self._vocabularies(name, kind)
-            yield from self._copied_head(name, kind)
+        if training is not None:
+            yield from self._adapters(name, training)
+            yield from self._vocabularies(name, training)
+            yield from self._copied_head(name, training)
 
     def _heads(self, name: str, kind: StageKind) -> Iterator[Finding]:
         """A reward has one output that was trained, a policy a language model's head."""
@@ -153,10 +155,8 @@ class FullModels:
 
     def _sums(self, name: str, kind: StageKind) -> Iterator[Finding]:
         """Models that are added up have the same parameters."""
-        if kind.stage.kind != "merge":
-            return
         first: tuple[str, Blueprint] | None = None
-        for read in kind.reads():
+        for read in kind.alike():
             plan = self.blueprints.get(self.origin(read.value))
             if plan is None:
                 continue

@@ -40,14 +40,14 @@ def check_schedule(loaded: LoadedJob, rows: Mapping[str, int]) -> Iterator[Findi
     """
     kinds = kinds_of(loaded.job)
     for name, kind in kinds.items():
-        if isinstance(kind, TrainKind):
-            yield from _training(loaded, name, kind, rows.get(f"{name}.data"))
+        if kind.training is not None:
+            yield from _training(loaded, name, kind.training, rows.get(f"{name}.data"))
     yield from _unseen(kinds)
 
 
 def _training(loaded: LoadedJob, name: str, kind: TrainKind, rows: int | None) -> Iterator[Finding]:
     stage, where = kind.stage, f"stages.{name}"
-    steps = _steps(kind, rows)
+    steps = kind.steps(rows)
     if steps == 0:
         yield Finding(
             f"{where}.learner.minibatch",
@@ -63,21 +63,6 @@ def _training(loaded: LoadedJob, name: str, kind: TrainKind, rows: int | None) -
             )
     if stage.online:
         yield from _online(loaded, where, kind, rows)
-
-
-def _steps(kind: TrainKind, rows: int | None) -> int | None:
-    """Optimizer steps of the whole stage; None where the rows are not known."""
-    stage = kind.stage
-    if stage.online:
-        samples = stage.prompts * stage.candidates_per_prompt
-        return stage.iterations * kind.algorithm.passes * (samples // stage.learner.minibatch)
-    if stage.steps:
-        return stage.steps
-    if rows is None:
-        return None
-    per_row = 2 if kind.algorithm.unit == "pair" else 1
-    trained = int(rows * (1 - stage.holdout)) * per_row
-    return stage.epochs * (trained // stage.learner.minibatch)
 
 
 def _online(loaded: LoadedJob, where: str, kind: TrainKind, rows: int | None) -> Iterator[Finding]:
@@ -111,7 +96,7 @@ def _unseen(kinds: Mapping[str, StageKind[Any]]) -> Iterator[Finding]:
         data = kind.data
         if data is None or kind.data_use is None:
             continue
-        if isinstance(kind, TrainKind):
+        if kind.training is not None:
             trained.setdefault(_source(data), name)
         elif kind.compares():
             evaluations += 1

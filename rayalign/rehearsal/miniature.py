@@ -12,7 +12,6 @@ from typing import Any
 
 from rayalign.config import Job
 from rayalign.pipeline.kind import StageKind, kinds_of
-from rayalign.pipeline.train import TrainKind
 from rayalign.rehearsal.batches import Arithmetic, small_batches
 from rayalign.rehearsal.changes import Change, ChangeKind
 from rayalign.rehearsal.devices import fold_devices
@@ -85,7 +84,8 @@ class Miniature:
         kinds = kinds_of(self._job)
         for stage_name, stage in tree["stages"].items():
             kind = kinds[stage_name]
-            arithmetic = small_batches(kind, self._most) if isinstance(kind, TrainKind) else None
+            training = kind.training
+            arithmetic = small_batches(training, self._most) if training is not None else None
             self._stage(stage_name, kind, stage, arithmetic)
         tree["name"], tree["output"] = name, output
         tree["cluster"].update(fold_devices(self._job, as_job(tree)))

@@ -16,7 +16,6 @@ from rayalign.config import Job, LoadedJob
 from rayalign.models.configuration import read_config
 from rayalign.models.miniature import shrunk, write_miniature
 from rayalign.pipeline.kind import kinds_of
-from rayalign.pipeline.train import TrainKind
 from rayalign.rehearsal.annotators import annotator_names, needs_stand_in, write_stand_in_service
 from rayalign.rehearsal.changes import Change
 from rayalign.rehearsal.devices import uses_gpus
@@ -200,8 +199,8 @@ def _lasting(job: Job, standing: Standing) -> Iterator[Change]:
     for name, kind in kinds_of(job).items():
         roles = ", ".join(need.role for need in kind.roles(job)) or "no role"
         more = ""
-        if isinstance(kind, TrainKind):
-            stage = kind.stage
+        if kind.training is not None:
+            stage = kind.training.stage
             more = f", {stage.algorithm['name']}, ZeRO stage {stage.learner.zero_stage}, {stage.learner.precision}"
             more += f", max_staleness {stage.max_staleness}" if stage.online else ""
         yield Change("kept", f"stages.{name}", f"{kind.stage.kind} with {roles}{more}")

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rayalign.config import Job
-from rayalign.pipeline.kind import kinds_of
+from rayalign.pipeline.kind import trainings_of
 from rayalign.pipeline.outputs import run_folder, stage_folder
-from rayalign.pipeline.train import TrainKind
 from rayalign.storage.records import read_jsonl
 
 logger = logging.getLogger(__name__)
@@ -139,14 +138,14 @@ class SmallRun:
 
 def trained_stages(job: Job) -> list[str]:
     """The stages that train, those of the live policy first."""
-    kinds = {name: kind for name, kind in kinds_of(job).items() if isinstance(kind, TrainKind)}
-    return sorted(kinds, key=lambda name: not kinds[name].stage.online)
+    trainings = trainings_of(job)
+    return sorted(trainings, key=lambda name: not trainings[name].stage.online)
 
 
 def scored_stages(job: Job) -> Iterator[str]:
     """The stages whose answers a process of its own scores."""
-    for name, kind in kinds_of(job).items():
-        if isinstance(kind, TrainKind) and kind.stage.online and "reward" in kind.models():
+    for name, training in trainings_of(job).items():
+        if training.stage.online and "reward" in training.models():
             yield name
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from rayalign.algorithms import ops, policy_gradient, ppo, preference, reward, rrhf
+from rayalign.models import merge
+from rayalign.scoring import combine
 
 OPS = {
     "masked_mean": "(x, mask)",
@@ -46,16 +48,25 @@ PREFERENCE = {
     "kto_pair_loss": f"{REFERENCED}, *, beta)",
     "win_probabilities": "(scores_K)",
 }
+SUMS = {
+    "merge_tensors": "(tensors, weights)",
+    "merge_lora": "(factors, weights, *, alpha, mode)",
+    "merge_models": "(paths, weights, out)",
+    "merge_adapters": "(paths, weights, out, *, mode, rank=None)",
+}
+SCORES = {"combine": "(scores_OB, weights_O, active_OB, *, kind, ideal_O=None)"}
 ROOMS = {
     **dict.fromkeys(OPS, ops),
     **dict.fromkeys(PREFERENCE, preference),
+    **dict.fromkeys(SUMS, merge),
+    "combine": combine,
     "policy_loss": ppo,
     "value_loss": ppo,
     "rrhf_loss": rrhf,
     "pairwise_loss": reward,
     "ranking_loss": reward,
 }
-SIGNATURES = OPS | LOSSES | PREFERENCE
+SIGNATURES = OPS | LOSSES | PREFERENCE | SUMS | SCORES
 
 
 def plain(function: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 
 from rayalign.actors.hosted import LOGICAL_VARIABLE, Place, own_devices
 from rayalign.cluster.devices import reserve_devices
@@ -84,6 +85,14 @@ def test_a_process_knows_its_logical_devices(monkeypatch: pytest.MonkeyPatch) ->
     assert own_devices() == ()
     monkeypatch.setenv(LOGICAL_VARIABLE, "logical:0,logical:3")
     assert own_devices() == ("logical:0", "logical:3")
+
+
+def test_a_process_knows_its_gpus_by_their_uuids(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = [SimpleNamespace(uuid=uuid) for uuid in ("1b2c", "3d4e")]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties.__getitem__)
+    assert own_devices() == ("1b2c", "3d4e")
 
 
 @pytest.mark.ray

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 
 from rayalign.config import LoadedJob, PretrainStage, TrainStage, load_job
+from rayalign.config.section import Section
+from rayalign.config.stages import WrittenJob
 from rayalign.errors import InputError
 
 BASE = """\
@@ -126,6 +129,47 @@ def test_a_section_given_in_part_keeps_its_parents_default(folder: Path) -> None
 def test_a_stage_whose_name_is_no_folder_of_its_own_is_refused(folder: Path, name: str) -> None:
     (line,) = refusal(f"{BASE}  {name!r}: {{kind: generate, model: stage:sft}}\n")
     assert line.startswith(f"job.yaml:11: stages.{name} is {name!r}; expected string should match pattern")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("name: ../x\nstages:\n  a: {kind: pretrain}\n", "name is '../x'"),
+        ("name: j\nstages:\n  l: {rounds: 2, stages: {../x: {kind: pretrain}}}\n", "stages.l.stages.../x is '../x'"),
+        ("name: j\nstages:\n  a: {kind: pretrain, roles: {../x: {actors: 1}}}\n", "stages.a.roles.../x is '../x'"),
+    ],
+)
+def test_every_name_that_becomes_a_path_is_one_folder(folder: Path, text: str, place: str) -> None:
+    (line,) = refusal(text)
+    assert place in line
+
+
+FREE_KEYS = {
+    "ClusterConfig.environment",  # variables
+    "DataConfig.columns", "SourceConfig.columns",  # of the rows
+    "EvaluateStage.models", "EvaluateStage.by_profile", "EvaluateStage.best_of",  # rows of a table
+    "LoopConfig.first",  # references, which have to exist
+}  # fmt: skip
+"""mappings of a job whose keys are any text, since none of them becomes a path"""
+
+
+def free_keys(annotation: Any, place: str, seen: set[type[Section]]) -> Iterator[str]:
+    """The places of mappings whose keys are any text, in a type and the sections in it."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        if annotation not in seen:
+            seen.add(annotation)
+            for name, field in annotation.model_fields.items():
+                yield from free_keys(field.annotation, f"{annotation.__name__}.{name}", seen)
+        return
+    arguments = get_args(annotation)
+    if get_origin(annotation) is dict and arguments[0] is str and arguments[1] is not Any:
+        yield place
+    for argument in arguments:
+        yield from free_keys(argument, place, seen)
+
+
+def test_keys_that_are_any_text_become_no_path() -> None:
+    assert set(free_keys(WrittenJob, "", set())) == FREE_KEYS
 
 
 def test_all_problems_of_a_file_are_told_at_once(folder: Path) -> None:

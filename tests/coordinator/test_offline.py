@@ -175,9 +175,9 @@ def test_ctrl_c_ends_the_ranks_too(workers: Workers, endless: OfflineSpec, launc
     assert has_ended(pids[0])
 
 
-def finite(endless: OfflineSpec, folder: Path) -> OfflineSpec:
+def finite(endless: OfflineSpec, folder: Path, epochs: int = 4) -> OfflineSpec:
     """The same loop in a folder of its own, with an end."""
-    settings = endless.stage.model_copy(update={"steps": None, "epochs": 4, "keep": 4})
+    settings = endless.stage.model_copy(update={"steps": None, "epochs": epochs, "keep": 4})
     return replace(endless, stage=settings, folder=str(folder), events=str(folder / "events.jsonl"), timeout=300.0)
 
 
@@ -204,6 +204,32 @@ def test_both_launchers_make_the_same_weights_and_go_on_from_each_others_checkpo
         interrupt(tmp_path / first, epoch=2)
         start(finite(endless, tmp_path / first), second, workers)
         assert state(tmp_path / first) == whole
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_ray_train_goes_on_after_a_rank_was_killed(workers: Workers, endless: OfflineSpec, tmp_path: Path) -> None:
+    specs = {name: finite(endless, tmp_path / name, epochs=60) for name in ("whole", "killed")}
+    start(specs["whole"], "actors", workers)
+    with once_it_trains(specs["killed"], signal.SIGKILL, driver=False) as pids:
+        start(specs["killed"], "ray_train")
+    events = read_jsonl(Path(specs["killed"].events))
+    ranks = [row["actor_pid"] for row in events if row["event"] == "actor_started"]
+    assert len(set(ranks)) == 2 and ranks[0] == pids[0]
+    assert state(tmp_path / "killed") == state(tmp_path / "whole")
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_ray_train_starts_with_as_many_ranks_as_there_is_room_for(ray_session: None, endless: OfflineSpec) -> None:
+    """A session of four CPUs has room for one rank of three; without a range the loop would wait for the second."""
+    spec = finite(endless, Path(endless.folder))
+    write_rows(spec.rows_folder, ROWS)
+    environment = process_environment(Claim(3.0, 0.0, 1))
+    launch(spec, ranks=2, fewest=1, resources={"CPU": 3.0}, environment=environment, cluster=CLUSTER)
+    ranks = [row["rank"] for row in read_jsonl(Path(spec.events)) if row["event"] == "actor_started"]
+    assert ranks == [0]
+    assert (Path(spec.folder) / "model" / "model.safetensors").is_file()
 
 
 def interrupt(folder: Path, epoch: int) -> None:

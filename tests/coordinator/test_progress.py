@@ -29,10 +29,31 @@ def watch(tmp_path: Path, clock: Clock) -> Watch:
     return Watch(tmp_path, "policy", ranks=2, start_timeout=11.0, timeout=10.0, clock=clock)
 
 
-def beat(folder: Path, rank: int, beats: int, reports: int, activity: str = "pass 1", *, ready: bool = True) -> None:
+def beat(
+    folder: Path, rank: int, beats: int, reports: int, activity: str = "pass 1", *, ready: bool = True, world: int = 2
+) -> None:
     content = {"pid": 70 + rank, "host": "here", "activity": activity, "reports": reports, "beats": beats}
-    content["ready"] = ready
+    content |= {"ready": ready, "world": world}
     (folder / f"{rank}.json").write_text(json.dumps(content))
+
+
+def test_only_the_ranks_that_take_part_are_awaited(tmp_path: Path, watch: Watch, clock: Clock) -> None:
+    """After a machine was lost the loop goes on with one rank, and the other one's last beat is of before."""
+    beat(tmp_path, 0, 1, 1, world=2)
+    beat(tmp_path, 1, 1, 1, world=2)
+    watch.check()
+    for step in range(2, 6):
+        clock.seconds += 9.0
+        beat(tmp_path, 0, step, step, world=1)
+        watch.check()
+    assert watch.ready
+    clock.seconds += 9.0
+    beat(tmp_path, 0, 6, 6, world=2)
+    watch.check()  # the other rank starts again, and has its time from now on
+    clock.seconds += 11.0
+    beat(tmp_path, 0, 7, 7, world=2)
+    with pytest.raises(LostError, match="rank 1"):
+        watch.check()
 
 
 def test_ranks_that_get_on_are_left_alone(tmp_path: Path, watch: Watch, clock: Clock) -> None:

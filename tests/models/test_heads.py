@@ -18,6 +18,7 @@ from transformers import (
 from rayalign.errors import InputError
 from rayalign.models.batching import trim
 from rayalign.models.heads import (
+    OutputLayer,
     TokenLogprobs,
     TokenValues,
     as_outputs,
@@ -118,6 +119,15 @@ def test_chunks_change_neither_values_nor_gradients(folder: str) -> None:
         (logprobs_BT + entropy_BT).sum().backward()
         results.append([logprobs_BT.detach(), *(p.grad for p in head.parameters())])
     torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-5)
+
+
+def test_a_gpu_reads_eight_times_the_tokens_of_a_cpu_at_a_time_unless_the_job_says_how_many() -> None:
+    linear = torch.nn.Linear(4, 1024)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    layer = OutputLayer(linear, None, None)
+    assert (layer._chunk(cpu), layer._chunk(gpu)) == (1 << 14, 1 << 17)
+    layer = OutputLayer(linear, 3 * 1024, None)
+    assert (layer._chunk(cpu), layer._chunk(gpu)) == (3, 3)
 
 
 def test_nothing_selected_gives_a_gradient_of_zero(folder: str) -> None:

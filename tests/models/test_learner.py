@@ -20,7 +20,7 @@ from rayalign.algorithms.base import load
 from rayalign.algorithms.ppo import Ppo, PpoConfig
 from rayalign.algorithms.sft import Sft, SftConfig
 from rayalign.config import LearnerConfig
-from rayalign.errors import GuardError
+from rayalign.errors import GuardError, InputError
 from rayalign.models.batching import pass_over
 from rayalign.models.heads import TokenLogprobs
 from rayalign.models.learner import Learner
@@ -302,6 +302,14 @@ def test_how_a_scalar_model_is_computed_changes_no_gradient(folder: str, role: R
         assert [step["learner/learning_rate"].value for step in steps] == [0.1, 0.1]
         ends.append(weights(learner))
     assert_close(*ends)
+
+
+def test_a_saved_model_that_nobody_could_open_is_refused(folder: str, tmp_path: Path) -> None:
+    """A padding token beyond the embedding, with which transformers builds no model."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    with pytest.raises(InputError, match="was written but cannot be opened again"):
+        make_learner(folder).save(tmp_path, tokenizer)
 
 
 def test_each_pass_has_every_row_once_in_an_order_of_its_own() -> None:

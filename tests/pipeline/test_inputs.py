@@ -180,6 +180,17 @@ def test_an_environment_is_made_for_a_prompt_before_a_run(study: Study) -> None:
         Inputs(study(*two_turn)).check()
 
 
+def test_a_template_that_does_not_only_append_is_refused_for_an_environment(study: Study, tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    numbered = "{{ ['one', 'two', 'three', 'four', 'five'][loop.index0] ~ ' ' ~ message['content'] }}"
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{ message['content'] }}", numbered)
+    tokenizer.save_pretrained(tmp_path / "model")
+    two_turn = ("stages.rl.data.split=two_turn", "stages.rl.data.limit=20", f"stages.rl.model={tmp_path / 'model'}")
+    Inputs(study(*two_turn)).check()
+    with pytest.raises(InputError, match=r"stages\.rl\.environment: .* does not only append when a turn follows"):
+        Inputs(study(*two_turn, "stages.rl.environment=paddock_two_turn")).check()
+
+
 CONDITIONED = (
     "stages.cond={kind: train, algorithm: {name: sft}, model: stage:base, examples: stage:verdicts, "
     "answers: conditioned, learner: {minibatch: 64}}"

@@ -1,4 +1,4 @@
-"""What an online stage leaves of its roles."""
+"""What an online stage proves its weights by, and what it leaves of its roles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import kind_of
-from rayalign.pipeline.online import _specs
+from rayalign.pipeline.online import _channel, _specs
 from rayalign.pipeline.saved_roles import save_roles
 
 Study = Callable[..., LoadedJob]
@@ -97,3 +97,23 @@ def test_a_stage_that_trains_a_reward_model_takes_its_section(study: Study) -> N
     learner = need.learner
     assert (learner.offload, learner.zero_stage, learner.gradient_checkpointing) == ("all", 3, True)
     assert learner.lora == LoraConfig(rank=2)
+
+
+def test_weights_are_proven_by_the_ends_of_the_stages_own_prompts(study: Study) -> None:
+    loaded = study("stages.rl.data.limit=20")
+    inputs = Inputs(loaded)
+    first = inputs.fitting("rl", "stage:sft")[0]
+    prompts: list[str] = []
+
+    def prompt_ids(prompt: Any) -> tuple[int, ...]:
+        prompts.append(prompt.id)
+        return tuple(range(100, 140))
+
+    renderer: Any = SimpleNamespace(tokenizer=build_tokenizer(), prompt_ids=prompt_ids)
+    group: Any = SimpleNamespace(places={})
+    pool: Any = SimpleNamespace(group=group, engine="local", adapter=None)
+    with RunContext(loaded, inputs) as context:
+        stage: Any = loaded.job.stages["rl"]
+        channel = _channel(context, "rl", stage, renderer, {"policy": group}, pool)
+    assert prompts[0] == first.prompt.id
+    assert channel._tokens == (tuple(range(116, 140)),) * 4

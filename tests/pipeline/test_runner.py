@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +18,8 @@ from rayalign.config import DataConfig, LoadedJob
 from rayalign.data.readers import load_examples
 from rayalign.errors import InputError
 from rayalign.pipeline.hashing import stage_hashes, stage_states
-from rayalign.pipeline.runner import run
+from rayalign.pipeline.inputs import Inputs
+from rayalign.pipeline.runner import _prove, run
 from rayalign.storage.records import encode, read_jsonl, write_jsonl
 from rayalign.storage.summary import read_done, write_done
 from rayalign.types import Candidate, Example
@@ -133,3 +140,51 @@ def test_a_stage_that_fails_is_not_marked(study: Study) -> None:
         run(loaded)
     assert read_done(folder / "stages" / "verdicts") is None
     assert stage_states(loaded.job)["verdicts"] == "will run: never ran"
+
+
+def test_ray_starts_while_the_inputs_are_proven(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits until the other has begun, which neither could one after the other."""
+    proving, starting = threading.Event(), threading.Event()
+
+    class Session:
+        def __init__(self, config: object) -> None: ...
+
+        def __enter__(self) -> Session:
+            starting.set()
+            assert proving.wait(10), "the session starts first, and the proof after it"
+            return self
+
+        def __exit__(self, *failure: object) -> None: ...
+
+    class ProvenInputs:
+        def check(self) -> None:
+            proving.set()
+            assert starting.wait(10), "the proof comes first, and the session after it"
+
+    idle = SimpleNamespace(start=lambda hosting: None, reserve=lambda hosting: None)
+    monkeypatch.setattr("rayalign.cluster.session.Session", Session)
+    monkeypatch.setattr("rayalign.cluster.workers.Workers", lambda cluster: idle)
+    with ExitStack() as running:
+        session, workers = _prove(study(), cast("Inputs", ProvenInputs()), running)
+    assert isinstance(cast("Any", session), Session)
+    assert workers is idle
+
+
+LATE = ("ray.serve", "ray.train", "vllm", "deepspeed", "transformers.models.auto", "transformers.models.llama")
+"""what the process of a run imports where a stage uses it, or never; torch is there already, since an algorithm's
+settings stand beside its mathematics"""
+
+
+def test_a_run_has_proven_its_inputs_and_imported_ray_without_the_large_libraries(study: Study) -> None:
+    loaded = study(*(f"stages.{name}.data.limit=50" for name in ("sft", "draws", "rl", "test")))
+    code = (
+        "import sys; from pathlib import Path; from rayalign.config import load_job; "
+        "import rayalign.pipeline.runner, rayalign.cluster.session, rayalign.cluster.workers; "
+        "from rayalign.pipeline.inputs import Inputs; "
+        "Inputs(load_job(Path(sys.argv[1]))).check(); "
+        f"print([name for name in ('ray', *{LATE}) if name in sys.modules])"
+    )
+    job = Path(loaded.job.output).parent / "resolved.yaml"
+    job.write_text(loaded.resolved())
+    output = subprocess.run([sys.executable, "-c", code, str(job)], check=True, capture_output=True, text=True).stdout
+    assert output.splitlines()[-1] == "['ray']"

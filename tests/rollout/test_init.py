@@ -4,12 +4,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+import huggingface_hub.constants
 import pytest
 
 from rayalign.config.sections import RolloutConfig
 from rayalign.errors import InputError
-from rayalign.rollout import LOCAL_PARAMETERS, choose, vllm_runs_on
+from rayalign.rollout import LOCAL_PARAMETERS, build, choose, vllm_runs_on
 from rayalign.rollout.vllm import COMPUTE_BYTES, VllmEngine, environment, memory_share
+from tests.weights.test_files import cached_snapshot
 
 
 def test_the_job_may_name_its_engine() -> None:
@@ -72,3 +74,11 @@ def test_an_engine_on_a_gpu_asks_for_what_it_needs_and_no_more(tmp_path: Path) -
     needed = (1 << 19) + (2 << 30) + COMPUTE_BYTES
     assert memory_share(str(tmp_path), config, 80 << 30) == pytest.approx(needed / (80 << 30))
     assert memory_share(str(tmp_path), config, 1 << 30) == 0.92
+
+
+def test_an_engine_gets_the_folder_of_a_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM and the list of its weights read files; only transformers would find the name by itself."""
+    snapshot = cached_snapshot(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("rayalign.rollout.vllm.VllmEngine", lambda folder, config, adapter: folder)
+    assert build("vllm", "maker/model", RolloutConfig()) == str(snapshot)

@@ -65,7 +65,7 @@ def test_weights_are_exactly_those_of_the_model() -> None:
         list(exactly([("a", A), ("a", A)], {"a", "b"}))
 
 
-def _cached_snapshot(cache: Path) -> Path:
+def cached_snapshot(cache: Path) -> Path:
     """A model as `hf download` leaves it."""
     model = cache / "models--maker--model"
     revision = "0123456789abcdef0123456789abcdef01234567"
@@ -76,7 +76,7 @@ def _cached_snapshot(cache: Path) -> Path:
 
 
 def test_a_hub_name_is_resolved_to_its_snapshot(tmp_path: Path) -> None:
-    snapshot = _cached_snapshot(tmp_path)
+    snapshot = cached_snapshot(tmp_path)
     assert model_folder("maker/model", tmp_path) == snapshot
     assert model_folder(str(snapshot)) == snapshot
 
