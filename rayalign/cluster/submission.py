@@ -26,6 +26,8 @@ DEADLINE = 60.0
 """seconds for any request, the upload apart, whose every part has as long"""
 SILENCE = 20.0
 """seconds without a line after which the job's status is requested"""
+BROKEN = "WebSocket"
+"""a word of Ray's errors about the connection over which a log is followed"""
 NO_SUCH_COMMAND = 127
 """the shell's exit code where it finds no program of that name"""
 
@@ -194,6 +196,11 @@ def _refusal(error: Exception, job_id: str, address: str) -> RayalignError:
     text = " ".join(str(error).split())
     if job_id and "404" in text:
         return InputError(f"the cluster at {address} knows no job {job_id}; `rayalign jobs list` names those it has")
+    if BROKEN in text:
+        return RayalignError(
+            f"the connection to the cluster at {address} broke while {job_id} was followed; where the cluster is still "
+            f"up, the job goes on: follow it again with `rayalign jobs logs {job_id} --follow --address {address}`"
+        )
     if "exceeds the maximum size" in text:
         size = text.partition(" To exclude")[0].lower()
         return InputError(

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from rayalign.config import LoadedJob
-from rayalign.errors import InputError
+from rayalign.errors import InputError, RayalignError
 from rayalign.models.catalogue import STORES, url_folder
 from rayalign.pipeline.hashing import unfinished
 from rayalign.storage.remote import RemoteFolder
@@ -26,7 +26,7 @@ def fetch_models(loaded: LoadedJob) -> None:
             if read.is_model and read.value.startswith(STORES):
                 try:
                     _fetch(read.value, url_folder(read.value))
-                except InputError as error:
+                except RayalignError as error:  # there is no model, or the store refuses
                     key = f"stages.{name}.{read.key}"
                     raise InputError(f"{loaded.origin(key)}: {key}: {error}") from error
 

@@ -17,6 +17,7 @@ from rayalign.errors import InputError, RayalignError
 
 SEALS = ("done.json", "manifest.json")
 """files that vouch for others, which have to be there first and go last"""
+REMEDY = "check its name and region, and that this process has credentials to list, read, write and delete there"
 PIECE = 8 << 20
 """bytes that are copied at a time"""
 
@@ -74,10 +75,7 @@ class RemoteFolder:
             self._write(path, [b"rayalign"])
             self._store.delete_file(path)
         except OSError as error:
-            raise InputError(
-                f"{self.url} cannot be written: {_reason(error)}; check its name and region, and that this "
-                "process has credentials to list, read, write and delete there"
-            ) from error
+            raise InputError(f"{self.url} cannot be written: {_reason(error)}; {REMEDY}") from error
 
     def names(self) -> dict[str, int]:
         """Size of each file by its path inside the folder; empty where there is no folder [bytes]."""
@@ -155,7 +153,7 @@ class RemoteFolder:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise RayalignError(f"{self.url} did not take or give a file: {_reason(error)}") from error
+            raise RayalignError(f"{self.url} did not take or give a file: {_reason(error)}; {REMEDY}") from error
 
 
 def local_files(folder: Path) -> dict[str, Stamp]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import ray
+from aiohttp import web
 
 from rayalign.cluster import submission
 from rayalign.cluster.submission import JobClient
-from rayalign.errors import DeadlineError, InputError
+from rayalign.errors import DeadlineError, InputError, RayalignError
 from tests.dashboards import Dashboard, answering_dashboard
 from tests.ports import held_port
 
@@ -90,3 +94,65 @@ def test_jobs_are_listed_in_the_order_of_their_start(dashboard: Answering) -> No
     first, second = JobClient(address).jobs()
     assert (first.id, first.started, first.ended, first.exit_code, first.over) == ("first", 10.0, 15.0, 3, True)
     assert (second.id, second.ended, second.over) == ("second", None, False)
+
+
+@contextmanager
+def following(end: Callable[[web.Request, web.TCPSite], None]) -> Iterator[str]:
+    """The address of a dashboard that sends one line of a job's log, and then calls `end`."""
+
+    async def version(request: web.Request) -> web.Response:
+        return web.json_response({"ray_version": ray.__version__})
+
+    async def tail(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str("step 1\n")
+        end(request, site)
+        await asyncio.sleep(3600.0)
+        return socket
+
+    app = web.Application()
+    app.add_routes([web.get("/api/version", version), web.get("/api/jobs/job-1/logs/tail", tail)])
+    loop, runner = asyncio.new_event_loop(), web.AppRunner(app, shutdown_timeout=0.1)
+    loop.run_until_complete(runner.setup())
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    loop.run_until_complete(site.start())
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10.0)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+def lines_until_lost(address: str) -> tuple[list[str], str]:
+    """What came of a job's log, and the sentence that ended it."""
+    lines: list[str] = []
+    with pytest.raises(RayalignError) as lost:
+        for text in JobClient(address).follow("job-1"):
+            lines.append(text)
+    return lines, str(lost.value)
+
+
+def test_a_connection_that_breaks_while_a_log_is_followed() -> None:
+    def break_off(request: web.Request, site: web.TCPSite) -> None:
+        assert request.transport is not None
+        request.transport.abort()
+
+    with following(break_off) as address:
+        lines, sentence = lines_until_lost(address)
+    assert lines == ["step 1\n"]
+    assert sentence.startswith(f"the connection to the cluster at {address} broke while job-1 was followed; where the ")
+    assert f"follow it again with `rayalign jobs logs job-1 --follow --address {address}`" in sentence
+
+
+def test_a_cluster_that_is_gone_without_a_word_while_a_log_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "SILENCE", 0.2)
+
+    def stop_listening(request: web.Request, site: web.TCPSite) -> None:
+        site._server.close()  # type: ignore[union-attr]
+
+    with following(stop_listening) as address:
+        lines, sentence = lines_until_lost(address)
+    assert lines == ["step 1\n"]
+    assert sentence.startswith(f"no Ray dashboard answers at {address}; ")

@@ -100,3 +100,15 @@ def test_a_url_without_a_model_is_refused(study: Study, tmp_path: Path, monkeypa
     loaded = study(f"stages.sft.model=file://{tmp_path}/nothing")
     with pytest.raises(InputError, match=r"command line: stages\.sft\.model: file://.* holds no model: there is no"):
         fetch_models(loaded)
+
+
+def test_a_model_that_may_not_be_read_is_refused_with_its_key(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: RemoteFolder, folder: Path) -> int:
+        raise RayalignError(f"{self.url} did not take or give a file: ACCESS_DENIED")
+
+    monkeypatch.setattr(RemoteFolder, "download", refuse)
+    loaded = study("stages.sft.model=file:///models/one")
+    with pytest.raises(
+        InputError, match=r"command line: stages\.sft\.model: file:///models/one did not .* ACCESS_DENIED"
+    ):
+        fetch_models(loaded)

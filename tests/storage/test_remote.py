@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,25 +12,14 @@ import pytest
 
 from rayalign.errors import InputError, RayalignError
 from rayalign.storage.remote import RemoteFolder, join, local_files
+from tests.s3 import Server, credentials, s3_server
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The query of an S3 server that holds the bucket `bucket`."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    keys = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_EC2_METADATA_DISABLED": "true"}
-    before = {name: os.environ.get(name) for name in keys}
-    os.environ.update(keys)
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="bucket")
-    yield f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    server.stop()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
+def s3() -> Iterator[Server]:
+    """An S3 server that holds the bucket `bucket`."""
+    with s3_server() as server:
+        yield server
 
 
 @pytest.fixture(params=["s3", "file"])
@@ -37,7 +27,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A folder of a test by its URL."""
     if request.param == "file":
         return f"file://{tmp_path}/remote"
-    return join(f"s3://bucket/runs{request.getfixturevalue('s3')}", tmp_path.name)
+    return join(f"s3://bucket/runs{request.getfixturevalue('s3').query}", tmp_path.name)
 
 
 @pytest.fixture
@@ -113,12 +103,46 @@ def test_nothing_is_there_before_the_first_run(url: str, tmp_path: Path) -> None
     assert remote.names() == {} and remote.download(tmp_path / "none") == 0
 
 
-def test_a_bucket_that_is_not_there_is_one_sentence(s3: str, folder: Path) -> None:
-    remote = RemoteFolder(f"s3://nobodys/runs{s3}")
+def test_a_bucket_that_is_not_there_is_one_sentence(s3: Server, folder: Path) -> None:
+    remote = RemoteFolder(f"s3://nobodys/runs{s3.query}")
     with pytest.raises(InputError, match=r"s3://nobodys/runs.* cannot be written: .*; check its name and region"):
         remote.check_access()
     with pytest.raises(RayalignError, match="did not take or give a file"):
         remote.upload(folder)
+
+
+def test_a_store_that_may_only_be_read_is_one_sentence(
+    s3: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = RemoteFolder(f"s3://bucket/forbidden{s3.query}")
+    remote.upload(folder)
+    reading = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}
+    reader = new_user(s3, "reader", {"Version": "2012-10-17", "Statement": [reading]})
+    stranger = new_user(s3, "stranger")
+    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0.0)  # from now on policies count
+    denied = (
+        "AWS Error ACCESS_DENIED .*; check its name and region, and that this process has credentials to list, read"
+    )
+    with credentials(*reader):
+        remote = RemoteFolder(remote.url)
+        assert len(remote.names()) == 5
+        with pytest.raises(InputError, match=rf"s3://bucket/forbidden\S* cannot be written: .*{denied}"):
+            remote.check_access()
+    with credentials(*stranger):
+        remote = RemoteFolder(remote.url)
+        for request in (remote.names, lambda: remote.upload(folder)):
+            with pytest.raises(RayalignError, match=rf"/forbidden\S* did not take or give a file: .*{denied}"):
+                request()
+
+
+def new_user(s3: Server, name: str, policy: object = None) -> tuple[str, str]:
+    """The credentials of a new user, who may do what the policy allows and nothing without one."""
+    iam = s3.client("iam")
+    iam.create_user(UserName=name)
+    if policy is not None:
+        iam.put_user_policy(UserName=name, PolicyName=name, PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    return key["AccessKeyId"], key["SecretAccessKey"]
 
 
 @pytest.mark.parametrize("url", ["s4://bucket/runs", "s3://"])
