@@ -25,6 +25,7 @@ TABLES: Mapping[str, Callable[[Row], str]] = MappingProxyType(
         "latency": page_iteration.latency,
         "staleness": page_iteration.staleness,
         "ppo_iteration": page_iteration.ppo_iteration,
+        "iteration_before": page_iteration.iteration_before,
         "scale": page_iteration.scale,
         "weight_transfer": page_iteration.weight_transfer,
         "rollout_throughput": page_iteration.rollout_throughput,

@@ -79,6 +79,13 @@ def ppo_iteration(results: Row) -> str:
     return f"{table(['phase alone', 'seconds'], cells)}\n\n{sentence}"
 
 
+def iteration_before(results: Row) -> str:
+    """Seconds now and before, and their ratio, which no longer iteration exceeds."""
+    now, before, ratios = results["medians"]["now"], results["medians"]["before"], results["now_to_before"]
+    cells = [[name, number(now[name]), number(before[name]), at_most(ratios[name], 1.0)] for name in ratios]
+    return table(["median seconds", "now", "before", "now to before"], cells)
+
+
 def scale(results: Row) -> str:
     """The coordinator's time for each candidate."""
     most, spread = COORDINATOR_LIMITS

@@ -184,12 +184,12 @@ def test_nobody_asks_a_stage_for_its_class_or_the_name_of_its_kind() -> None:
     wrong = []
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if tests_a_class(node, r"'\w*(Stage|Kind)'") or compares_kind(node, names):
+            if asks_for_a_class(node, r"'\w*(Stage|Kind)'") or compares_kind(node, names):
                 wrong.append(f"{module_name(path)}:{node.lineno}")  # type: ignore[attr-defined]
     assert not wrong
 
 
-def tests_a_class(node: ast.AST, pattern: str) -> bool:
+def asks_for_a_class(node: ast.AST, pattern: str) -> bool:
     """Whether a node is `isinstance`, or a case of `match`, with a class of such a name."""
     asks = isinstance(node, ast.MatchClass)
     if isinstance(node, ast.Call):

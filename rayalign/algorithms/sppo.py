@@ -20,7 +20,7 @@ class SppoConfig(AlgorithmConfig):
 
 
 class Sppo(Pairwise[SppoConfig]):
-    """The squared distance of each log-ratio to `eta (P - 1/2)`; soft and single take its half."""
+    """The squared distance `(log-ratio - eta (P - 1/2))^2` of each answer; soft and single take its half."""
 
     Config = SppoConfig
     has_reference = True

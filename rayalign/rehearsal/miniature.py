@@ -166,7 +166,7 @@ class Miniature:
                 form, folder = place
                 holder[last] = at_folder(holder[last], form, folder)  # type: ignore[arg-type]
                 continue
-            most = CORPUS if stage["kind"] == "pretrain" else PROMPTS
+            most = CORPUS if "vocabulary" in stage else PROMPTS
             limit = holder[last]["limit"]
             holder[last]["limit"] = min(limit or most, most)
 
@@ -226,11 +226,11 @@ class Miniature:
         if isinstance(sources, list):
             for number, source in enumerate(sources):
                 self._cap("folded", source, "count", self._most, f"{where}.sources.{number}")
-        elif stage["kind"] == "generate":
+        elif "count" in stage and kind.sampling is not None:
             self._cap("folded", stage, "count", self._most, where)
-        if stage["kind"] == "annotate":
+        if "pairs" in stage:
             self._cap("folded", stage, "pairs", math.comb(MOST, 2), where)
-        if stage["kind"] == "evolve":
+        if "evolutions" in stage:
             self._evolving(stage, where)
         best_of = stage.get("best_of") or {}
         for key, choice in ({"": best_of} if "n" in best_of else best_of).items():

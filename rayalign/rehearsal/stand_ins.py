@@ -197,7 +197,7 @@ def _place_endpoints(tree: Tree, changes: list[Change]) -> None:
                 source["name"] = source["name"] or model
                 text = f"{model} over HTTP by the stage's own model; nothing is paid for"
                 changes.append(Change("substituted", f"stages.{name}.sources.{place}", text))
-        if stage.get("kind") == "evolve" and stage.get("endpoint"):
+        if stage.get("endpoint"):
             reference = Reference.parse(stage["examples"])
             assert reference is not None, "check has proven that it names a stage"
             stage["model"], stage["endpoint"] = tree["stages"][reference.stage]["model"], None
