@@ -99,6 +99,10 @@ class GeneratorActor(HostedActor):
         self._inbox = Inbox(self._inbox.timeout)
         return restarted
 
+    def give_up(self) -> None:
+        """No more weights come: an engine in the midst of them ends, since they may be mixed."""
+        self._inbox.close()
+
     def load_folder(self, folder: str, version: int) -> None:
         """Replace the weights by those of a model folder."""
         weights = WeightSet("full", version, read_folder(Path(folder)))

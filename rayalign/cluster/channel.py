@@ -23,7 +23,7 @@ from rayalign.cluster.ledger import DeviceLedger
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.turns import DeviceTurns
 from rayalign.config import LoraConfig
-from rayalign.errors import DeadlineError, LostError, WeightError
+from rayalign.errors import DeadlineError, LostError, RayalignError, WeightError
 from rayalign.storage.events import EventLog
 from rayalign.weights.paths.base import Header, PathConfig
 from rayalign.weights.paths.choice import Site
@@ -31,6 +31,8 @@ from rayalign.weights.probe import Bound, Probe, check
 
 T = TypeVar("T")
 U = TypeVar("U")
+GIVE_UP = 10.0
+"""seconds in which an engine must learn that no more weights come"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +139,15 @@ class WeightChannel:
     ) -> tuple[tuple[Sequence[Sequence[float]], int], list[int]]:
         """Send and receive one set at once: what sending returned, and what each engine restarted."""
         generators = list(pool.group.actors)
-        sent, answers = await _while_receiving(
-            self._send(policy, header, generators),
-            pool.every(lambda actor: actor.receive.remote(header, self._restarts), self._timeout),
-        )
+        try:
+            sent, answers = await _while_receiving(
+                self._send(policy, header, generators),
+                pool.every(lambda actor: actor.receive.remote(header, self._restarts), self._timeout),
+            )
+        except RayalignError:
+            # Else engines would wait until their deadline for a policy that is gone, and the next attempt for them.
+            await pool.every(lambda actor: actor.give_up.remote(), GIVE_UP)
+            raise
         return sent, [restarted for _, restarted in answers]
 
     async def _send(

@@ -15,7 +15,7 @@ from rayalign.cluster.channel import WeightChannel, prove
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.config import LoraConfig
-from rayalign.errors import DeadlineError, WeightError
+from rayalign.errors import DeadlineError, LostError, WeightError
 from rayalign.storage.events import EventLog
 from rayalign.weights.paths.base import Header, PathConfig
 from rayalign.weights.probe import Bound, Probe
@@ -71,6 +71,8 @@ class StandInEngine:
     def __init__(self) -> None:
         self.gap = 0.0
         self.headers: list[Header] = []
+        self.gave_up = 0
+        self.give_up = Remote(self._give_up)
         self.open_path = Remote(lambda path: None)
         self.receive = Remote(self._receive)
         self.score = Remote(lambda token_ids: [[-1.0 + self.gap, -2.0 - self.gap]])
@@ -78,6 +80,9 @@ class StandInEngine:
     def _receive(self, header: Header, restarts: bool) -> int:
         self.headers.append(header)
         return 0
+
+    def _give_up(self) -> None:
+        self.gave_up += 1
 
 
 @dataclass
@@ -106,10 +111,13 @@ class StandInPool:
 class StandInPolicy:
     """One rank of a policy."""
 
+    def __init__(self, send: Callable[..., int] = lambda header, generators: 1) -> None:
+        self._send = send
+
     async def all(self, call: Callable[[Any], Any], timeout: float) -> list[Any]:
         actor = SimpleNamespace(
             open_path=Remote(lambda path: None),
-            send=Remote(lambda header, generators: 1),
+            send=Remote(self._send),
             probe=Remote(lambda tokens: [[-1.0, -2.0]]),
         )
         return [call(actor)]
@@ -122,9 +130,9 @@ def log(tmp_path: Path) -> Iterator[EventLog]:
     events.close()
 
 
-def transfer(channel: WeightChannel, pool: StandInPool, version: int) -> None:
-    policy = cast("ActorGroup", StandInPolicy())
-    asyncio.run(channel.transfer(policy, cast("GeneratorPool", pool), version))
+def transfer(channel: WeightChannel, pool: StandInPool, version: int, policy: StandInPolicy | None = None) -> None:
+    sender = cast("ActorGroup", policy or StandInPolicy())
+    asyncio.run(channel.transfer(sender, cast("GeneratorPool", pool), version))
 
 
 def test_the_gap_of_the_first_version_bounds_those_of_later_ones(log: EventLog) -> None:
@@ -150,6 +158,17 @@ def test_a_base_goes_before_its_adapter_to_engines_that_do_not_have_it(log: Even
     assert first.headers == [Header("full", 0, "base"), adapters[0], adapters[1]]
     transfer(channel, StandInPool([later]), 2)  # in the place of the first, which was lost
     assert later.headers == [Header("full", 2, "base"), adapters[2]]
+
+
+def test_a_policy_that_is_lost_while_it_sends_leaves_no_engine_waiting(log: EventLog) -> None:
+    def die(header: Header, generators: list[Any]) -> int:
+        raise LostError("policy (pid 7) died: its process has died")
+
+    channel = WeightChannel(PROBE.token_ids, bound=Bound("fp32"), path=PATH, events=log)
+    engines = [StandInEngine(), StandInEngine()]
+    with pytest.raises(LostError, match="policy"):
+        transfer(channel, StandInPool(engines), 1, StandInPolicy(die))
+    assert [engine.gave_up for engine in engines] == [1, 1]
 
 
 def test_engines_that_never_answer_end_in_the_channels_deadline(log: EventLog) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from threading import Condition
 from typing import Any
 
-from rayalign.errors import DeadlineError
+from rayalign.errors import DeadlineError, WeightError
 
 END = "end"
 """the message after the last one"""
@@ -48,6 +48,7 @@ class Inbox:
 
         Raises:
             DeadlineError: the next message did not come in time.
+            WeightError: the inbox was closed before the last one.
         """
         while (message := self._next()) is not END:
             yield message
@@ -56,7 +57,7 @@ class Inbox:
         self._advance()
 
     def close(self) -> None:
-        """Stop reading; whoever waits is released."""
+        """Stop reading; whoever waits is released, the engine's thread with an error."""
         with self._changed:
             self._closed = True
             self._waiting.clear()
@@ -64,7 +65,10 @@ class Inbox:
 
     def _next(self) -> Any:
         with self._changed:
-            if not self._changed.wait_for(lambda: self._used in self._waiting, self.timeout):
+            in_time = self._changed.wait_for(lambda: self._closed or self._used in self._waiting, self.timeout)
+            if self._closed:
+                raise WeightError("the weights did not come to their end: the trainer gave the transfer up")
+            if not in_time:
                 raise DeadlineError(
                     f"no weights came within {self.timeout:.0f} s; see the policy's log, or raise "
                     "cluster.transfer_timeout"

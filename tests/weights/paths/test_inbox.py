@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rayalign.errors import DeadlineError
+from rayalign.errors import DeadlineError, WeightError
 from rayalign.weights.paths.inbox import END, Inbox
 
 WAIT = 20.0
@@ -33,6 +33,15 @@ def test_an_engine_that_stops_reading_releases_the_sender() -> None:
         inbox.close()
         assert waiting.result(WAIT) is False
     assert inbox.accept(1, "late") is False
+
+
+def test_an_engine_that_waits_for_weights_ends_when_the_transfer_is_given_up() -> None:
+    inbox = Inbox(WAIT)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(next, inbox.messages())
+        inbox.close()
+        with pytest.raises(WeightError, match="the trainer gave the transfer up"):
+            waiting.result(WAIT)
 
 
 def test_every_wait_ends() -> None:
