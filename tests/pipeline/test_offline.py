@@ -14,6 +14,7 @@ from rayalign.algorithms.base import load
 from rayalign.config import LoadedJob, TrainStage
 from rayalign.data.collate import collate_examples, encode_examples
 from rayalign.data.paddock.tokenizer import build_tokenizer
+from rayalign.data.rows import RowFile, write_rows
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.offline import heldout_results, pair_context, read_examples
@@ -130,7 +131,7 @@ def test_awkward_candidates_train_rrhf_or_are_counted(study: Study, caplog: pyte
 
 
 @pytest.mark.parametrize("name", ["dpo", "sppo", "simpo", "orpo", "ipo", "rpo", "cpo", "hinge", "slic"])
-def test_the_extremes_of_what_was_drawn_train_any_solver(study: Study, name: str) -> None:
+def test_the_extremes_of_what_was_drawn_train_any_solver(study: Study, tmp_path: Path, name: str) -> None:
     answers = [("no", 1.0), ("yes please", 3.0), ("", 0.0), ("maybe", 2.0)]
     candidates = tuple(Candidate(text, "m", score) for text, score in answers)
     drawn = [Example(Prompt(prompt_id, (Message("user", "the"),)), candidates) for prompt_id in "pq"]
@@ -141,7 +142,8 @@ def test_the_extremes_of_what_was_drawn_train_any_solver(study: Study, name: str
         write_jsonl(context.output("stage:draws/extremes"), filter(None, map(extremes, drawn)))
         examples = list(read_examples(context, stage))
     assert [[candidate.text for candidate in example.candidates] for example in examples] == [["yes please", ""]] * 2
-    rollouts = collate_examples(list(encode_examples(build_tokenizer(), examples, context=64)), pad_id=0)
+    write_rows(tmp_path / "rows", encode_examples(build_tokenizer(), examples, context=64))
+    rollouts = RowFile(tmp_path / "rows").collate(torch.arange(4))
     logprobs_BT = torch.full(rollouts.input_ids_BT.shape, -1.0).requires_grad_()
     rollouts.logprobs_BT = rollouts.reference_logprobs_BT = logprobs_BT.detach()
     solver = load({"name": name})
