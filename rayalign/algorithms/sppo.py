@@ -20,7 +20,7 @@ class SppoConfig(AlgorithmConfig):
 
 
 class Sppo(Pairwise[SppoConfig]):
-    """The squared distance `(log-ratio - eta (P - 1/2))^2` of each answer; soft and single take its half."""
+    """`(d - eta (P - 1/2))^2` of each answer, d its log-ratio to the reference; soft and single take the half."""
 
     Config = SppoConfig
     has_reference = True

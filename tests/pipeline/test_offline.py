@@ -142,8 +142,8 @@ def test_the_extremes_of_what_was_drawn_train_any_solver(study: Study, tmp_path:
         write_jsonl(context.output("stage:draws/extremes"), filter(None, map(extremes, drawn)))
         examples = list(read_examples(context, stage))
     assert [[candidate.text for candidate in example.candidates] for example in examples] == [["yes please", ""]] * 2
-    count = write_rows(tmp_path / "rows", encode_examples(build_tokenizer(), examples, context=64))
-    rollouts = RowFile(tmp_path / "rows").collate(torch.arange(count))
+    write_rows(tmp_path / "rows", encode_examples(build_tokenizer(), examples, context=64))
+    rollouts = RowFile(tmp_path / "rows").collate(torch.arange(4))
     logprobs_BT = torch.full(rollouts.input_ids_BT.shape, -1.0).requires_grad_()
     rollouts.logprobs_BT = rollouts.reference_logprobs_BT = logprobs_BT.detach()
     solver = load({"name": name})
