@@ -37,7 +37,8 @@ class MachineWatch:
         self._memory.__enter__()
 
     def peak(self) -> int:
-        """The largest sum of this run's processes there so far [bytes]."""
+        """The largest sum of this run's processes there until now [bytes]."""
+        self._memory.look()
         return self._memory.peak
 
     def logs(self) -> dict[int, str]:

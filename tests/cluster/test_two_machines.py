@@ -7,12 +7,18 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
+from rayalign.storage.records import read_jsonl
 from tests.heads import Head, ray_head, ray_node, rayalign
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -43,6 +49,28 @@ stages:
 """
 """its engine has room on the second machine alone"""
 SECOND = "127.0.0.2"
+HELD = 256 << 20
+"""bytes that an actor of the second machine holds"""
+WATCHING = """
+import sys
+from pathlib import Path
+import ray
+from rayalign.cluster.machine_watch import Watches
+from rayalign.cluster.session import Session
+from rayalign.config import ClusterConfig
+
+class Holder:
+    def hold(self, size):
+        self.held = b"x" * size
+
+with Session(ClusterConfig(address=sys.argv[1])):
+    watches = Watches(Path(sys.argv[2]))
+    watches.extend()
+    holder = ray.remote(Holder).options(num_cpus=2).remote()  # the head's machine has one
+    ray.get(holder.hold.remote(int(sys.argv[3])))
+    watches.collect()
+    print(watches.peak)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +118,17 @@ def test_a_folder_that_only_the_driver_sees_is_refused_before_anything_starts(tw
 def test_a_job_over_two_machines_brings_the_logs_of_both_home(two: Two, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB)
     overrides = (f"output={two.shared}", "cluster.environment={NCCL_SOCKET_IFNAME: lo}")
-    done = rayalign(two.head, tmp_path, "submit", "job.yaml", *overrides)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     run = two.shared / "spread"
+    settings: dict[str, set[str | None]] = {}
+    with ThreadPoolExecutor(1) as threads:
+        submitted = threads.submit(rayalign, two.head, tmp_path, "submit", "job.yaml", *overrides)
+        while not submitted.done():
+            note_settings(run, settings)
+            time.sleep(0.05)
+        done = submitted.result()
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert settings.keys() >= {"train:policy", "policy", "generator", "reward"}
+    assert [role for role, values in settings.items() if values != {"lo"}] == []
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     reward = [event for event in events if event["event"] == "actor_started" and event["role"] == "reward"]
     assert [event["address"] for event in reward] == [SECOND], "from there it asks the annotator on the head"
@@ -100,6 +136,24 @@ def test_a_job_over_two_machines_brings_the_logs_of_both_home(two: Two, tmp_path
     assert logs and os.path.getsize(logs[0]) > 0
     summary = json.loads((run / "summary.json").read_text())
     assert [stage["status"] for stage in summary["stages"]] == ["finished"] * 2
+
+
+def note_settings(run: Path, settings: dict[str, set[str | None]]) -> None:
+    """What NCCL's variable is in the process of each role that has started and has not ended."""
+    path = run / "events.jsonl"
+    rows = read_jsonl(path, growing=True) if path.exists() else ()
+    for row in rows:
+        if row["event"] == "actor_started":
+            with suppress(psutil.NoSuchProcess):
+                variables = psutil.Process(row["actor_pid"]).environ()
+                settings.setdefault(row["role"], set()).add(variables.get("NCCL_SOCKET_IFNAME"))
+
+
+def test_the_peak_of_the_other_machine_is_measured_there(two: Two, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WATCHING, two.head.address, str(tmp_path), str(HELD)]
+    done = subprocess.run(command, env=dict(two.head.environment), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > HELD, "the driver's own memory does not count here"
 
 
 def test_a_model_that_only_the_driver_has_reaches_the_engine_on_the_other_machine(
