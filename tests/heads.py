@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import psutil
@@ -139,5 +140,7 @@ def _answers(url: str) -> bool:
     try:
         with urlopen(f"{url}/api/version", timeout=5) as reply:
             return bool(reply.status == 200)
+    except HTTPError as error:
+        return error.code == 401  # it wants a token
     except OSError:
         return False

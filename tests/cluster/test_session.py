@@ -13,13 +13,19 @@ from ray._private.utils import check_version_info
 from rayalign.cluster import session
 from rayalign.config import ClusterConfig
 from rayalign.errors import InputError
-from tests.ports import open_addresses
+from tests.ports import held_port, open_addresses
 
 ATTACH = """
-import ray, sys
+import sys
 from rayalign.cluster.ray_2_60 import loopback_node
-with loopback_node():  # or Ray replaces the session's address with the machine's own
-    ray.init(address=sys.argv[1], log_to_driver=False)
+from rayalign.cluster.session import Session
+from rayalign.config import ClusterConfig
+from rayalign.errors import RayalignError
+try:
+    with loopback_node(), Session(ClusterConfig(address=sys.argv[1])):  # else Ray takes the machine's own address
+        pass
+except RayalignError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
 """
 
 
@@ -37,21 +43,34 @@ def test_a_session_of_one_machine_listens_on_loopback_alone(ray_session: None) -
     ray.kill(actor)
 
 
-def attach(token: str | None) -> subprocess.CompletedProcess[str]:
-    """A second driver that connects to this session with that token."""
+def attach(token: str | None, address: str = "") -> subprocess.CompletedProcess[str]:
+    """A second driver that connects with that token, to this session or to another address."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     if token is not None:
         environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    command = [sys.executable, "-c", ATTACH, ray.get_runtime_context().gcs_address]
+    command = [sys.executable, "-c", ATTACH, address or ray.get_runtime_context().gcs_address]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.ray
-def test_a_driver_without_the_token_of_the_session_is_refused(ray_session: None) -> None:
+def test_a_driver_without_the_token_of_the_session_is_refused_in_one_sentence(ray_session: None) -> None:
     assert attach(os.environ["RAY_AUTH_TOKEN"]).returncode == 0
+    address = ray.get_runtime_context().gcs_address
+    refusal = (
+        f"InputError: the cluster at {address} refuses this process's token; set RAY_AUTH_MODE=token and "
+        "RAY_AUTH_TOKEN to what `ray get-auth-token` prints on its head node"
+    )
     with ThreadPoolExecutor(2) as drivers:  # each retries for 20 s
         for refused in drivers.map(attach, (None, "another-token")):
-            assert refused.returncode != 0 and "AuthenticationError" in refused.stderr, refused.stderr
+            assert refused.returncode == 1 and refused.stderr.splitlines()[-1] == refusal, refused.stderr
+
+
+@pytest.mark.ray
+def test_an_address_where_no_cluster_answers_is_one_sentence() -> None:
+    with held_port() as port:
+        lost = attach(None, f"127.0.0.1:{port}")
+    sentence = f"InputError: no Ray cluster answers at 127.0.0.1:{port}; start one with `ray start --head`"
+    assert lost.returncode == 1 and lost.stderr.splitlines()[-1] == sentence, lost.stderr
 
 
 def test_the_environment_is_as_before_once_a_session_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,13 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
-from tests.heads import Head, ray_head, rayalign
+from tests.heads import Head, environment, ray_head, rayalign
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(1800)]
 JOB = """\
@@ -84,3 +85,17 @@ def test_a_job_goes_on_without_its_client_until_it_is_stopped(cluster: Head, tmp
     assert f"{job} is stopping" in _rayalign(cluster, tmp_path, "jobs", "stop", job).stdout
     followed = _rayalign(cluster, tmp_path, "jobs", "logs", job, "--follow")
     assert followed.returncode != 0 and f"rayalign: {job} stopped" in followed.stderr, followed
+
+
+def test_a_cluster_refuses_a_wrong_token_and_none(tmp_path: Path) -> None:
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "the-token-of-this-cluster-and-no-other"}
+    with ray_head(tmp_path / "head.log", "--num-cpus=1", **own) as head:
+        assert _rayalign(head, tmp_path, "jobs", "list").returncode == 0
+        wrong = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="a-wrong-token-that-is-as-long-as-it")
+        for variables in (wrong, environment(RAY_AUTH_MODE="disabled")):
+            refused = _rayalign(replace(head, environment=variables), tmp_path, "submit", "job.yaml", "output=/shared")
+            assert refused.returncode == 2, refused
+            reason = (
+                f"the cluster at {head.url} refuses this machine's token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            )
+            assert reason in refused.stderr and refused.stderr.count("\n") == 1
