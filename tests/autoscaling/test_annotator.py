@@ -15,6 +15,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import httpx
+import psutil
 import pytest
 
 from tests.autoscaling.simulated import autoscaling_head
@@ -85,6 +86,12 @@ def replicas(head: Head) -> int:
     return sum(replica["state"] == "RUNNING" for replica in front)
 
 
+def listeners(port: int) -> set[str]:
+    """The names of the processes that listen at a port."""
+    found = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port]
+    return {psutil.Process(connection.pid).name() for connection in found}
+
+
 def ask(client: httpx.Client, number: int) -> Any:
     """One verdict that nobody has asked for before."""
     pair = {"instruction": f"question {number}", "output_1": "yes", "output_2": "no"}
@@ -133,6 +140,7 @@ def test_replicas_come_under_load_and_go_after_it_and_nothing_is_lost(
         try:
             wait_until(lambda: "annotators at" in log.read_text(), service, log)
             assert replicas(head) == 1
+            assert ("haproxy" in listeners(port)) is haproxy
             replies, most = load(url, head)
             assert most == 3
             refused = [reply for status, reply in replies if status != 200]
