@@ -7,6 +7,7 @@ leave  an engine died, or is given back: its place goes, so that its machine may
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from rayalign.cluster.group import Actor
 from rayalign.cluster.placement import Claim, process_environment
 
+logger = logging.getLogger(__name__)
 Start = Callable[[dict[str, Any]], Actor]
 """starts an engine with these options of Ray"""
 LOOK = 0.01
@@ -58,6 +60,11 @@ class FurtherEngines:
         """Give back the place of an engine that has ended."""
         remove_placement_group(self._places.pop(actor))
 
+    def lose(self, actor: Actor, error: Exception) -> None:
+        """Give back the place of an engine that was lost; the next `fill` asks for another one."""
+        logger.warning("%s; the others write its candidates, and room for another one is requested", _first_line(error))
+        self.leave(actor)
+
     def ask_no_more(self) -> None:
         """Give back the places that have no engine yet, until the next `fill`."""
         for group in self._pending:
@@ -77,3 +84,8 @@ class FurtherEngines:
             "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0),
             "runtime_env": {"env_vars": self._environment},
         }
+
+
+def _first_line(error: Exception) -> str:
+    """The reason, without the log lines that follow it."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -225,7 +225,7 @@ class GeneratorPool:
     def _replace(self, actor: Actor, error: Exception, *, machine_is_gone: bool = False) -> None:
         """Start another engine in the bundle of one that was discarded; a further one gives its place back."""
         if self._further is not None and actor in self._further:
-            self._further.leave(actor)
+            self._further.lose(actor, error)
             return
         self._starting.replace(actor, error, machine_is_gone=machine_is_gone)
 

@@ -9,6 +9,7 @@ import pytest
 from rayalign.cluster import further_engines
 from rayalign.cluster.further_engines import FurtherEngines
 from rayalign.cluster.placement import Claim
+from rayalign.errors import LostError
 
 
 class Group:
@@ -64,10 +65,15 @@ def test_all_missing_places_are_asked_for_and_engines_start_where_there_is_room(
     assert further.fill() == [] and len(cluster.groups) == 2, "not more than the job allows"
 
 
-def test_the_place_of_an_engine_that_died_is_asked_for_anew(cluster: Cluster, further: FurtherEngines) -> None:
+def test_the_place_of_an_engine_that_died_is_asked_for_anew(
+    cluster: Cluster, further: FurtherEngines, caplog: pytest.LogCaptureFixture
+) -> None:
     cluster.room = 2
     further.fill()
-    further.leave("a")
+    further.lose("a", LostError("generator (pid 7) died\nlast log lines:\n..."))
+    assert caplog.messages == [
+        "generator (pid 7) died; the others write its candidates, and room for another one is requested"
+    ]
     assert "a" not in further and "b" in further and len(cluster.groups) == 1
     cluster.room = 1
     assert further.fill() == [] and len(cluster.groups) == 2
