@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -32,6 +33,8 @@ LOCAL = {
 """settings of a local session, where the environment has no other"""
 
 
+REACH = 10.0
+"""seconds to connect to a cluster's address"""
 END_SECONDS = 120.0
 """until Ray must have ended"""
 _LOGS = "/tmp/ray/session_latest/logs"
@@ -92,6 +95,7 @@ class Session:
         return pending_machines()
 
     def _attach(self, address: str) -> None:
+        _refuse_unreachable(address)
         try:
             ray.init(
                 address=address,
@@ -99,13 +103,8 @@ class Session:
                 log_to_driver=False,
                 runtime_env={"env_vars": dict(self._config.environment)},
             )
-        except ConnectionError as error:
-            raise InputError(f"no Ray cluster answers at {address}; start one with `ray start --head`") from error
-        except AuthenticationError as error:
-            raise InputError(
-                f"the cluster at {address} refuses this process's token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to "
-                "what `ray get-auth-token` prints on its head node"
-            ) from error
+        except (ConnectionError, AuthenticationError) as error:
+            raise InputError(_refusal(address, error)) from error
         except RuntimeError as error:
             if not str(error).startswith("Version mismatch"):
                 raise
@@ -144,6 +143,38 @@ def _end() -> None:
             ray.shutdown()
     except DeadlineError as error:
         logger.warning("%s; `ray stop --force` ends what it has left", error)
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Ray itself tries for minutes to reach an address where nobody listens.
+
+    Raises:
+        InputError: nobody listens there.
+    """
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():  # another machine's client, or `auto`
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+    except OSError as error:
+        raise InputError(f"{_no_cluster(address)} ({error})") from error
+
+
+def _no_cluster(address: str) -> str:
+    return f"no Ray cluster answers at {address}; start one with `ray start --head`, or correct RAY_ADDRESS"
+
+
+def _refusal(address: str, error: BaseException) -> str:
+    """Why a cluster did not let this process in; Ray's own error of a wrong token may stand behind another one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, AuthenticationError):
+            return (
+                f"the cluster at {address} refuses this process's token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to "
+                "what `ray get-auth-token` prints on its head node"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return _no_cluster(address)
 
 
 def _version_sentence(address: str, mismatch: str) -> str:

@@ -69,8 +69,8 @@ def test_a_driver_without_the_token_of_the_session_is_refused_in_one_sentence(ra
 def test_an_address_where_no_cluster_answers_is_one_sentence() -> None:
     with held_port() as port:
         lost = attach(None, f"127.0.0.1:{port}")
-    sentence = f"InputError: no Ray cluster answers at 127.0.0.1:{port}; start one with `ray start --head`"
-    assert lost.returncode == 1 and lost.stderr.splitlines()[-1] == sentence, lost.stderr
+    sentence = f"InputError: no Ray cluster answers at 127.0.0.1:{port}; start one with `ray start --head`, or correct "
+    assert lost.returncode == 1 and lost.stderr.startswith(sentence) and lost.stderr.count("\n") == 1, lost.stderr
 
 
 def test_the_environment_is_as_before_once_a_session_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,4 +94,4 @@ def test_a_cluster_with_other_versions_is_one_sentence(
     monkeypatch.setattr(ray, "init", join)
     monkeypatch.setattr(ray, "shutdown", lambda: None)  # other tests' session goes on
     with pytest.raises(InputError, match=rf"has Ray {version} with Python {python}, and this process .*; start the"):
-        session.Session(ClusterConfig(address="10.0.0.1:6379")).__enter__()
+        session.Session(ClusterConfig(address="auto")).__enter__()
