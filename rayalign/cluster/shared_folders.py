@@ -5,6 +5,7 @@ A folder that a run writes must be the same on all machines. A model that a mach
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from rayalign.cluster.folder_copy import copy_folder
 from rayalign.cluster.machine_watch import other_machines
 from rayalign.errors import DeadlineError, InputError
 
+logger = logging.getLogger(__name__)
 Contents = dict[str, int]
 """name -> size of each file in a folder"""
 
@@ -67,6 +69,8 @@ class SharedFolders:
         problems = []
         for node, look in looks.items():
             missing = self._answer(look, machines[node])
+            if missing is None:
+                continue
             self._known.add(node)
             for key, folder in self._keys(missing):
                 if key in self._written:
@@ -75,7 +79,8 @@ class SharedFolders:
                     copy_folder(folder, node, self._timeout)
         return problems
 
-    def _answer(self, look: ray.ObjectRef, address: str) -> list[str]:
+    def _answer(self, look: ray.ObjectRef, address: str) -> list[str] | None:
+        """The folders that a machine lacks; None where it is gone, such as one that was idle after another job."""
         try:
             missing: list[str] = ray.get(look, timeout=self._timeout)
         except GetTimeoutError as error:
@@ -89,7 +94,8 @@ class SharedFolders:
                 "head node (clusters/README.md)"
             ) from error
         except RayError as error:
-            raise DeadlineError(f"the machine {address} went away before it was used: {error}") from error
+            logger.warning("the machine %s went away before it was used: %s", address, error)
+            return None
         return missing
 
     def _keys(self, missing: Sequence[str]) -> list[tuple[str, Path]]:

@@ -45,7 +45,7 @@ import time
 from pathlib import Path
 
 def score(prompt, answer):
-    if not Path(__file__).with_name("go").exists():
+    if not Path("GO").exists():
         time.sleep(0.2)  # so that the stage does not end before the machines have come
     return float(len(answer))
 """
@@ -54,7 +54,7 @@ def score(prompt, answer):
 def test_no_group_is_lost_or_doubled_from_one_engine_to_three_to_one(model: str, tmp_path: Path) -> None:
     text = JOB.replace("MODEL", model).replace("ITERATIONS", str(ITERATIONS)).replace("PROMPTS", str(PROMPTS))
     (tmp_path / "job.yaml").write_text(text)
-    (tmp_path / "paced.py").write_text(REWARD)
+    (tmp_path / "paced.py").write_text(REWARD.replace("GO", str(tmp_path / "go")))
     run = tmp_path / "runs" / "changing"
     path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
     with (
@@ -75,7 +75,7 @@ def test_no_group_is_lost_or_doubled_from_one_engine_to_three_to_one(model: str,
         done = submitted.result()
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     engines = [row["address"] for row in events(run) if row["event"] == "actor_started" and row["role"] == "generator"]
-    assert sorted(engines) == ["127.0.0.1", *ADDED]
+    assert len(engines) == 3 and set(engines[1:]) == set(ADDED)
     losses = re.findall(r"generator\S*.* died: its machine on (\S+) .* room for another one is requested", done.stdout)
     assert sorted(losses) == [*ADDED]
     with closing(Journal(run / "journal" / "rl.jsonl")) as journal:

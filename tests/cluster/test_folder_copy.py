@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.cluster import folder_copy
+from rayalign.cluster import folder_copy, shared_folders
 from rayalign.cluster.folder_copy import FolderWriter, _pieces
-from rayalign.cluster.shared_folders import contents_of, missing_folders
+from rayalign.cluster.shared_folders import SharedFolders, contents_of, missing_folders
 
 
 def test_a_folder_appears_whole_with_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +45,13 @@ def test_a_folder_is_shared_where_its_mark_is_and_read_where_its_files_are(tmp_p
     assert missing_folders([str(written)], contents, ".mark") == []
     (read / "weights").write_text("12")
     assert missing_folders([str(written)], contents, ".mark") == [str(read)]
+
+
+@pytest.mark.ray
+def test_a_machine_that_is_gone_when_it_is_asked_is_left_out(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shared_folders, "other_machines", lambda: {"f" * 56: "10.0.0.9"})
+    folders = SharedFolders({"output": tmp_path}, {}, timeout=60.0)
+    assert folders.problems() == []
+    assert [text[:53] for text in caplog.messages] == ["the machine 10.0.0.9 went away before it was used: Th"]

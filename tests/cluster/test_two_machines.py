@@ -127,7 +127,8 @@ def test_a_job_over_two_machines_brings_the_logs_of_both_home(two: Two, tmp_path
             time.sleep(0.05)
         done = submitted.result()
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert settings == {role: {"lo"} for role in ("train:policy", "policy", "generator", "reward")}
+    assert settings.keys() >= {"train:policy", "policy", "generator", "reward"}
+    assert [role for role, values in settings.items() if values != {"lo"}] == []
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     reward = [event for event in events if event["event"] == "actor_started" and event["role"] == "reward"]
     assert [event["address"] for event in reward] == [SECOND], "from there it asks the annotator on the head"
