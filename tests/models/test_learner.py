@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -20,7 +21,7 @@ from rayalign.algorithms.base import load
 from rayalign.algorithms.ppo import Ppo, PpoConfig
 from rayalign.algorithms.sft import Sft, SftConfig
 from rayalign.config import LearnerConfig
-from rayalign.errors import GuardError
+from rayalign.errors import GuardError, InputError
 from rayalign.models.batching import pass_over
 from rayalign.models.heads import TokenLogprobs
 from rayalign.models.learner import Learner
@@ -289,6 +290,24 @@ def test_a_critic_learns_from_zero_and_is_saved(
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     own_B1 = model(input_ids=batch["input_ids_BT"], attention_mask=batch["attention_mask_BT"]).logits
     torch.testing.assert_close(learner.evaluate(batch).scores_B, own_B1[:, 0].detach(), atol=1e-5, rtol=0)
+
+
+def test_what_a_training_saves_is_opened_again(
+    folder: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padded = copy.deepcopy(tokenizer)
+    padded.add_special_tokens({"pad_token": "<outside>"})
+    with pytest.raises(InputError, match=r"was written but cannot be opened again .*[Pp]adding_idx"):
+        make_learner(folder).save(tmp_path / "model", padded)
+
+    def save_config_alone(place: Path, *_: object, **__: object) -> None:
+        place.mkdir()
+        (place / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 1}')
+
+    monkeypatch.setattr("rayalign.models.learner.save_adapter", save_config_alone)
+    adapted = make_learner(folder, settings(lora={"rank": 2, "targets": ["q_proj"]}))
+    with pytest.raises(InputError, match=r"adapter was written but cannot be opened again .*has no adapter_model"):
+        adapted.save(tmp_path / "adapted", tokenizer)
 
 
 def test_each_pass_has_every_row_once_in_an_order_of_its_own() -> None:
