@@ -56,6 +56,20 @@ def test_check_shows_stages_roles_and_arithmetic(job: str) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_the_recognised_format_is_reported(job: str, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    end_with(None, monkeypatch)
+    Path("runs/small").mkdir(parents=True)
+    Path("runs/small/job.yaml").write_text(JOB)
+    write_summary(Path("runs/small/summary.json"), [], [], [])
+    Path("rows.jsonl").write_text(json.dumps({"prompt": "q", "chosen": "a", "rejected": "b"}) + "\n")
+    result = call(command, job, "stages.sft.data={path: rows.jsonl}")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("data: rows.jsonl, read as comparisons\n") == 1
+    named = call(command, job, "stages.sft.data={path: rows.jsonl, format: comparisons}")
+    assert named.exit_code == 0 and "read as" not in named.stdout
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [

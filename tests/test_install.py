@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import zipfile
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -42,6 +44,40 @@ def requirements(name: str, extras: Iterable[str]) -> list[Requirement]:
     found = [Requirement(line) for line in metadata.requires(name) or []]
     extras = {"", *extras}
     return [r for r in found if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in extras)]
+
+
+def test_a_wheel_holds_every_file_of_the_package_and_starts(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "rayalign", source / "rayalign", ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True, timeout=120)
+    (wheel,) = tmp_path.glob("rayalign-*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    package = [path.relative_to(ROOT) for path in (ROOT / "rayalign").rglob("*") if "__pycache__" not in path.parts]
+    assert [str(path) for path in package if (ROOT / path).is_file() and not (installed / path).is_file()] == []
+    (described,) = installed.glob("*.dist-info/METADATA")
+    assert "# rayalign" in described.read_text(encoding="utf-8")
+    (entries,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "rayalign = rayalign.cli:main" in entries.read_text(encoding="utf-8")
+    command = [sys.executable, "-P", "-c", "import rayalign; print(rayalign.__file__)"]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == str(installed / "rayalign" / "__init__.py"), done.stderr
+
+
+def test_the_remedy_for_plain_pip_stands_where_a_user_installs() -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    install = (ROOT / "README.md").read_text(encoding="utf-8").split("## Install\n")[1].split("\n## ")[0]
+    commands = re.findall(r"^    (uv pip install .*)$", install, re.MULTILINE)
+    assert len(commands) == 1 and "--overrides overrides.txt" in commands[0] and "'.[cpu]'" in commands[0]
+    assert "pip install '.[cpu]'" in install and "ResolutionImpossible" in install
+    for command in ("pip install --no-deps -r constraints.txt", "pip install --no-deps ."):
+        assert command in install and command in contributing
 
 
 def test_constraints_are_exactly_what_the_extras_need(pins: dict[str, str]) -> None:

@@ -43,3 +43,16 @@ def test_files_that_a_document_names_exist(document: Path) -> None:
     links = [document.parent / target for target in LINK.findall(text)]
     files = [ROOT / name for name in FILE.findall(text)]
     assert [str(path) for path in [*links, *files] if not path.exists()] == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)
+def test_a_page_of_the_site_links_to_files_of_the_site(page: Path) -> None:
+    links = [(page.parent / target).resolve() for target in LINK.findall(page.read_text(encoding="utf-8"))]
+    assert [link for link in links if not link.is_relative_to(ROOT / "docs")] == []
+
+
+def test_the_site_is_built_without_leniency() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert set(site["validation"]["links"].values()) == {"warn"}
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert "mkdocs build --strict" in workflow

@@ -2,17 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
 from rayalign.annotator.judges.prompts import instruction_of
 from rayalign.annotator.judges.verdicts import pair_of
 from rayalign.data.files import Row
 from rayalign.errors import InputError
-from rayalign.storage.dialogues import question_text
+from rayalign.storage.dialogues import answer_text, question_text
 from rayalign.storage.records import decode
 from rayalign.types import Candidate, Comparison, Example, Prompt
 
 _MEASURED = frozenset({"model", "prompt_id", "prompt", "answer"})
 """keys of what an `evaluate` stage writes"""
+_VALUE = "value"
+"""the annotator of a pair that the stage's metric decides"""
 _UNNAMED = Candidate("").source
+
+
+def is_measured(row: Row) -> bool:
+    """Whether an `evaluate` stage wrote the row: one model's answer with its value."""
+    return row.keys() >= _MEASURED
+
+
+def pairs_by_value(rows: Sequence[Row], path: Path) -> Iterator[Row]:
+    """Verdicts on measured rows: each model's answers against those of the file's first model, the higher value wins.
+
+    A pair without both values has no verdict.
+
+    Raises:
+        InputError: the file holds one model alone, or two answers of one model to one prompt.
+    """
+    answers: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        own = answers.setdefault(row["model"], {})
+        if row["prompt_id"] in own:
+            raise InputError(
+                f"{path}: holds two answers of {row['model']} to prompt {row['prompt_id']}; keep one run's"
+            )
+        own[row["prompt_id"]] = row
+    baseline, *models = answers
+    if not models:
+        raise InputError(f"{path}: holds the answers of {baseline} alone; a win rate needs a second model")
+    for model in models:
+        for prompt_id, answer in answers[model].items():
+            if prompt_id in answers[baseline]:
+                yield _pair_by_value(answers[baseline][prompt_id], answer)
+
+
+def _pair_by_value(first: Row, second: Row) -> Row:
+    return {
+        "instruction": question_text({"prompt": first["prompt"], "messages": first.get("messages")}),
+        "output_1": _whole_answer(first),
+        "output_2": _whole_answer(second),
+        "generator_1": first["model"],
+        "generator_2": second["model"],
+        "annotator": _VALUE,
+        "preference": _preference(first.get("value"), second.get("value")),
+    }
+
+
+def _whole_answer(row: Row) -> str:
+    """The answer, after the turns of its own dialogue where there are any."""
+    return answer_text(row) if row.get("turns") else str(row["answer"])
+
+
+def _preference(first: float | None, second: float | None) -> float | None:
+    if first is None or second is None:
+        return None
+    if first == second:
+        return 1.5
+    return 2.0 if second > first else 1.0
 
 
 def public_rows(row: Row, where: str) -> list[Row]:
@@ -21,7 +81,7 @@ def public_rows(row: Row, where: str) -> list[Row]:
     Raises:
         InputError: a record that no stage wrote.
     """
-    if row.keys() >= _MEASURED:
+    if is_measured(row):
         return [{"instruction": question_text(row), "output": row["answer"], "generator": row["model"]}]
     prompt = row.get("prompt")
     if not isinstance(prompt, dict) or "messages" not in prompt:

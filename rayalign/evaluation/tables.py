@@ -14,7 +14,7 @@ from typing import Any
 
 from rayalign.data.files import Row, rows
 from rayalign.errors import InputError, RayalignError
-from rayalign.evaluation.run_records import public_rows
+from rayalign.evaluation.run_records import is_measured, pairs_by_value, public_rows
 from rayalign.statistics.length_control import joint_difficulty
 from rayalign.statistics.winrate import win_rate
 from rayalign.storage.records import atomic_write, finite
@@ -89,15 +89,25 @@ def read_annotations(path: Path) -> list[Annotations]:
 
 
 def read_verdicts(path: Path) -> Iterator[Row]:
-    """The checked rows of a file of verdicts; raises the errors of `read_annotations`."""
+    """The checked rows of a file of verdicts; raises the errors of `read_annotations`.
+
+    The answers that an `evaluate` stage measured become verdicts by their values.
+    """
     places: dict[tuple[Any, ...], str] = {}
-    for raw_row, where in read_rows(path):
-        row = {_OLD_NAMES.get(name, name): value for name, value in raw_row.items()}
-        _check_verdict(row, where)
-        first = places.setdefault(_identity(row), where)
-        if first is not where:
-            raise InputError(f"{where}: repeats {first}; keep one of them, or give each row an `id` of its own")
-        yield row
+    measured: list[Row] = []
+    for record, where in _records(path):
+        if is_measured(record):
+            measured.append(record)
+            continue
+        for raw_row in public_rows(record, where):
+            row = {_OLD_NAMES.get(name, name): value for name, value in raw_row.items()}
+            _check_verdict(row, where)
+            first = places.setdefault(_identity(row), where)
+            if first is not where:
+                raise InputError(f"{where}: repeats {first}; keep one of them, or give each row an `id` of its own")
+            yield row
+    if measured:
+        yield from pairs_by_value(measured, path)
 
 
 def _check_verdict(row: Row, where: str) -> None:
@@ -122,13 +132,19 @@ def read_rows(path: Path) -> Iterator[tuple[Row, str]]:
     Raises:
         InputError: no such file, or an empty one.
     """
+    for record, where in _records(path):
+        for public in public_rows(record, where):
+            yield public, where
+
+
+def _records(path: Path) -> Iterator[tuple[Row, str]]:
+    """The objects of a local file as they are; raises the errors of `read_rows`."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     empty = True
     for row, where in rows(str(path), ""):
         empty = False
-        for public in public_rows(row, where):
-            yield public, where
+        yield row, where
     if empty:
         raise InputError(f"{path}: the file holds no rows")
 

@@ -13,8 +13,18 @@ from rayalign.models.catalogue import READS_PAIRS
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-FOREIGN = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, SafetensorError)
-"""errors of transformers and safetensors at a folder that is damaged or of an unknown kind"""
+FOREIGN = (
+    AssertionError,  # torch's, where the padding token lies outside the embeddings
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    SafetensorError,
+)
+"""errors of transformers, torch and safetensors at a folder that is damaged or of an unknown kind"""
 
 
 def read_config(path: str) -> PretrainedConfig:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from rayalign.errors import InputError
+from rayalign.models.adapter_folder import AdapterFolder
+from rayalign.models.adapter_output import FOLDER
 from rayalign.models.configuration import FOREIGN, first_line, unusable
 from rayalign.weights.files import shapes
 from rayalign.weights.headers import prove_folder
@@ -42,8 +44,22 @@ def _without_weights(path: Path) -> PreTrainedModel:
     return model
 
 
+def verify_adapter(folder: str | Path) -> None:
+    """Open an adapter's folder that was just written: its configuration, names and shapes of its factors.
+
+    Raises:
+        InputError: a reader could not open the folder.
+    """
+    try:
+        AdapterFolder.read(Path(folder))
+    except FOREIGN as error:
+        raise InputError(
+            f"{folder} was written but cannot be opened again ({first_line(error)}); {_UNSAVED}"
+        ) from error
+
+
 def verify_saved(folder: str | Path) -> None:
-    """Open a model folder that was just written: its configuration, names and shapes of its weights, its tokenizer.
+    """Open a model folder that was just written: configuration, tokenizer, names and shapes of weights, any adapter.
 
     No number is read: the model is built without memory for its weights, so this is quick for models of any size.
 
@@ -56,7 +72,7 @@ def verify_saved(folder: str | Path) -> None:
     try:
         model = _without_weights(path)
         transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (*FOREIGN, AssertionError) as error:
+    except FOREIGN as error:
         raise InputError(f"{path} was written but cannot be opened again ({first_line(error)}); {_UNSAVED}") from error
     model.tie_weights()
     stored = shapes(path)
@@ -66,3 +82,5 @@ def verify_saved(folder: str | Path) -> None:
                 f"{path} was written but cannot be opened again: {name} is {stored.get(name, 'missing')}, not "
                 f"{tuple(parameter.shape)}; {_UNSAVED}"
             )
+    if AdapterFolder.stands_at(path / FOLDER):
+        verify_adapter(path / FOLDER)

@@ -75,7 +75,7 @@ class MergeKind(StageKind[MergeStage]):
 
     def run(self, context: RunContext, name: str) -> dict[str, Any]:
         from rayalign.models.merge import merge_folders, merge_into
-        from rayalign.models.verify import verify_saved
+        from rayalign.models.verify import verify_adapter, verify_saved
         from rayalign.weights.files import model_folder
 
         stage = self.stage
@@ -87,7 +87,9 @@ class MergeKind(StageKind[MergeStage]):
             merge_into(base, folders, stage.shares, target, mode=stage.mode or "delta", rank=stage.rank)
         else:
             merge_folders(folders, stage.shares, target, mode=stage.mode, rank=stage.rank)
-        if stage.base is not None or not self._of_adapters:
+        if stage.base is None and self._of_adapters:
+            verify_adapter(target)
+        else:
             verify_saved(target)
         return {}
 

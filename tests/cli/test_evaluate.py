@@ -13,6 +13,9 @@ from typer.testing import CliRunner, Result
 from rayalign.annotator.asking import connect as connect_module
 from rayalign.annotator.asking.api import Annotation, PairItem
 from rayalign.cli import app
+from rayalign.config import EvaluateStage
+from rayalign.pipeline.win_rates import compare
+from rayalign.storage.records import write_jsonl
 
 PUBLISHED = ("win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total", "discrete_win_rate")
 
@@ -65,6 +68,22 @@ def test_win_rate_against_another_model(tmp_path: Path) -> None:
     assert board.read_text().splitlines()[1].startswith("a,75.0,")
     shown = call("win-rate", a, b, "--detect", 5)
     assert "75.0 [" in shown.stdout and "30/10/0" in shown.stdout and "prompts needed" in shown.stdout
+
+
+def test_the_win_rates_of_a_runs_final_records_are_those_of_its_report(tmp_path: Path) -> None:
+    values = {"sft": {"a": 0.2, "b": 0.5, "c": 0.8, "d": 0.5}, "ppo": {"a": 0.9, "b": 0.5, "c": 0.9, "d": 0.1}}
+    stage = EvaluateStage(kind="evaluate", models={"sft": "s", "ppo": "p"}, metric="gold_utility")
+    results, _ = compare(stage, values, seed=0)
+    (reported,) = [row["mean"] for row in results if row["metric"] == "win_rate_by_gold_against_sft"]
+    records: list[dict[str, Any]] = []
+    for model, own in values.items():
+        for prompt, value in own.items():
+            answer = {"prompt_id": prompt, "prompt": prompt, "answer": f"{model}: {prompt}", "value": value}
+            records.append({"model": model, **answer})
+    write_jsonl(tmp_path / "records.jsonl", records)
+    (row,) = lines(call("win-rate", tmp_path / "records.jsonl", "--json"))
+    assert (row["name"], row["baseline"]) == ("ppo", "sft")
+    assert row["win_rate"] == reported == 62.5
 
 
 def test_wrong_files_are_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner, Result
 
 import rayalign
 from rayalign.cli import app
+from rayalign.cli.init import starter
+from rayalign.config import LoraConfig
 from rayalign.data.chat import train_tokenizer
+from rayalign.models.adapter_output import save_adapter
 from rayalign.models.load import make_preset
+from rayalign.pipeline.checks import devices
+from rayalign.pipeline.machine import Machine
+from rayalign.pipeline.plan import plan
 from rayalign.storage.records import write_jsonl
 from rayalign.storage.summary import write_done, write_summary
 
@@ -62,6 +70,78 @@ def test_a_starter_job_of_own_data_passes_the_check(
     assert yaml.safe_load(text)["stages"]["samples"]["kind"] == "generate"
     again = call("init", "rows.jsonl", "--output", "jobs/first.yaml")
     assert again.exit_code == 2 and "exists already" in again.stderr
+
+
+GIB = 1 << 30
+LAPTOP = Machine(2.0, 0, 8 * GIB, GIB)
+SERVER = Machine(16.0, 0, 64 * GIB, GIB)
+ONE_GPU = Machine(16.0, 1, 64 * GIB, GIB)
+EIGHT_GPUS = Machine(64.0, 8, 512 * GIB, GIB)
+LORA = {"rank": 16}
+
+
+@pytest.mark.parametrize(
+    ("machine", "model", "rollout", "learner", "actors"),
+    [
+        (LAPTOP, None, {"engines": 1}, {}, None),
+        (SERVER, None, {"engines": 4}, {}, None),
+        (ONE_GPU, None, {"engines": 1, "gpus": 1}, {}, 1),
+        (LAPTOP, "Qwen/Qwen2.5-0.5B", {"engines": 1}, {"lora": LORA, "micro_tokens": 2048}, None),
+        (SERVER, "Qwen/Qwen2.5-0.5B", {"engines": 4}, {}, None),
+        (ONE_GPU, "Qwen/Qwen2.5-7B", {"engines": 1, "dtype": "bfloat16"}, {"precision": "bf16", "lora": LORA}, 1),
+        (EIGHT_GPUS, "Qwen/Qwen2.5-7B", {"engines": 8, "gpus": 1}, {"precision": "bf16", "zero_stage": 3}, 8),
+        (EIGHT_GPUS, "meta-llama/Llama-3.1-70B", {"engines": 2, "gpus": 4, "tensor_parallel": 4}, {"lora": LORA}, 8),
+    ],
+)
+def test_a_starter_job_fits_its_machine(
+    tmp_path: Path,
+    machine: Machine,
+    model: str | None,
+    rollout: dict[str, Any],
+    learner: dict[str, Any],
+    actors: int | None,
+) -> None:
+    job = tmp_path / "job.yaml"
+    rows = [{"prompt": f"is it {n} ?", "chosen": "yes", "rejected": "no"} for n in range(40)]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    job.write_text(starter(str(tmp_path / "rows.jsonl"), model, job, machine, device_bytes=80 * GIB))
+    reason = "one rank, which uses all cores;" if actors is None else "one rank on the GPU;"
+    assert f"# {reason if actors != 8 else '8 ranks, one on each GPU;'}" in job.read_text()
+    text = yaml.safe_load(job.read_text())
+    assert rollout.items() <= text["rollout"].items()
+    dpo = text["stages"]["dpo"]
+    assert learner.items() <= dpo["learner"].items() and ("lora" in dpo["learner"]) == ("lora" in learner)
+    assert dpo.get("roles", {}).get("policy", {}).get("actors") == actors
+    planned = plan(rayalign.load_job(job).job, machine)
+    assert planned.warnings == [] == list(devices(planned, machine))
+
+
+def test_a_starter_job_says_where_no_way_of_training_fits(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"question": "is it ?", "answer": "yes"}] * 3)
+    text = starter(str(tmp_path / "rows.jsonl"), "Qwen/Qwen2.5-7B", tmp_path / "job.yaml", LAPTOP)
+    assert "# Its sizes are for 2 cores, 8.0 GiB of memory, no GPU." in text
+    assert "main memory has 8.0 GiB: take a smaller model" in text
+    unknown = starter(str(tmp_path / "rows.jsonl"), "some/one", tmp_path / "job.yaml", LAPTOP)
+    assert "because the model's size is unknown here" in unknown and "lora:" in unknown
+
+
+def test_a_model_without_a_template_gets_one_and_its_path_is_the_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model, "bare")
+    for name in ("chat_template.jinja", "chat_template.json"):
+        Path("bare", name).unlink(missing_ok=True)
+    settings = json.loads(Path("bare/tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    Path("bare/tokenizer_config.json").write_text(json.dumps(settings))
+    Path("jobs").mkdir()
+    write_jsonl(Path("rows.jsonl"), [{"question": f"is it {n} ?", "answer": "yes"} for n in range(40)])
+    made = call("init", "rows.jsonl", "--output", "jobs/first.yaml", "--model", "bare")
+    assert made.exit_code == 0, made.output
+    text = Path("jobs/first.yaml").read_text()
+    assert "chat_template: alpaca" in text and "model: ../bare" in text
+    rayalign.check("jobs/first.yaml")
 
 
 def test_a_file_of_prompts_is_answered_in_alpaca_evals_columns(tmp_path: Path, model: Path) -> None:
@@ -155,6 +235,24 @@ def test_a_model_is_exported_with_its_card(tmp_path: Path, model: Path) -> None:
     assert json.loads((tmp_path / "outputs.json").read_text()) == [
         {"instruction": "p", "output": "a", "generator": "tuned"}
     ]
+
+
+def test_an_adapter_is_exported_alone_and_a_merged_model_without_it(tmp_path: Path, model: Path) -> None:
+    run = finished_run(tmp_path / "study", 0.5, {"p": 0.2})
+    made = shutil.copytree(model, run / "stages" / "sft" / "model")
+    config = LoraConfig(rank=1, targets=("q_proj",))
+    factors = {"A": torch.ones(1, 2), "B": torch.ones(2, 1)}
+    tensors = {f"base_model.model.q_proj.lora_{key}.weight": factor for key, factor in factors.items()}
+    save_adapter(made / "adapter", tensors, config, base="own/base", head="causal")
+    alone, merged = tmp_path / "alone", tmp_path / "merged"
+    assert call("export", run / "sft", "--adapter", "--output", alone).exit_code == 0
+    files = {path.name for path in alone.iterdir()}
+    assert files == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    card = (alone / "README.md").read_text()
+    assert "library_name: peft" in card and "a low-rank adapter in peft's form" in card
+    assert call("export", run / "sft", "--output", merged).exit_code == 0
+    assert (merged / "model.safetensors").is_file() and not (merged / "adapter").exists()
+    assert "library_name: transformers" in (merged / "README.md").read_text()
 
 
 def test_checkpoints_of_finished_stages_are_listed_and_then_removed(tmp_path: Path) -> None:

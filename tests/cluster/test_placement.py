@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import time
+from functools import partial
 
 import pytest
 import ray
 
+from rayalign.cluster import placement
 from rayalign.cluster.placement import Claim, Placement, claims, process_environment
 from rayalign.config import RoleConfig
+from rayalign.waiting import reported
 
 
 def shares(free: float, **roles: RoleConfig) -> dict[str, float]:
@@ -44,6 +48,26 @@ def test_the_environment_names_threads_and_keeps_deepspeed_off_devices_that_were
 def test_only_an_actor_without_devices_has_them_hidden() -> None:
     assert process_environment(Claim(1.0, 0.0, 1))["CUDA_VISIBLE_DEVICES"] == ""
     assert "CUDA_VISIBLE_DEVICES" not in process_environment(Claim(1.0, 0.5, 1))
+
+
+class LateGroup:
+    """A placement group that has its room after a while."""
+
+    def wait(self, timeout_seconds: float) -> bool:
+        time.sleep(0.3)
+        return True
+
+
+def test_a_wait_for_room_says_what_is_needed_and_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(placement, "reported", partial(reported, first=0.02))
+    monkeypatch.setattr(placement, "placement_group", lambda *_, **__: LateGroup())
+    monkeypatch.setattr(placement.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    monkeypatch.setattr(placement.ray, "available_resources", lambda: {"CPU": 1.0})
+    placement.reserve([{"CPU": 1.0, "GPU": 1.0}, {"CPU": 1.0}], timeout=5.0)
+    needed = "2 CPU needed, 1 free of 4, 1 GPU needed, 0 free of 1"
+    assert f"waiting for room for the roles: {needed} (0 s)" in caplog.messages
 
 
 @pytest.mark.ray

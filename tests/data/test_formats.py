@@ -51,6 +51,12 @@ SHAPES: list[tuple[str, dict[str, Any], str, tuple[tuple[str, float | None], ...
     ("demonstrations", {"question": "q", "answer": "a"}, "q", (("a", None),)),
     ("demonstrations", {"prompt": [USER], "completion": [ANSWER]}, "q", (("a", None),)),
     ("alpaca", {"instruction": "q", "input": "", "output": "a", "history": [], "system": ""}, "q", (("a", None),)),
+    (
+        "alpaca",
+        {"instruction": "q", "input": "r", "output": "a", "history": [["h", "i"]], "system": "s"},
+        "shiq\n\nr",
+        (("a", None),),
+    ),
     ("alpaca", {"instruction": "q", "input": None}, "q", ()),
     ("prompts", {"prompt": "q"}, "q", ()),
     ("prompts", {"question": "q"}, "q", ()),

@@ -54,7 +54,7 @@ def test_preferences_and_win_rates_come_from_the_service(finished: Run) -> None:
 
 def test_the_report_shows_models_stages_and_answers(finished: Run) -> None:
     text = (finished.folder / "report.html").read_text()
-    for word in (*STAGES, "oracle", "reward/mean"):
+    for word in (*STAGES, "oracle", "reward/mean", "<b>gold/utility</b>"):
         assert word in text
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -304,12 +305,22 @@ def test_how_a_scalar_model_is_computed_changes_no_gradient(folder: str, role: R
     assert_close(*ends)
 
 
-def test_a_saved_model_that_nobody_could_open_is_refused(folder: str, tmp_path: Path) -> None:
-    """A padding token beyond the embedding, with which transformers builds no model."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-    with pytest.raises(InputError, match="was written but cannot be opened again"):
-        make_learner(folder).save(tmp_path, tokenizer)
+def test_what_a_training_saves_is_opened_again(
+    folder: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padded = copy.deepcopy(tokenizer)
+    padded.add_special_tokens({"pad_token": "<outside>"})
+    with pytest.raises(InputError, match=r"was written but cannot be opened again .*[Pp]adding_idx"):
+        make_learner(folder).save(tmp_path / "model", padded)
+
+    def save_config_alone(place: Path, *_: object, **__: object) -> None:
+        place.mkdir()
+        (place / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 1}')
+
+    monkeypatch.setattr("rayalign.models.learner.save_adapter", save_config_alone)
+    adapted = make_learner(folder, settings(lora={"rank": 2, "targets": ["q_proj"]}))
+    with pytest.raises(InputError, match=r"adapter was written but cannot be opened again .*has no adapter_model"):
+        adapted.save(tmp_path / "adapted", tokenizer)
 
 
 def test_each_pass_has_every_row_once_in_an_order_of_its_own() -> None:

@@ -10,6 +10,7 @@ import yaml
 
 import rayalign
 from rayalign.errors import InputError
+from rayalign.storage.summary import write_summary
 
 JOB: dict[str, Any] = {
     "name": "first",
@@ -29,6 +30,21 @@ def test_a_job_is_a_mapping_a_path_or_loaded(tmp_path: Path, monkeypatch: pytest
     assert all(plan == plans[0] for plan in plans)
     for form in (JOB, "job.yaml", loaded):
         rayalign.check(form)
+
+
+def test_the_report_of_a_run_is_written_by_its_job_in_any_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("job.yaml").write_text(yaml.safe_dump(JOB))
+    folder = Path("runs/first")
+    folder.mkdir(parents=True)
+    (folder / "job.yaml").write_text(yaml.safe_dump(JOB))
+    write_summary(folder / "summary.json", [], [], [])
+    report = folder / "report.html"
+    for form in (JOB, "job.yaml", Path("job.yaml"), rayalign.load_job("job.yaml"), "runs/first", folder):
+        report.unlink(missing_ok=True)
+        assert rayalign.write_report(form).resolve() == report.resolve() and report.is_file()
+    with pytest.raises(InputError, match="a job is a LoadedJob, the path of a job file, or a mapping, not int"):
+        rayalign.write_report(3)  # type: ignore[arg-type]
 
 
 def test_a_wrong_job_says_so() -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rayalign.config import LoadedJob
+from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.errors import InputError
+from rayalign.models.load import make_preset
 from rayalign.pipeline.checks import check, devices
 from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.machine import Machine
@@ -587,6 +590,16 @@ def test_a_folder_needs_a_chat_template(study: Study, tmp_path: Path) -> None:
     (model / "tokenizer_config.json").write_text("{}")
     (model / "chat_template.jinja").write_text("{{ messages }}")
     check(study(wanted))
+
+
+def test_a_damaged_model_folder_is_refused_with_its_key(study: Study, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    make_preset("nano", build_tokenizer(), 0, model)
+    check(study(f"stages.sft.model={model}"))
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    (line,) = refusal(study, f"stages.sft.model={model}")
+    assert re.search(r"stages\.sft\.model: model .*model\.safetensors is cut short: it has 100000 of \d+ bytes", line)
 
 
 PAIRWISE = "stages.rm.algorithm={name: pairwise_reward}"

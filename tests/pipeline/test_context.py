@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from rayalign.config import LoadedJob
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
+from rayalign.waiting import reported
 
 Study = Callable[..., LoadedJob]
 
@@ -38,6 +41,17 @@ def test_what_starts_at_the_same_time_counts_once(study: Study, monkeypatch: pyt
             with context.starting("the annotator service"):  # from 4 to 6
                 pass
         assert context.fixed_seconds == 10.0
+
+
+def test_a_long_start_says_what_it_waits_for(
+    study: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rayalign.pipeline.context.reported", partial(reported, first=0.02))
+    caplog.set_level("INFO")
+    loaded = study()
+    with RunContext(loaded, Inputs(loaded)) as context, context.starting("2 engines"):
+        time.sleep(0.3)
+    assert "waiting for 2 engines to start (0 s)" in caplog.messages
 
 
 def test_actors_get_the_absolute_path_of_a_relative_folder(study: Study, tmp_path: Path, monkeypatch: Any) -> None:

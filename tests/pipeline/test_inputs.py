@@ -13,6 +13,7 @@ import pytest
 from rayalign.config import LoadedJob
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.errors import InputError
+from rayalign.models.load import make_preset
 from rayalign.pipeline.checks import check
 from rayalign.pipeline.hashing import stage_hashes
 from rayalign.pipeline.inputs import Inputs
@@ -160,6 +161,30 @@ def test_what_reads_the_policys_tokens_has_its_vocabulary(study: Study, tmp_path
     less = [f"stages.{name}.data.limit=50" for name in ("sft", "draws", "rl", "test")]
     with pytest.raises(InputError, match=rf"stages\.rl\.{role}: {tmp_path} has another vocabulary than the policy"):
         Inputs(study(*less, f"stages.rl.{role}={tmp_path}")).check()
+
+
+@pytest.mark.parametrize(
+    ("outside", "said"),
+    [
+        ("pad", r"cannot be loaded .*[Pp]adding_idx"),
+        ("zebra", r"'zebra' with id \d+, but the model has embeddings for"),
+    ],
+)
+def test_ids_outside_the_embeddings_are_refused_before_a_run(
+    study: Study, tmp_path: Path, outside: str, said: str
+) -> None:
+    model, tokenizer = tmp_path / "model", build_tokenizer()
+    make_preset("nano", tokenizer, 0, model)
+    less = [f"stages.{name}.data.limit=50" for name in ("sft", "draws", "rl", "test")]
+    Inputs(study(*less, f"stages.sft.model={model}")).check()
+    if outside == "pad":
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | {"pad_token_id": config["vocab_size"]}))
+    else:
+        tokenizer.add_tokens([outside])
+        tokenizer.save_pretrained(model)
+    with pytest.raises(InputError, match=rf"stages\.sft\.model: .*{said}"):
+        Inputs(study(*less, f"stages.sft.model={model}")).check()
 
 
 def test_rows_are_read_once_and_a_corpus_is_handed_over(real: Study, tmp_path: Path) -> None:

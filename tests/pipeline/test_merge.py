@@ -66,6 +66,21 @@ def test_a_sum_that_cannot_be_opened_is_no_result(study: Study, folders: Path) -
     assert not list(folders.rglob("done.json"))
 
 
+def test_a_sum_of_adapters_that_cannot_be_opened_is_no_result(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = {f"base_model.model.q_proj.lora_{key}.weight": torch.ones(2, 2) for key in "AB"}
+    for name in "ab":
+        save_adapter(tmp_path / name, tensors, LoraConfig(rank=2, targets=("q_proj",)), base="own/base", head="causal")
+    loaded = study(text=f"name: soup\nstages:\n  merged: {{kind: merge, models: [{tmp_path}/a, {tmp_path}/b]}}\n")
+    monkeypatch.setattr("rayalign.models.adapter_sums.write_tensors", lambda path, *_: path.write_bytes(b""))
+    with pytest.raises(InputError, match=r"was written but cannot be opened again .*adapter_model\.safetensors"):
+        run(loaded)
+    assert not list(tmp_path.rglob("done.json"))
+    monkeypatch.undo()
+    assert (run(loaded) / "stages" / "merged" / "done.json").is_file()
+
+
 def test_a_list_of_models_has_a_list_of_weights_or_equal_ones(study: Study) -> None:
     same = study("stages.soup={kind: merge, models: {stage:sft: 2, stage:rl: -1}}").job.stages["soup"]
     assert (

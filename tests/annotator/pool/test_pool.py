@@ -99,6 +99,9 @@ def test_each_pair_gets_one_annotation_in_the_order_of_its_answers(tmp_path: Pat
     found = annotate(pool, PreferenceRequest(annotator="length", pairs=pairs))
     assert [a.id for a in found] == [str(i) for i in range(20)]
     assert {a.preference for a in found} == {2.0}
+    first_shown = {question.id: first for question, first, _ in judge.asked}
+    for annotation, pair in zip(found, pairs, strict=True):
+        assert annotation.switched == (first_shown[pair.instruction] == "bbb")
     shown_first = Counter(first for _, first, _ in judge.asked)
     assert shown_first["a"] > 2 and shown_first["bbb"] > 2, "the order that the judge sees is drawn"
 

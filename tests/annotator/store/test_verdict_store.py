@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from rayalign.annotator.store.verdict_store import VerdictStore, key
 from rayalign.config.annotators import BudgetConfig
 from rayalign.errors import InputError, RayalignError
 from rayalign.types import Message, Prompt
+from rayalign.waiting import reported
 
 FULL = Verdict(
     1.25, None, "kürzer \0 \ud800", {"logprobs": [-0.5, float("-inf")]}, (0.5, -1.0), Usage(10, 2, 1e-4, 0.5)
@@ -55,6 +57,24 @@ def store(url: str) -> Iterator[VerdictStore]:
     opened = VerdictStore(Database(url))
     yield opened
     opened.database.close()
+
+
+def test_a_wait_for_the_lock_says_who_may_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rayalign.annotator.store.database.reported", partial(reported, first=0.05))
+    file = tmp_path / "verdicts.db"
+    Database(f"sqlite:///{file}").close()
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.5, other.rollback)
+        release.start()
+        Database(f"sqlite:///{file}").close()
+        release.join()
+    expected = (
+        f"waiting for the annotator cache sqlite:///{file}: another process holds its lock, or the database is slow"
+    )
+    assert any(message.startswith(expected) for message in caplog.messages)
 
 
 def test_the_key_depends_on_what_decides_a_verdict_alone() -> None:

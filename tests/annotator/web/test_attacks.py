@@ -268,15 +268,16 @@ class Slow:
     """Figures that take a while."""
 
     def agreement(self, queue: str, labels: Sequence[Label]) -> Any:
-        time.sleep(1.0)
+        time.sleep(2.0)
         raise AssertionError("not read")
 
     def leaderboard(self, labels: Sequence[Label]) -> list[Any]:
-        time.sleep(1.0)
+        time.sleep(2.0)
         return []
 
 
-def test_nothing_waits_for_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("route", ["agreement", "leaderboard"])
+def test_nothing_waits_for_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: str) -> None:
     monkeypatch.setattr(test_app, "label_figures", Slow())
     app = client_of(tmp_path).app
 
@@ -284,9 +285,9 @@ def test_nothing_waits_for_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
             await client.get("/healthz")
-            figures = [asyncio.create_task(client.get("/v1/leaderboard")) for _ in range(50)]
+            start = time.perf_counter()  # before the figures, which would hold the loop until they are done
+            figures = [asyncio.create_task(client.get(f"/v1/{route}")) for _ in range(50)]
             await asyncio.sleep(0.1)
-            start = time.perf_counter()
             assert (await client.get("/healthz")).status_code == 200
             assert (await client.get("/v1/label/progress")).status_code == 200  # which needs a thread
             seconds = time.perf_counter() - start
@@ -295,4 +296,4 @@ def test_nothing_waits_for_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             await asyncio.gather(*figures, return_exceptions=True)
             return seconds
 
-    assert asyncio.run(attack()) < 0.8
+    assert asyncio.run(attack()) < 1.6

@@ -214,6 +214,26 @@ def test_agreement_by_hand() -> None:
     assert (found.fleiss.kappa, found.fleiss.n, found.fleiss.raters) == (pytest.approx(1 / 3), 12, 2)
 
 
+def agreement_seconds(labellers: int, labels_each: int) -> float:
+    """CPU time of the figures, the least of three."""
+    rng = random.Random(0)
+    labels: list[Label] = []
+    for number in range(labellers):
+        labels += said("human", f"person {number}", [rng.choice([1.0, 1.5, 2.0]) for _ in range(labels_each)])
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        agreement("q", labels)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def test_the_work_of_agreement_grows_with_the_cells_and_the_labels_alone() -> None:
+    few = agreement_seconds(10, 400)
+    assert agreement_seconds(40, 400) < 2.0 * few * (40 * 39) / (10 * 9)
+    assert agreement_seconds(10, 3200) < 2.0 * few * 8
+
+
 def test_eighty_labellers_are_compared_in_seconds() -> None:
     rng = random.Random(0)
     labels: list[Label] = []

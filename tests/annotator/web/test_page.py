@@ -291,7 +291,7 @@ def test_a_file_that_is_no_list_of_pairs_is_told(page: Page, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("view", ["compare", "label", "agreement", "leaderboard"])
-def test_views_fit_a_phone_and_name_every_field(page: Page, tmp_path: Path, view: str) -> None:
+def test_views_fit_every_width_and_name_every_field(page: Page, tmp_path: Path, view: str) -> None:
     upload(page, tmp_path, f"phone-{view}", pairs(2, output_1="w" * 300, generator_1="long-name-" * 12))
     begin(page, "ann")
     page.keyboard.press("1")
@@ -305,7 +305,9 @@ def test_views_fit_a_phone_and_name_every_field(page: Page, tmp_path: Path, view
         page.get_by_role("button", name="Fill in an example").click()
         page.get_by_role("button", name="Ask every annotator").click()
         expect(page.get_by_role("status").filter(has_text="All 5")).to_be_visible()
-    assert page.evaluate(SIDEWAYS) == 0
+    for width in (360, 390, 1000, 1400):
+        page.set_viewport_size({"width": width, "height": 740})
+        assert page.evaluate(SIDEWAYS) == 0, width
     assert page.evaluate(NAME_OF_EVERY_FIELD) == []
 
 
