@@ -16,10 +16,8 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.record import record
-from benchmarks.scale import GROUPS_PER_SECOND, PROMPTS, rollout_loop, start_scripted
+from benchmarks.scale import GROUPS_PER_SECOND, PROMPTS, rollout_loop, scripted_session, start_scripted
 from rayalign.cluster.pool import GeneratorPool
-from rayalign.cluster.session import Session
-from rayalign.config import ClusterConfig
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.models.load import make_preset
@@ -75,7 +73,7 @@ async def measure_all(folder: Path) -> list[dict[str, float]]:
 
 def main() -> None:
     """Measure on a session of its own."""
-    with tempfile.TemporaryDirectory() as scratch, Session(ClusterConfig(object_store=128 << 20)):
+    with tempfile.TemporaryDirectory() as scratch, scripted_session():
         make_preset("nano", build_tokenizer(), 0, Path(scratch) / "model")
         rows = asyncio.run(measure_all(Path(scratch)))
     record("latency", {"limit_ratio": 1.1, "engines": ENGINES, "seconds": rows})

@@ -84,8 +84,13 @@ def main() -> None:
 
 def measure(engines: int, iterations: int) -> dict[str, Any]:
     """CPU time of this process for each candidate [microseconds], with so many engines."""
-    with tempfile.TemporaryDirectory() as folder, Session(ClusterConfig(object_store=128 << 20), share_imports=False):
+    with tempfile.TemporaryDirectory() as folder, scripted_session():
         return asyncio.run(_measure(engines, iterations, Path(folder)))
+
+
+def scripted_session() -> Session:
+    """A session whose workers start without the imports of models: scripted actors need none of them."""
+    return Session(ClusterConfig(object_store=128 << 20), share_imports=False)
 
 
 async def _measure(engines: int, iterations: int, folder: Path) -> dict[str, Any]:
@@ -169,7 +174,7 @@ async def take_all(loop: RolloutLoop, iterations: int) -> tuple[float, float]:
 
 def measure_ranks(ranks: int) -> dict[str, Any]:
     """CPU time of this process for each candidate [microseconds] that so many ranks of a learner cost."""
-    with tempfile.TemporaryDirectory() as folder, Session(ClusterConfig(object_store=128 << 20), share_imports=False):
+    with tempfile.TemporaryDirectory() as folder, scripted_session():
         return asyncio.run(_measure_ranks(ranks, Path(folder)))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from rayalign.metric import Metric as Metric
 from rayalign.metric import Metrics as Metrics
 from rayalign.metric import merged as merged
+from rayalign.pickling import fast_pickle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,7 @@ FinishReason = Literal["stop", "length", "turns"]
 """the answer ended by itself, was cut by a limit of tokens, or its dialogue by the limit of turns"""
 
 
+@fast_pickle
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a dialogue."""
@@ -35,6 +37,7 @@ class Message:
     content: str
 
 
+@fast_pickle
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One input: a dialogue that ends where the assistant is to answer."""
@@ -96,6 +99,7 @@ class Comparison:
     annotator: str
 
 
+@fast_pickle
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A run of tokens with one author, from `start` to the next segment's start."""
@@ -106,6 +110,7 @@ class Segment:
     """the weights that wrote it; -1 where no policy did"""
 
 
+@fast_pickle
 @dataclass(frozen=True, slots=True)
 class Trajectory:
     """One candidate with everything that training needs of it."""
@@ -163,6 +168,7 @@ class Trajectory:
         return {segment.version for segment in self.segments if segment.author == "policy"}
 
 
+@fast_pickle
 @dataclass(frozen=True, slots=True)
 class ScorePart:
     """One of several scores of a candidate, by its name; absent with a reason, never zero for a failure."""
@@ -172,6 +178,7 @@ class ScorePart:
     reason: str | None = None
 
 
+@fast_pickle
 @dataclass(frozen=True, slots=True)
 class Score:
     """What a scorer says of one candidate: a number, or absent with a reason."""
@@ -190,6 +197,7 @@ class Absence:
     reason: str
 
 
+@fast_pickle
 @dataclass(frozen=True, slots=True)
 class Group:
     """The candidates of one prompt, consumed together by one iteration."""

@@ -16,7 +16,7 @@ from rayalign.config import Stage
 
 PACKAGE = Path(__file__).parents[1] / "rayalign"
 ROWS = [
-    {"config", "dialogues", "errors", "metric", "types", "user_code", "waiting"},
+    {"config", "dialogues", "errors", "metric", "pickling", "types", "user_code", "waiting"},
     {"algorithms", "data", "statistics"},
     {"models", "weights", "rollout", "scoring", "storage", "annotator", "serving"},
     {"actors"},
@@ -27,7 +27,7 @@ ROWS = [
 ]
 SAME_ROW = {
     ("config", "errors"), ("config", "types"), ("user_code", "errors"), ("waiting", "errors"), ("dialogues", "types"),
-    ("types", "metric"),
+    ("types", "metric"), ("types", "pickling"),
     ("models", "weights"), ("rollout", "models"), ("rollout", "weights"),
     ("scoring", "rollout"), ("scoring", "models"), ("scoring", "annotator"),
     ("annotator", "models"), ("annotator", "rollout"),

@@ -98,7 +98,8 @@ def _learner(
     if ranks == 1 and machine.gpus:
         where = "a GPU"
     room = device_bytes if machine.gpus else machine.memory
-    settings, way = {}, ""
+    settings: Settings = {}
+    way = ""
     for settings, way in _ways(ranks, in_half):
         if shape is None:
             continue

@@ -146,7 +146,7 @@ class ActorGroup:
             ) from error
         except RayError as error:
             raise await asyncio.to_thread(self._explain, actor, error) from error
-        arrays = list(arrays_in(value))
+        arrays = arrays_in(value)
         size = sum(array.nbytes for array in arrays)
         self._events.write("received", role=self.role, bytes=size, tensor=bool(arrays))
         return value

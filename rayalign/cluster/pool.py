@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from rayalign.cluster.ending import end_actor
 from rayalign.cluster.further_engines import FurtherEngines
 from rayalign.cluster.group import Actor, ActorGroup, Call, together
 from rayalign.cluster.placement import Placement
+from rayalign.cluster.polling import Poll, Polls
 from rayalign.cluster.spreading import Homes, pieces
 from rayalign.cluster.starting_engines import StartingEngines
 from rayalign.config import LoraConfig
@@ -33,7 +35,7 @@ from rayalign.rollout.base import Finished, Request
 POLL = 10.0
 """seconds that one collect call waits for a finished candidate"""
 LOOK = 1.0
-"""seconds after which a new engine is polled too"""
+"""seconds after which a new engine is polled too and hanging ones are looked for: it costs time for each engine"""
 HUNG = 0.5
 """of the deadline of a call: an engine that is so long in one step hangs, and others still have time to write for it"""
 FAILURES = (ActorError, WeightError, DeadlineError)
@@ -109,7 +111,7 @@ class GeneratorPool:
         fair_share = math.ceil((self.pending + len(requests)) / len(self._open))
         for piece in pieces(requests, fair_share):
             home = self._homes.pop(piece[0], self._open)
-            actor = home or min(self._open, key=lambda a: len(self._open[a]))
+            actor = home or min(self._open.items(), key=lambda item: len(item[1]))[0]
             self._open[actor].update((request.key, request) for request in piece)
             shares.setdefault(actor, []).extend(piece)
         for actor, share in shares.items():
@@ -140,19 +142,22 @@ class GeneratorPool:
 
     async def finished(self) -> AsyncGenerator[Finished, None]:
         """Candidates as they finish, from whichever engine, without end; close it to stop."""
-        polls = {self._poll(actor): actor for actor in self._open}
+        polls = Polls()
+        self._poll_others(polls)
+        looked = time.monotonic()
         try:
             while True:
-                for poll in await _answered(polls):
-                    actor = polls.pop(poll)
+                for actor, poll in await polls.answered(LOOK):
                     for item in await self._harvest(actor, poll):
                         yield item
-                await self._look_after()
-                for actor in self._open.keys() - polls.values():
-                    polls[self._poll(actor)] = actor
+                    if actor in self._open:
+                        polls.add(actor, self._poll(actor))
+                if time.monotonic() - looked >= LOOK:
+                    await self._look_after()
+                    self._poll_others(polls)
+                    looked = time.monotonic()
         finally:
-            for poll in polls:
-                poll.cancel()
+            polls.cancel()
 
     async def discard(self, actor: Actor, error: Exception) -> None:
         """End an engine and submit its open candidates to the others; a second call for it does nothing."""
@@ -267,12 +272,18 @@ class GeneratorPool:
         except FAILURES as error:
             await self.discard(actor, error)
 
-    def _poll(self, actor: Actor) -> asyncio.Task[list[Finished]]:
+    def _poll_others(self, polls: Polls) -> None:
+        """Poll the engines that are not polled yet."""
+        for actor in self._open:
+            if actor not in polls:
+                polls.add(actor, self._poll(actor))
+
+    def _poll(self, actor: Actor) -> Poll:
         if actor not in self._polls:
             self._polls[actor] = actor.collect.remote(POLL)
         return asyncio.ensure_future(self.group.one(actor, lambda a: self._polls[a], timeout=POLL + self.timeout))
 
-    async def _harvest(self, actor: Actor, poll: asyncio.Task[list[Finished]]) -> list[Finished]:
+    async def _harvest(self, actor: Actor, poll: Poll) -> list[Finished]:
         self._polls.pop(actor, None)
         try:
             items = poll.result()
@@ -287,12 +298,3 @@ class GeneratorPool:
                 self._homes.remember(actor, request)
                 candidates.append(item)
         return candidates
-
-
-async def _answered(polls: Collection[asyncio.Task[list[Finished]]]) -> set[asyncio.Task[list[Finished]]]:
-    """The polls that have been answered, after a moment at most."""
-    if not polls:
-        await asyncio.sleep(LOOK)
-        return set()
-    answered, _ = await asyncio.wait(polls, timeout=LOOK, return_when=asyncio.FIRST_COMPLETED)
-    return answered

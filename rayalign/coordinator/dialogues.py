@@ -9,6 +9,9 @@ from rayalign.rollout.base import Finished, Request
 from rayalign.rollout.environment import Environment, Reply
 from rayalign.types import FinishReason, Message, Prompt, Segment, Trajectory
 
+_OPENING = (Segment(0, "template"),)
+"""of every trajectory: one object, which is sent once with a whole group"""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -37,8 +40,7 @@ class Dialogue:
     @classmethod
     def begin(cls, group_id: str, index: int, prompt: Prompt, request: Request) -> Dialogue:
         """A dialogue whose first turn is requested."""
-        opening = (Segment(0, "template"),)
-        return cls(prompt, Trajectory(group_id, index, request.prompt_ids, opening, (), "stop"), request)
+        return cls(prompt, Trajectory(group_id, index, request.prompt_ids, _OPENING, (), "stop"), request)
 
     def write(self, turn: Finished, text: str) -> None:
         """Append what the policy wrote."""

@@ -148,7 +148,7 @@ def _with_rewards(group: Group, scores: Sequence[Score]) -> tuple[Score, ...]:
     """Scores that are all present, each with what the environment gave; of parts the combiner makes the total."""
     totals: list[Score] = []
     for trajectory, score in zip(group.trajectories, scores, strict=True):
-        if score.value is not None:
-            score = replace(score, value=score.value + (trajectory.reward or 0.0))
+        if score.value is not None and trajectory.reward is not None:
+            score = replace(score, value=score.value + trajectory.reward)
         totals.append(score)
     return tuple(totals)

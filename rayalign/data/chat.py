@@ -23,8 +23,8 @@ def encode_prompt(
 
     An over-long dialogue loses its oldest turns, as `cut_to_fit` does.
     """
-    cut = cut_to_fit(tokenizer, prompt, context - reserve)
-    return None if cut is None else prompt_ids(tokenizer, cut)
+    fitting = _fitting(tokenizer, prompt, context - reserve)
+    return None if fitting is None else fitting[1]
 
 
 def cut_to_fit(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int) -> Prompt | None:
@@ -32,13 +32,20 @@ def cut_to_fit(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int) -
 
     A system turn at the front is kept; None where even the last turn is too long.
     """
+    fitting = _fitting(tokenizer, prompt, limit)
+    return None if fitting is None else fitting[0]
+
+
+def _fitting(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int) -> tuple[Prompt, tuple[int, ...]] | None:
+    """What `cut_to_fit` returns, with its token ids: whoever needs both need not render the dialogue twice."""
     system = tuple(m for m in prompt.messages[:1] if m.role == "system")
     opens = [i for i, m in enumerate(prompt.messages) if m.role == "user" or i == len(system)]
     for start in opens:
         messages = (*system, *prompt.messages[start:])
         cut = prompt if messages == prompt.messages else Prompt(prompt.id, messages, prompt.meta)
-        if len(prompt_ids(tokenizer, cut)) <= limit:
-            return cut
+        token_ids = prompt_ids(tokenizer, cut)
+        if len(token_ids) <= limit:
+            return cut, token_ids
     return None
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from rayalign.config import SamplingConfig
+from rayalign.pickling import fast_pickle
 from rayalign.types import FinishReason
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ VersionRuns = tuple[tuple[int, int], ...]
 """(first token, weight version) of each run of tokens that one version wrote; tokens count from the answer's first"""
 
 
+@fast_pickle
 @dataclass(frozen=True, slots=True)
 class Request:
     """One candidate to be written, or its next turn with a longer prefix."""
@@ -43,6 +45,7 @@ class Request:
     """the candidate's place among those that its prompt gets by this sampling"""
 
 
+@fast_pickle
 @dataclass(frozen=True, slots=True)
 class Finished:
     """A candidate that left the engine: written, or failed with a reason."""

@@ -33,7 +33,7 @@ from rayalign.types import Candidate, Rollouts
     ],
 )
 def test_tensors_are_seen_wherever_they_stand(value: Any, expected: tuple[int, bool]) -> None:
-    found = list(arrays_in(value))
+    found = arrays_in(value)
     assert (sum(array.nbytes for array in found), bool(found)) == expected
 
 
