@@ -44,7 +44,7 @@ def test_commands_and_options_exist(path: Path) -> None:
         command, name = command_of(words.split())
         is_group = hasattr(command, "commands")
         assert name and (not is_group or name == words), f"there is no rayalign {words}"
-        options = {option for parameter in command.params for option in parameter.opts}
+        options = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
         for option in _OPTION.findall(rest):
             assert option in options | {"--help"}, f"rayalign {name} {option}"
 

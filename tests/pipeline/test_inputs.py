@@ -207,8 +207,10 @@ def test_an_environment_is_made_for_a_prompt_before_a_run(study: Study) -> None:
 
 def test_a_template_that_does_not_only_append_is_refused_for_an_environment(study: Study, tmp_path: Path) -> None:
     tokenizer = build_tokenizer()
-    numbered = "{{ ['one', 'two', 'three', 'four', 'five'][loop.index0] ~ ' ' ~ message['content'] }}"
-    tokenizer.chat_template = tokenizer.chat_template.replace("{{ message['content'] }}", numbered)
+    numbered = "{{ ['me', 'you', 'with', 'for', 'here'][loop.index0] ~ ' ' ~ message['content'] }}"
+    own = "{% else %}{{ message['content'] }}"
+    assert own in tokenizer.chat_template
+    tokenizer.chat_template = tokenizer.chat_template.replace(own, "{% else %}" + numbered)
     tokenizer.save_pretrained(tmp_path / "model")
     two_turn = ("stages.rl.data.split=two_turn", "stages.rl.data.limit=20", f"stages.rl.model={tmp_path / 'model'}")
     Inputs(study(*two_turn)).check()
