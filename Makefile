@@ -19,7 +19,7 @@ INDEX_URL = $(call pip_setting,INDEX_URL,index-url)
 UV_SOURCES = $(or $(foreach link,$(FIND_LINKS),--find-links "$(link)"),--torch-backend cpu) \
 	$(foreach index,$(INDEX_URL),--default-index "$(index)")
 
-.PHONY: help setup runtime quickstart test test-cluster test-faults units actors mutants studies lint types lock clean
+.PHONY: help setup runtime quickstart test test-cluster test-faults units actors jobs mutants studies lint types lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -34,17 +34,18 @@ runtime: $(BIN)/uv ## make .venv for images: only what rayalign runs with, no de
 quickstart: setup ## align a small model from human feedback, from scratch, on this machine
 	@$(BIN)/rayalign run jobs/quickstart.yaml
 
-# Two sets side by side, each in a process of its own: the tests of actors wait much, the others compute.
-ACTORS := ray or vllm or e2e
-
+# Three sets side by side, each in a process of its own: the tests of actors and of whole jobs wait much, the units compute.
 test: setup ## what continuous integration runs: lint, types and all tests; each prints when it ends
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint types units actors
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target jobs actors lint types units
 
 units: setup ## the tests that start no actors
-	@$(BIN)/pytest -m "not ($(ACTORS))" -p no:cacheprovider
+	@$(BIN)/pytest -m "not (ray or vllm or e2e)" -p no:cacheprovider
 
-actors: setup ## the tests of actors, engines and whole jobs
-	@$(BIN)/pytest -m "$(ACTORS)"
+actors: setup ## the tests of actors and engines
+	@$(BIN)/pytest -m "(ray or vllm) and not e2e" -p no:cacheprovider
+
+jobs: setup ## the tests of whole jobs
+	@$(BIN)/pytest -m e2e
 
 test-cluster: setup ## jobs, annotators and engines on a simulated cluster that grows and shrinks; minutes, by itself
 	@$(BIN)/pytest -m autoscaling
