@@ -40,12 +40,14 @@ SHARED = {
     "roles": {"policy": {"gpus": 1, "threads": 2}, "reward": {"gpus": 0, "threads": 2}},
 }
 """engine and learner take turns on one logical device, with both cores each"""
+STALE = {"max_staleness": 1, "overlap": {"old_policy": "behaviour"}}
+"""no forward pass but those of the update, in both"""
 PLACEMENTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "sync": (SPREAD, {}),
-    "overlapped": (SPREAD, {"max_staleness": 1}),
+    "overlapped": (SPREAD, STALE),
     "colocated": (SHARED, {}),
     "apart_sync": (APART, {}),
-    "apart_overlapped": (APART, {"max_staleness": 1}),
+    "apart_overlapped": (APART, STALE),
 }
 """name -> placement, and settings of the stage"""
 

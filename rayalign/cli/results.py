@@ -45,7 +45,9 @@ def show_results(folder: Path) -> None:
     _table_of(("model", "metric", "mean and 95% interval", "n", ""), figures)
     _table_of(("paired difference", "metric", "mean and 95% interval", "n"), differences)
     _table_of(("stage", "status", "fixed s", "total s"), times)
-    typer.echo(f"peak memory of all processes: {summary['peak_memory_bytes'] / 2**30:.2f} GiB")
+    peak = summary["peak_memory_bytes"]
+    if peak is not None:
+        typer.echo(f"peak memory of all processes: {peak / 2**30:.2f} GiB")
 
 
 def _table_of(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

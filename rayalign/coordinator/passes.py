@@ -37,16 +37,19 @@ PASSES: Mapping[Need, ForwardPass] = MappingProxyType(
 def forward_passes(algorithm: Algorithm[Any], stage: TrainStage, gap: float) -> list[ForwardPass]:
     """The passes of one iteration, whose weights the engines had with this gap of the probe.
 
-    The policy's own is left out where the engines' log-probs are the same numbers: the answers are of the present
-    weights, drawn from the whole distribution, and trainer and engines agree. A deterministic stage always computes
-    it, so that a resumed run has the same bits, and so does one with a guard on the mismatch of the two.
+    The policy's own is left out where the engines' log-probs are the numbers that are needed: the answers are of the
+    present weights, or the old policy is the one that wrote them; they are drawn from the whole distribution, and
+    trainer and engines agree. A deterministic stage always computes it, so that a resumed run has the same bits, and
+    so does one with a guard on the mismatch of the two.
     """
     needs = set(algorithm.needs)
     sampling = stage.sampling
     whole_distribution = not sampling.top_k and sampling.top_p == 1.0
-    present_weights = not stage.max_staleness and all(source.source == "live" for source in stage.candidate_sources)
+    wrote_itself = all(source.source == "live" for source in stage.candidate_sources)
+    old_policy_wrote = not stage.max_staleness or stage.old_policy == "behaviour"
     agreement = gap <= AGREEMENT and not stage.deterministic
     watched = any(guard.metric in MISMATCH_METRICS for guard in stage.guards)
-    if algorithm.takes_engine_logprobs and not watched and whole_distribution and present_weights and agreement:
+    known = wrote_itself and old_policy_wrote and whole_distribution and agreement
+    if algorithm.takes_engine_logprobs and known and not watched:
         needs.discard("logprobs")
     return [PASSES[need] for need in sorted(needs) if need in PASSES]

@@ -65,6 +65,9 @@ def _overlap(stage: TrainStage) -> Iterator[Problem]:
     if overlap.in_flight != "continue" and not stage.max_staleness:
         text = "nothing is in flight when weights come with max_staleness 0; take 1 or more, or leave this out"
         yield "overlap.in_flight", text
+    if overlap.old_policy != "present" and not stage.max_staleness:
+        text = "no answer is stale with max_staleness 0, so both are the same; take 1 or more, or leave this out"
+        yield "overlap.old_policy", text
     if overlap.tail == "later":
         yield from _tail(stage, overlap)
 

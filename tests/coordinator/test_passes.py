@@ -32,6 +32,13 @@ def test_the_policys_own_is_left_out_where_engines_agree() -> None:
     assert fields(stage()) == ["reference_logprobs_BT", "values_BT"]
 
 
+def test_it_is_left_out_of_stale_answers_whose_writer_is_the_old_policy() -> None:
+    behaviour = {"max_staleness": 1, "overlap": {"old_policy": "behaviour"}}
+    assert fields(stage(**behaviour)) == ["reference_logprobs_BT", "values_BT"]
+    assert "logprobs_BT" in fields(stage(**behaviour), gap=2e-4)
+    assert "logprobs_BT" in fields(stage(max_staleness=1, overlap={"in_flight": "wait"}))
+
+
 @pytest.mark.parametrize("gap", [2e-4, math.inf])
 def test_it_is_computed_where_they_differ(gap: float) -> None:
     assert fields(stage(), gap) == ["logprobs_BT", "reference_logprobs_BT", "values_BT"]

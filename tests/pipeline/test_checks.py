@@ -670,6 +670,7 @@ def test_what_is_deterministic_does_not_overlap(study: Study) -> None:
             ("deterministic=true", "overlap={extra_prompts: 2}"),
             "overlap.extra_prompts: 2 makes an iteration of what is finished first, which deterministic: true forbids",
         ),
+        (("overlap={old_policy: behaviour}",), "overlap.old_policy: no answer is stale with max_staleness 0"),
         (("overlap={in_flight: restart}",), "overlap.in_flight: nothing is in flight when weights come with max_stal"),
         (
             ("overlap={in_flight: wait}",),
@@ -707,6 +708,7 @@ def test_only_an_online_stage_overlaps(study: Study) -> None:
     "overrides",
     [
         ("max_staleness=1", "overlap={in_flight: restart}"),
+        ("max_staleness=1", "overlap={old_policy: behaviour}"),
         ("max_staleness=1", "overlap={extra_prompts: 4, tail: later, in_flight: wait}"),
         ("deterministic=true", "overlap={}"),
         ("overlap={extra_prompts: 40}",),
