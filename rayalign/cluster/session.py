@@ -33,6 +33,8 @@ LOCAL = {
 """settings of a local session, where the environment has no other"""
 
 
+_WRONG_TOKEN = re.compile("AuthenticationError|InvalidAuthToken|Unauthenticated")
+"""where Ray has the error of a wrong token as text alone"""
 REACH = 10.0
 """seconds to connect to a cluster's address"""
 END_SECONDS = 120.0
@@ -165,10 +167,10 @@ def _no_cluster(address: str) -> str:
 
 
 def _refusal(address: str, error: BaseException) -> str:
-    """Why a cluster did not let this process in; Ray's own error of a wrong token may stand behind another one."""
+    """Why a cluster did not let this process in; that of a wrong token may stand behind or in another error."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, AuthenticationError):
+        if isinstance(cause, AuthenticationError) or _WRONG_TOKEN.search(str(cause)):
             return (
                 f"the cluster at {address} refuses this process's token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to "
                 "what `ray get-auth-token` prints on its head node"

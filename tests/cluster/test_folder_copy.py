@@ -51,7 +51,7 @@ def test_a_folder_is_shared_where_its_mark_is_and_read_where_its_files_are(tmp_p
 def test_a_machine_that_is_gone_when_it_is_asked_is_left_out(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(shared_folders, "other_machines", lambda: {"f" * 56: "10.0.0.9"})
+    monkeypatch.setattr(shared_folders, "other_machines", lambda: {"ab" * 28: "10.0.0.9"})
     folders = SharedFolders({"output": tmp_path}, {}, timeout=60.0)
     assert folders.problems() == []
     assert [text[:53] for text in caplog.messages] == ["the machine 10.0.0.9 went away before it was used: Th"]

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import ray
 import torch
 from ray.train import WorkerGroupError
 
@@ -222,11 +223,12 @@ def test_ray_train_goes_on_after_a_rank_was_killed(workers: Workers, endless: Of
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_ray_train_starts_with_as_many_ranks_as_there_is_room_for(ray_session: None, endless: OfflineSpec) -> None:
-    """A session of four CPUs has room for one rank of three; without a range the loop would wait for the second."""
+    """A rank wants more than half of the cores that other tests leave; else the loop would wait for the second one."""
     spec = finite(endless, Path(endless.folder))
     write_rows(spec.rows_folder, ROWS)
-    environment = process_environment(Claim(3.0, 0.0, 1))
-    launch(spec, ranks=2, fewest=1, resources={"CPU": 3.0}, environment=environment, cluster=CLUSTER)
+    cores = ray.available_resources()["CPU"] / 2 + 0.25
+    environment = process_environment(Claim(cores, 0.0, 1))
+    launch(spec, ranks=2, fewest=1, resources={"CPU": cores}, environment=environment, cluster=CLUSTER)
     ranks = [row["rank"] for row in read_jsonl(Path(spec.events)) if row["event"] == "actor_started"]
     assert ranks == [0]
     assert (Path(spec.folder) / "model" / "model.safetensors").is_file()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.heads import ray_head, ray_node, rayalign
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1800)]
 JOB = """\
 name: lost
 cluster: {scale_timeout: 0, heartbeat_timeout: 20, restarts: 2}
