@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,8 +13,10 @@ import psutil
 import ray
 from ray._common import tls_utils
 from ray._common.network_utils import is_localhost
-from ray._private import ray_constants, utils
+from ray._private import ray_constants, state, utils
 from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader, Config
+from ray.core.generated import gcs_pb2
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from rayalign.errors import DeadlineError
 
@@ -108,6 +110,30 @@ def reload_authentication() -> None:
     """
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
+
+
+def remove_placement_groups(creators: Collection[str]) -> None:
+    """Remove the placement groups of actors that were killed; Ray keeps them, with their devices, until the job ends.
+
+    Args:
+        creators: ids of the actors.
+    """
+    for serialized in state.state._connect_and_get_accessor().get_placement_group_table():
+        group = gcs_pb2.PlacementGroupTableData.FromString(serialized)
+        if group.creator_actor_id.hex() in creators:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+
+
+def cancel_train_request(run_id: str) -> None:
+    """Cancel the request of a Ray Train run whose controller was killed; it would hold its resources for 180 s.
+
+    Only an elastic run asks for what is left beside such requests.
+    """
+    from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
+        TrainAutoscalingCoordinatorClient,
+    )
+
+    TrainAutoscalingCoordinatorClient(f"train-{run_id}").cancel_resource_request()
 
 
 def bind_replica_to_node() -> None:

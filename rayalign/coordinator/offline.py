@@ -19,6 +19,7 @@ from typing import Any
 
 import ray
 
+from rayalign.cluster.ray_2_60 import cancel_train_request, remove_placement_groups
 from rayalign.config import ClusterConfig
 from rayalign.coordinator.failures import explain_restart
 from rayalign.coordinator.offline_data import OfflineSpec
@@ -33,7 +34,8 @@ LOOK = 0.2
 """seconds between two looks at the ranks"""
 PATIENCE = 15.0
 """seconds in which Ray Train must have noticed that its controller is gone"""
-OWN = ("TrainController", "RayTrainWorker")
+CONTROLLER = "TrainController"
+OWN = (CONTROLLER, "RayTrainWorker")
 """classes of Ray Train's actors that end with a loop"""
 
 
@@ -70,11 +72,13 @@ def launch(
         )
         try:
             count = ranks if fewest is None else (fewest, ranks)
-            _fit(_trainer(spec, count, resources, environment, cluster.restarts), spec.role, watch)
+            trainer = _trainer(spec, count, resources, environment, cluster.restarts)
+            _fit(trainer, spec.role, watch)
             return
         except LostError as error:
             if not left:
                 raise
+            cancel_train_request(trainer.train_run_context.run_id)
             logger.warning("%s; it starts again from its last checkpoint", error)
 
 
@@ -162,7 +166,8 @@ class _Fit(threading.Thread):
 def _end() -> None:
     """End Ray Train's controller and the ranks of this machine; those of others end with their controller.
 
-    A stopped process hears nothing but SIGKILL, and Ray offers no handle to these actors.
+    Their placement group ends too, or the next launch would wait for its devices. A stopped process hears nothing but
+    SIGKILL, and Ray offers no handle to these actors.
     """
     if not ray.is_initialized():
         return
@@ -173,3 +178,5 @@ def _end() -> None:
         if local and actor["ActorClassName"] in OWN:
             with suppress(ProcessLookupError):
                 os.kill(actor["Pid"], signal.SIGKILL)
+    actors = ray._private.state.actors(job_id=job)
+    remove_placement_groups([key for key, actor in actors.items() if actor["ActorClassName"] == CONTROLLER])

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 from ray._private import utils
+from ray.util.placement_group import placement_group, placement_group_table
 
-from rayalign.cluster.ray_2_60 import STARTS, keep_sigterm_handler, start_node
+from rayalign.cluster.ray_2_60 import STARTS, keep_sigterm_handler, remove_placement_groups, start_node
 from rayalign.errors import DeadlineError
 
 
@@ -116,3 +118,25 @@ def test_a_handler_beneath_python_does_not_outlive_it(tmp_path: Path) -> None:
         finally:
             faulthandler.unregister(signal.SIGTERM)
             signal.signal(signal.SIGTERM, before)
+
+
+class Creator:
+    """An actor with a placement group."""
+
+    def create(self) -> str:
+        group = placement_group([{"CPU": 1.0}])
+        ray.get(group.ready(), timeout=60)
+        return str(group.id.hex())
+
+
+@pytest.mark.ray
+def test_what_a_killed_actor_had_placed_is_free_again(ray_session: None) -> None:
+    actors = [ray.remote(Creator).options(num_cpus=0).remote() for _ in range(2)]
+    killed, kept = ray.get([actor.create.remote() for actor in actors], timeout=60)
+    ray.kill(actors[0])
+    assert placement_group_table()[killed]["state"] == "CREATED", "Ray removes it by itself: remove ours"
+    remove_placement_groups([actors[0]._actor_id.hex()])
+    assert placement_group_table()[killed]["state"] == "REMOVED"
+    assert placement_group_table()[kept]["state"] == "CREATED"
+    ray.kill(actors[1])
+    remove_placement_groups([actors[1]._actor_id.hex()])
