@@ -70,7 +70,7 @@ class Layout:
 
     devices: int
     """CUDA devices of this machine; 0: a rehearsal"""
-    model: str = "50M"
+    model: str = "8M"
     """its name in `benchmarks.models`"""
 
     @property
