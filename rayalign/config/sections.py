@@ -38,8 +38,8 @@ class BeamConfig(Section):
 class SamplingConfig(Section):
     """How answers are drawn."""
 
-    temperature: NonNegativeFloat = 1.0
-    """0: the most likely token each time"""
+    temperature: float = Field(default=1.0, ge=0.0, le=2.0)
+    """0: the most likely token each time; vLLM takes at most 2"""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     """share of the probability that the likeliest tokens must hold together; the others are cut off. 1: off"""
     top_k: NonNegativeInt = 0

@@ -19,7 +19,7 @@ from rayalign.config.best_of import BestOf
 from rayalign.config.data_sections import DataConfig
 from rayalign.config.evolve import EvolveStage, PriorityConfig
 from rayalign.config.model_stages import MergeStage, RewardTokensStage
-from rayalign.config.overlap import InFlight, OldPolicy, OverlapConfig
+from rayalign.config.overlap import OverlapConfig
 from rayalign.config.rewards import CombineKind, Reward, Rewarded, RewardText
 from rayalign.config.sections import (
     AnnotatorUse,
@@ -155,14 +155,9 @@ class TrainStage(Rewarded, StageSection):
         return self.candidates
 
     @property
-    def in_flight(self) -> InFlight:
-        """What becomes of answers that new weights find half written."""
-        return (self.overlap or OverlapConfig()).in_flight
-
-    @property
-    def old_policy(self) -> OldPolicy:
-        """As `OverlapConfig.old_policy`."""
-        return (self.overlap or OverlapConfig()).old_policy
+    def overlapping(self) -> OverlapConfig:
+        """`overlap`, or what a stage without it does."""
+        return self.overlap or OverlapConfig()
 
     @property
     def renewal_steps(self) -> int | None:

@@ -233,7 +233,7 @@ class OnlineTrainer:
 
     async def _publish(self, version: int) -> dict[str, float]:
         parts = self._parts
-        async with quiet(parts.pool) if self._settings.in_flight == "wait" else nullcontext():
+        async with quiet(parts.pool) if self._settings.overlapping.in_flight == "wait" else nullcontext():
             transfer = await parts.channel.transfer(parts.roles["policy"], parts.pool, version)
         self._gap = transfer.gap
         await parts.rollouts.published(version)

@@ -46,10 +46,10 @@ def forward_passes(algorithm: Algorithm[Any], stage: TrainStage, gap: float) -> 
     sampling = stage.sampling
     whole_distribution = not sampling.top_k and sampling.top_p == 1.0
     wrote_itself = all(source.source == "live" for source in stage.candidate_sources)
-    old_policy_wrote = not stage.max_staleness or stage.old_policy == "behaviour"
+    old_policy_wrote = not stage.max_staleness or stage.overlapping.old_policy == "behaviour"
     agreement = gap <= AGREEMENT and not stage.deterministic
     watched = any(guard.metric in MISMATCH_METRICS for guard in stage.guards)
-    known = wrote_itself and old_policy_wrote and whole_distribution and agreement
-    if algorithm.takes_engine_logprobs and known and not watched:
+    engines_know = wrote_itself and old_policy_wrote and whole_distribution and agreement
+    if algorithm.takes_engine_logprobs and engines_know and not watched:
         needs.discard("logprobs")
     return [PASSES[need] for need in sorted(needs) if need in PASSES]

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rayalign.config import OverlapConfig, TrainStage
+from rayalign.config import TrainStage
 from rayalign.types import Group
 
 Place = tuple[int, int]
@@ -41,7 +41,7 @@ class Window:
     @classmethod
     def of(cls, stage: TrainStage) -> Window:
         """The window of an online stage."""
-        overlap = stage.overlap or OverlapConfig()
+        overlap = stage.overlapping
         carries = overlap.tail == "later"
         return cls(stage.prompts, stage.iterations, stage.max_staleness, overlap.extra_prompts, carries)
 

@@ -295,5 +295,5 @@ def _channel(
         events=context.events,
         adapter=adapter,
         turns=context.turns,
-        restarts=stage.in_flight == "restart",
+        restarts=stage.overlapping.in_flight == "restart",
     )

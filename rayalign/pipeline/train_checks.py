@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rayalign.algorithms.base import Algorithm, load
-from rayalign.config import OverlapConfig, TrainStage, merged_sampling, nearest
+from rayalign.config import TrainStage, merged_sampling, nearest
 from rayalign.coordinator.iteration import METRICS as ITERATION_METRICS
 from rayalign.errors import InputError
 from rayalign.models.metrics import MIXTURE, of_roles, renamed
 from rayalign.pipeline.beams import beam_problems
 from rayalign.pipeline.kind import Problem
+from rayalign.pipeline.overlap_checks import overlap_problems
 
 OFFLINE_METRICS = frozenset({"eval/loss", "eval/epoch", "heldout/count", "heldout/prompts", "phase/update"})
 """what the offline loop reports by itself"""
@@ -34,7 +35,7 @@ def problems(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, 
             "max_staleness",
             f"{stage.max_staleness} overlaps writing with updates, which deterministic: true forbids; take 0",
         )
-    yield from _overlap(stage)
+    yield from overlap_problems(stage, algorithm)
 
 
 def shared_device_problems(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
@@ -50,39 +51,6 @@ def shared_device_problems(stage: TrainStage, algorithm: Algorithm[Any]) -> Iter
             "max_staleness",
             f"{stage.max_staleness} overlaps writing with updates, which cannot share devices; take 0, or set "
             "cluster.share_devices to false",
-        )
-
-
-def _overlap(stage: TrainStage) -> Iterator[Problem]:
-    overlap = stage.overlap
-    if overlap is None:
-        return
-    if not stage.online:
-        yield "overlap", "only an online stage writes answers while it trains; leave overlap out"
-    if stage.deterministic and overlap.extra_prompts:
-        text = "makes an iteration of what is finished first, which deterministic: true forbids; take 0"
-        yield "overlap.extra_prompts", f"{overlap.extra_prompts} {text}"
-    if overlap.in_flight != "continue" and not stage.max_staleness:
-        text = "nothing is in flight when weights come with max_staleness 0; take 1 or more, or leave this out"
-        yield "overlap.in_flight", text
-    if overlap.old_policy != "present" and not stage.max_staleness:
-        text = "no answer is stale with max_staleness 0, so both are the same; take 1 or more, or leave this out"
-        yield "overlap.old_policy", text
-    if overlap.tail == "later":
-        yield from _tail(stage, overlap)
-
-
-def _tail(stage: TrainStage, overlap: OverlapConfig) -> Iterator[Problem]:
-    if not stage.max_staleness:
-        yield (
-            "overlap.tail",
-            "later makes answers a version older, which max_staleness 0 forbids; take 1 or more, or drop",
-        )
-    if not 1 <= overlap.extra_prompts <= stage.prompts:
-        yield (
-            "overlap.extra_prompts",
-            f"a tail for later has 1 to {stage.prompts} prompts, as many as an iteration at most; "
-            f"{overlap.extra_prompts} are set",
         )
 
 

@@ -41,15 +41,15 @@ def ask_vllm(job: Job, models: Mapping[str, ReadModel], scratch: Path) -> Engine
     Args:
         scratch: takes in a configuration and the shapes of each model.
     """
-    asked = [model for model in models.values() if not model.scalar]
+    language_models = [model for model in models.values() if not model.scalar]
     uses_engines = any(kind.uses_pool(job) for kind in kinds_of(job).values())
-    if job.rollout.engine == "local" or not uses_engines or not asked:
+    if job.rollout.engine == "local" or not uses_engines or not language_models:
         return EngineNames()
     if vllm_runs_on() != "cpu":
         text = "vLLM can be asked where its CPU build is installed"
         return EngineNames(changes=[Change("not covered", _KEY, text)])
-    folders = [_write(model, scratch / str(number)) for number, model in enumerate(asked)]
-    return _answers(asked, folders, job)
+    folders = [_write(model, scratch / str(number)) for number, model in enumerate(language_models)]
+    return _answers(language_models, folders, job)
 
 
 def _write(model: ReadModel, folder: Path) -> Path:

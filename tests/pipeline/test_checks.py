@@ -691,6 +691,17 @@ def test_an_overlap_that_cannot_be_is_refused_in_one_sentence(
     assert message in line
 
 
+def test_an_old_policy_needs_an_algorithm_that_compares_policies(study: Study) -> None:
+    stale = ("max_staleness=1", "overlap={old_policy: behaviour}", "algorithm={name: rrhf}")
+    found = refusal(study, *(f"stages.rl.{override}" for override in stale))
+    assert any("overlap.old_policy: rrhf has no ratio of policies" in line for line in found)
+
+
+def test_a_temperature_that_vllm_refuses_is_refused_in_the_job(study: Study) -> None:
+    with pytest.raises(InputError, match=r"stages\.rl.*temperature.* less than or equal to 2"):
+        study("stages.rl.sampling.temperature=2.5")
+
+
 def test_only_an_offline_stage_goes_on_with_fewer_ranks(study: Study) -> None:
     ranks = "{actors: 2, min_actors: 1}"
     check(study(f"stages.rm.roles.reward={ranks}"))
