@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -32,8 +33,21 @@ class Starts:
     def __call__(self) -> None:
         self._children.append(subprocess.Popen(self.command))
         self.processes.append(psutil.Process(self._children[-1].pid))
+        self._await_command(self.processes[-1])
         if len(self.processes) <= self.failures:
             raise Exception(self.message)
+
+    @staticmethod
+    def _await_command(process: psutil.Process) -> None:
+        """Wait until the process has the name of its command, as Ray's have long before a start fails.
+
+        A new process has an empty command line for a moment, which lasts on a busy machine.
+        """
+        ends = time.monotonic() + 30.0
+        with suppress(psutil.ZombieProcess):  # it has ended already
+            while not process.cmdline():
+                assert time.monotonic() < ends, "the process has no command after 30 s"
+                time.sleep(0.01)
 
 
 @pytest.fixture
