@@ -45,7 +45,7 @@ VENDORS = {
         "weights.paths.device",
     ),
     "deepspeed": (
-        "models.learner",
+        "models.zero",
         "models.whole",
         "models.partitioned",
         "models.process_group",

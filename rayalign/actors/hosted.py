@@ -59,6 +59,8 @@ class Rendezvous:
     world: int
     address: str
     port: int
+    spread: bool = False
+    """they hold one frozen model in parts"""
 
     def environment(self) -> dict[str, str]:
         """What torch.distributed reads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from rayalign.actors.hosted import FrozenSpec, HostedActor, Rendezvous
@@ -11,7 +12,7 @@ from rayalign.types import Group
 
 
 class ReferenceActor(HostedActor):
-    """One replica of the reference."""
+    """One replica of the reference, or one rank of those that hold it in parts."""
 
     def __init__(self, spec: FrozenSpec) -> None:
         self._spec = spec
@@ -19,13 +20,19 @@ class ReferenceActor(HostedActor):
     def setup(self, meeting: Rendezvous) -> None:
         """Load the model."""
         from rayalign.models.load import Frozen
+        from rayalign.models.spread import SpreadModel
 
         self.use_threads()
         self._meeting, spec = meeting, self._spec
-        self._model = Frozen(spec.model, "causal", spec.config, temperature=spec.temperature)
+        self._model: Frozen | SpreadModel
+        if meeting.spread:
+            os.environ.update(meeting.environment())
+            self._model = SpreadModel(spec.model, "causal", spec.config, spec.temperature, spec.timeout)
+        else:
+            self._model = Frozen(spec.model, "causal", spec.config, spec.temperature)
 
     def evaluate(self, rollouts: Handle) -> Handle:
-        """This replica's share of the rows; shares follow each other in the order of replicas."""
+        """This actor's share of the rows; shares follow each other in the order of actors."""
         rows = rank_rows(fetch(rollouts, self._spec.timeout), self._meeting.rank, self._meeting.world)
         return keep(self._model.evaluate(rows))
 
@@ -36,6 +43,10 @@ class ReferenceActor(HostedActor):
     def reload(self, parts: Sequence[str]) -> None:
         """Move the model back to its device."""
         self._model.reload()
+
+    def close(self) -> None:
+        """Release the model."""
+        self._model.close()
 
     def mean_logprobs(self, groups: Sequence[Group], pad_id: int) -> list[float]:
         """The mean log-prob of each candidate's own tokens."""

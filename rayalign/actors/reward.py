@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class RewardSpec:
 
 
 class RewardActor(HostedActor):
-    """One replica of the reward."""
+    """One replica of the reward, or one rank of those that hold its models in parts and are given the same groups."""
 
     def __init__(self, spec: RewardSpec) -> None:
         self._spec = spec
@@ -37,8 +38,15 @@ class RewardActor(HostedActor):
         """Load the models; replicas share nothing."""
         self.use_threads()
         spec = self._spec
+        if meeting.spread:
+            os.environ.update(meeting.environment())
         self._scorer = make_scorer(
-            spec.sources, named=spec.named, config=spec.config, policy=spec.policy, timeout=spec.timeout
+            spec.sources,
+            named=spec.named,
+            config=spec.config,
+            policy=spec.policy,
+            timeout=spec.timeout,
+            spread=meeting.spread,
         )
 
     def offload(self, parts: Sequence[str]) -> None:
@@ -50,6 +58,11 @@ class RewardActor(HostedActor):
         """Move the models back to their device."""
         for model in frozen_models(self._scorer):
             model.reload()
+
+    def close(self) -> None:
+        """Release the models."""
+        for model in frozen_models(self._scorer):
+            model.close()
 
     def compare(self, questions: Sequence[Question]) -> list[Score]:
         """The probability that the first answer of each question is the better one; for a pairwise reward model."""

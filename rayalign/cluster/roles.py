@@ -110,6 +110,7 @@ async def start_roles(
         processes = running.workers.take(hosts, shared.slots if shared else {}, engines)
         for role in specs:
             running.groups[role] = actor_group(role, processes[role], cluster, events)
+            running.groups[role].spread = hosts[role].spread
         loads = [_load_models(running, specs, cluster)]
         if preparer is not None:
             helpers = [running.workers.take_helper()]
@@ -132,10 +133,10 @@ def actor_group(role: str, processes: Sequence[Process], cluster: ClusterConfig,
 def _renew_the_lost(
     roles: Roles, specs: Specs, preparer: PreparerSpec | None, cluster: ClusterConfig, events: EventLog
 ) -> None:
-    """Let other processes take the places of lost ones, in the roles whose actors share no state."""
+    """Let other processes take the places of lost ones, in the roles whose actors share neither state nor a model."""
     renewed: dict[str, tuple[type[HostedActor], Any]] = {}
     for role, spec in specs.items():
-        if not isinstance(spec, LearnerSpec):
+        if not isinstance(spec, LearnerSpec) and not roles[role].spread:
             renewed[role] = KINDS[role], spec
     if preparer is not None:
         renewed[PREPARER] = PreparerActor, preparer
@@ -177,5 +178,7 @@ async def set_up(group: ActorGroup, kind: type[HostedActor], spec: Any, cluster:
     home = (await group.locate(limit))[0]
     for process, place in group.places.items():
         process.place = place
-    meetings = {a: Rendezvous(rank, len(group), home.address, home.port) for rank, a in enumerate(group.actors)}
+    meetings: dict[Process, Rendezvous] = {}
+    for rank, actor in enumerate(group.actors):
+        meetings[actor] = Rendezvous(rank, len(group), home.address, home.port, group.spread)
     await group.all(lambda actor: actor.setup.remote(meetings[actor]), timeout=limit)

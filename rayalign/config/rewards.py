@@ -25,6 +25,7 @@ from rayalign.config.sections import Section
 RULES = "rules:"
 CombineKind = Literal["mean", "weighted", "min", "chebyshev"]
 SourceForm = Literal["model", "annotator", "rules", "code"]
+UNSPREADABLE = "each actor would ask the reward's parts that are no models; leave those out, or spread"
 _CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SERVICE = (ANNOTATOR, "http://", "https://")
 

@@ -130,11 +130,19 @@ class RoleConfig(Section):
     """BLAS and OpenMP threads of each actor; null: as many as its `cpus`, else a share of the cores"""
     resident: bool = False
     """on shared devices: keeps its memory there while others have their turn"""
+    spread: bool = False
+    """of a reference or reward model: it lies in parts on its actors (ZeRO-3), where no device holds it whole"""
 
     @model_validator(mode="after")
     def _has_as_many_as_its_fewest(self) -> RoleConfig:
         if self.min_actors is not None and self.min_actors > self.actors:
             raise ValueError(f"min_actors {self.min_actors} is above actors {self.actors}; lower it")
+        return self
+
+    @model_validator(mode="after")
+    def _is_spread_over_several(self) -> RoleConfig:
+        if self.spread and self.actors == 1:
+            raise ValueError("spread needs actors: 2 or more, which hold the model in parts")
         return self
 
 

@@ -3,7 +3,8 @@
     stages/NAME/reference/<key>/000012.npy    float32, every token of rows 12 * CHUNK to 13 * CHUNK - 1
 
 The key names the rows, the model's weights and the precision, so an interrupted stage finds what it has and nothing
-else. Each rank computes the chunks of its number, before the learner is loaded: two models are never in memory at once.
+else. The ranks divide the chunks among them, before the learner is loaded: two models are never in memory at once.
+Where the learner's weights lie in parts (ZeRO-3), the reference does too, and the ranks compute each chunk together.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from rayalign.data.rows import RowFile
 from rayalign.types import Batch, Outputs, Rollouts
 from rayalign.weights.files import content_digest, model_folder
 
+T = TypeVar("T")
 CHUNK = 1024
 """rows of one file"""
 POLL = 0.2
@@ -67,8 +69,10 @@ class LiveReference:
 
     def __init__(self, model: str, config: LearnerConfig, device: torch.device) -> None:
         from rayalign.models.load import Frozen
+        from rayalign.models.spread import SpreadModel
 
-        self._model = Frozen(model, "causal", config)
+        kind = SpreadModel if _is_spread(config) else Frozen
+        self._model = kind(model, "causal", config)
         self._device = device
 
     def logprobs(self, rollouts: Rollouts, numbers_B: Tensor) -> Tensor:
@@ -116,10 +120,10 @@ def stored_reference(
     place.mkdir(parents=True, exist_ok=True)
     numbers = torch.arange(len(rows)).split(chunk_rows)
     paths = [place / f"{chunk:06d}.npy" for chunk in range(len(numbers))]
-    mine = range(dist.get_rank(), len(paths), dist.get_world_size())
-    missing = {paths[chunk]: numbers[chunk] for chunk in mine if not paths[chunk].exists()}
-    if missing:
-        _compute(missing, rows, model, config, heartbeat)
+    missing = _of_first([chunk for chunk, path in enumerate(paths) if not path.exists()])
+    mine = missing if _is_spread(config) else missing[dist.get_rank() :: dist.get_world_size()]
+    if mine:
+        _compute({paths[chunk]: numbers[chunk] for chunk in mine}, rows, model, config, heartbeat)
     _await(paths, heartbeat)
     return StoredReference(paths, rows, chunk_rows)
 
@@ -128,19 +132,27 @@ def _compute(
     missing: Mapping[Path, Tensor], rows: RowFile, model: str, config: LearnerConfig, heartbeat: Heartbeat
 ) -> None:
     """Load the model, compute and store the rows of some files, and release the model."""
-    from rayalign.models.load import Frozen
+    from rayalign.models.spread import frozen_model
 
-    frozen = Frozen(model, "causal", config)
+    spread = _is_spread(config)
+    frozen = frozen_model(model, "causal", config, spread=spread)
     for path, numbers_B in missing.items():
         heartbeat.report(f"the reference's log-probs of rows from {int(numbers_B[0])}")
         rollouts = rows.collate(numbers_B)
         outputs = frozen.evaluate(Batch(token_tensors(rollouts), numbers_B))
         assert outputs.logprobs_BT is not None
-        _save(path, outputs.logprobs_BT[rollouts.attention_mask_BT.bool()].numpy())
+        if not spread or dist.get_rank() == 0:
+            _save(path, outputs.logprobs_BT[rollouts.attention_mask_BT.bool()].numpy())
+    frozen.close()
     del frozen
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _is_spread(config: LearnerConfig) -> bool:
+    """Whether the reference lies in parts on the ranks, as the learner will."""
+    return config.zero_stage == 3 and dist.get_world_size() > 1
 
 
 def _await(paths: Sequence[Path], heartbeat: Heartbeat) -> None:
@@ -157,13 +169,18 @@ def _await(paths: Sequence[Path], heartbeat: Heartbeat) -> None:
 
 def _key(rows: RowFile, model: str, config: LearnerConfig) -> str:
     """Of rank 0, which alone reads the weights for it."""
-    key: list[str | None] = [None]
+    key = ""
     if dist.get_rank() == 0:
         text = f"{rows.digest} {content_digest(model_folder(model))} {config.precision}"
-        key = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest()]
-    dist.broadcast_object_list(key, src=0)
-    assert key[0] is not None
-    return key[0]
+        key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return _of_first(key)
+
+
+def _of_first(value: T) -> T:
+    """The value that rank 0 has."""
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def _remove_others(folder: Path, place: Path) -> None:

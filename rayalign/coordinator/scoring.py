@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.replicas import Replicas
 from rayalign.scoring.parts import is_absent, merge_scores
 from rayalign.storage.events import EventLog
 from rayalign.types import Group, Score
@@ -84,7 +85,7 @@ class ScoringLoop:
             redo: how often an absent score is requested again.
             alone: score each group by itself; in a batch with others a score may differ in its last bits.
         """
-        self._reward = reward
+        self._reward = Replicas(reward)
         self._redo = redo
         self._alone = alone
         self._events = events
@@ -105,16 +106,16 @@ class ScoringLoop:
     async def run(self, settle: Settle) -> None:
         """Score until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for rank in range(len(self._reward.actors)):
-                tasks.create_task(self._serve(rank, settle))
+            for replica in range(len(self._reward)):
+                tasks.create_task(self._serve(replica, settle))
 
-    async def _serve(self, rank: int, settle: Settle) -> None:
+    async def _serve(self, replica: int, settle: Settle) -> None:
         while True:
             groups = [await self._queue.get()]
             for _ in range(self._share() - 1):
                 groups.append(self._queue.get_nowait())
             self._events.write("score_started", groups=[group.id for group in groups])
-            answers = await self._reward.steady(rank, lambda a, groups=groups: a.score.remote(groups))  # type: ignore[misc]
+            answers = await self._reward.ask(replica, lambda a, groups=groups: a.score.remote(groups))  # type: ignore[misc]
             for group, scores in zip(groups, answers, strict=True):
                 scored = self._merge(group, scores)
                 if scored is not None:
@@ -124,7 +125,7 @@ class ScoringLoop:
         """How many groups one call takes: an even share of what waits, with the one already taken."""
         if self._alone:
             return 1
-        even_share = -(-(self._queue.qsize() + 1) // len(self._reward.actors))
+        even_share = -(-(self._queue.qsize() + 1) // len(self._reward))
         return min(even_share, GROUPS_PER_CALL)
 
     def _merge(self, group: Group, answer: Sequence[Score]) -> ScoredGroup | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rayalign.config import Job, LearnerConfig
+from rayalign.config import Job, LearnerConfig, RoleConfig
 from rayalign.forecast.hardware import GIB, LOCAL, Hardware
 from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.plan import Plan, StagePlan, plan, size
@@ -126,6 +126,10 @@ def _changes(job: Job, name: str) -> Iterator[Change]:
                 yield _learner_change(name, key, value)
         if learner.micro_tokens > 1024:
             yield _learner_change(name, "micro_tokens", 1024)
+    for need in kind_of(job.stages[name]).roles(job):
+        is_frozen = need.role in ("reference", "reward") and not need.trained
+        if is_frozen and need.within is None and need.models and need.host.gpus and not need.host.spread:
+            yield _spread_change(name, need.role, need.host)
     cache = job.rollout.cache_bytes
     while cache // 2 >= LEAST_CACHE:
         cache //= 2
@@ -142,6 +146,19 @@ def _learner_change(name: str, key: str, value: Any) -> Change:
 
     written = str(value).lower() if isinstance(value, bool) else value
     return Change(f"stages.{name}.learner.{key}={written}", apply)
+
+
+def _spread_change(name: str, role: str, host: RoleConfig) -> Change:
+    actors = max(host.actors, 2)
+
+    def apply(job: Job) -> Job:
+        stage: Any = job.stages[name]
+        spread = host.model_copy(update={"actors": actors, "spread": True})
+        changed = stage.model_copy(update={"roles": {**stage.roles, role: spread}})
+        return job.model_copy(update={"stages": {**job.stages, name: changed}})
+
+    written = f"{{actors: {actors}, gpus: {host.gpus:g}, spread: true}}"
+    return Change(f"'stages.{name}.roles.{role}={written}'", apply)
 
 
 def _cache_change(cache: int) -> Change:

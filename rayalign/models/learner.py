@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from rayalign.algorithms.base import Algorithm
 from rayalign.config import LearnerConfig
@@ -37,10 +35,9 @@ from rayalign.models.objective import Objective, Piece, entropy_use
 from rayalign.models.offload import DeviceState
 from rayalign.models.partitioned import Partition
 from rayalign.models.process_group import DEADLINE, highest, meet
-from rayalign.models.schedule import schedule
 from rayalign.models.verify import verify_saved
 from rayalign.models.whole import WholeTensors
-from rayalign.models.zero import engine_config
+from rayalign.models.zero import engine_config, start_engine
 from rayalign.types import Batch, Metric, Metrics, Outputs, Role, merged
 from rayalign.weights.sets import Form, WeightSet
 
@@ -86,7 +83,7 @@ class Learner:
         if config.gradient_checkpointing:
             self._head.model.gradient_checkpointing_enable({"use_reentrant": False})
         self._tensors = WholeTensors(self._head.model, config.lora, stage=self._stage, rank=self._rank)
-        self._engine = self._start(total_steps)
+        self._engine = start_engine(self._head, config, self._stage, total_steps)
         self._average = WeightAverage(self._head.model, config.ema) if config.ema is not None else None
         self._state = EngineState(self._engine, self._stage, self._average)
         self.device_state = DeviceState(self._head, self._engine.optimizer, self._device)
@@ -97,31 +94,6 @@ class Learner:
         """Have updates measure the exact KL to a frozen model, or (None) to the policy without its adapter."""
         assert isinstance(self._head, TokenLogprobs)
         self._head.reference = reference_of(self._head, path, self.config, self._device)
-
-    def _start(self, total_steps: int) -> Any:
-        import deepspeed
-
-        config = self.config
-        parameters = [parameter for parameter in self._head.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=config.learning_rate,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-        engine, *_ = deepspeed.initialize(
-            model=self._head,
-            optimizer=optimizer,
-            lr_scheduler=lambda basic: LambdaLR(basic, schedule(config, total_steps)),
-            config=engine_config(config, self._stage, sum(map(_size, parameters))),
-            dist_init_required=False,
-        )
-        if self._world == 1 and not self._stage:
-            # An all-reduce over one rank took a tenth of a small model's step.
-            engine.enable_backward_allreduce = False
-        return engine
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, *, adapter: bool = True) -> Outputs:
@@ -298,9 +270,5 @@ class Learner:
     def close(self) -> None:
         """Release the engine; the process group stays for other learners of this process."""
         self._engine.destroy()
-
-
-def _size(parameter: Tensor) -> int:
-    """Elements of the whole parameter, which may lie in parts."""
-    size: int = getattr(parameter, "ds_numel", parameter.numel())
-    return size
+        if self._stage == 3:
+            self.device_state.release()

@@ -135,6 +135,9 @@ class Frozen:
         """Move the model back to its device."""
         self._head.to(self._device)
 
+    def close(self) -> None:
+        """As of a model in parts; this one goes with its last user."""
+
 
 def load_causal(path: str, config: LearnerConfig, partition: Partition | None = None) -> PreTrainedModel:
     """A language model in evaluation mode, on the CPU unless it is partitioned.

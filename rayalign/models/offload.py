@@ -44,6 +44,16 @@ class DeviceState:
         for part in parts:
             self._copies.reload(part)
 
+    def release(self) -> None:
+        """Free all of it, whoever still refers to it; nothing may read it any more.
+
+        DeepSpeed 0.19 keeps an engine of ZeRO-3 with its model for as long as the process lives.
+        """
+        for tensors in learner_tensors(self._module, self._optimizer, self._device).values():
+            for storage in _storages(tensors).values():
+                storage.resize_(0)
+        self._copies = HostCopies()
+
 
 class HostCopies:
     """The storages that are in host memory, by part."""

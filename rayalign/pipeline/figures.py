@@ -13,6 +13,7 @@ from typing import Any
 from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.reward import RewardSpec
 from rayalign.cluster.group import ActorGroup
+from rayalign.cluster.replicas import Replicas
 from rayalign.config import EvaluateStage, LearnerConfig, RewardSource, SamplingConfig
 from rayalign.coordinator.rendering import Renderer
 from rayalign.data.preferences import base_id
@@ -175,7 +176,7 @@ async def _perplexities(
 
 async def _losses(reference: ActorGroup, groups: Sequence[Group], pad_id: int) -> list[float]:
     """The mean negative log-prob of a token in each answer."""
-    means = await reference.first(lambda actor: actor.mean_logprobs.remote(groups, pad_id))
+    means = await Replicas(reference).ask(0, lambda actor: actor.mean_logprobs.remote(groups, pad_id))
     return [-mean for mean in means]
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from rayalign.actors.reward import RewardSpec
 from rayalign.cluster.group import Actor, ActorGroup, together
+from rayalign.cluster.replicas import Replicas
 from rayalign.config import BestOf, DrawingSection, LearnerConfig, RewardSource
 from rayalign.coordinator.scoring import GROUPS_PER_CALL
 from rayalign.data.pairs import Question
@@ -166,16 +167,17 @@ async def compare(
 async def _by_actors(
     reward: ActorGroup, items: Sequence[Item], call: Callable[[Actor, Sequence[Item]], Any]
 ) -> list[Any]:
-    """The answers to calls of several items each, by turns over the actors; one answer for each item."""
+    """The answers to calls of several items each, by turns over the replicas; one answer for each item."""
+    replicas = Replicas(reward)
     starts = iter(range(0, len(items), GROUPS_PER_CALL))
     answers: dict[int, list[Any]] = {}
 
-    async def serve(rank: int) -> None:
+    async def serve(replica: int) -> None:
         for start in starts:
             part = items[start : start + GROUPS_PER_CALL]
-            answers[start] = await reward.steady(rank, _with_part(call, part))
+            answers[start] = await replicas.ask(replica, _with_part(call, part))
 
-    await together(*(serve(rank) for rank in range(len(reward))))
+    await together(*(serve(replica) for replica in range(len(replicas))))
     return list(chain.from_iterable(answers[start] for start in sorted(answers)))
 
 

@@ -24,7 +24,8 @@ def role_parts(job: Job, need: RoleNeed, shape: ModelShape) -> dict[Part, int]:
         return learner_parts(shape, need.learner, need.host.actors)
     shapes = [shape, *(shape_in(job, model) for model in need.further_models)]
     parameters = sum(each.parameters for each in shapes if each is not None)
-    return {"weights": parameters * BYTES[need.learner.precision]}
+    holders = need.host.actors if need.host.spread else 1
+    return {"weights": parameters * BYTES[need.learner.precision] // holders}
 
 
 def learner_parts(shape: ModelShape, config: LearnerConfig, ranks: int) -> dict[Part, int]:

@@ -182,7 +182,8 @@ class TrainKind(StageKind[TrainStage]):
         """The reference in the learner's ranks; its stored outputs are computed before the learner needs the memory."""
         learner = self.algorithm.trains[0]
         memory = 0 if not self.stage.online and self.stage.reference_outputs == "stored" else None
-        return RoleNeed("reference", model, self.host(learner), self.stage.learner, memory=memory, within=learner)
+        host = self.host(learner).model_copy(update={"spread": self.stage.learner.zero_stage == 3})
+        return RoleNeed("reference", model, host, self.stage.learner, memory=memory, within=learner)
 
     @property
     def data(self) -> DataConfig:

@@ -25,7 +25,8 @@ def check_devices(job: Job) -> Iterator[Finding]:
 def _ranks(job: Job, name: str, kind: TrainKind) -> Iterator[Finding]:
     """NCCL has no two ranks of a group on one device."""
     for need in kind.roles(job):
-        if need.trained and need.within is None and need.host.actors > 1 and 0 < need.host.gpus < 1:
+        meets = need.trained or need.host.spread
+        if meets and need.within is None and need.host.actors > 1 and 0 < need.host.gpus < 1:
             yield Finding(
                 f"stages.{name}.roles.{need.role}.gpus",
                 f"{need.host.actors} ranks with {need.host.gpus:g} of a device each would share one, which NCCL "

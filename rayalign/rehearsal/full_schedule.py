@@ -27,7 +27,8 @@ def check_memory(loaded: LoadedJob) -> Iterator[Finding]:
                 yield Finding(
                     f"stages.{stage.name}.roles",
                     f"{device} must hold {size(claim)} ({', '.join(roles)}), but it has {size(planned.device_bytes)}; "
-                    "use more ranks with zero_stage 3, offload, lora, or smaller micro_tokens or rollout.cache_bytes",
+                    "use more ranks with zero_stage 3, spread of a frozen role, offload, lora, or smaller micro_tokens "
+                    "or rollout.cache_bytes",
                 )
                 break
 

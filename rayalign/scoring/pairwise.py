@@ -24,7 +24,7 @@ from rayalign.data.collate import collate_examples
 from rayalign.data.pairs import Question
 from rayalign.data.two_answers import PairEncoder, TwoAnswers
 from rayalign.errors import InputError
-from rayalign.models.load import Frozen
+from rayalign.models.spread import frozen_model
 from rayalign.scoring.base import ALONE
 from rayalign.types import TRAINED, Batch, Candidate, Group, Prompt, Score, Trajectory
 
@@ -41,8 +41,12 @@ class PairwiseScorer:
     written where the policy has its tokenizer and chat template, and else the text.
     """
 
-    def __init__(self, model: str, config: LearnerConfig, policy: str) -> None:
-        self.model = Frozen(model, "pairwise", config)
+    def __init__(self, model: str, config: LearnerConfig, policy: str, *, spread: bool = False) -> None:
+        """
+        Args:
+            spread: as of `make_scorer`.
+        """
+        self.model = frozen_model(model, "pairwise", config, spread=spread)
         self._tokenizer = load_tokenizer(model)
         self._encoder = PairEncoder(self._tokenizer, self.model.longest)
         self._same_tokens = reads_same_tokens(self._tokenizer, load_tokenizer(policy))

@@ -11,7 +11,7 @@ from rayalign.config import LearnerConfig
 from rayalign.data.chat import encode_example, load_tokenizer, prompt_ids, reads_same_tokens
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.errors import InputError
-from rayalign.models.load import Frozen
+from rayalign.models.spread import frozen_model
 from rayalign.types import Batch, Group, Prompt, Score, Trajectory, with_turns
 
 
@@ -22,8 +22,12 @@ class RewardModelScorer:
     the dialogue is rendered anew by its own template.
     """
 
-    def __init__(self, model: str, config: LearnerConfig, policy: str) -> None:
-        self.model = Frozen(model, "scalar", config)
+    def __init__(self, model: str, config: LearnerConfig, policy: str, *, spread: bool = False) -> None:
+        """
+        Args:
+            spread: as of `make_scorer`.
+        """
+        self.model = frozen_model(model, "scalar", config, spread=spread)
         self._tokenizer = load_tokenizer(model)
         self._same_tokens = reads_same_tokens(self._tokenizer, load_tokenizer(policy))
 

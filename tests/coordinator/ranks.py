@@ -20,8 +20,12 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "opposite": {"name": "kto", "beta": 0.5, "kl": "opposite"},
     "rrhf": {"name": "rrhf", "kl_coefficient": 0.1},
     "pairwise": {"name": "pairwise_reward"},
+    # As rrhf, with policy and reference in parts on the ranks; the reference's log-probs are stored, or made live.
+    "spread": {"name": "rrhf", "kl_coefficient": 0.1},
+    "spread_live": {"name": "rrhf", "kl_coefficient": 0.1},
 }
 LEARNER = LearnerConfig(learning_rate=1e-3, eps=1e-4, minibatch=10, micro_tokens=24)
+SPREAD = LEARNER.model_copy(update={"zero_stage": 3, "zero_live_parameters": 0})
 GROUPS = 11
 """two minibatches of five, and one of one, of which one rank has nothing"""
 
@@ -49,6 +53,9 @@ def spec_of(name: str, model: str, reference: str, folder: Path) -> OfflineSpec:
     """The stage of one algorithm, its rows not yet written."""
     algorithm = ALGORITHMS[name]
     settings = {"kind": "train", "algorithm": algorithm, "model": model, "learner": LEARNER}
+    if name.startswith("spread"):
+        settings["learner"] = SPREAD
+        settings["reference_outputs"] = "live" if name == "spread_live" else "stored"
     roles, trained = load(algorithm).roles, load(algorithm).trains
     return OfflineSpec(
         stage=TrainStage.model_validate(settings),

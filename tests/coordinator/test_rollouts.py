@@ -69,6 +69,10 @@ class Reward:
         self.asked: list[list[str]] = []
         self._judge = judge
         self.actors = [SimpleNamespace(score=SimpleNamespace(remote=self._score)) for _ in range(replicas)]
+        self.spread = False
+
+    def __len__(self) -> int:
+        return len(self.actors)
 
     def _score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         self.asked.append([group.id for group in groups])

@@ -36,6 +36,15 @@ def test_a_device_that_is_too_small_is_named_with_a_change_that_was_tried(job_of
     assert forecast_of(changed, hardware).fits
 
 
+def test_a_frozen_model_that_no_device_holds_is_to_lie_in_parts(job_of: JobOf, machines: Machines) -> None:
+    large = ("stages.rl.reward=Qwen/Qwen2.5-72B", "stages.rl.roles.reward={actors: 4, gpus: 1}")
+    job = job_of(*large)
+    change = "stages.rl.roles.reward={actors: 4, gpus: 1, spread: true}"
+    assert remedy(job, "rl", machines(12)) == [f"'{change}'"]
+    assert not forecast_of(job, machines(12)).fits
+    assert forecast_of(job_of(*large, change), machines(12)).fits
+
+
 def test_what_nothing_mends_has_no_remedy(job_of: JobOf, machines: Machines) -> None:
     job = job_of("stages.rl.model=Qwen/Qwen2.5-72B")
     (misfit, *_) = forecast_of(job, machines(8, "L4")).misfits

@@ -358,3 +358,13 @@ def test_schedules() -> None:
     assert factors("constant", 1) == [0.5] + [1.0] * 7
     assert factors("linear", 2) == pytest.approx([1 / 3, 2 / 3, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
     assert factors("cosine", 0) == pytest.approx([1.0, 0.933, 0.75, 0.5, 0.25, 0.067, 0.0, 0.0], abs=1e-3)
+
+
+def test_a_closed_learner_under_zero_3_keeps_no_memory(folder: str) -> None:
+    """DeepSpeed holds its model for as long as the process lives, and a process takes one role after another."""
+    learner = make_learner(folder, settings(zero_stage=3, zero_live_parameters=0))
+    train(learner)
+    storages = [parameter.ds_tensor.untyped_storage() for parameter in learner._head.parameters()]
+    assert all(storage.nbytes() for storage in storages)
+    learner.close()
+    assert not any(storage.nbytes() for storage in storages)

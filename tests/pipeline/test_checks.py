@@ -711,6 +711,18 @@ def test_only_an_offline_stage_goes_on_with_fewer_ranks(study: Study) -> None:
         study("stages.rm.roles.reward={actors: 2, min_actors: 3}")
 
 
+def test_only_a_frozen_model_is_spread_over_actors_of_its_own(study: Study) -> None:
+    spread = "{actors: 2, spread: true}"
+    check(study(f"stages.rl.roles.reference={spread}", f"stages.rl.roles.reward={spread}"))
+    (line,) = refusal(study, f"stages.rl.roles.critic={spread}")
+    assert "stages.rl.roles.critic.spread: a trained role lies in parts by its learner's zero_stage: 3" in line
+    rules = "stages.rl.reward=[{source: stage:rm}, {source: rules:numeric}]"
+    (line,) = refusal(study, rules, f"stages.rl.roles.reward={spread}")
+    assert "stages.rl.roles.reward.spread: each actor would ask the reward's parts that are no models" in line
+    with pytest.raises(InputError, match=r"spread needs actors: 2 or more, which hold the model in parts"):
+        study("stages.rl.roles.reward={spread: true}")
+
+
 def test_only_an_online_stage_overlaps(study: Study) -> None:
     assert "only an online stage writes answers while it trains" in refusal(study, "stages.rm.overlap={tail: drop}")[0]
 

@@ -39,6 +39,15 @@ def test_the_roles_of_an_online_stage(study: Study) -> None:
     assert {r.devices for r in stage.roles} == {("cpu",), ("cpu", "cpu")}
 
 
+def test_a_frozen_model_in_parts_takes_a_share_of_its_memory_on_each_device(study: Study) -> None:
+    whole, spread = "{actors: 2}", "{actors: 2, spread: true}"
+    sizes = []
+    for host in (whole, spread):
+        stage = stage_of(plan(study(f"stages.rl.roles.reference={host}", f"stages.rl.roles.reward={host}").job), "rl")
+        sizes.append([role_of(stage, role).memory for role in ("reference", "reward")])
+    assert sizes[1] == [size // 2 for size in sizes[0]]
+
+
 def test_named_cpus_leave_the_rest_to_share(study: Study) -> None:
     stage = stage_of(plan(study("rollout.cpus=1").job), "rl")
     assert (role_of(stage, "generator").cpus, role_of(stage, "policy").cpus) == (1.0, 0.5)

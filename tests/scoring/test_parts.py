@@ -127,5 +127,11 @@ def test_one_source_as_a_text_scores_without_parts() -> None:
     assert scorer.score([group("a", "18", reference="18")]) == [(Score(1.0),)]
 
 
+def test_a_reward_in_parts_on_several_ranks_asks_models_alone() -> None:
+    sources = (RewardSource(source="a/rm"), RewardSource(source="http://127.0.0.1:1/score/judge"))
+    with pytest.raises(InputError, match=r"roles.reward.spread: each actor would ask the reward's parts"):
+        make_scorer(sources, named=True, config=LearnerConfig(), policy="", timeout=1.0, spread=True)
+
+
 def brevity(prompt: Prompt, answer: str) -> float:
     return 1.0 / len(answer)
