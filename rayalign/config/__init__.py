@@ -18,6 +18,7 @@ from rayalign.config.job import load_job as load_job
 from rayalign.config.model_stages import *  # noqa: F403
 from rayalign.config.overlap import *  # noqa: F403
 from rayalign.config.preferences import *  # noqa: F403
+from rayalign.config.pretrain import *  # noqa: F403
 from rayalign.config.references import *  # noqa: F403
 from rayalign.config.rewards import *  # noqa: F403
 from rayalign.config.sections import *  # noqa: F403

@@ -3,8 +3,8 @@
 A model is named by a string: `preset:nano` (made from the seed), `stage:sft` (the output of an earlier stage), else a
 folder in Hugging Face format or a hub name.
 
-A stage kind is one section, here, in `model_stages.py` or in `evolve.py`, and the file `rayalign/pipeline/KIND.py`,
-which describes it to the pipeline.
+A stage kind is one section, here, in `pretrain.py`, `model_stages.py` or `evolve.py`, and the file
+`rayalign/pipeline/KIND.py`, which describes it to the pipeline.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rayalign.config.data_sections import DataConfig
 from rayalign.config.evolve import EvolveStage, PriorityConfig
 from rayalign.config.model_stages import MergeStage, RewardTokensStage
 from rayalign.config.overlap import OverlapConfig
+from rayalign.config.pretrain import PretrainStage
 from rayalign.config.rewards import CombineKind, Reward, Rewarded, RewardText
 from rayalign.config.sections import (
     AnnotatorUse,
@@ -34,25 +35,6 @@ from rayalign.config.sections import (
 )
 from rayalign.config.stage_section import CRITIC_SPEED, LEARNER_SPEED, DrawingSection, ReadingSection, StageSection
 from rayalign.types import Role
-
-
-class PretrainStage(StageSection):
-    """Make a model from its preset and train it on the unlabelled corpus; cached by content over runs."""
-
-    placement = StageSection.placement | LEARNER_SPEED
-    kind: Literal["pretrain"]
-    model: str = "preset:nano"
-    """`preset:NAME`; `rayalign check` names the presets that exist"""
-    data: DataConfig = DataConfig(split="corpus")
-    vocabulary: PositiveInt = 2048
-    """pieces of the tokenizer where it is trained on the data; the embedded world brings its own"""
-    chat_template: str | None = None
-    """of that tokenizer: default, alpaca, chatml, or a file; null: default"""
-    learner: LearnerConfig = LearnerConfig(learning_rate=1e-3, schedule="linear")
-    epochs: PositiveInt = 1
-    """passes over the corpus"""
-    roles: dict[Role, RoleConfig] = {}
-    """how the role `policy` is hosted"""
 
 
 class MixConfig(Section):
