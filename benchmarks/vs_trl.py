@@ -71,7 +71,8 @@ def job_text(row: str, inputs: Path, output: Path, steps: int) -> str:
     data_format, file = offline.get(row, ("", ""))
     # One rank for each core; PPO's cores are taken by the policy and the critic, which learn side by side.
     role = "reward" if row == "reward" else "policy"
-    roles = "{}" if row == "ppo" else f"{{{role}: {{actors: 2}}}}"
+    reference = ", reference: {within: policy}" if row == "grpo" else ""
+    roles = "{}" if row == "ppo" else f"{{{role}: {{actors: 2}}{reference}}}"
     text = HEADER + (STAGE_ONLINE if row in ONLINE else OFFLINE)
     return text.format(
         row=row,

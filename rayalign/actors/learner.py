@@ -17,8 +17,10 @@ from rayalign.types import Batch, Metrics, Role
 from rayalign.weights.paths.base import Header, PathConfig, WeightPath
 
 if TYPE_CHECKING:
+    from rayalign.models.load import Frozen
     from rayalign.models.mixture import MixtureSpec
     from rayalign.models.offload import LearnerPart
+    from rayalign.models.spread import SpreadModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class LearnerSpec:
     mixture: MixtureSpec | None = None
     """a second objective that is trained in the same optimizer steps"""
     reference: str | None = None
-    """for an algorithm that needs the exact KL: the frozen model; None: the policy without its adapter"""
+    """of the policy: the frozen model in its ranks; None: the policy without its adapter, or actors of its own"""
     inspection: str | None = None
     """folder for a minibatch whose loss is not finite; None: it is not saved"""
 
@@ -51,6 +53,7 @@ class LearnerActor(HostedActor):
     def __init__(self, spec: LearnerSpec) -> None:
         self._spec = spec
         self._path: WeightPath | None = None
+        self._reference: Frozen | SpreadModel | None = None
 
     def setup(self, meeting: Rendezvous) -> None:
         """Meet the other ranks and load the model."""
@@ -75,8 +78,18 @@ class LearnerActor(HostedActor):
             inspection=Path(spec.inspection) if spec.inspection else None,
             timeout=spec.timeout,
         )
-        if "exact_kl" in self._algorithm.needs and self.role == "policy":
+        if self.role == "policy":
+            self._hold_reference()
+
+    def _hold_reference(self) -> None:
+        """Load the reference that runs in these ranks, if it does; in parts where the policy lies in parts."""
+        spec = self._spec
+        if "exact_kl" in self._algorithm.needs:
             self._learner.hold_reference(spec.reference)
+        elif spec.reference is not None:
+            from rayalign.models.spread import frozen_beside
+
+            self._reference = frozen_beside(spec.reference, spec.config, self._meeting.world, spec.temperature)
 
     def evaluate(self, rollouts: Handle) -> Handle:
         """This rank's share of the rows, forward only; shares follow each other in the order of ranks."""
@@ -84,8 +97,10 @@ class LearnerActor(HostedActor):
         return keep(self._learner.evaluate(rows))
 
     def evaluate_reference(self, rollouts: Handle) -> Handle:
-        """As `evaluate`, of the model without its adapter: the reference of a policy that trains one."""
+        """As `evaluate`, of the reference in these ranks: a model of its own, or the policy without its adapter."""
         rows = rank_rows(fetch(rollouts, self._spec.timeout), self._meeting.rank, self._meeting.world)
+        if self._reference is not None:
+            return keep(self._reference.evaluate(rows))
         return keep(self._learner.evaluate(rows, adapter=False))
 
     def update(self, handle: Handle, seed: int) -> list[Metrics]:
@@ -143,8 +158,10 @@ class LearnerActor(HostedActor):
         return self._learner.score_probe(token_ids)
 
     def close(self) -> None:
-        """Release the weight path and the engine of the learner."""
+        """Release the weight path, the reference and the engine of the learner."""
         self.close_path()
+        if self._reference is not None:
+            self._reference.close()
         self._learner.close()
 
 

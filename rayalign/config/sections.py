@@ -132,6 +132,8 @@ class RoleConfig(Section):
     """on shared devices: keeps its memory there while others have their turn"""
     spread: bool = False
     """of a reference or reward model: it lies in parts on its actors (ZeRO-3), where no device holds it whole"""
+    within: Literal["policy"] | None = None
+    """of an online stage's reference: whose ranks read it, each a share of the rows; null: actors of its own"""
 
     @model_validator(mode="after")
     def _has_as_many_as_its_fewest(self) -> RoleConfig:
@@ -143,6 +145,13 @@ class RoleConfig(Section):
     def _is_spread_over_several(self) -> RoleConfig:
         if self.spread and self.actors == 1:
             raise ValueError("spread needs actors: 2 or more, which hold the model in parts")
+        return self
+
+    @model_validator(mode="after")
+    def _has_no_actors_within_others(self) -> RoleConfig:
+        beside = self.model_fields_set - {"within"}
+        if self.within is not None and beside:
+            raise ValueError(f"within {self.within} leaves no actors of its own; leave out {', '.join(sorted(beside))}")
         return self
 
 

@@ -68,11 +68,9 @@ class LiveReference:
     """A model held beside the learner, which computes each minibatch as it comes."""
 
     def __init__(self, model: str, config: LearnerConfig, device: torch.device) -> None:
-        from rayalign.models.load import Frozen
-        from rayalign.models.spread import SpreadModel
+        from rayalign.models.spread import frozen_beside
 
-        kind = SpreadModel if _is_spread(config) else Frozen
-        self._model = kind(model, "causal", config)
+        self._model = frozen_beside(model, config, dist.get_world_size())
         self._device = device
 
     def logprobs(self, rollouts: Rollouts, numbers_B: Tensor) -> Tensor:

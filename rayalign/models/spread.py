@@ -97,6 +97,12 @@ class SharedModel(SpreadModel):
         return everyone.cpu()
 
 
+def frozen_beside(path: str, config: LearnerConfig, world: int, temperature: float = 1.0) -> Frozen | SpreadModel:
+    """A language model in the ranks of a learner, each of which reads its own rows: in parts where the learner is."""
+    kind = SpreadModel if config.zero_stage == 3 and world > 1 else Frozen
+    return kind(path, "causal", config, temperature)
+
+
 def frozen_model(path: str, head: HeadKind, config: LearnerConfig, *, spread: bool) -> Frozen | SharedModel:
     """A model that is only read: whole in this process, or in parts on ranks that are all given the same rows."""
     return SharedModel(path, head, config) if spread else Frozen(path, head, config)

@@ -233,9 +233,10 @@ def _specs(
     policy = context.model(stage.model)
     temperature = stage.sampling.temperature if "behaviour_logprobs" in algorithm.needs else 1.0
     samples = stage.prompts * stage.candidates_per_prompt
-    models = TrainKind(stage).models()
-    exact = models.pop("reference", None) if "exact_kl" in algorithm.needs else None
-    reference = context.model(exact) if exact else None
+    kind = TrainKind(stage)
+    models = kind.models()
+    beside_policy = models.pop("reference", None) if kind.reference_in_learner else None
+    reference = context.model(beside_policy) if beside_policy else None
     specs: dict[Role, LearnerSpec | FrozenSpec | RewardSpec] = {}
     for role in ("policy", "critic", "reference"):
         source = models.get(role)

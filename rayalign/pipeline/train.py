@@ -159,7 +159,7 @@ class TrainKind(StageKind[TrainStage]):
         for role, model in self.models().items():
             if role == GENERATOR:
                 needs.append(generator(job, self.stage.model))
-            elif role == "reference" and model and self._reference_in_learner:
+            elif role == "reference" and model and self.reference_in_learner:
                 needs.append(self._reference_within(model))
             elif model:
                 trained = role in self.algorithm.trains
@@ -174,9 +174,10 @@ class TrainKind(StageKind[TrainStage]):
         return EngineThreads(update=busy if self.stage.max_staleness else 0, score=busy)
 
     @property
-    def _reference_in_learner(self) -> bool:
-        """Offline, and online where the KL is exact, the reference runs in the ranks of the learner."""
-        return not self.stage.online or "exact_kl" in self.algorithm.needs
+    def reference_in_learner(self) -> bool:
+        """Offline, and online where the KL is exact or the job says so, the reference runs in the learner's ranks."""
+        asked = self.host("reference").within is not None
+        return not self.stage.online or "exact_kl" in self.algorithm.needs or asked
 
     def _reference_within(self, model: str) -> RoleNeed:
         """The reference in the learner's ranks; its stored outputs are computed before the learner needs the memory."""

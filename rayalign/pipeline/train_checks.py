@@ -46,6 +46,12 @@ def shared_device_problems(stage: TrainStage, algorithm: Algorithm[Any]) -> Iter
             "the exact KL keeps the reference beside the policy, which cannot leave a shared device; set "
             "kl_coefficient to 0, or cluster.share_devices to false",
         )
+    elif "reference" in stage.roles and stage.roles["reference"].within:
+        yield (
+            "roles.reference.within",
+            "beside the policy the reference cannot leave a shared device; leave this out, or set "
+            "cluster.share_devices to false",
+        )
     if stage.max_staleness:
         yield (
             "max_staleness",
@@ -91,6 +97,8 @@ def _hosts(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
             yield f"roles.{role}.spread", "a trained role lies in parts by its learner's zero_stage: 3; set that"
         if host.spread and role == "reward" and any(source.form != "model" for source in stage.rewards):
             yield f"roles.{role}.spread", UNSPREADABLE
+        if host.within and role != "reference":
+            yield f"roles.{role}.within", "only a reference runs in the ranks of the policy; leave this out"
 
 
 def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str | None]) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +13,16 @@ import ray
 import torch
 
 from rayalign.actors.hosted import FrozenSpec
+from rayalign.actors.learner import LearnerSpec
 from rayalign.actors.reward import RewardSpec
-from rayalign.actors.store import keep
+from rayalign.actors.store import keep, rank_rows
 from rayalign.cluster.replicas import Replicas
 from rayalign.cluster.roles import Specs, start_roles
 from rayalign.config import ClusterConfig, LearnerConfig, RewardSource, RoleConfig
 from rayalign.data.collate import collate_trajectories
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.errors import LostError
-from rayalign.models.load import make_preset
+from rayalign.models.load import Frozen, make_preset
 from rayalign.storage.events import EventLog
 from rayalign.types import Group, Message, Prompt, Segment, Trajectory
 
@@ -74,6 +76,28 @@ def test_their_numbers_are_those_of_whole_models(ray_session: None, specs: Specs
     torch.testing.assert_close(spread[0], whole[0], atol=1e-5, rtol=0)
     assert spread[1] == pytest.approx(whole[1], abs=1e-5)
     assert spread[2] == pytest.approx(whole[2], abs=1e-5)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("stage", [0, 3])
+def test_the_ranks_of_a_policy_read_a_reference_of_its_own(
+    ray_session: None, model: str, events: EventLog, tmp_path: Path, stage: int
+) -> None:
+    make_preset("nano", build_tokenizer(), 1, tmp_path)
+    config = CONFIG.model_copy(update={"zero_stage": stage})
+    algorithm = {"name": "grpo"}
+    spec = LearnerSpec(model, config, algorithm, 0.7, total_steps=1, seed=0, timeout=60.0, reference=str(tmp_path))
+
+    async def work() -> torch.Tensor:
+        host = RoleConfig(actors=2, cpus=0.1)
+        async with await start_roles({"policy": spec}, {"policy": host}, CLUSTER, events) as roles:
+            handle = keep(collate_trajectories(GROUPS, pad_id=0, version=0))
+            shares = await roles["policy"].all(lambda actor: actor.evaluate_reference.remote(handle))
+            return torch.cat([ray.get(share[0], timeout=60).logprobs_BT for share in shares])
+
+    rows = rank_rows(collate_trajectories(GROUPS, pad_id=0, version=0), 0, 1)
+    expected_BT = Frozen(str(tmp_path), "causal", CONFIG, temperature=0.7).evaluate(rows).logprobs_BT
+    torch.testing.assert_close(asyncio.run(work()), expected_BT, atol=1e-5, rtol=0)
 
 
 @pytest.mark.timeout(600)

@@ -723,6 +723,17 @@ def test_only_a_frozen_model_is_spread_over_actors_of_its_own(study: Study) -> N
         study("stages.rl.roles.reward={spread: true}")
 
 
+def test_a_reference_may_run_in_the_ranks_of_the_policy(study: Study) -> None:
+    loaded = study("stages.rl.roles.reference={within: policy}")
+    check(loaded)
+    within = {need.role: need.within for need in kind_of(loaded.job.stages["rl"]).roles(loaded.job)}
+    assert (within["reference"], within["reward"]) == ("policy", None)
+    (line,) = refusal(study, "stages.rl.roles.critic={within: policy}")
+    assert "stages.rl.roles.critic.within: only a reference runs in the ranks of the policy" in line
+    with pytest.raises(InputError, match=r"within policy leaves no actors of its own; leave out actors, cpus"):
+        study("stages.rl.roles.reference={within: policy, actors: 2, cpus: 1}")
+
+
 def test_only_an_online_stage_overlaps(study: Study) -> None:
     assert "only an online stage writes answers while it trains" in refusal(study, "stages.rm.overlap={tail: drop}")[0]
 
