@@ -195,6 +195,12 @@ def tied(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_models_of_other_shapes_are_not_merged(findings: Callable[..., list[Finding]], tied: Path) -> None:
+    (finding,) = findings(f"stages.soup={{kind: merge, models: [stage:sft, {tied}]}}")
+    assert finding.key == "stages.soup.models.1"
+    assert f"{tied} and stage:sft have other parameters" in finding.text
+
+
 @pytest.mark.parametrize(("scale", "stored"), [(1.0, "again"), (2.0, "differs from the embeddings")])
 def test_a_stored_head_beside_tied_embeddings_is_found(
     findings: Callable[..., list[Finding]], tied: Path, tmp_path: Path, scale: float, stored: str
