@@ -1,4 +1,7 @@
-"""A run that goes on with fewer ranks and at another ZeRO stage, and that a guard sends back once."""
+"""A run that goes on with fewer ranks and at another ZeRO stage, and that a guard sends back once.
+
+Its reference lies in parts on two actors.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ stages:
     checkpoint_every: 1
     sampling: {max_tokens: 8}
     learner: {learning_rate: 1e-3, warmup_steps: 9, minibatch: 8, zero_stage: 2, ema: 0.5}
-    roles: {policy: {actors: 2}}
+    roles: {policy: {actors: 2}, reference: {actors: 2, spread: true}}
     guards: [{metric: learner/learning_rate, above: 4.5e-4, action: rollback, rate: 0.5}]
 """
 ITERATIONS = 6
@@ -66,6 +69,8 @@ def test_a_checkpoint_of_two_ranks_goes_on_with_one(story: Story) -> None:
     assert story.last.stages == ["rl"]
     loads = [row["actor_pid"] for row in story.run.events("actor_started") if row["role"] == "policy"]
     assert len(loads) == 4, "two ranks, then one before the guard fired and one after it"
+    parts = [row for row in story.run.events("actor_started") if row["role"] == "reference"]
+    assert len(parts) == 6
     rates = [row["metrics"]["learner/learning_rate"] for row in story.metrics]
     assert rates == pytest.approx([1e-4, 2e-4, 3e-4, 4e-4, 2.5e-4, 3e-4])
     (folder,) = (story.run.folder / "stages" / "rl").glob("model/ema")
