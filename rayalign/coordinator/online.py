@@ -38,7 +38,7 @@ from rayalign.coordinator.failures import raise_first
 from rayalign.coordinator.guards import Firing, Guards
 from rayalign.coordinator.iteration import PhaseClock, part_metrics, publish_metrics, rollout_metrics
 from rayalign.coordinator.passes import forward_passes
-from rayalign.coordinator.recovery import Resumption
+from rayalign.coordinator.recovery import Resumption, completed
 from rayalign.coordinator.rollbacks import Rollbacks, rollback_error
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.errors import GuardError, LostDataError
@@ -102,7 +102,7 @@ class OnlineTrainer:
         """
         parts = self._parts
         self._state = resumption.state
-        self._guards.recall(reported)
+        self._guards.recall(completed(reported, resumption, parts.sink))
         self._reported = resumption.iteration
         await self._load_state(resumption.checkpoint)
         parts.rollouts.resume(resumption.iteration, resumption.groups, resumption.serials, consumed=resumption.consumed)
@@ -138,9 +138,10 @@ class OnlineTrainer:
                 self._consume(iteration, groups)
             with clock.phase("checkpoint"):
                 states = states or await self._save_states(iteration + 1)
-                await self._commit(states, iteration + 1, metrics)
+                so_far = clock.metrics(time.perf_counter())
+                await self._commit(states, iteration + 1, self._row(iteration, groups, metrics | so_far))
             end = time.perf_counter()
-            self._report(iteration, groups, metrics | clock.metrics(end))
+            self._report(iteration, groups, self._row(iteration, groups, metrics | clock.metrics(end)))
 
     async def _take(self, iteration: int) -> list[Group]:
         """The groups of an iteration; engines that come while there is no other get the present weights first."""
@@ -253,13 +254,13 @@ class OnlineTrainer:
         return folder
 
     async def _commit(self, folder: Path | None, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Everything that the next iteration depends on, as one manifest beside the learners' states."""
+        """Commit what the next iteration depends on, and the metrics of the last one, which are not reported yet."""
         if folder is None:
             return
         parts = self._parts
         parts.journal.sync()
         manifest: Manifest = {"iteration": iteration, "journal": parts.journal.position, "state": dict(self._state)}
-        manifest["score"] = metrics.get("reward/mean")
+        manifest["score"], manifest["metrics"] = metrics.get("reward/mean"), dict(metrics)
         # It reads every file again for its checksum: minutes for a large model, in which the rollout loop goes on.
         is_good = self._is_good if self._guards.roll_back else None
         await asyncio.to_thread(parts.checkpoints.commit, folder, manifest, is_good)
@@ -270,9 +271,12 @@ class OnlineTrainer:
         for role in self._parts.algorithm.trains:
             await self._parts.roles[role].all(lambda a, role=role: a.load_state.remote(str(checkpoint / role)))  # type: ignore[misc]
 
-    def _report(self, iteration: int, groups: Sequence[Group], metrics: dict[str, float]) -> None:
-        metrics |= rollout_metrics(iteration, groups, metrics["phase/total"]) | part_metrics(groups)
-        metrics |= self._parts.rollouts.figures(iteration)
+    def _row(self, iteration: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> dict[str, float]:
+        """The metrics of an iteration with those of its groups."""
+        figures = rollout_metrics(iteration, groups, metrics["phase/total"]) | part_metrics(groups)
+        return {**metrics, **figures, **self._parts.rollouts.figures(iteration)}
+
+    def _report(self, iteration: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
         self._parts.samples.write(iteration, groups[: self._tracking.samples])
         self._parts.sink.write(iteration, metrics)
         self._reported = iteration + 1

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rayalign.coordinator.order import PromptOrder
 from rayalign.coordinator.window import Place, place_of
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.journal import Accounting, Entry, Journal
+from rayalign.storage.metrics import MetricSink
 from rayalign.storage.records import decode
 from rayalign.types import Group, Score
 
@@ -29,6 +31,8 @@ class Resumption:
     """group ids used so far for each (iteration, slot)"""
     consumed: frozenset[Place] = frozenset()
     """places of the groups that were trained on"""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """of the last iteration before it"""
 
 
 def recover(
@@ -65,7 +69,19 @@ def recover(
     account = Accounting.of(journal.replay(effective=True))
     for group_id in sorted(account.open - {group.id for group in valid}):
         journal.append({"kind": "dropped", "group": group_id, "reason": "lost at an interruption"})
-    return Resumption(iteration, manifest["state"], path, tuple(valid), serials, _places(account.consumed))
+    consumed, metrics = _places(account.consumed), manifest.get("metrics", {})
+    return Resumption(iteration, manifest["state"], path, tuple(valid), serials, consumed, metrics)
+
+
+def completed(
+    reported: Sequence[Mapping[str, Any]], resumption: Resumption, sink: MetricSink
+) -> list[Mapping[str, Any]]:
+    """The rows {step, metrics} of all iterations before; that of the last is written now where none had been."""
+    last = resumption.iteration - 1
+    if not resumption.metrics or any(row["step"] == last for row in reported):
+        return list(reported)
+    sink.write(last, resumption.metrics)
+    return [*reported, {"step": last, "metrics": resumption.metrics}]
 
 
 def restore(journal: Journal, rewards: RewardCombiner | None, order: PromptOrder) -> None:

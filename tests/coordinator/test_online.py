@@ -374,6 +374,22 @@ def test_a_checkpoint_holds_what_the_next_iteration_depends_on(make: Callable[..
     assert path.name == "iteration-000002"
     assert (manifest["iteration"], manifest["state"], manifest["score"]) == (2, {"beta": 0.5}, 2.0)
     assert manifest["journal"] == bench.journal.position
+    timed = ("phase/", "rollout/tokens_per_second")
+    reported = {name: value for name, value in bench.sink.rows[1].items() if not name.startswith(timed)}
+    assert reported.items() <= manifest["metrics"].items()
+
+
+@pytest.mark.parametrize("reported", [[0], [0, 1]])
+def test_an_iteration_whose_checkpoint_is_there_is_reported_once(
+    make: Callable[..., Bench], tmp_path: Path, reported: list[int]
+) -> None:
+    """An interruption may come between the two."""
+    bench = make(iterations=3)
+    rows = [{"step": step, "metrics": {"reward/mean": float(step)}} for step in reported]
+    resumption = Resumption(2, {}, tmp_path / "c", metrics={"reward/mean": 1.0})
+    asyncio.run(bench.trainer.train(resumption, rows))
+    assert sorted(bench.sink.rows) == ([2] if 1 in reported else [1, 2])
+    assert bench.sink.rows.get(1, {"reward/mean": 1.0}) == {"reward/mean": 1.0}
 
 
 def test_a_resumed_training_loads_its_state_and_goes_on(make: Callable[..., Bench], tmp_path: Path) -> None:
