@@ -36,7 +36,6 @@ from rayalign.rollout.base import candidate_seed
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Journal
-from rayalign.storage.records import encode
 from rayalign.types import Candidate, Example, Group
 
 logger = logging.getLogger(__name__)
@@ -210,7 +209,7 @@ class RolloutLoop:
         if result.group is None:
             await self._replace(result.group_id, result.failure or "no reason")
             return
-        self.journal.append({"kind": "finished", "group": encode(result.group)})
+        self.journal.append({"kind": "finished", "group": result.group})
         if self.scoring is None:
             await self._fill(result.group)
         else:
@@ -225,7 +224,7 @@ class RolloutLoop:
             return
         if self.rewards is not None:
             group = self.rewards.total(group)
-        self.journal.append({"kind": "scored", "group": group.id, "scores": [encode(score) for score in group.scores]})
+        self.journal.append({"kind": "scored", "group": group.id, "scores": group.scores})
         reason = self._rejection(group)
         if reason is None:
             await self._fill(group)
