@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 
 from rayalign.cluster.group import Actor
 from rayalign.rollout.base import Finished
 
+ROUND = 0.05
+"""seconds: answers that come one by one cost the coordinator twice as much as those that it takes together"""
 Poll = asyncio.Task[list[Finished]]
 """one such call"""
 
@@ -20,6 +24,8 @@ class Polls:
     def __init__(self) -> None:
         self._polls: dict[Actor, Poll] = {}
         self._answered: asyncio.Queue[Actor] = asyncio.Queue()
+        self._round = -math.inf
+        """when the last answers came out"""
 
     def __contains__(self, actor: Actor) -> bool:
         return actor in self._polls
@@ -30,13 +36,18 @@ class Polls:
         poll.add_done_callback(lambda _: self._answered.put_nowait(actor))
 
     async def answered(self, timeout: float) -> list[tuple[Actor, Poll]]:
-        """The calls that have been answered; waits for the first one, at most `timeout` seconds."""
+        """The calls that have been answered; waits for the first one, at most `timeout` seconds.
+
+        They come out in rounds, of which one follows another after `ROUND` seconds at the earliest.
+        """
         actors: list[Actor] = []
         try:
             async with asyncio.timeout(timeout):
                 actors.append(await self._answered.get())
         except TimeoutError:
             return []
+        await asyncio.sleep(self._round + ROUND - time.monotonic())
+        self._round = time.monotonic()
         while not self._answered.empty():
             actors.append(self._answered.get_nowait())
         return [(actor, self._polls.pop(actor)) for actor in actors]

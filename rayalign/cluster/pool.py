@@ -114,8 +114,7 @@ class GeneratorPool:
             actor = home or min(self._open.items(), key=lambda item: len(item[1]))[0]
             self._open[actor].update((request.key, request) for request in piece)
             shares.setdefault(actor, []).extend(piece)
-        for actor, share in shares.items():
-            await self._call(actor, lambda a, share=share: a.submit.remote(share))  # type: ignore[misc]
+        await together(*(self._send(actor, share) for actor, share in shares.items()))
 
     async def abort(self, keys: Collection[str]) -> None:
         """Give up candidates, which never come; an engine that is found dead is discarded."""
@@ -264,6 +263,9 @@ class GeneratorPool:
         if self._held and self._open and not self._holds:
             requests, self._held = self._held, []
             await self.submit(requests)
+
+    async def _send(self, actor: Actor, requests: Sequence[Request]) -> None:
+        await self._call(actor, lambda a: a.submit.remote(requests))
 
     async def _call(self, actor: Actor, call: Call) -> None:
         """Call an engine, which is discarded where it fails."""
