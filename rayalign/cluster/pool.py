@@ -29,6 +29,7 @@ from rayalign.cluster.spreading import Homes, pieces
 from rayalign.cluster.starting_engines import StartingEngines
 from rayalign.config import LoraConfig
 from rayalign.errors import ActorError, DeadlineError, LostError, WeightError
+from rayalign.pickling import Packed
 from rayalign.rollout import EngineName
 from rayalign.rollout.base import Finished, Request
 
@@ -265,7 +266,7 @@ class GeneratorPool:
             await self.submit(requests)
 
     async def _send(self, actor: Actor, requests: Sequence[Request]) -> None:
-        await self._call(actor, lambda a: a.submit.remote(requests))
+        await self._call(actor, lambda a: a.submit.remote(Packed(requests)))
 
     async def _call(self, actor: Actor, call: Call) -> None:
         """Call an engine, which is discarded where it fails."""

@@ -43,6 +43,7 @@ from rayalign.coordinator.rollbacks import Rollbacks, rollback_error
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.errors import GuardError, LostDataError
 from rayalign.models.metrics import GRAD_NORM, of_role
+from rayalign.pickling import Packed
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Accounting, Journal
@@ -183,7 +184,8 @@ class OnlineTrainer:
             return await self._prepare(rollouts, outputs)
 
     async def _collate(self, groups: Sequence[Group], iteration: int) -> Handle:
-        handle: Handle = await self._parts.preparer.first(lambda a: a.collate.remote(groups, self._pad_id, iteration))
+        packed = Packed(groups)
+        handle: Handle = await self._parts.preparer.first(lambda a: a.collate.remote(packed, self._pad_id, iteration))
         return handle
 
     async def _evaluate(self, rollouts: Handle) -> dict[str, list[Handle]]:
