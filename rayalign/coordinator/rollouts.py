@@ -27,6 +27,7 @@ from typing import Any
 from rayalign.algorithms.base import Algorithm
 from rayalign.config import SamplingConfig, TrainStage, merged_sampling
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder, GroupResult
+from rayalign.coordinator.heap import frozen_heap
 from rayalign.coordinator.order import PromptOrder, Ticket
 from rayalign.coordinator.rendering import Draw, draws
 from rayalign.coordinator.scoring import ScoredGroup, Scoring
@@ -99,11 +100,12 @@ class RolloutLoop:
 
     async def run(self) -> None:
         """Admit, gather and score until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._admit())
-            tasks.create_task(self.assembler.run(self._gather))
-            if self.scoring is not None:
-                tasks.create_task(self.scoring.run(self._settle))
+        with frozen_heap():
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._admit())
+                tasks.create_task(self.assembler.run(self._gather))
+                if self.scoring is not None:
+                    tasks.create_task(self.scoring.run(self._settle))
 
     async def published(self, version: int) -> None:
         """The engines have these weights now; admit what may follow."""
