@@ -150,8 +150,9 @@ def _joined(row: Mapping[str, Any]) -> bytes:
     """A row with records: the encoder of a record's own type is twice as fast as the one for values of any type."""
     fields: list[bytes] = []
     for name, value in row.items():
-        if _is_record(type(value)):
-            text = _list_adapter(type(value)).dump_json([value])[1:-1]
+        kind: Any = type(value)
+        if _is_record(kind):
+            text = _list_adapter(kind).dump_json([value])[1:-1]
         else:
             text = to_json(value, inf_nan_mode="constants")
         fields.append(to_json(name) + b":" + text)

@@ -3,7 +3,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from rayalign.cluster.polling import Polls
+import pytest
+
+from rayalign.cluster.polling import MANY, ROUND, Polls
+from tests.coordinator.virtual import run_virtually
 
 
 async def after(event: asyncio.Event, answer: Any) -> Any:
@@ -38,6 +41,22 @@ def test_without_an_answer_the_wait_ends_and_the_call_goes_on() -> None:
         assert (engine, poll.result()) == ("engine", "late")
 
     asyncio.run(run())
+
+
+def test_where_many_candidates_are_in_flight_the_next_answers_come_out_together() -> None:
+    async def run() -> None:
+        polls = Polls()
+        loop = asyncio.get_running_loop()
+        polls.add("first", asyncio.ensure_future(asyncio.sleep(0.0)))
+        assert [name for name, _ in await polls.answered(10.0, in_flight=MANY)] == ["first"]
+        start = loop.time()
+        polls.add("second", asyncio.ensure_future(asyncio.sleep(0.01)))
+        polls.add("third", asyncio.ensure_future(asyncio.sleep(0.02)))
+        answered = await polls.answered(10.0, in_flight=MANY)
+        assert [name for name, _ in answered] == ["second", "third"]
+        assert loop.time() - start == pytest.approx(ROUND, abs=0.001)
+
+    run_virtually(run())
 
 
 def test_calls_that_are_under_way_can_be_given_up() -> None:
