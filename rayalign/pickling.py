@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import pickle
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -23,3 +24,13 @@ def fast_pickle(kind: type[T]) -> type[T]:
 
     copyreg.pickle(kind, reduce)
     return kind
+
+
+class Packed(list[T]):
+    """A list of records that arrives as a plain one, and that Ray sends as one piece.
+
+    Ray's own pickler calls Python for each object, and takes twice as long.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.loads, (pickle.dumps(list(self), pickle.HIGHEST_PROTOCOL),)

@@ -79,8 +79,7 @@ class ActorGroup:
         self.places: dict[Actor, Place] = {}
         self.renewal: Renewal | None = None
         """None: a lost actor is not replaced"""
-        self.spread = False
-        """the actors hold one frozen model in parts: each call is for all of them"""
+        self.spread = False  # True: the actors hold one frozen model in parts, and each call is for all of them
         self._events = events
         self._timeout = timeout
         self._heartbeat = heartbeat

@@ -3,11 +3,10 @@
     submit --> least loaded engine --> its step loop --> collect (one long poll on each engine) --> finished
 
 Candidates of one prompt share an engine, whose prefix cache then holds the prompt once, and a candidate's next turn
-goes to the engine of the turn before. An engine that is lost, stopped or hung is discarded, and the candidates that it
-was writing are written again by the others. Another engine starts in its place meanwhile (`starting_engines.py`).
-Further engines start where the pool may grow and the cluster has room (`further_engines.py`). A new engine takes part
-in the next transfer of weights and writes candidates once these are proven. While there is no engine at all, candidates
-wait for the first one, whose weights are sent for it alone (`starved`); the run fails where none is left to come.
+goes to the engine of the turn before. An engine that is lost, stopped or hung is discarded; others write its candidates
+again, and another one starts in its place (`starting_engines.py`). Further ones start where the pool may grow and the
+cluster has room (`further_engines.py`). A new engine takes part in the next transfer of weights, and writes once these
+are proven. Without any engine, candidates wait for the first that comes (`starved`); if none can come, the run fails.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from rayalign.cluster.spreading import Homes, pieces
 from rayalign.cluster.starting_engines import StartingEngines
 from rayalign.config import LoraConfig
 from rayalign.errors import ActorError, DeadlineError, LostError, WeightError
+from rayalign.pickling import Packed
 from rayalign.rollout import EngineName
 from rayalign.rollout.base import Finished, Request
 
@@ -107,15 +107,15 @@ class GeneratorPool:
         if self._holds or not self._open:
             self._held += requests
             return
-        shares: dict[Actor, list[Request]] = {}
+        shares: dict[Actor, Packed[Request]] = {}
         fair_share = math.ceil((self.pending + len(requests)) / len(self._open))
         for piece in pieces(requests, fair_share):
             home = self._homes.pop(piece[0], self._open)
             actor = home or min(self._open.items(), key=lambda item: len(item[1]))[0]
             self._open[actor].update((request.key, request) for request in piece)
-            shares.setdefault(actor, []).extend(piece)
-        for actor, share in shares.items():
-            await self._call(actor, lambda a, share=share: a.submit.remote(share))  # type: ignore[misc]
+            shares.setdefault(actor, Packed()).extend(piece)
+        calls = [self._call(actor, lambda a, s=share: a.submit.remote(s)) for actor, share in shares.items()]  # type: ignore[misc]
+        await together(*calls)
 
     async def abort(self, keys: Collection[str]) -> None:
         """Give up candidates, which never come; an engine that is found dead is discarded."""

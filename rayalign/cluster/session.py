@@ -28,6 +28,7 @@ LOCAL = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # on a busy machine a proxy needs more than 5 s to start
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # this machine is not preempted
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # notices the end of a stage at once
+    "RAY_task_events_report_interval_ms": "0",  # a record of each call, which only a dashboard would show
     "RAY_worker_register_timeout_seconds": "300",  # the first workers wait for the fork server's imports
 }
 """settings of a local session, where the environment has no other"""

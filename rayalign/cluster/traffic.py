@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -21,21 +21,34 @@ def arrays_in(answer: Any) -> list[torch.Tensor | np.ndarray]:
     while pending:
         value = pending.pop()
         kind: Any = type(value)
-        if kind in _PLAIN:
+        if _has_no_array(kind):
             continue
         if isinstance(value, dict):
             pending.extend(value.values())
         elif isinstance(value, list | tuple):
-            if not _PLAIN.issuperset(map(type, value)):
+            if not all(map(_has_no_array, set(map(type, value)))):
                 pending.extend(value)
         elif isinstance(value, torch.Tensor | np.ndarray):
             arrays.append(value)
-        else:
-            pending.extend(getattr(value, name) for name in _names(kind))
+        elif is_dataclass(kind):
+            pending.extend(getattr(value, field.name) for field in fields(kind))
     return arrays
 
 
 @cache
-def _names(kind: Any) -> tuple[str, ...]:
-    """The fields of a dataclass; none of another type."""
-    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
+def _has_no_array(hint: Any) -> bool:
+    """Whether a declared type leaves no room for an array: a plain one, or records and containers of such alone."""
+    if hint in _PLAIN or get_origin(hint) is Literal:
+        return True
+    parts = [part for part in get_args(hint) if part is not ...]
+    if parts:
+        return all(map(_has_no_array, parts))
+    return is_dataclass(hint) and all(map(_has_no_array, _declared(hint)))
+
+
+def _declared(kind: Any) -> list[Any]:
+    """The types of a dataclass's fields; where one is imported for the checking of types alone, it may be anything."""
+    try:
+        return list(get_type_hints(kind).values())
+    except NameError:
+        return [Any]

@@ -43,6 +43,7 @@ from rayalign.coordinator.rollbacks import Rollbacks, rollback_error
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.errors import GuardError, LostDataError
 from rayalign.models.metrics import GRAD_NORM, of_role
+from rayalign.pickling import Packed
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Accounting, Journal
@@ -174,7 +175,7 @@ class OnlineTrainer:
     ) -> tuple[Handle, dict[str, float]]:
         turns = self._parts.turns
         with clock.phase("collate"):
-            rollouts = await self._collate(groups, iteration)
+            rollouts = await self._collate(Packed(groups), iteration)
         if turns.shared:
             with clock.phase("turn"):
                 await turns.enter("training")

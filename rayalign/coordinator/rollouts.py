@@ -25,18 +25,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rayalign.algorithms.base import Algorithm
-from rayalign.config import TrainStage, merged_sampling
+from rayalign.config import SamplingConfig, TrainStage, merged_sampling
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder, GroupResult
+from rayalign.coordinator.heap import frozen_heap
 from rayalign.coordinator.order import PromptOrder, Ticket
-from rayalign.coordinator.rendering import draws
+from rayalign.coordinator.rendering import Draw, draws
 from rayalign.coordinator.scoring import ScoredGroup, Scoring
 from rayalign.coordinator.window import Place, Shelf, Window, place_of
 from rayalign.errors import ActorError, DeadlineError
 from rayalign.rollout.base import candidate_seed
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.events import EventLog
-from rayalign.storage.journal import Journal
-from rayalign.storage.records import encode
+from rayalign.storage.journal import Entry, Journal
 from rayalign.types import Candidate, Example, Group
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ class RolloutLoop:
     """of scores with parts; None: scores have their values already"""
     _window: Window = field(init=False)
     _shelf: Shelf = field(init=False)
+    _draws: tuple[Draw, ...] = field(init=False)
+    """how the candidates of a group are drawn that the policy writes"""
     _version: int = field(default=-1, init=False)
     _first: int = field(default=0, init=False)
     _counts: Counter[tuple[str, int]] = field(default_factory=Counter, init=False)
@@ -78,6 +80,7 @@ class RolloutLoop:
     def __post_init__(self) -> None:
         self._window = Window.of(self.settings)
         self._shelf = Shelf(self._window)
+        self._draws = live_draws(self.settings)
 
     def resume(
         self,
@@ -97,11 +100,12 @@ class RolloutLoop:
 
     async def run(self) -> None:
         """Admit, gather and score until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._admit())
-            tasks.create_task(self.assembler.run(self._gather))
-            if self.scoring is not None:
-                tasks.create_task(self.scoring.run(self._settle))
+        with frozen_heap():
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._admit())
+                tasks.create_task(self.assembler.run(self._gather))
+                if self.scoring is not None:
+                    tasks.create_task(self.scoring.run(self._settle))
 
     async def published(self, version: int) -> None:
         """The engines have these weights now; admit what may follow."""
@@ -161,7 +165,8 @@ class RolloutLoop:
 
     async def _submit(self, tickets: Sequence[Ticket]) -> None:
         async with self._sending:
-            orders = []
+            orders: list[GroupOrder] = []
+            entries: list[Entry] = []
             for ticket in tickets:
                 if not self._shelf.needs(ticket.iteration):
                     continue  # its iteration was whole before another prompt could take the place
@@ -169,8 +174,9 @@ class RolloutLoop:
                 self._tickets[group_id] = replace(ticket, version=self._version)
                 self._shelf.begin(self._version)
                 place = {"iteration": ticket.iteration, "prompt": ticket.example.prompt.id}
-                self.journal.append({"kind": "submitted", "group": group_id, **place})
+                entries.append({"kind": "submitted", "group": group_id, **place})
                 orders.append(self._order(group_id, ticket))
+            self.journal.extend(entries)
             await self.assembler.submit(orders)
 
     async def _give_up(self, iteration: int, surplus: Sequence[Group]) -> None:
@@ -192,25 +198,23 @@ class RolloutLoop:
         return f"{iteration:05d}-{slot:04d}.{serial}"
 
     def _order(self, group_id: str, ticket: Ticket) -> GroupOrder:
-        sources = [source for source in self.settings.candidate_sources if source.source == "live"]
-        live = sum(source.count for source in sources)
-        own_draws = draws([(each.count, merged_sampling(self.settings.sampling, each.sampling)) for each in sources])
         dataset: list[Candidate] = []
         for source in self.settings.candidate_sources:
             if source.source == "dataset":
                 dataset += ticket.example.candidates[: source.count]
         prompt = ticket.example.prompt
         # a small data set may give a slot the same prompt again
+        live = len(self._draws)
         indices = range(ticket.attempt * live, (ticket.attempt + 1) * live)
         seeds = tuple(candidate_seed(self.seed, ticket.iteration, ticket.slot, prompt.id, index) for index in indices)
-        return GroupOrder(group_id, prompt, seeds, own_draws, ticket.iteration, tuple(dataset))
+        return GroupOrder(group_id, prompt, seeds, self._draws, ticket.iteration, tuple(dataset))
 
     async def _gather(self, result: GroupResult) -> None:
         self.events.write("generation_finished", group=result.group_id, failure=result.failure)
         if result.group is None:
             await self._replace(result.group_id, result.failure or "no reason")
             return
-        self.journal.append({"kind": "finished", "group": encode(result.group)})
+        self.journal.append({"kind": "finished", "group": result.group})
         if self.scoring is None:
             await self._fill(result.group)
         else:
@@ -225,7 +229,7 @@ class RolloutLoop:
             return
         if self.rewards is not None:
             group = self.rewards.total(group)
-        self.journal.append({"kind": "scored", "group": group.id, "scores": [encode(score) for score in group.scores]})
+        self.journal.append({"kind": "scored", "group": group.id, "scores": group.scores})
         reason = self._rejection(group)
         if reason is None:
             await self._fill(group)
@@ -274,3 +278,12 @@ class RolloutLoop:
         async with self._changed:
             self._shelf.put(place_of(group.id), group)
             self._changed.notify_all()
+
+
+def live_draws(settings: TrainStage) -> tuple[Draw, ...]:
+    """How each candidate of a group is drawn that the policy writes."""
+    counts: list[tuple[int, SamplingConfig]] = []
+    for source in settings.candidate_sources:
+        if source.source == "live":
+            counts.append((source.count, merged_sampling(settings.sampling, source.sampling)))
+    return draws(counts)

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.replicas import Replicas
+from rayalign.pickling import Packed
 from rayalign.scoring.parts import is_absent, merge_scores
 from rayalign.storage.events import EventLog
 from rayalign.types import Group, Score
@@ -111,7 +112,7 @@ class ScoringLoop:
 
     async def _serve(self, replica: int, settle: Settle) -> None:
         while True:
-            groups = [await self._queue.get()]
+            groups = Packed([await self._queue.get()])
             for _ in range(self._share() - 1):
                 groups.append(self._queue.get_nowait())
             self._events.write("score_started", groups=[group.id for group in groups])

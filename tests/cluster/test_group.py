@@ -17,8 +17,9 @@ from rayalign.actors.hosted import GROUPS, HostedActor
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.traffic import arrays_in
 from rayalign.errors import ActorError, CapacityError, DeadlineError, LostError
+from rayalign.rollout.base import Finished
 from rayalign.storage.events import EventLog
-from rayalign.types import Candidate, Rollouts
+from rayalign.types import Candidate, Rollouts, Score
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,7 @@ from rayalign.types import Candidate, Rollouts
         ([[0.5, 0.25], [1.0]], (0, False)),
         ({"loss": 1.0, "names": ["a"]}, (0, False)),
         ([Candidate("text", score=0.5)], (0, False)),
+        ([Finished("a/0", (1, 2), (-0.5, -0.25)), (Score(1.0),)], (0, False)),
         (torch.zeros(3, 4), (48, True)),
         ([(1, {"x": np.zeros(2)})], (16, True)),
         (Rollouts(*(torch.zeros(2, 2, dtype=torch.long) for _ in range(3)), torch.zeros(2)), (104, True)),

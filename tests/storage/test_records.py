@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
 import math
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rayalign.errors import InputError
 from rayalign.storage.records import (
+    Appender,
     atomic_write,
     cut_torn_line,
     decode,
@@ -48,6 +52,16 @@ def test_non_finite_is_refused_both_ways(value: float, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"value": NaN}\n')
     with pytest.raises(InputError, match=r"x\.jsonl:1"):
         list(read_jsonl(tmp_path / "x.jsonl"))
+
+
+def test_a_row_may_hold_records(tmp_path: Path) -> None:
+    group = Group("NaN", PROMPT, 4, (TRAJECTORY,), (Score(0.1 + 0.2),))
+    with closing(Appender(tmp_path / "x.jsonl")) as file:
+        file.append({"kind": "scored", "group": group, "scores": group.scores})
+        with pytest.raises(InputError, match="JSON"):
+            file.append({"group": replace(group, scores=(Score(math.nan),))})
+    row = {"kind": "scored", "group": encode(group), "scores": [encode(score) for score in group.scores]}
+    assert list(read_jsonl(tmp_path / "x.jsonl")) == [json.loads(dumps(row))]
 
 
 def test_lines_end_only_at_newline(tmp_path: Path) -> None:
