@@ -21,8 +21,9 @@ preferences. Gold utility under a profile is known. *Helpfulness* is the gold ut
 prompts without their profiles. `prompted` is the base on prompts that name the profile, `vanilla` the base
 on prompts that name nothing, `traditional` one policy of helpfulness, `multitask` supervised learning on the better
 answers, and `pmorl` one policy that was trained on all profiles in the prompt. `psoups` merges a third of each of
-three adapters; `psoups_unprompted` has the same merges on prompts that name nothing. *As asked* is the share of
-answers that meet what the profile wants in words, length and tone."""
+three adapters; `psoups_unprompted` has the same merges on prompts that name nothing. Half of the reward of the
+adapters and of `pmorl` is helpfulness, by the reward model of `traditional`; the paper's reward is the preferences
+alone. *As asked* is the share of answers that meet what the profile wants in words, length and tone."""
 _WINS = """\
 ## Who beats whom
 

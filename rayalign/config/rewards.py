@@ -162,6 +162,8 @@ class RewardSource(Section):
     """the best score that it can reach; for `combine: chebyshev`"""
     normalise: bool = False
     """by the running mean and deviation of its scores"""
+    for_all: bool = False
+    """counts for every prompt, whatever objectives it names; without it a prompt that names some counts those alone"""
 
     @model_validator(mode="before")
     @classmethod
@@ -176,6 +178,8 @@ class RewardSource(Section):
             _ = self.rule
         if self.preference and self.form != "model":
             raise ValueError("preference is for reward models, which read the prompt; leave it out")
+        if self.preference and self.for_all:
+            raise ValueError(f"only prompts that name {self.preference} can be read under it; leave for_all out")
         if self.settings and self.form != "code":
             raise ValueError("settings are the arguments of code; leave them out")
         return self

@@ -139,6 +139,7 @@ _OPTIONAL = frozenset(
         "combine",
         "ema",
         "endpoint",
+        "for_all",
         "lora",
         "mix",
         "overlap",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from rayalign.algorithms.base import Algorithm, load
-from rayalign.config import UNSPREADABLE, TrainStage, merged_sampling, nearest
+from rayalign.config import UNSPREADABLE, RewardSource, TrainStage, merged_sampling, nearest
 from rayalign.coordinator.iteration import METRICS as ITERATION_METRICS
 from rayalign.errors import InputError
 from rayalign.models.metrics import MIXTURE, of_roles, renamed
@@ -158,16 +158,29 @@ def _preferences(stage: TrainStage) -> Iterator[Problem]:
     objectives: set[str] = set()
     for profile in profiles:
         objectives.update(profile.ids)
-    names = [source.label for source in stage.rewards]
     for source in parts:
         if source.preference not in objectives:
             near = nearest(str(source.preference), sorted(objectives))
             yield "reward", f"no profile of data.preferences holds {source.preference!r}; {near}"
         elif source.preference != source.label:
             yield "reward", f"the part for {source.preference} is named {source.label}; leave its name out"
-    missing = sorted(objectives - set(names))
-    if stage.has_parts and missing:
+    if stage.has_parts:
+        yield from _counted_parts(stage.rewards, objectives)
+
+
+def _counted_parts(sources: Sequence[RewardSource], objectives: Set[str]) -> Iterator[Problem]:
+    """Each objective has its part, and each part counts for some prompt."""
+    missing = sorted(objectives - {source.label for source in sources})
+    if missing:
         yield "reward", f"the prompts name {missing[0]}, but the reward has no part of that name; add it"
+    for index, source in enumerate(sources):
+        if source.preference or source.for_all or source.label in objectives:
+            continue
+        yield (
+            f"reward.{index}",
+            f"no profile of data.preferences names {source.label}, so this part would never count; set for_all: true, "
+            "or leave it out",
+        )
 
 
 def _batch(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,8 +17,11 @@ from rayalign.scoring.combine import combine
 from rayalign.types import Group, Prompt, Score, ScorePart
 
 
-def active_parts(prompt: Prompt, names: Sequence[str]) -> list[str]:
+def active_parts(prompt: Prompt, names: Sequence[str], for_all: Collection[str] = ()) -> list[str]:
     """The names of the parts that count for a prompt: all of them where its meta names no objectives.
+
+    Args:
+        for_all: parts that count for every prompt, whatever objectives it names.
 
     Raises:
         InputError: the prompt names a part that the reward does not have.
@@ -32,23 +35,29 @@ def active_parts(prompt: Prompt, names: Sequence[str]) -> list[str]:
                 f"prompt {prompt.id} names the objective {name!r}, but the reward's parts are {', '.join(names)}; "
                 "correct the data or add that part"
             )
-    return [name for name in names if name in requested]
+    return [name for name in names if name in requested or name in for_all]
 
 
 class PartsScorer:
-    """Scores by several sources; the scores hold parts and no value yet."""
+    """Scores by several sources; the scores hold parts and no value yet.
 
-    def __init__(self, scorers: Mapping[str, Scorer]) -> None:
+    Args:
+        for_all: parts that count for every prompt, whatever objectives it names.
+    """
+
+    def __init__(self, scorers: Mapping[str, Scorer], for_all: Collection[str] = ()) -> None:
         self.scorers = scorers
+        self._for_all = frozenset(for_all)
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """As `Scorer.score`; each source sees only the groups whose prompt it counts for."""
-        active = [active_parts(group.prompt, list(self.scorers)) for group in groups]
+        names = list(self.scorers)
+        active = [active_parts(group.prompt, names, self._for_all) for group in groups]
         parts: list[list[list[ScorePart]]] = []
         for group in groups:
             parts.append([[] for _ in group.trajectories])
         for name, scorer in self.scorers.items():
-            indices = [index for index, names in enumerate(active) if name in names]
+            indices = [index for index, counted in enumerate(active) if name in counted]
             if not indices:
                 continue
             answers = scorer.score([groups[index] for index in indices])

@@ -46,7 +46,10 @@ def make_scorer(
     scorers: dict[str, Scorer] = {}
     for source in sources:
         scorers[source.label] = _make(source, config, policy, timeout, models, spread)
-    return PartsScorer(scorers) if named else next(iter(scorers.values()))
+    if not named:
+        return next(iter(scorers.values()))
+    for_all = [source.label for source in sources if source.for_all]
+    return PartsScorer(scorers, for_all)
 
 
 def frozen_models(scorer: Scorer) -> list[Frozen | SharedModel]:

@@ -309,6 +309,34 @@ def test_what_chooses_among_candidates_is_checked_as_a_reward(study: Study, over
     assert message in [line.partition(": ")[2] for line in refusal(study, override)]
 
 
+PREFERENCES = "stages.rl.data.preferences={profiles: [P1A, P2B]}"
+NAMED_PARTS = "{source: stage:rm, preference: P1A}, {source: stage:rm, preference: P2B}"
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            f"{NAMED_PARTS}, stage:rm",
+            "stages.rl.reward.2: no profile of data.preferences names rm, so this part would never count; "
+            "set for_all: true, or leave it out",
+        ),
+        (
+            "{source: stage:rm, preference: P1A}, {source: stage:rm, for_all: true}",
+            "stages.rl.reward: the prompts name P2B, but the reward has no part of that name; add it",
+        ),
+    ],
+)
+def test_a_part_of_the_reward_that_would_never_count_is_refused(study: Study, parts: str, message: str) -> None:
+    refused = refusal(study, PREFERENCES, f"stages.rl.reward=[{parts}]")
+    assert message in [line.partition(": ")[2] for line in refused]
+
+
+def test_a_part_of_the_reward_counts_by_its_name_or_for_all_prompts(study: Study) -> None:
+    check(study(PREFERENCES, f"stages.rl.reward=[{NAMED_PARTS}, {{source: stage:rm, for_all: true}}]"))
+    check(study(PREFERENCES, "stages.rl.reward=[{source: stage:rm, name: P1A}, {source: 'rules:length', name: P2B}]"))
+
+
 def test_the_answers_of_best_of_n_are_candidates_and_all_that_was_drawn_is_scored(study: Study) -> None:
     check(study(BEST, "stages.sft_2={kind: train, algorithm: {name: sft}, model: stage:base, examples: stage:draws}"))
     check(study(BEST, "stages.rm.examples=stage:draws/drawn", "stages.rm.learner.minibatch=64"))

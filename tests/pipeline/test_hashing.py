@@ -74,6 +74,13 @@ def test_a_default_written_out_changes_nothing(study: Study) -> None:
     assert changed(study, "stages.sft.learner.clip_norm=1.0", "stages.rl.algorithm.kl_coefficient=0.1") == []
 
 
+def test_a_part_of_a_reward_keeps_its_hash_from_before_parts_for_all(study: Study) -> None:
+    (plain,) = stage_fields(study("stages.rl.reward=[{source: stage:rm}]").job)["rl"]["reward"]
+    (marked,) = stage_fields(study("stages.rl.reward=[{source: stage:rm, for_all: true}]").job)["rl"]["reward"]
+    assert "for_all" not in plain
+    assert marked == {**plain, "for_all": True}
+
+
 def test_a_stages_own_name_is_not_part_of_it(study: Study) -> None:
     one = stage_hashes(study().job)
     other = stage_hashes(study(renamed=(("  base:", "  ground:"), (":base", ":ground"))).job)

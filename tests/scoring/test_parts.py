@@ -43,6 +43,28 @@ def test_each_source_scores_the_prompts_that_name_it() -> None:
     assert (kind.groups, brief.groups) == (["a", "b"], ["a"])
 
 
+def test_a_part_for_all_counts_beside_the_named_ones() -> None:
+    kind, brief, helpful = Constant(Score(1.0)), Constant(Score(2.0)), Constant(Score(3.0))
+    scorer = PartsScorer({"kind": kind, "brief": brief, "helpful": helpful}, for_all=["helpful"])
+    one, both = scorer.score([group("a", "x", objectives="kind"), group("b", "y", objectives="kind,brief")])
+    assert one[0].parts == (ScorePart("kind", 1.0), ScorePart("helpful", 3.0))
+    assert [part.name for part in both[0].parts] == ["kind", "brief", "helpful"]
+    assert (brief.groups, helpful.groups) == (["b"], ["a", "b"])
+
+
+def test_a_source_for_all_counts_for_prompts_that_do_not_name_it() -> None:
+    always = RewardSource(source=f"{__name__}:brevity", for_all=True)
+    sources = (RewardSource(source="rules:exact"), RewardSource(source="rules:numeric"), always)
+    scorer = make_scorer(sources, named=True, config=LearnerConfig(), policy="", timeout=1.0)
+    ((score,),) = scorer.score([group("a", "18", objectives="exact", reference="18")])
+    assert score.parts == (ScorePart("exact", 1.0), ScorePart("brevity", 0.5))
+
+
+def test_a_preference_counts_for_no_prompt_that_does_not_name_it() -> None:
+    with pytest.raises(ValueError, match="only prompts that name P1A can be read under it; leave for_all out"):
+        RewardSource(source="a/rm", preference="P1A", for_all=True)
+
+
 def test_an_objective_that_no_part_scores_is_refused() -> None:
     with pytest.raises(InputError, match="names the objective 'polite', but the reward's parts are kind;"):
         PartsScorer({"kind": Constant(Score(1.0))}).score([group("a", "x", objectives="kind, polite")])
