@@ -77,7 +77,7 @@ def _prove(loaded: LoadedJob, inputs: Inputs, running: ExitStack) -> tuple[Sessi
 
     Ray must start in the main thread, so the proof runs in another one. A cluster is joined later, as a whole.
     """
-    kinds = unfinished(loaded.job).values()
+    kinds = list(unfinished(loaded.job).values())
     needs_ray = any(kind.roles(loaded.job) or kind.annotators() for kind in kinds)
     if not needs_ray or planned_machine(loaded.job.cluster) is None:
         inputs.check()
@@ -91,7 +91,8 @@ def _prove(loaded: LoadedJob, inputs: Inputs, running: ExitStack) -> tuple[Sessi
         workers = Workers(loaded.job.cluster)
         hosting = next(filter(None, (kind.hosting(loaded.job) for kind in kinds)), {})
         workers.start(hosting)
-        workers.reserve(hosting)
+        # Of the first stage alone: the roles of a later one would hold devices and CPUs that engines need before.
+        workers.reserve(kinds[0].hosting(loaded.job))
         proof.result()
     return session, workers
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,6 +19,7 @@ from rayalign.data.readers import load_examples
 from rayalign.errors import InputError
 from rayalign.pipeline.hashing import stage_hashes, stage_states
 from rayalign.pipeline.inputs import Inputs
+from rayalign.pipeline.kind import kind_of
 from rayalign.pipeline.runner import _prove, run
 from rayalign.storage.records import encode, read_jsonl, write_jsonl
 from rayalign.storage.summary import read_done, write_done
@@ -168,6 +169,28 @@ def test_ray_starts_while_the_inputs_are_proven(study: Study, monkeypatch: pytes
         session, workers = _prove(study(), cast("Inputs", ProvenInputs()), running)
     assert isinstance(cast("Any", session), Session)
     assert workers is idle
+
+
+@pytest.mark.parametrize(("stages", "roles"), [(("draws", "rl"), set()), (("rl",), {"policy", "critic"})])
+def test_a_later_stage_reserves_nothing_that_the_first_one_needs(
+    study: Study, monkeypatch: pytest.MonkeyPatch, stages: tuple[str, ...], roles: set[str]
+) -> None:
+    """Its processes start beside the proof of the inputs, but engines come before its devices."""
+    asked: dict[str, set[str]] = {}
+    idle = SimpleNamespace(
+        start=lambda hosting: asked.update(start=set(hosting)),
+        reserve=lambda hosting: asked.update(reserve=set(hosting)),
+    )
+    monkeypatch.setattr("rayalign.cluster.session.Session", lambda config: nullcontext())
+    monkeypatch.setattr("rayalign.cluster.workers.Workers", lambda cluster: idle)
+    monkeypatch.setattr(
+        "rayalign.pipeline.runner.unfinished", lambda job: {name: kind_of(job.stages[name]) for name in stages}
+    )
+    with ExitStack() as running:
+        _prove(study(), cast("Inputs", SimpleNamespace(check=lambda: None)), running)
+    assert {"policy", "critic"} <= asked["start"]
+    assert roles <= asked["reserve"]
+    assert bool(asked["reserve"]) == bool(roles)
 
 
 LATE = ("ray.serve", "ray.train", "vllm", "deepspeed", "transformers.models.auto", "transformers.models.llama")
