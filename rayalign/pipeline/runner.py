@@ -91,8 +91,10 @@ def _prove(loaded: LoadedJob, inputs: Inputs, running: ExitStack) -> tuple[Sessi
         workers = Workers(loaded.job.cluster)
         hosting = next(filter(None, (kind.hosting(loaded.job) for kind in kinds)), {})
         workers.start(hosting)
-        # Of the first stage alone: the roles of a later one would hold devices and CPUs that engines need before.
-        workers.reserve(kinds[0].hosting(loaded.job))
+        first = kinds[0]
+        # Roles share all free CPUs: where engines or the annotator service come before them, they would find none.
+        if not (first.uses_pool(loaded.job) or first.annotators()):
+            workers.reserve(first.hosting(loaded.job))
         proof.result()
     return session, workers
 

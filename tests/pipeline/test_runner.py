@@ -171,15 +171,16 @@ def test_ray_starts_while_the_inputs_are_proven(study: Study, monkeypatch: pytes
     assert workers is idle
 
 
-@pytest.mark.parametrize(("stages", "roles"), [(("draws", "rl"), set()), (("rl",), {"policy", "critic"})])
-def test_a_later_stage_reserves_nothing_that_the_first_one_needs(
-    study: Study, monkeypatch: pytest.MonkeyPatch, stages: tuple[str, ...], roles: set[str]
+@pytest.mark.parametrize(
+    ("stages", "reserved"), [(("draws", "rl"), set()), (("rl",), set()), (("rm", "rl"), {"reward"})]
+)
+def test_roles_reserve_nothing_that_engines_need_before_them(
+    study: Study, monkeypatch: pytest.MonkeyPatch, stages: tuple[str, ...], reserved: set[str]
 ) -> None:
-    """Its processes start beside the proof of the inputs, but engines come before its devices."""
-    asked: dict[str, set[str]] = {}
+    """Processes start beside the proof of the inputs; roles share all CPUs that are free."""
+    asked: dict[str, set[str]] = {"start": set(), "reserve": set()}
     idle = SimpleNamespace(
-        start=lambda hosting: asked.update(start=set(hosting)),
-        reserve=lambda hosting: asked.update(reserve=set(hosting)),
+        start=lambda hosting: asked["start"].update(hosting), reserve=lambda hosting: asked["reserve"].update(hosting)
     )
     monkeypatch.setattr("rayalign.cluster.session.Session", lambda config: nullcontext())
     monkeypatch.setattr("rayalign.cluster.workers.Workers", lambda cluster: idle)
@@ -188,9 +189,8 @@ def test_a_later_stage_reserves_nothing_that_the_first_one_needs(
     )
     with ExitStack() as running:
         _prove(study(), cast("Inputs", SimpleNamespace(check=lambda: None)), running)
-    assert {"policy", "critic"} <= asked["start"]
-    assert roles <= asked["reserve"]
-    assert bool(asked["reserve"]) == bool(roles)
+    assert asked["start"]
+    assert asked["reserve"] == reserved
 
 
 LATE = ("ray.serve", "ray.train", "vllm", "deepspeed", "transformers.models.auto", "transformers.models.llama")
