@@ -176,8 +176,8 @@ class TrainKind(StageKind[TrainStage]):
     @property
     def reference_in_learner(self) -> bool:
         """Offline, and online where the KL is exact or the job says so, the reference runs in the learner's ranks."""
-        asked = self.host("reference").within is not None
-        return not self.stage.online or "exact_kl" in self.algorithm.needs or asked
+        stage, needs = self.stage, self.algorithm.needs
+        return not stage.online or "exact_kl" in needs or self.host("reference").within is not None
 
     def _reference_within(self, model: str) -> RoleNeed:
         """The reference in the learner's ranks; its stored outputs are computed before the learner needs the memory."""
