@@ -38,9 +38,13 @@ class Head:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment without the token of the Ray session that other tests may have open."""
+    """This process's environment without the token of the Ray session that other tests may have open.
+
+    Ray starts a head with the token of ~/.ray where the user has one, and then its nodes and clients need it too; with
+    a mode named, it leaves that file alone.
+    """
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    return {**plain, "PATH": f"{BIN}:{os.environ['PATH']}", **more}
+    return {**plain, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled", **more}
 
 
 def free_ports(count: int) -> list[int]:
