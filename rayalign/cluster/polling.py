@@ -7,6 +7,8 @@ import asyncio
 from rayalign.cluster.group import Actor
 from rayalign.rollout.base import Finished
 
+POLL = 10.0
+"""seconds that one such call waits for a finished candidate"""
 Poll = asyncio.Task[list[Finished]]
 """one such call"""
 

@@ -23,7 +23,7 @@ from rayalign.cluster.ending import end_actor
 from rayalign.cluster.further_engines import FurtherEngines
 from rayalign.cluster.group import Actor, ActorGroup, Call, together
 from rayalign.cluster.placement import Placement
-from rayalign.cluster.polling import Poll, Polls
+from rayalign.cluster.polling import POLL, Poll, Polls
 from rayalign.cluster.spreading import Homes, pieces
 from rayalign.cluster.starting_engines import StartingEngines
 from rayalign.config import LoraConfig
@@ -32,8 +32,6 @@ from rayalign.pickling import Packed
 from rayalign.rollout import EngineName
 from rayalign.rollout.base import Finished, Request
 
-POLL = 10.0
-"""seconds that one collect call waits for a finished candidate"""
 LOOK = 1.0
 """seconds after which a new engine is polled too and hanging ones are looked for: it costs time for each engine"""
 HUNG = 0.5
@@ -114,8 +112,7 @@ class GeneratorPool:
             actor = home or min(self._open.items(), key=lambda item: len(item[1]))[0]
             self._open[actor].update((request.key, request) for request in piece)
             shares.setdefault(actor, Packed()).extend(piece)
-        calls = [self._call(actor, lambda a, s=share: a.submit.remote(s)) for actor, share in shares.items()]  # type: ignore[misc]
-        await together(*calls)
+        await together(*(self._submit_to(actor, share) for actor, share in shares.items()))
 
     async def abort(self, keys: Collection[str]) -> None:
         """Give up candidates, which never come; an engine that is found dead is discarded."""
@@ -264,6 +261,9 @@ class GeneratorPool:
         if self._held and self._open and not self._holds:
             requests, self._held = self._held, []
             await self.submit(requests)
+
+    def _submit_to(self, actor: Actor, share: Packed[Request]) -> Awaitable[None]:
+        return self._call(actor, lambda a: a.submit.remote(share))
 
     async def _call(self, actor: Actor, call: Call) -> None:
         """Call an engine, which is discarded where it fails."""

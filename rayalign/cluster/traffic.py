@@ -47,7 +47,7 @@ def _has_no_array(hint: Any) -> bool:
 
 
 def _declared(kind: Any) -> list[Any]:
-    """The types of a dataclass's fields; where one is imported for the checking of types alone, it may be anything."""
+    """The types of a dataclass's fields; Any where a name is imported for type checking only."""
     try:
         return list(get_type_hints(kind).values())
     except NameError:

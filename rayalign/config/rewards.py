@@ -25,7 +25,7 @@ from rayalign.config.sections import Section
 RULES = "rules:"
 CombineKind = Literal["mean", "weighted", "min", "chebyshev"]
 SourceForm = Literal["model", "annotator", "rules", "code"]
-UNSPREADABLE = "each actor would ask the reward's parts that are no models; leave those out, or spread"
+UNSPREADABLE = "every actor would request the parts of the reward that are not models; remove these parts, or spread"
 _CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SERVICE = (ANNOTATOR, "http://", "https://")
 
@@ -163,7 +163,7 @@ class RewardSource(Section):
     normalise: bool = False
     """by the running mean and deviation of its scores"""
     for_all: bool = False
-    """counts for every prompt, whatever objectives it names; without it a prompt that names some counts those alone"""
+    """counts for every prompt; without it, a prompt that names objectives counts only the parts of those names"""
 
     @model_validator(mode="before")
     @classmethod

@@ -131,9 +131,9 @@ class RoleConfig(Section):
     resident: bool = False
     """on shared devices: keeps its memory there while others have their turn"""
     spread: bool = False
-    """of a reference or reward model: it lies in parts on its actors (ZeRO-3), where no device holds it whole"""
+    """only of a reference or reward model: each actor holds a part (ZeRO-3), so that no device holds it whole"""
     within: Literal["policy"] | None = None
-    """of an online stage's reference: whose ranks read it, each a share of the rows; null: actors of its own"""
+    """only of an online stage's reference: the role whose ranks compute it, a share each; null: actors of its own"""
 
     @model_validator(mode="after")
     def _has_as_many_as_its_fewest(self) -> RoleConfig:
@@ -149,8 +149,13 @@ class RoleConfig(Section):
 
     @model_validator(mode="after")
     def _has_no_actors_within_others(self) -> RoleConfig:
-        beside = self.model_fields_set - {"within"}
-        if self.within is not None and beside:
+        if self.within is None:
+            return self
+        beside: list[str] = []
+        for name, field in type(self).model_fields.items():  # a job that was written out names its defaults too
+            if name != "within" and getattr(self, name) != field.default:
+                beside.append(name)
+        if beside:
             raise ValueError(f"within {self.within} leaves no actors of its own; leave out {', '.join(sorted(beside))}")
         return self
 

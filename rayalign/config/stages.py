@@ -138,7 +138,7 @@ class TrainStage(Rewarded, StageSection):
 
     @property
     def overlapping(self) -> OverlapConfig:
-        """`overlap`, or what a stage without it does."""
+        """`overlap`, or its defaults where the stage has none."""
         return self.overlap or OverlapConfig()
 
     @property

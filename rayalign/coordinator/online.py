@@ -6,8 +6,8 @@
 The training loop waits for groups (`take`) and for its actors; the rollout loop waits for `published`. What moves
 through here is token records and numbers; tensors go from actor to actor by reference.
 
-Another actor takes the place of a lost engine, reward, reference or preparer; what that one had kept is made again. A
-lost learner ends the loop, and the stage starts again from its last checkpoint. So does a guard that sends it back.
+Another actor replaces a lost engine, preparer, whole reward or whole reference; what that one had kept is made again. A
+lost rank of a learner or model in parts ends the loop, as a guard may: the stage starts again from its last checkpoint.
 
 Where engines and learners share devices, the engines sleep from `take` to `published`: nothing is in flight then, since
 a shared stage is strictly on-policy. The learners write their states while they have the devices, before they publish.
@@ -38,7 +38,7 @@ from rayalign.coordinator.failures import raise_first
 from rayalign.coordinator.guards import Firing, Guards
 from rayalign.coordinator.iteration import PhaseClock, part_metrics, publish_metrics, rollout_metrics
 from rayalign.coordinator.passes import forward_passes
-from rayalign.coordinator.recovery import Resumption, completed
+from rayalign.coordinator.recovery import Resumption, with_last_iteration
 from rayalign.coordinator.rollbacks import Rollbacks, rollback_error
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.errors import GuardError, LostDataError
@@ -48,6 +48,7 @@ from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Accounting, Journal
 from rayalign.storage.metrics import MetricSink, SampleTable, reduce
+from rayalign.storage.records import finite
 from rayalign.types import Group, Metrics, Role
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class OnlineTrainer:
         """
         parts = self._parts
         self._state = resumption.state
-        self._guards.recall(completed(reported, resumption, parts.sink))
+        self._guards.recall(with_last_iteration(reported, resumption, parts.sink))
         self._reported = resumption.iteration
         await self._load_state(resumption.checkpoint)
         parts.rollouts.resume(resumption.iteration, resumption.groups, resumption.serials, consumed=resumption.consumed)
@@ -139,8 +140,9 @@ class OnlineTrainer:
                 self._consume(iteration, groups)
             with clock.phase("checkpoint"):
                 states = states or await self._save_states(iteration + 1)
-                so_far = clock.metrics(time.perf_counter())
-                await self._commit(states, iteration + 1, self._row(iteration, groups, metrics | so_far))
+                if states is not None:
+                    so_far = clock.metrics(time.perf_counter())
+                    await self._commit(states, iteration + 1, self._row(iteration, groups, metrics | so_far))
             end = time.perf_counter()
             self._report(iteration, groups, self._row(iteration, groups, metrics | clock.metrics(end)))
 
@@ -195,7 +197,7 @@ class OnlineTrainer:
         return {each.field: shares for each, shares in zip(passes, answers, strict=True)}
 
     def _forward(self, role: Role, rollouts: Handle) -> Coroutine[Any, Any, list[Handle]]:
-        """The outputs of one role, a share of each rank; a policy with an adapter is its own reference."""
+        """The outputs of one role, a share of each rank; a reference without actors runs in the policy's ranks."""
         roles = self._parts.roles
         if role == "reference" and role not in roles:
             return roles["policy"].all(lambda actor: actor.evaluate_reference.remote(rollouts))
@@ -254,14 +256,12 @@ class OnlineTrainer:
             await parts.roles[role].all(lambda a, role=role: a.save_state.remote(str(folder / role)))  # type: ignore[misc]
         return folder
 
-    async def _commit(self, folder: Path | None, iteration: int, metrics: Mapping[str, float]) -> None:
+    async def _commit(self, folder: Path, iteration: int, metrics: Mapping[str, float]) -> None:
         """Commit what the next iteration depends on, and the metrics of the last one, which are not reported yet."""
-        if folder is None:
-            return
         parts = self._parts
         parts.journal.sync()
         manifest: Manifest = {"iteration": iteration, "journal": parts.journal.position, "state": dict(self._state)}
-        manifest["score"], manifest["metrics"] = metrics.get("reward/mean"), dict(metrics)
+        manifest |= {"score": metrics.get("reward/mean"), "metrics": finite(metrics)}
         # It reads every file again for its checksum: minutes for a large model, in which the rollout loop goes on.
         is_good = self._is_good if self._guards.roll_back else None
         await asyncio.to_thread(parts.checkpoints.commit, folder, manifest, is_good)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,8 +32,8 @@ class Resumption:
     """group ids used so far for each (iteration, slot)"""
     consumed: frozenset[Place] = frozenset()
     """places of the groups that were trained on"""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """of the last iteration before it"""
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    """of the last iteration before it; None: not finite"""
 
 
 def recover(
@@ -73,15 +74,21 @@ def recover(
     return Resumption(iteration, manifest["state"], path, tuple(valid), serials, consumed, metrics)
 
 
-def completed(
+def with_last_iteration(
     reported: Sequence[Mapping[str, Any]], resumption: Resumption, sink: MetricSink
 ) -> list[Mapping[str, Any]]:
-    """The rows {step, metrics} of all iterations before; that of the last is written now where none had been."""
-    last = resumption.iteration - 1
-    if not resumption.metrics or any(row["step"] == last for row in reported):
+    """The rows {step, metrics} of all iterations so far.
+
+    That of the last one is the checkpoint's, and is written to the sink: the iteration may have been committed and not
+    reported, and what was reported may be of an earlier attempt.
+    """
+    if not resumption.metrics:
         return list(reported)
-    sink.write(last, resumption.metrics)
-    return [*reported, {"step": last, "metrics": resumption.metrics}]
+    last = resumption.iteration - 1
+    metrics = {name: math.nan if value is None else value for name, value in resumption.metrics.items()}
+    sink.write(last, metrics)
+    earlier = [row for row in reported if row["step"] != last]
+    return [*earlier, {"step": last, "metrics": metrics}]
 
 
 def restore(journal: Journal, rewards: RewardCombiner | None, order: PromptOrder) -> None:

@@ -64,7 +64,7 @@ class RolloutLoop:
     _window: Window = field(init=False)
     _shelf: Shelf = field(init=False)
     _draws: tuple[Draw, ...] = field(init=False)
-    """how the candidates of a group are drawn that the policy writes"""
+    """how each candidate that the policy writes is drawn"""
     _version: int = field(default=-1, init=False)
     _first: int = field(default=0, init=False)
     _counts: Counter[tuple[str, int]] = field(default_factory=Counter, init=False)

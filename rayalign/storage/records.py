@@ -130,7 +130,7 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
     The encoder writes NaN and infinity, so a line with such a word goes through `dumps`, which refuses the values.
     """
-    line = to_json(row, inf_nan_mode="constants") if _is_plain(row) else _joined(row)
+    line = to_json(row, inf_nan_mode="constants") if _is_plain(row) else _line_with_records(row)
     if b"NaN" in line or b"Infinity" in line:
         line = dumps(json.loads(line)).encode()
     return line + b"\n"
@@ -146,7 +146,7 @@ def _is_record(kind: Any) -> bool:
     return is_dataclass(kind)
 
 
-def _joined(row: Mapping[str, Any]) -> bytes:
+def _line_with_records(row: Mapping[str, Any]) -> bytes:
     """A row with records: the encoder of a record's own type is twice as fast as the one for values of any type."""
     fields: list[bytes] = []
     for name, value in row.items():

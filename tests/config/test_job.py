@@ -233,6 +233,12 @@ def test_the_resolved_job_loads_to_the_same_job(folder: Path) -> None:
     assert load(resolved).job == loaded.job
 
 
+def test_a_role_within_another_survives_being_written_out(folder: Path) -> None:
+    stage = "  1:\n    kind: train\n    algorithm: {name: grpo}\n    model: stage:base\n    reward: stage:sft\n"
+    loaded = load(BASE + stage + "    roles: {reference: {within: policy}}\n    iterations: 1\n")
+    assert load(loaded.resolved()).job == loaded.job
+
+
 def test_origin_falls_back_to_the_section_around_it(folder: Path) -> None:
     loaded = load(BASE)
     assert loaded.origin("stages.sft.learner.precision") == "job.yaml:9"

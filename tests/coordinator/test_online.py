@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -379,17 +380,32 @@ def test_a_checkpoint_holds_what_the_next_iteration_depends_on(make: Callable[..
     assert reported.items() <= manifest["metrics"].items()
 
 
-@pytest.mark.parametrize("reported", [[0], [0, 1]])
-def test_an_iteration_whose_checkpoint_is_there_is_reported_once(
-    make: Callable[..., Bench], tmp_path: Path, reported: list[int]
+@pytest.mark.parametrize("earlier", [[], [{"step": 1, "metrics": {"reward/mean": 9.0}}]])
+def test_an_iteration_whose_checkpoint_is_there_is_reported_as_the_checkpoint_has_it(
+    make: Callable[..., Bench], tmp_path: Path, earlier: list[dict[str, Any]]
 ) -> None:
-    """An interruption may come between the two."""
+    """An interruption may come between the two, also where an earlier attempt had reported the iteration."""
     bench = make(iterations=3)
-    rows = [{"step": step, "metrics": {"reward/mean": float(step)}} for step in reported]
+    rows = [{"step": 0, "metrics": {"reward/mean": 0.0}}, *earlier]
     resumption = Resumption(2, {}, tmp_path / "c", metrics={"reward/mean": 1.0})
     asyncio.run(bench.trainer.train(resumption, rows))
-    assert sorted(bench.sink.rows) == ([2] if 1 in reported else [1, 2])
-    assert bench.sink.rows.get(1, {"reward/mean": 1.0}) == {"reward/mean": 1.0}
+    assert sorted(bench.sink.rows) == [1, 2]
+    assert bench.sink.rows[1] == {"reward/mean": 1.0}
+
+
+def test_a_metric_that_is_not_finite_is_committed_and_reported_after_a_resume(
+    make: Callable[..., Bench], tmp_path: Path
+) -> None:
+    bench = make(checkpoint_every=1)
+    rewards(bench, math.inf, 1.0)
+    bench.train()
+    latest = bench.checkpoints.latest()
+    assert latest is not None
+    assert latest[1]["metrics"]["reward/mean"] == 1.0
+    resumed = make(iterations=3)
+    resumption = Resumption(2, {}, tmp_path / "c", metrics={"reward/mean": None})
+    asyncio.run(resumed.trainer.train(resumption))
+    assert math.isnan(resumed.sink.rows[1]["reward/mean"])
 
 
 def test_a_resumed_training_loads_its_state_and_goes_on(make: Callable[..., Bench], tmp_path: Path) -> None:

@@ -746,7 +746,9 @@ def test_only_a_frozen_model_is_spread_over_actors_of_its_own(study: Study) -> N
     assert "stages.rl.roles.critic.spread: a trained role lies in parts by its learner's zero_stage: 3" in line
     rules = "stages.rl.reward=[{source: stage:rm}, {source: rules:numeric}]"
     (line,) = refusal(study, rules, f"stages.rl.roles.reward={spread}")
-    assert "stages.rl.roles.reward.spread: each actor would ask the reward's parts that are no models" in line
+    assert (
+        "stages.rl.roles.reward.spread: every actor would request the parts of the reward that are not models" in line
+    )
     with pytest.raises(InputError, match=r"spread needs actors: 2 or more, which hold the model in parts"):
         study("stages.rl.roles.reward={spread: true}")
 
