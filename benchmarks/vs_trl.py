@@ -71,6 +71,7 @@ def job_text(row: str, inputs: Path, output: Path, steps: int) -> str:
     data_format, file = offline.get(row, ("", ""))
     # One rank for each core; PPO's cores are taken by the policy and the critic, which learn side by side.
     role = "reward" if row == "reward" else "policy"
+    # GRPO's reference runs in the policy's ranks, since actors of its own would compete for the two cores.
     reference = ", reference: {within: policy}" if row == "grpo" else ""
     roles = "{}" if row == "ppo" else f"{{{role}: {{actors: 2}}{reference}}}"
     text = HEADER + (STAGE_ONLINE if row in ONLINE else OFFLINE)

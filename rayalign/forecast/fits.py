@@ -9,6 +9,7 @@ from typing import Any
 from rayalign.config import Job, LearnerConfig, RoleConfig
 from rayalign.forecast.hardware import GIB, LOCAL, Hardware
 from rayalign.pipeline.kind import kind_of
+from rayalign.pipeline.needs import RoleNeed
 from rayalign.pipeline.plan import Plan, StagePlan, plan, size
 
 LEAST_CACHE = 1 * GIB
@@ -45,10 +46,7 @@ def job_on(job: Job, hardware: Hardware, *, local: bool) -> Job:
 def misfits(planned: Plan, job: Job, hardware: Hardware) -> Iterator[Misfit]:
     """Everything for which the machines are too small, each with its remedy."""
     for stage in planned.stages:
-        devices, cores = hardware.total.gpus, hardware.total.cpus
-        logical = job.cluster.logical_devices
-        if logical is not None:
-            devices = logical.count
+        devices, cores = _device_count(job, hardware), hardware.total.cpus
         if stage.devices > devices:
             yield Misfit(
                 stage.name,
@@ -92,29 +90,42 @@ def _parallel_misfits(job: Job, hardware: Hardware) -> Iterator[Misfit]:
 
 def remedy(job: Job, name: str, hardware: Hardware) -> list[str]:
     """The overrides with which a stage fits its devices, tried one upon the other; empty: none was found."""
+    original = _stage_plan(job, name, hardware)
+    # A stage that takes too many devices anyway still gets a remedy for its memory.
+    most_devices = max(original.devices, _device_count(job, hardware))
     changed = job
     overrides: list[str] = []
-    for change in _changes(job, name):
-        changed = change.apply(changed)
+    for change in _changes(job, original):
+        tried = change.apply(changed)
+        stage = _stage_plan(tried, name, hardware)
+        if stage.devices > most_devices:
+            continue
+        changed = tried
         overrides.append(change.override)
-        planned = plan(changed, hardware.total)
-        stage = next(stage for stage in planned.stages if stage.name == name)
-        if max(stage.device_memory.values(), default=0) <= planned.device_bytes:
-            return _needed(job, name, hardware, overrides)
+        if _has_memory(stage, job):
+            is_enough = _has_memory(_stage_plan(change.apply(job), name, hardware), job)
+            return [change.override] if is_enough else overrides
     return []
 
 
-def _needed(job: Job, name: str, hardware: Hardware, overrides: list[str]) -> list[str]:
-    """The last override alone where that is enough, else all of them."""
-    last = next(change for change in _changes(job, name) if change.override == overrides[-1])
-    planned = plan(last.apply(job), hardware.total)
-    stage = next(stage for stage in planned.stages if stage.name == name)
-    is_enough = max(stage.device_memory.values(), default=0) <= planned.device_bytes
-    return [overrides[-1]] if is_enough else overrides
+def _device_count(job: Job, hardware: Hardware) -> int:
+    logical = job.cluster.logical_devices
+    return hardware.total.gpus if logical is None else logical.count
 
 
-def _changes(job: Job, name: str) -> Iterator[Change]:
+def _stage_plan(job: Job, name: str, hardware: Hardware) -> StagePlan:
+    planned = plan(job, hardware.total)
+    return next(stage for stage in planned.stages if stage.name == name)
+
+
+def _has_memory(stage: StagePlan, job: Job) -> bool:
+    """Whether no device has to hold too much."""
+    return max(stage.device_memory.values(), default=0) <= job.cluster.device_bytes
+
+
+def _changes(job: Job, planned: StagePlan) -> Iterator[Change]:
     """What may be changed of a stage, the mildest first."""
+    name = planned.name
     learner = kind_of(job.stages[name]).learners().get("learner")
     if learner is not None:
         for key, value in (
@@ -126,10 +137,7 @@ def _changes(job: Job, name: str) -> Iterator[Change]:
                 yield _learner_change(name, key, value)
         if learner.micro_tokens > 1024:
             yield _learner_change(name, "micro_tokens", 1024)
-    for need in kind_of(job.stages[name]).roles(job):
-        is_frozen = need.role in ("reference", "reward") and not need.trained
-        if is_frozen and need.within is None and need.models and need.host.gpus and not need.host.spread:
-            yield _spread_change(name, need.role, need.host)
+    yield from _spread_changes(job, planned)
     cache = job.rollout.cache_bytes
     while cache // 2 >= LEAST_CACHE:
         cache //= 2
@@ -146,6 +154,22 @@ def _learner_change(name: str, key: str, value: Any) -> Change:
 
     written = str(value).lower() if isinstance(value, bool) else value
     return Change(f"stages.{name}.learner.{key}={written}", apply)
+
+
+def _spread_changes(job: Job, planned: StagePlan) -> Iterator[Change]:
+    """The largest model first: where its second actor takes the last device, none is left for the others."""
+    memory = {role.role: role.memory or 0 for role in planned.roles}
+    needs = [need for need in kind_of(job.stages[planned.name]).roles(job) if _is_spreadable(need)]
+    for need in sorted(needs, key=lambda need: memory[need.role], reverse=True):
+        yield _spread_change(planned.name, need.role, need.host)
+
+
+def _is_spreadable(need: RoleNeed) -> bool:
+    """Whether its actors may hold it in parts: frozen models alone, which no actor holds in parts yet."""
+    is_frozen = need.role in ("reference", "reward") and not need.trained
+    has_actors = need.within is None and not need.host.spread
+    # Parts are exchanged by NCCL, which refuses two ranks on one device.
+    return is_frozen and has_actors and need.only_models and need.host.gpus >= 1
 
 
 def _spread_change(name: str, role: str, host: RoleConfig) -> Change:

@@ -16,6 +16,7 @@ from rayalign.annotator.judges.verdicts import pair_of
 from rayalign.config import AnnotateStage, Job, RoleConfig
 from rayalign.data.pairs import Question
 from rayalign.errors import InputError
+from rayalign.pipeline.host_checks import host_problems
 from rayalign.pipeline.kind import CANDIDATES, COMPARISONS, PAIRWISE_MODEL, SCORED, Output, Problem, Read, StageKind
 from rayalign.pipeline.needs import AnnotatorRead, RoleNeed
 from rayalign.storage.records import decode, encode, read_jsonl, write_jsonl
@@ -51,6 +52,7 @@ class AnnotateKind(StageKind[AnnotateStage]):
     def problems(self) -> Iterator[Problem]:
         if self.stage.annotator and self.stage.pairwise:
             yield "pairwise", "the annotator compares these answers; leave one of the two out"
+        yield from host_problems(self.stage.roles)
 
     def roles(self, job: Job) -> Sequence[RoleNeed]:
         stage = self.stage

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 
 from rayalign.cluster.turns import AFTER_ROLLOUT
-from rayalign.config import ANNOTATOR, BestOf, DrawingSection, RoleConfig
+from rayalign.config import ANNOTATOR, BestOf, DrawingSection, RewardSource, RoleConfig
 from rayalign.errors import InputError
 from rayalign.pipeline.kind import PAIRWISE_MODEL, REWARD_MODEL, Problem, Read
 from rayalign.pipeline.needs import AnnotatorRead, RoleNeed
@@ -37,9 +37,23 @@ def problems(best_of: BestOf, key: str) -> Iterator[Problem]:
                 yield f"{key}.{best_of.reward_key(index)}", str(error)
 
 
-def reward_role(stage: DrawingSection, models: Mapping[str, None]) -> Iterator[RoleNeed]:
-    """The actors that score the answers by these models, once all are written."""
+def actor_sources(best_of: BestOf) -> Sequence[RewardSource]:
+    """The sources that `reward` actors ask: all of a section with a reward model, none of another."""
+    has_model = any(source.form == "model" for source in best_of.rewards)
+    return best_of.rewards if has_model else ()
+
+
+def reward_role(stage: DrawingSection, sources: Sequence[RewardSource]) -> Iterator[RoleNeed]:
+    """The actors that ask these sources for scores of the answers, once all are written."""
+    models = [source.source for source in sources if source.form == "model"]
     if models:
-        first, *further = models
-        host = stage.roles.get("reward", RoleConfig())
-        yield RoleNeed("reward", first, host, stage.reader, further_models=tuple(further), presence=AFTER_ROLLOUT)
+        first, *further = dict.fromkeys(models)
+        yield RoleNeed(
+            "reward",
+            first,
+            stage.roles.get("reward", RoleConfig()),
+            stage.reader,
+            further_models=tuple(further),
+            presence=AFTER_ROLLOUT,
+            only_models=len(models) == len(sources),
+        )

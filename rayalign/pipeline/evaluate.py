@@ -20,6 +20,7 @@ from rayalign.config import (
 )
 from rayalign.pipeline import best_of
 from rayalign.pipeline.beams import beam_problems
+from rayalign.pipeline.host_checks import host_problems
 from rayalign.pipeline.kind import FIGURES, LANGUAGE_MODEL, REWARD_MODEL, Output, Problem, Read, StageKind
 from rayalign.pipeline.needs import AnnotatorRead, RoleNeed, generator
 from rayalign.pipeline.profiles import all_models
@@ -92,20 +93,21 @@ class EvaluateKind(StageKind[EvaluateStage]):
     def roles(self, job: Job) -> Sequence[RoleNeed]:
         stage = self.stage
         needs = [generator(job, next(iter(stage.models.values())))]
-        needs += best_of.reward_role(stage, self._reward_models())
+        needs += best_of.reward_role(stage, self._actor_sources())
         if stage.perplexity:
             host = stage.roles.get("reference", RoleConfig())
             needs.append(RoleNeed("reference", stage.perplexity, host, stage.reader, presence=AFTER_ROLLOUT))
         return needs
 
-    def _reward_models(self) -> dict[str, None]:
-        """Every reward model that scores answers here, once."""
-        models: dict[str, None] = {}
+    def _actor_sources(self) -> list[RewardSource]:
+        """What `reward` actors ask for scores of the answers."""
+        sources: list[RewardSource] = []
         if self.stage.metric == "reward" and self._reward_model:
-            models[self._reward_model] = None
-        for key, choice in self._choices():
-            models |= dict.fromkeys(read.value for read in best_of.reads(choice, key) if choice.n > 1)
-        return models
+            sources.append(RewardSource(source=self._reward_model))
+        for choice in self.stage.best_of.values():
+            if choice.n > 1:
+                sources += best_of.actor_sources(choice)
+        return sources
 
     def prompt_models(self) -> Sequence[str]:
         return [model for _, model in all_models(self.stage)]
@@ -116,6 +118,7 @@ class EvaluateKind(StageKind[EvaluateStage]):
     def problems(self) -> Iterator[Problem]:
         stage = self.stage
         yield from profile_problems(stage)
+        yield from host_problems(stage.roles, sources=self._actor_sources())
         for name in stage.names:
             if "@" in name:
                 yield "models", f"{name!r} holds an @, which stands before a profile in the results; name it otherwise"

@@ -194,7 +194,6 @@ async def _frozen(
     context: RunContext, name: str, stage: EvaluateStage, role: Role, reference: str
 ) -> AsyncIterator[tuple[ActorGroup, Renderer]]:
     """A frozen model in an actor of its own, while this is entered."""
-
     context.session()
     model = context.model(reference)
     timeout = context.job.cluster.call_timeout

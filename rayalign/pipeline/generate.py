@@ -8,9 +8,10 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rayalign.config import DataConfig, Endpoint, GenerateStage, Job, SamplingConfig, merged_sampling
+from rayalign.config import DataConfig, Endpoint, GenerateStage, Job, RewardSource, SamplingConfig, merged_sampling
 from rayalign.pipeline import best_of
 from rayalign.pipeline.beams import beam_problems
+from rayalign.pipeline.host_checks import host_problems
 from rayalign.pipeline.kind import CANDIDATES, LANGUAGE_MODEL, SCORED, Output, Problem, Read, StageKind
 from rayalign.pipeline.needs import AnnotatorRead, RoleNeed, generator
 from rayalign.scoring.selection import extremes
@@ -112,6 +113,7 @@ class GenerateKind(StageKind[GenerateStage]):
 
     def problems(self) -> Iterator[Problem]:
         stage = self.stage
+        yield from host_problems(stage.roles, sources=self._actor_sources)
         if stage.best_of:
             yield from best_of.problems(stage.best_of, "best_of")
         if stage.answer_sources and stage.best_of and stage.best_of.n not in (1, self._candidates):
@@ -130,10 +132,14 @@ class GenerateKind(StageKind[GenerateStage]):
             yield from beam_problems(self._candidates, stage.sampling, "sampling")
 
     def roles(self, job: Job) -> Sequence[RoleNeed]:
-        models: dict[str, None] = {}
-        if self._chooses and self.stage.best_of:
-            models = dict.fromkeys(read.value for read in best_of.reads(self.stage.best_of, "best_of"))
-        return [generator(job, self.stage.model), *best_of.reward_role(self.stage, models)]
+        return [generator(job, self.stage.model), *best_of.reward_role(self.stage, self._actor_sources)]
+
+    @property
+    def _actor_sources(self) -> Sequence[RewardSource]:
+        """What `reward` actors ask for scores of the candidates."""
+        if not self._chooses or self.stage.best_of is None:
+            return ()
+        return best_of.actor_sources(self.stage.best_of)
 
     def prompt_models(self) -> Sequence[str]:
         return list(dict.fromkeys([self.stage.model, *(model for _, model in self._further_models())]))

@@ -38,6 +38,8 @@ class RoleNeed:
     """the role in whose actors it runs, without devices or CPUs of its own"""
     presence: Presence | None = None
     """when it has what on shared devices; None: as its role has in an online stage"""
+    only_models: bool = True
+    """its actors ask no annotator, rules or code"""
 
     @property
     def models(self) -> int:

@@ -243,7 +243,7 @@ def _specs(
         if source is None:
             continue
         if role in algorithm.trains:
-            config = TrainKind(stage).learner(role)
+            config = kind.learner(role)
             steps = stage.iterations * algorithm.passes * -(-samples // config.minibatch)
             specs[role] = LearnerSpec(
                 context.model(source),

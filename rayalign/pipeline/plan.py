@@ -45,6 +45,8 @@ class RolePlan:
     """which parts it has on shared devices in each turn"""
     resident: bool = False
     """on shared devices in every turn"""
+    spread: bool = False
+    """its actors are ranks that hold one frozen model in parts"""
 
     def memory_in(self, turn: Turn) -> int:
         """What one actor has on each of its shared devices in a turn [bytes]."""
@@ -232,6 +234,7 @@ def _role(job: Job, need: RoleNeed, share: float, threads: int) -> RolePlan:
         parts=parts,
         presence=need.presence or PRESENCE.get(need.role, {}),
         resident=host.resident,
+        spread=host.spread,
     )
 
 
@@ -263,7 +266,8 @@ def _place(roles: Sequence[RolePlan], shared: bool) -> Iterator[RolePlan]:
     for role in order:
         if role.within not in placed:
             side = "after" if shared and "rollout" not in role.presence else ""
-            placed[role.role] = tuple(_devices(role, used[side], apart=shared and role.trained))
+            has_ranks = role.trained or role.spread
+            placed[role.role] = tuple(_devices(role, used[side], apart=shared and has_ranks))
     for role in roles:
         yield replace(role, devices=placed[role.within or role.role])
 

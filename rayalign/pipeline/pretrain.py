@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rayalign.config import DataConfig, Job, LearnerConfig, PretrainStage, RoleConfig, TrainStage
 from rayalign.config.references import STAGE
 from rayalign.models.catalogue import ModelShape, shape_of
+from rayalign.pipeline.host_checks import host_problems
 from rayalign.pipeline.kind import LANGUAGE_MODEL, Output, Problem, Read, StageKind
 from rayalign.pipeline.needs import RoleNeed
 
@@ -80,6 +81,7 @@ class PretrainKind(StageKind[PretrainStage]):
             yield "chat_template", problem
         elif named and self.stage.data.embedded:
             yield "chat_template", "the embedded world's tokenizer has a template of its own; leave this out"
+        yield from host_problems(self.stage.roles, trained=["policy"])
 
     def make_tokenizer(self, inputs: Inputs, name: str, role: str) -> PreTrainedTokenizerBase:
         from rayalign.data.chat import load_tokenizer, train_tokenizer

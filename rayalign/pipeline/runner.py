@@ -92,7 +92,7 @@ def _prove(loaded: LoadedJob, inputs: Inputs, running: ExitStack) -> tuple[Sessi
         hosting = next(filter(None, (kind.hosting(loaded.job) for kind in kinds)), {})
         workers.start(hosting)
         first = kinds[0]
-        # Roles share all free CPUs: where engines or the annotator service come before them, they would find none.
+        # Roles take all free CPUs, so engines or the annotator service that start after a reservation would find none.
         if not (first.uses_pool(loaded.job) or first.annotators()):
             workers.reserve(first.hosting(loaded.job))
         proof.result()

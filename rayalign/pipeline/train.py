@@ -162,9 +162,10 @@ class TrainKind(StageKind[TrainStage]):
             elif role == "reference" and model and self.reference_in_learner:
                 needs.append(self._reference_within(model))
             elif model:
-                trained = role in self.algorithm.trains
-                further = self._further_models(role)
-                needs.append(RoleNeed(role, model, self.host(role), self.learner(role), trained, further))
+                host, learner = self.host(role), self.learner(role)
+                trained, further = role in self.algorithm.trains, self._further_models(role)
+                only_models = role != "reward" or all(source.form == "model" for source in self.stage.rewards)
+                needs.append(RoleNeed(role, model, host, learner, trained, further, only_models=only_models))
         return needs
 
     def engine_threads(self, job: Job) -> EngineThreads:

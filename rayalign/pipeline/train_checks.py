@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rayalign.algorithms.base import Algorithm, load
-from rayalign.config import UNSPREADABLE, TrainStage, merged_sampling, nearest
+from rayalign.config import TrainStage, merged_sampling, nearest
 from rayalign.coordinator.iteration import METRICS as ITERATION_METRICS
 from rayalign.errors import InputError
 from rayalign.models.metrics import MIXTURE, of_roles, renamed
 from rayalign.pipeline.beams import beam_problems
+from rayalign.pipeline.host_checks import host_problems
 from rayalign.pipeline.kind import Problem
 from rayalign.pipeline.overlap_checks import overlap_problems
 from rayalign.pipeline.reward_checks import reward_problems
@@ -76,8 +77,11 @@ def _roles(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, st
     for role in stage.roles:
         if role not in models:
             yield f"roles.{role}", f"{name} runs no {role}; its roles: {', '.join(models)}"
+    # A role that is refused as a whole has no problems in its settings.
+    hosts = {role: host for role, host in stage.roles.items() if role in models}
     beside = not stage.online or "exact_kl" in algorithm.needs
-    if beside and "reference" in stage.roles and "reference" in models:
+    if beside and "reference" in hosts:
+        del hosts["reference"]
         which = f"{name}, whose KL is exact," if stage.online else "an offline stage"
         yield "roles.reference", f"{which} runs its reference in the ranks of its learner; leave this out"
     if "exact_kl" in algorithm.needs and stage.learner.zero_stage == 3:
@@ -86,20 +90,7 @@ def _roles(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, st
             "the exact KL needs reference and policy whole in one process, which stage 3 splits; take 2, or "
             "kl_coefficient 0",
         )
-    yield from _hosts(stage, algorithm)
-
-
-def _hosts(stage: TrainStage, algorithm: Algorithm[Any]) -> Iterator[Problem]:
-    """What is said of a role's actors has an effect there."""
-    for role, host in stage.roles.items():
-        if stage.online and host.min_actors is not None:
-            yield f"roles.{role}.min_actors", "only an offline stage goes on with fewer ranks; leave this out"
-        if host.spread and role in algorithm.trains:
-            yield f"roles.{role}.spread", "a trained role lies in parts by its learner's zero_stage: 3; set that"
-        if host.spread and role == "reward" and any(source.form != "model" for source in stage.rewards):
-            yield f"roles.{role}.spread", UNSPREADABLE
-        if host.within and role != "reference":
-            yield f"roles.{role}.within", "only a reference runs in the ranks of the policy; leave this out"
+    yield from host_problems(hosts, trained=algorithm.trains, sources=stage.rewards, online=stage.online)
 
 
 def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str | None]) -> Iterator[Problem]:

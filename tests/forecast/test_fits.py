@@ -45,6 +45,39 @@ def test_a_frozen_model_that_no_device_holds_is_to_lie_in_parts(job_of: JobOf, m
     assert forecast_of(job_of(*large, change), machines(12)).fits
 
 
+def test_a_model_in_parts_takes_no_more_devices_than_there_are(job_of: JobOf, machines: Machines) -> None:
+    job = job_of("stages.rl.reward=Qwen/Qwen2.5-72B", "stages.rl.roles={reference: {gpus: 1}, reward: {gpus: 1}}")
+    # Seven with a second actor of the reward, which has to take a device before the reference does.
+    assert remedy(job, "rl", machines(6, "B200")) == []
+    change = "stages.rl.roles.reward={actors: 2, gpus: 1, spread: true}"
+    assert remedy(job, "rl", machines(7, "B200")) == [f"'{change}'"]
+
+
+def test_a_change_that_takes_too_many_devices_leaves_room_for_the_next(job_of: JobOf, machines: Machines) -> None:
+    overrides = (f"rollout.cache_bytes={60 << 30}", "cluster.gpu_memory=50000000000")
+    job = job_of(*overrides, "stages.rl.roles={reference: {gpus: 1}, reward: {gpus: 1}}")
+    assert remedy(job, "rl", machines(6)) == [f"rollout.cache_bytes={30 << 30}"]
+
+
+@pytest.mark.parametrize("devices", [4, 8])
+def test_a_stage_of_too_many_devices_has_a_remedy_for_its_memory(
+    job_of: JobOf, machines: Machines, devices: int
+) -> None:
+    job = job_of(f"rollout.cache_bytes={60 << 30}", "cluster.gpu_memory=50000000000")
+    assert remedy(job, "rl", machines(devices)) == [f"rollout.cache_bytes={30 << 30}"]
+
+
+def test_ranks_that_would_share_a_device_are_not_proposed(job_of: JobOf, machines: Machines) -> None:
+    reward = ("stages.rl.reward=Qwen/Qwen2.5-72B", "stages.rl.roles.reward={actors: 4, gpus: 0.5}")
+    assert remedy(job_of(*reward), "rl", machines(12)) == []
+
+
+def test_a_reward_that_is_not_of_models_alone_is_not_to_lie_in_parts(job_of: JobOf, machines: Machines) -> None:
+    parts = "stages.rl.reward=[{source: Qwen/Qwen2.5-72B}, {source: rules:numeric}]"
+    job = job_of(parts, "stages.rl.roles.reward={actors: 4, gpus: 1}")
+    assert remedy(job, "rl", machines(12)) == []
+
+
 def test_what_nothing_mends_has_no_remedy(job_of: JobOf, machines: Machines) -> None:
     job = job_of("stages.rl.model=Qwen/Qwen2.5-72B")
     (misfit, *_) = forecast_of(job, machines(8, "L4")).misfits

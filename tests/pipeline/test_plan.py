@@ -159,6 +159,15 @@ def test_engines_and_learners_are_laid_over_the_same_devices(study: Study) -> No
     assert role_of(stage_of(made, "draws"), "generator").devices == ("gpu:0", "gpu:1")
 
 
+def test_the_parts_of_a_frozen_model_are_on_devices_of_their_own(study: Study) -> None:
+    roles = "stages.rl.roles.reward={actors: 2, gpus: 0.2, spread: %s}"
+    placed = []
+    for spread in ("false", "true"):
+        job = study(*SHARED, "rollout.gpus=0.6", roles % spread).job
+        placed.append(role_of(stage_of(plan(job), "rl"), "reward").devices)
+    assert placed == [("gpu:0", "gpu:0"), ("gpu:0", "gpu:1")]
+
+
 def test_a_shared_device_must_hold_its_fullest_turn(study: Study) -> None:
     stage = stage_of(plan(study(*SHARED).job), "rl")
     memory = {role.role: role.memory or 0 for role in stage.roles}
