@@ -15,7 +15,7 @@ SPREAD = RoleConfig(actors=2, spread=True)
 WITHIN = RoleConfig(within="policy")
 MODEL = RewardSource(source="someone/scorer")
 RULES = RewardSource(source="rules:numeric")
-UNSPREADABLE = "each actor would ask the reward's parts that are no models; leave those out, or spread"
+UNSPREADABLE = "every actor would request the parts of the reward that are not models; remove these parts, or spread"
 ONLINE_ONLY = "only an online stage's reference runs in the ranks of its policy; leave this out"
 
 
