@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from rayalign.actors.hosted import FrozenSpec, HostedActor, Rendezvous
@@ -26,7 +25,7 @@ class ReferenceActor(HostedActor):
         self._meeting, spec = meeting, self._spec
         self._model: Frozen | SpreadModel
         if meeting.spread:
-            os.environ.update(meeting.environment())
+            meeting.enter()
             self._model = SpreadModel(spec.model, "causal", spec.config, spec.temperature, spec.timeout)
         else:
             self._model = Frozen(spec.model, "causal", spec.config, spec.temperature)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +38,7 @@ class RewardActor(HostedActor):
         self.use_threads()
         spec = self._spec
         if meeting.spread:
-            os.environ.update(meeting.environment())
+            meeting.enter()
         self._scorer = make_scorer(
             spec.sources,
             named=spec.named,
