@@ -218,8 +218,9 @@ class _OfflineRun:
             self._events.write("computed", folder=self._spec.folder, seconds=computing)
 
     def close(self) -> None:
-        """Close the files of events and metrics, and release the learner."""
+        """Close the files of events and metrics, and release the reference and the learner."""
         self._events.close()
+        self._data.close()
         self._learner.close()
         if self._sink is not None:
             self._sink.close()

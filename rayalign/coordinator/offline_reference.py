@@ -44,6 +44,9 @@ class Reference(Protocol):
     def logprobs(self, rollouts: Rollouts, numbers_B: Tensor) -> Tensor:
         """As `Rollouts.reference_logprobs_BT`; every rank asks for the same rows."""
 
+    def close(self) -> None:
+        """Release what the garbage collector would not."""
+
 
 class StoredReference:
     """Log-probs that were computed before."""
@@ -58,6 +61,9 @@ class StoredReference:
         pieces = [self._row(number) for number in numbers_B.tolist()]
         filled_BT[rollouts.attention_mask_BT.bool()] = torch.from_numpy(np.concatenate(pieces))
         return filled_BT
+
+    def close(self) -> None:
+        """Does nothing: no model is held."""
 
     def _row(self, number: int) -> np.ndarray:
         chunk = number // self._chunk_rows
@@ -77,6 +83,10 @@ class LiveReference:
     def logprobs(self, rollouts: Rollouts, numbers_B: Tensor) -> Tensor:
         """Compute them, each rank its share of the rows."""
         return shared_logprobs(self._model.evaluate, rollouts, self._device)
+
+    def close(self) -> None:
+        """Release the model, which DeepSpeed would keep where it lies in parts."""
+        self._model.close()
 
 
 def shared_logprobs(
