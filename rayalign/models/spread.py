@@ -33,7 +33,8 @@ class SpreadModel(ReadOnly):
             timeout: seconds until the other ranks must be there.
         """
         self.device = meet(timeout)
-        settings = engine_config(config, stage=3)
+        # `offload` is for models that are trained; the parts of a frozen one stay on the device.
+        settings = engine_config(config.model_copy(update={"offload": "none"}), stage=3)
         partition = Partition(dist.get_rank(), self.device, settings)
         loaded = load_head(path, head, config, temperature=temperature, seed=0, initial="reward", partition=partition)
         super().__init__(loaded, config)
