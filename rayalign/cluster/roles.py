@@ -13,13 +13,14 @@ from rayalign.actors.hosted import FrozenSpec, HostedActor, Place, Rendezvous
 from rayalign.actors.learner import CriticActor, LearnerSpec, PolicyActor
 from rayalign.actors.preparer import PreparerActor, PreparerSpec
 from rayalign.actors.reference import ReferenceActor
-from rayalign.actors.reward import RewardActor, RewardSpec
+from rayalign.actors.reward import RewardActor
 from rayalign.cluster.group import ActorGroup, together
 from rayalign.cluster.seats import Renewal, Seats
 from rayalign.cluster.sharing import SharedRoles
 from rayalign.cluster.threads import IDLE_ENGINES, EngineThreads
 from rayalign.cluster.workers import Process, Workers
 from rayalign.config import ClusterConfig, RoleConfig
+from rayalign.scoring.sources import RewardSpec
 from rayalign.storage.events import EventLog
 from rayalign.types import Role
 

@@ -14,7 +14,6 @@ import torch
 
 from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.learner import LearnerSpec
-from rayalign.actors.reward import RewardSpec
 from rayalign.actors.store import keep, rank_rows
 from rayalign.cluster.replicas import Replicas
 from rayalign.cluster.roles import Specs, start_roles
@@ -23,6 +22,7 @@ from rayalign.data.collate import collate_trajectories
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.errors import LostError
 from rayalign.models.load import Frozen, make_preset
+from rayalign.scoring.sources import RewardSpec
 from rayalign.storage.events import EventLog
 from rayalign.types import Group, Message, Prompt, Segment, Trajectory
 
