@@ -20,7 +20,10 @@ class RewardActor(HostedActor):
         """Load the models: whole in a replica, in parts in a rank."""
         self.use_threads()
         if meeting.spread:
+            from rayalign.models.process_group import meet
+
             meeting.enter()
+            meet(self._spec.timeout)  # a model that is loaded later joins this group, with its deadline
         self._scorer = make_scorer(self._spec, spread=meeting.spread)
 
     def offload(self, parts: Sequence[str]) -> None:

@@ -266,9 +266,9 @@ def _specs(
 
 def _reward_spec(context: RunContext, stage: TrainStage, policy: str) -> RewardSpec:
     # A service that is away is asked `redo` times more, all within the wait for a whole iteration.
-    wait = context.job.cluster.call_timeout / (stage.redo + 2)
-    sources = resolved(context, stage.rewards)
-    return RewardSpec(sources, stage.learner, policy, wait, named=stage.has_parts)
+    services = [source for source in stage.rewards if source.form == "annotator"]
+    timeout = context.job.cluster.call_timeout / (stage.redo + 2 if services else 1)
+    return RewardSpec(resolved(context, stage.rewards), stage.learner, policy, timeout, named=stage.has_parts)
 
 
 def _channel(

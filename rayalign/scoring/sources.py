@@ -29,7 +29,8 @@ class RewardSpec:
     policy: str
     """the model whose tokens are scored"""
     timeout: float
-    """seconds until an annotator must have scored all groups of a call"""
+    """seconds until an annotator must have scored all groups of a call, and until the ranks of models in parts must
+    have met and each of their collectives have ended"""
     named: bool = False
     """the scores have named parts; else there is one source"""
 
