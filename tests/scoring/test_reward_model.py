@@ -13,7 +13,7 @@ from rayalign.data.chat import encode_example
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.models.load import Frozen, load_scalar, make_preset
 from rayalign.scoring.reward_model import RewardModelScorer, _score
-from rayalign.scoring.sources import frozen_models, make_scorer
+from rayalign.scoring.sources import RewardSpec, frozen_models, make_scorer
 from rayalign.types import Group, Message, Prompt, Score, Segment, Trajectory
 
 WORDS = ("yes", "no", "the", "please", "thanks")
@@ -124,9 +124,9 @@ def _with_tokens(t: Trajectory, token_ids: tuple[int, ...]) -> Trajectory:
 
 
 def test_the_models_of_a_reward_are_those_of_all_its_parts(model: str) -> None:
-    sources = [RewardSource(source=model, name="judge"), RewardSource(source="rules:length", name="brief")]
-    scorer = make_scorer(sources, named=True, config=LearnerConfig(), policy=model, timeout=1.0)
+    sources = (RewardSource(source=model, name="judge"), RewardSource(source="rules:length", name="brief"))
+    scorer = make_scorer(RewardSpec(sources, LearnerConfig(), model, timeout=1.0, named=True))
     (frozen,) = frozen_models(scorer)
     assert isinstance(frozen, Frozen)
-    single = make_scorer(sources[1:], named=False, config=LearnerConfig(), policy=model, timeout=1.0)
+    single = make_scorer(RewardSpec(sources[1:], LearnerConfig(), model, timeout=1.0))
     assert frozen_models(single) == []
