@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,13 @@ def mt(tmp_path: Path) -> list[object]:
         answer_turns(tmp_path, model, {1: (word, word), 2: (word, word), 3: (word,)})
     options: list[object] = ["--questions", tmp_path / "question.jsonl", "--answers", tmp_path / "model_answer"]
     return [*options, "--output", tmp_path / "out", "--judge", "judge/one", "--json"]
+
+
+PUBLIC_PAIR = (
+    "question_id", "model_1", "model_2", "g1_winner", "g2_winner", "judge", "g1_user_prompt", "g1_judgment",
+    "g2_user_prompt", "g2_judgment", "turn", "tstamp",
+)  # fmt: skip
+"""the columns of FastChat's gpt-4_pair.jsonl"""
 
 
 def answer_turns(folder: Path, model: str, turns: dict[int | str, tuple[str, ...]]) -> None:
@@ -121,15 +129,75 @@ def test_mt_bench_compares_with_a_baseline_in_both_orders(mt: list[object], tmp_
     assert (row["model_1"], row["model_2"], row["g1_winner"], row["g2_winner"]) == ("bad", "base", "model_2", "model_2")
 
 
-def test_mt_bench_compares_all_pairs_by_the_users_prompts(mt: list[object], tmp_path: Path) -> None:
-    names = ("pair-v2", "pair-math-v1", "pair-v2-multi-turn", "pair-math-v1-multi-turn")
+def pair_prompts(folder: Path, output_format: str) -> list[object]:
+    """The option of a prompt file of the user's own."""
+    first = "{question}: {answer_a} assistant B {answer_b}"
+    second = "{question_2}: {answer_a_2} assistant B {answer_b_2}"
+    templates = {
+        "pair-v2": first,
+        "pair-math-v1": "{ref_answer_1} to " + first,
+        "pair-v2-multi-turn": second,
+        "pair-math-v1-multi-turn": "{ref_answer_2} to " + second,
+    }
     rows = []
-    for name in names:
-        template = "{answer_a_2} assistant B {answer_b_2}" if "multi" in name else "{answer_a} assistant B {answer_b}"
+    for name, template in templates.items():
         texts = {"name": name, "type": "pairwise", "system_prompt": "", "prompt_template": template}
-        rows.append(texts | {"description": "", "category": "general", "output_format": "[[rating_a,rating_b]]"})
-    write_jsonl(tmp_path / "prompts.jsonl", rows)
-    options = [*mt, "--mode", "pairwise-all", "--prompts", tmp_path / "prompts.jsonl"]
+        rows.append(texts | {"description": "", "category": "general", "output_format": output_format})
+    write_jsonl(folder / "prompts.jsonl", rows)
+    return ["--prompts", folder / "prompts.jsonl"]
+
+
+def test_mt_bench_writes_pairs_in_the_public_columns(mt: list[object], tmp_path: Path) -> None:
+    options = [*mt, "--mode", "pairwise-baseline", "--baseline", "base", *pair_prompts(tmp_path, "[[A]]")]
+    start = time.time()
+    with Stub(says=lambda messages: f"I choose {prefer(messages)}") as stub:
+        lines(call("mt-bench", *options, "--base-url", stub.url))
+    rows = list(read_jsonl(tmp_path / "out" / "judge_one_pair.jsonl"))
+    (row,) = [row for row in rows if (row["question_id"], row["model_1"], row["turn"]) == (2, "good", 2)]
+    expected = {
+        "question_id": 2,
+        "model_1": "good",
+        "model_2": "base",
+        "g1_winner": "model_1",
+        "g2_winner": "model_1",
+        "judge": ["judge/one", "pair-math-v1-multi-turn"],
+        "g1_user_prompt": "right again to m2: excellent assistant B plain",
+        "g1_judgment": "I choose [[A]]",
+        "g2_user_prompt": "right again to m2: plain assistant B excellent",
+        "g2_judgment": "I choose [[B]]",
+        "turn": 2,
+        "tstamp": row["tstamp"],
+        "price": 0.0,
+        "seconds": row["seconds"],
+    }
+    assert row == expected and list(row) == [*PUBLIC_PAIR, "price", "seconds"]
+    assert start <= row["tstamp"] <= time.time() and row["seconds"] > 0.0
+    assert {(row["judge"][1], row["turn"]) for row in rows} == {
+        ("pair-v2", 1),
+        ("pair-math-v1", 1),
+        ("pair-v2-multi-turn", 2),
+        ("pair-math-v1-multi-turn", 2),
+    }
+
+
+def test_mt_bench_asks_for_no_pair_twice(mt: list[object], tmp_path: Path) -> None:
+    judgments = tmp_path / "out" / "judge_one_pair.jsonl"
+    options = [*mt, "--mode", "pairwise-baseline", "--baseline", "base"]
+    with Stub(says=prefer) as stub:
+        first = lines(call("mt-bench", *options, "--base-url", stub.url))
+        assert len(stub.bodies) == 20
+        again = call("mt-bench", *options, "--base-url", stub.url)
+        assert len(stub.bodies) == 20 and lines(again) == first
+        assert "0 new judgments, 10 from earlier" in again.stderr
+        # rows of another program lack the fields of ours
+        rows = [{name: row[name] for name in PUBLIC_PAIR} for row in read_jsonl(judgments)]
+        write_jsonl(judgments, rows[1:])
+        assert lines(call("mt-bench", *options, "--base-url", stub.url)) == first
+        assert len(stub.bodies) == 22  # both games of the row that is gone
+
+
+def test_mt_bench_compares_all_pairs_by_the_users_prompts(mt: list[object], tmp_path: Path) -> None:
+    options = [*mt, "--mode", "pairwise-all", *pair_prompts(tmp_path, "[[rating_a,rating_b]]")]
     scores = {"[[A]]": "[[7,3]]", "[[B]]": "[[3,7]]"}
     with Stub(says=lambda messages: scores.get(prefer(messages), "[[5, 5]]")) as stub:
         figures = by_model(call("mt-bench", *options, "--base-url", stub.url))
