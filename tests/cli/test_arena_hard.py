@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from rayalign.evaluation import arena_files
-from rayalign.storage.records import read_jsonl
+from rayalign.storage.records import read_jsonl, write_jsonl
 from tests.annotator.stub_endpoint import Stub
 from tests.cli.benchmarks import call, lines, prefer
+from tests.evaluation import arena_rows
 
 ARENA = [
     arena_files.Question("u1", "hard_prompt", "p1"),
@@ -64,7 +65,6 @@ def test_arena_hard_plays_two_games_in_several_categories(tmp_path: Path) -> Non
     assert (creative["bad"]["score"], creative["bad"]["n"], creative["bad"]["null"]) == (None, 0, 1)
     assert creative["good"]["score"] == 100.0
     rows = list(read_jsonl(tmp_path / "out" / "judge" / "good.jsonl"))
-    assert list(rows[0])[:6] == ["uid", "category", "judge", "model", "baseline", "games"]
     row = next(row for row in rows if row["uid"] == "u2")
     assert [game["score"] for game in row["games"]] == ["B>>A", "A>>B"]
     assert row["games"][0]["judgment"]["answer"].startswith("I cannot say.\n")
@@ -80,12 +80,81 @@ def test_arena_hard_of_the_first_version(tmp_path: Path) -> None:
     board = {row["model"]: row for row in entry["standings"]}
     assert (board["good"]["score"], board["same"]["score"]) == (pytest.approx(100.0), pytest.approx(50.0))
     assert board["same"]["rating"] == pytest.approx(1000.0) and board["gpt-4-0314"]["rating"] == 1000.0
-    row = next(read_jsonl(tmp_path / "out" / "judge" / "good.jsonl"))
-    assert list(row)[:4] == ["question_id", "judge", "model", "games"] and "baseline" not in row
-    assert set(row["games"][0]) == {"user_prompt", "judgment", "score"}
     (counted,) = lines(call("arena-hard", "--judgments", tmp_path / "out" / "judge", "--json"))
     assert counted == entry
     assert "score, 95% as published" in call("arena-hard", "--judgments", tmp_path / "out" / "judge").stdout
+
+
+@pytest.mark.parametrize("version", arena_rows.VERSIONS)
+def test_arena_hard_makes_public_judgments_of_public_files(tmp_path: Path, version: str) -> None:
+    write_jsonl(tmp_path / "question.jsonl", [arena_rows.QUESTIONS[version]])
+    for row in arena_rows.ANSWERS[version]:
+        write_jsonl(tmp_path / "model_answer" / f"{row.get('model') or row['model_id']}.jsonl", [row])
+    settings = {"prompt_template": [arena_rows.TEMPLATES[version]], "system_prompt": arena_rows.SYSTEM, "judge": "x"}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    options: list[object] = ["--questions", tmp_path / "question.jsonl", "--answers", tmp_path / "model_answer"]
+    options += ["--prompts", tmp_path / "settings.yaml", "--output", tmp_path, "--judge", arena_rows.JUDGE, "--json"]
+    expected = arena_rows.JUDGMENTS[version]
+    path = tmp_path / arena_rows.JUDGE / f"{arena_rows.MODEL}.jsonl"
+    with Stub(says=lambda messages: arena_rows.judgment_text(messages[-1]["content"])) as stub:
+        made = lines(call("arena-hard", *options, "--base-url", stub.url))
+        assert len(stub.bodies) == 2
+        (row,) = read_jsonl(path)
+        assert row == {**expected, "price": 0.0, "seconds": row["seconds"]}
+        assert list(row) == [*expected, "price", "seconds"]
+        write_jsonl(path, [expected])  # as another program writes it
+        assert lines(call("arena-hard", *options, "--base-url", stub.url)) == made
+        assert len(stub.bodies) == 2
+
+
+def test_arena_hard_sends_the_prompts_of_the_user(tmp_path: Path) -> None:
+    options = arena_folder(tmp_path, [ARENA[0], ARENA[2]], {"good": "excellent", "base": "plain"})
+    settings = {
+        "prompt_template": "{QUESTION} / {ANSWER_A} / {ANSWER_B} / judge it",
+        "system_prompt": {"default": "Be strict.", "creative_writing": "Be kind."},
+    }
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    options += ["--prompts", tmp_path / "settings.yaml", "--baseline", "base"]
+    with Stub(says=lambda messages: "[[A=B]]") as stub:
+        lines(call("arena-hard", *options, "--base-url", stub.url))
+    sent = {tuple(message["content"] for message in body["messages"]) for body in stub.bodies}
+    assert sent == {
+        ("Be strict.", "p1 / plain to p1 / excellent to p1 / judge it"),
+        ("Be strict.", "p1 / excellent to p1 / plain to p1 / judge it"),
+        ("Be kind.", "p3 / plain to p3 / excellent to p3 / judge it"),
+        ("Be kind.", "p3 / excellent to p3 / plain to p3 / judge it"),
+    }
+
+
+def test_arena_hard_counts_existing_judgments_of_the_second_version(tmp_path: Path) -> None:
+    def judgment(uid: str, first: str | None, second: str, **more: str) -> dict[str, object]:
+        labels = (first, second)
+        games = [{"score": label, "judgment": {"answer": f"[[{label}]]"}, "prompt": []} for label in labels]
+        return {**arena_rows.JUDGMENTS["v2.0"], "uid": uid, "games": games, **more}
+
+    rows = [
+        judgment("u1", "B>A", "A>>B"),  # a win, and one that counts three times
+        judgment("u2", "A>B", "B=A"),  # a loss and a tie
+        judgment("u3", None, "A>B"),  # v2.0 leaves out both games
+        judgment("u4", "A=B", "A=B", category="creative_writing", baseline="poet"),
+    ]
+    write_jsonl(tmp_path / "judge" / "knotter.jsonl", rows)
+    write_jsonl(tmp_path / "judge" / "other.jsonl", [judgment("u1", "A<<B", "A>>B", model="other")])
+    hard, creative = lines(call("arena-hard", "--judgments", tmp_path / "judge", "--json"))
+    assert (hard["category"], creative["category"]) == ("hard_prompt", "creative_writing")
+    board = {row["model"]: row for row in hard["standings"]}
+    assert list(board) == ["other", "knotter", "o3-mini-2025-01-31"]
+    assert (board["knotter"]["n"], board["knotter"]["null"]) == (2, 1)
+    assert board["knotter"]["interval"]["mean"] == pytest.approx(100 * 4.5 / 6)
+    assert board["other"]["score"] == 100.0 and {row["rating"] for row in board.values()} == {None}
+    assert {row["model"]: row["score"] for row in creative["standings"]} == {"poet": 50.0, "knotter": 50.0}
+    (plain,) = lines(
+        call("arena-hard", "--judgments", tmp_path / "judge", "--weight", 1, "--category", "hard_prompt", "--json")
+    )
+    by_model = {row["model"]: row for row in plain["standings"]}
+    assert by_model["knotter"]["interval"]["mean"] == pytest.approx(100 * 2.5 / 4)
+    shown = call("arena-hard", "--judgments", tmp_path / "judge").stdout
+    assert "score, 90% as published" in shown and "rating" not in shown
 
 
 def test_arena_hard_at_equal_style(tmp_path: Path) -> None:
