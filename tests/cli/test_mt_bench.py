@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import Result
 
+from rayalign.config import ServiceConfig
 from rayalign.data.paddock import gold, prompts
 from rayalign.evaluation import mt_bench_files
 from rayalign.storage.records import read_jsonl, write_jsonl
+from tests.annotator.served import serving
 from tests.annotator.stub_endpoint import Stub
-from tests.cli.benchmarks import call, lines, prefer
+from tests.cli.benchmarks import answer_turns, by_model, call, lines, prefer
 
 QUESTIONS = [
     mt_bench_files.Question(1, "writing", ("w1", "w2")),
@@ -40,15 +41,6 @@ PUBLIC_PAIR = (
     "g2_user_prompt", "g2_judgment", "turn", "tstamp",
 )  # fmt: skip
 """the columns of FastChat's gpt-4_pair.jsonl"""
-
-
-def answer_turns(folder: Path, model: str, turns: dict[int | str, tuple[str, ...]]) -> None:
-    path = folder / "model_answer" / f"{model}.jsonl"
-    mt_bench_files.write_answers(path, mt_bench_files.Answers(model, turns), tstamp=1.0)
-
-
-def by_model(result: Result) -> dict[str, dict[str, Any]]:
-    return {entry["model"]: entry for entry in lines(result)}
 
 
 def grade(messages: Sequence[dict[str, str]]) -> str:
@@ -221,21 +213,44 @@ def test_mt_bench_leaves_out_who_never_met_the_baseline(mt: list[object], tmp_pa
     assert "left out: bad: no judgment of it against base" in result.stderr
 
 
-def test_mt_bench_by_an_annotator_of_pairs(tmp_path: Path) -> None:
+def gold_options(folder: Path) -> list[object]:
+    """The options of six prompts that a rubric can judge, with the answers of an oracle and of a silent model."""
     asked = [prompt for prompt in prompts(0, "test", 9) if len(prompt.messages) == 1][:6]
     questions = [mt_bench_files.Question(i, "iid", (p.messages[-1].content,)) for i, p in enumerate(asked)]
-    mt_bench_files.write_questions(tmp_path / "question.jsonl", questions)
-    answer_turns(tmp_path, "oracle", {i: (gold.oracle(prompt),) for i, prompt in enumerate(asked)})
-    answer_turns(tmp_path, "silent", dict.fromkeys(range(len(asked)), ("",)))
+    mt_bench_files.write_questions(folder / "question.jsonl", questions)
+    answer_turns(folder, "oracle", {i: (gold.oracle(prompt),) for i, prompt in enumerate(asked)})
+    answer_turns(folder, "silent", dict.fromkeys(range(len(asked)), ("",)))
+    options: list[object] = ["--questions", folder / "question.jsonl", "--answers", folder / "model_answer"]
+    return [*options, "--judge", "gold", "--output", folder / "out", "--json"]
+
+
+def gold_settings(folder: Path) -> dict[str, Any]:
+    """A pool of one annotator."""
+    return {"cache": f"sqlite:///{folder / 'v.db'}", "annotators": {"gold": {"judge": {"kind": "rubric"}}}}
+
+
+def test_mt_bench_by_an_annotator_of_pairs(tmp_path: Path) -> None:
     pool = tmp_path / "pool.yaml"
-    judges = {"gold": {"judge": {"kind": "rubric"}}}
-    pool.write_text(yaml.safe_dump({"cache": f"sqlite:///{tmp_path / 'v.db'}", "annotators": judges}))
-    options = ["--questions", tmp_path / "question.jsonl", "--answers", tmp_path / "model_answer", "--judge", "gold"]
-    options += ["--at", pool, "--output", tmp_path / "out", "--json"]
+    pool.write_text(yaml.safe_dump(gold_settings(tmp_path)))
+    options = [*gold_options(tmp_path), "--at", pool]
     figures = by_model(call("mt-bench", *options, "--mode", "pairwise-baseline", "--baseline", "silent"))
     assert (figures["oracle"]["win"], figures["oracle"]["n"]) == (6, 6)
     single = call("mt-bench", *options)
     assert single.exit_code == 2 and "the annotator gold compares pairs" in single.stderr
+
+
+def test_mt_bench_by_an_annotator_of_a_service(tmp_path: Path) -> None:
+    options = [*gold_options(tmp_path), "--mode", "pairwise-baseline", "--baseline", "silent"]
+    with serving(ServiceConfig.model_validate(gold_settings(tmp_path))) as url:
+        result = call("mt-bench", *options, "--at", url)
+        absent = call("mt-bench", *options, "--at", url, "--judge", "silver")
+    figures = by_model(result)
+    assert (figures["oracle"]["win"], figures["oracle"]["n"]) == (6, 6)
+    assert "6 new judgments, 0 from earlier" in result.stderr
+    row = next(read_jsonl(tmp_path / "out" / "gold_pair.jsonl"))
+    assert row["judge"] == ["gold", "rayalign-pairwise"]
+    assert row["g1_judgment"].endswith("[[A]]") and row["g2_judgment"].endswith("[[B]]")
+    assert absent.exit_code == 2 and "there is no 'silver'; known: pool, gold" in absent.stderr
 
 
 def test_mt_bench_refuses_what_it_cannot_judge(mt: list[object], tmp_path: Path) -> None:
