@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rayalign.annotator.endpoints.parsing import encodable
 from rayalign.data.files import Row
@@ -30,6 +30,8 @@ class Question:
     """`cluster`, or v2.0's `subcategory`"""
     form: Rules = "v2.0"
     """the schema that it came in; judgments are written in the same"""
+    cluster_column: Literal["cluster", "subcategory"] = "cluster"
+    """the name of the cluster's column in the file"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +127,16 @@ def styles_of(models: Sequence[Answers]) -> dict[str, dict[Id, Style]]:
 
 
 def _is_counted(answers: Answers) -> bool:
-    return all(answer.style is not None for answer in answers.answers.values())
+    return all(answer.style for answer in answers.answers.values())
 
 
 def _question(row: Row, where: str) -> Question:
     if "turns" not in row:
         check_texts(row, where, ("prompt",))
-        cluster = str(row.get("subcategory") or row.get("cluster") or "")
-        return Question(_id(row, where), str(row.get("category") or CATEGORY), row["prompt"], cluster)
+        category = str(row.get("category") or CATEGORY)
+        column: Literal["cluster", "subcategory"] = "subcategory" if row.get("subcategory") else "cluster"
+        cluster = str(row.get(column) or "")
+        return Question(_id(row, where), category, row["prompt"], cluster, cluster_column=column)
     turns = row["turns"]
     if not isinstance(turns, list) or len(turns) != 1 or not _has_text(turns[0]):
         raise InputError(f"{where}: `turns` must hold one object with the text `content`")
@@ -141,7 +145,7 @@ def _question(row: Row, where: str) -> Question:
 
 
 def _question_row(question: Question) -> Row:
-    cluster = {"cluster": question.cluster} if question.cluster else {}
+    cluster: Row = {question.cluster_column: question.cluster} if question.cluster else {}
     if question.form == "v0.1":
         turns = [{"content": question.prompt}]
         return {"question_id": question.id, "category": question.category, **cluster, "turns": turns}

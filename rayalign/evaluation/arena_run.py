@@ -49,11 +49,12 @@ class ArenaMatch:
         played = [await self._played(game, judge) for game in self.games]
         costs = {"price": sum(game["price"] for game in played), "seconds": sum(game["seconds"] for game in played)}
         games = [_game_row(game, self.question.form) for game in played]
-        names = {"judge": self.judge, "model": self.models[0]}
+        model, baseline = self.models
         if self.question.form == "v0.1":
-            return {"question_id": self.question.id, **names, "games": games, **costs}
+            names = {"question_id": self.question.id, "model": model, "judge": self.judge}
+            return {**names, "games": games, **costs}
         category = {"uid": self.question.id, "category": self.question.category}
-        return {**category, **names, "baseline": self.models[1], "games": games, **costs}
+        return {**category, "judge": self.judge, "model": model, "baseline": baseline, "games": games, **costs}
 
     def _game(self, a: str, b: str) -> Game:
         question = self.question

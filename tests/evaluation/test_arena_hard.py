@@ -106,6 +106,18 @@ def test_the_published_interval_is_the_middle_90_percent_of_100_resamples() -> N
     assert standing.upper - standing.lower == pytest.approx(2 * 1.645 * 3.54, rel=0.3)
 
 
+@pytest.mark.parametrize("rules", ["v0.1", "v2.0"])
+def test_100_resamples_are_the_default_as_published(rules: Any) -> None:
+    rows = [judged(i, "B>A", "A>B") for i in range(7)] + [judged(7 + i, "A>B", "A=B") for i in range(5)]
+    default = arena_hard.leaderboard(rows, rules=rules)
+    assert default == arena_hard.leaderboard(rows, rules=rules, rounds=100)
+    assert default != arena_hard.leaderboard(rows, rules=rules, rounds=99)
+    styled_rows, styles = long_wins(10)
+    controlled = style_controlled(styled_rows, styles, rules=rules)
+    assert controlled == style_controlled(styled_rows, styles, rules=rules, rounds=100)
+    assert controlled != style_controlled(styled_rows, styles, rules=rules, rounds=99)
+
+
 def test_several_categories_in_one_call_keep_their_rows() -> None:
     rows = [judged(1, "B>A", "A>B"), judged(2, "A>B", "B>A", category="creative_writing", baseline="poet")]
     boards = arena_hard.leaderboard(rows, categories=["creative_writing", "hard_prompt"])

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
 
-from rayalign.annotator.pool.build import build_pool
 from rayalign.annotator.service_file import load_service
-from rayalign.annotator.web.access import Access
-from rayalign.annotator.web.app import create_app
 from rayalign.config import BestOf, GenerateStage, LoadedJob, RewardSource, ServiceConfig
 from rayalign.pipeline.best_of_figures import scores_of
 from rayalign.pipeline.context import RunContext
@@ -27,26 +18,11 @@ from rayalign.pipeline.generate import sample_reward
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.scoring import choose
 from rayalign.types import Candidate, Group, Message, Prompt, Segment, Trajectory
+from tests.annotator.served import serving
 from tests.annotator.stub_endpoint import Stub
 
 SOURCES = ["chat", "chat", "text-davinci-003", "base", "alpaca"]
 FILE = Path(__file__).parents[2] / "clusters" / "wombat.yaml"
-
-
-@contextmanager
-def serving(config: ServiceConfig) -> Iterator[str]:
-    """The service's routes over a real socket, without Ray Serve."""
-    app = create_app(build_pool(config), config, Access(config.access, {}), SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        deadline = time.monotonic() + 20.0
-        while not server.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(20.0)
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
-"""The benchmarks' commands against a fake endpoint and the embedded annotators."""
+"""`rayalign evaluate mt-bench` against a fake endpoint and the embedded annotators."""
 
 from __future__ import annotations
 
-import json
-import re
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,33 +10,20 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
 
-from rayalign.cli import app
+from rayalign.config import ServiceConfig
 from rayalign.data.paddock import gold, prompts
-from rayalign.evaluation import arena_files, mt_bench_files
+from rayalign.evaluation import mt_bench_files
 from rayalign.storage.records import read_jsonl, write_jsonl
+from tests.annotator.served import serving
 from tests.annotator.stub_endpoint import Stub
+from tests.cli.benchmarks import answer_turns, by_model, call, lines, prefer
 
 QUESTIONS = [
     mt_bench_files.Question(1, "writing", ("w1", "w2")),
     mt_bench_files.Question(2, "math", ("m1", "m2"), ("right", "right again")),
     mt_bench_files.Question(3, "writing", ("only one turn",)),
 ]
-
-
-def call(command: str, *arguments: object) -> Result:
-    return CliRunner().invoke(app, ["evaluate", command, *map(str, arguments)])
-
-
-def lines(result: Result) -> list[dict[str, Any]]:
-    assert result.exit_code == 0, result.stderr
-    return [json.loads(line) for line in result.stdout.splitlines()]
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "a key")
 
 
 @pytest.fixture
@@ -50,13 +36,11 @@ def mt(tmp_path: Path) -> list[object]:
     return [*options, "--output", tmp_path / "out", "--judge", "judge/one", "--json"]
 
 
-def answer_turns(folder: Path, model: str, turns: dict[int | str, tuple[str, ...]]) -> None:
-    path = folder / "model_answer" / f"{model}.jsonl"
-    mt_bench_files.write_answers(path, mt_bench_files.Answers(model, turns), tstamp=1.0)
-
-
-def by_model(result: Result) -> dict[str, dict[str, Any]]:
-    return {entry["model"]: entry for entry in lines(result)}
+PUBLIC_PAIR = (
+    "question_id", "model_1", "model_2", "g1_winner", "g2_winner", "judge", "g1_user_prompt", "g1_judgment",
+    "g2_user_prompt", "g2_judgment", "turn", "tstamp",
+)  # fmt: skip
+"""the columns of FastChat's gpt-4_pair.jsonl"""
 
 
 def grade(messages: Sequence[dict[str, str]]) -> str:
@@ -121,15 +105,6 @@ def test_mt_bench_says_when_nothing_was_judged(mt: list[object]) -> None:
     assert nothing.exit_code == 1 and "no judgment was made" in nothing.stderr
 
 
-def prefer(messages: Sequence[dict[str, str]]) -> str:
-    """Prefers the better word, and between others the first answer."""
-    text = messages[-1]["content"]
-    a, b = text.partition("assistant B")[0], text.partition("assistant B")[2]
-    if "excellent" in a or "poor" in b:
-        return "[[A]]"
-    return "[[B]]" if "excellent" in b or "poor" in a else "[[A]] since it came first"
-
-
 def test_mt_bench_compares_with_a_baseline_in_both_orders(mt: list[object], tmp_path: Path) -> None:
     answer_turns(tmp_path, "same", {1: ("plain", "plain"), 2: ("plain", "plain")})
     options = [*mt, "--mode", "pairwise-baseline", "--baseline", "base"]
@@ -146,15 +121,75 @@ def test_mt_bench_compares_with_a_baseline_in_both_orders(mt: list[object], tmp_
     assert (row["model_1"], row["model_2"], row["g1_winner"], row["g2_winner"]) == ("bad", "base", "model_2", "model_2")
 
 
-def test_mt_bench_compares_all_pairs_by_the_users_prompts(mt: list[object], tmp_path: Path) -> None:
-    names = ("pair-v2", "pair-math-v1", "pair-v2-multi-turn", "pair-math-v1-multi-turn")
+def pair_prompts(folder: Path, output_format: str) -> list[object]:
+    """The option of a prompt file of the user's own."""
+    first = "{question}: {answer_a} assistant B {answer_b}"
+    second = "{question_2}: {answer_a_2} assistant B {answer_b_2}"
+    templates = {
+        "pair-v2": first,
+        "pair-math-v1": "{ref_answer_1} to " + first,
+        "pair-v2-multi-turn": second,
+        "pair-math-v1-multi-turn": "{ref_answer_2} to " + second,
+    }
     rows = []
-    for name in names:
-        template = "{answer_a_2} assistant B {answer_b_2}" if "multi" in name else "{answer_a} assistant B {answer_b}"
+    for name, template in templates.items():
         texts = {"name": name, "type": "pairwise", "system_prompt": "", "prompt_template": template}
-        rows.append(texts | {"description": "", "category": "general", "output_format": "[[rating_a,rating_b]]"})
-    write_jsonl(tmp_path / "prompts.jsonl", rows)
-    options = [*mt, "--mode", "pairwise-all", "--prompts", tmp_path / "prompts.jsonl"]
+        rows.append(texts | {"description": "", "category": "general", "output_format": output_format})
+    write_jsonl(folder / "prompts.jsonl", rows)
+    return ["--prompts", folder / "prompts.jsonl"]
+
+
+def test_mt_bench_writes_pairs_in_the_public_columns(mt: list[object], tmp_path: Path) -> None:
+    options = [*mt, "--mode", "pairwise-baseline", "--baseline", "base", *pair_prompts(tmp_path, "[[A]]")]
+    start = time.time()
+    with Stub(says=lambda messages: f"I choose {prefer(messages)}") as stub:
+        lines(call("mt-bench", *options, "--base-url", stub.url))
+    rows = list(read_jsonl(tmp_path / "out" / "judge_one_pair.jsonl"))
+    (row,) = [row for row in rows if (row["question_id"], row["model_1"], row["turn"]) == (2, "good", 2)]
+    expected = {
+        "question_id": 2,
+        "model_1": "good",
+        "model_2": "base",
+        "g1_winner": "model_1",
+        "g2_winner": "model_1",
+        "judge": ["judge/one", "pair-math-v1-multi-turn"],
+        "g1_user_prompt": "right again to m2: excellent assistant B plain",
+        "g1_judgment": "I choose [[A]]",
+        "g2_user_prompt": "right again to m2: plain assistant B excellent",
+        "g2_judgment": "I choose [[B]]",
+        "turn": 2,
+        "tstamp": row["tstamp"],
+        "price": 0.0,
+        "seconds": row["seconds"],
+    }
+    assert row == expected and list(row) == [*PUBLIC_PAIR, "price", "seconds"]
+    assert start <= row["tstamp"] <= time.time() and row["seconds"] > 0.0
+    assert {(row["judge"][1], row["turn"]) for row in rows} == {
+        ("pair-v2", 1),
+        ("pair-math-v1", 1),
+        ("pair-v2-multi-turn", 2),
+        ("pair-math-v1-multi-turn", 2),
+    }
+
+
+def test_mt_bench_asks_for_no_pair_twice(mt: list[object], tmp_path: Path) -> None:
+    judgments = tmp_path / "out" / "judge_one_pair.jsonl"
+    options = [*mt, "--mode", "pairwise-baseline", "--baseline", "base"]
+    with Stub(says=prefer) as stub:
+        first = lines(call("mt-bench", *options, "--base-url", stub.url))
+        assert len(stub.bodies) == 20
+        again = call("mt-bench", *options, "--base-url", stub.url)
+        assert len(stub.bodies) == 20 and lines(again) == first
+        assert "0 new judgments, 10 from earlier" in again.stderr
+        # rows of another program lack the fields of ours
+        rows = [{name: row[name] for name in PUBLIC_PAIR} for row in read_jsonl(judgments)]
+        write_jsonl(judgments, rows[1:])
+        assert lines(call("mt-bench", *options, "--base-url", stub.url)) == first
+        assert len(stub.bodies) == 22  # both games of the row that is gone
+
+
+def test_mt_bench_compares_all_pairs_by_the_users_prompts(mt: list[object], tmp_path: Path) -> None:
+    options = [*mt, "--mode", "pairwise-all", *pair_prompts(tmp_path, "[[rating_a,rating_b]]")]
     scores = {"[[A]]": "[[7,3]]", "[[B]]": "[[3,7]]"}
     with Stub(says=lambda messages: scores.get(prefer(messages), "[[5, 5]]")) as stub:
         figures = by_model(call("mt-bench", *options, "--base-url", stub.url))
@@ -178,21 +213,44 @@ def test_mt_bench_leaves_out_who_never_met_the_baseline(mt: list[object], tmp_pa
     assert "left out: bad: no judgment of it against base" in result.stderr
 
 
-def test_mt_bench_by_an_annotator_of_pairs(tmp_path: Path) -> None:
+def gold_options(folder: Path) -> list[object]:
+    """The options of six prompts that a rubric can judge, with the answers of an oracle and of a silent model."""
     asked = [prompt for prompt in prompts(0, "test", 9) if len(prompt.messages) == 1][:6]
     questions = [mt_bench_files.Question(i, "iid", (p.messages[-1].content,)) for i, p in enumerate(asked)]
-    mt_bench_files.write_questions(tmp_path / "question.jsonl", questions)
-    answer_turns(tmp_path, "oracle", {i: (gold.oracle(prompt),) for i, prompt in enumerate(asked)})
-    answer_turns(tmp_path, "silent", dict.fromkeys(range(len(asked)), ("",)))
+    mt_bench_files.write_questions(folder / "question.jsonl", questions)
+    answer_turns(folder, "oracle", {i: (gold.oracle(prompt),) for i, prompt in enumerate(asked)})
+    answer_turns(folder, "silent", dict.fromkeys(range(len(asked)), ("",)))
+    options: list[object] = ["--questions", folder / "question.jsonl", "--answers", folder / "model_answer"]
+    return [*options, "--judge", "gold", "--output", folder / "out", "--json"]
+
+
+def gold_settings(folder: Path) -> dict[str, Any]:
+    """A pool of one annotator."""
+    return {"cache": f"sqlite:///{folder / 'v.db'}", "annotators": {"gold": {"judge": {"kind": "rubric"}}}}
+
+
+def test_mt_bench_by_an_annotator_of_pairs(tmp_path: Path) -> None:
     pool = tmp_path / "pool.yaml"
-    judges = {"gold": {"judge": {"kind": "rubric"}}}
-    pool.write_text(yaml.safe_dump({"cache": f"sqlite:///{tmp_path / 'v.db'}", "annotators": judges}))
-    options = ["--questions", tmp_path / "question.jsonl", "--answers", tmp_path / "model_answer", "--judge", "gold"]
-    options += ["--at", pool, "--output", tmp_path / "out", "--json"]
+    pool.write_text(yaml.safe_dump(gold_settings(tmp_path)))
+    options = [*gold_options(tmp_path), "--at", pool]
     figures = by_model(call("mt-bench", *options, "--mode", "pairwise-baseline", "--baseline", "silent"))
     assert (figures["oracle"]["win"], figures["oracle"]["n"]) == (6, 6)
     single = call("mt-bench", *options)
     assert single.exit_code == 2 and "the annotator gold compares pairs" in single.stderr
+
+
+def test_mt_bench_by_an_annotator_of_a_service(tmp_path: Path) -> None:
+    options = [*gold_options(tmp_path), "--mode", "pairwise-baseline", "--baseline", "silent"]
+    with serving(ServiceConfig.model_validate(gold_settings(tmp_path))) as url:
+        result = call("mt-bench", *options, "--at", url)
+        absent = call("mt-bench", *options, "--at", url, "--judge", "silver")
+    figures = by_model(result)
+    assert (figures["oracle"]["win"], figures["oracle"]["n"]) == (6, 6)
+    assert "6 new judgments, 0 from earlier" in result.stderr
+    row = next(read_jsonl(tmp_path / "out" / "gold_pair.jsonl"))
+    assert row["judge"] == ["gold", "rayalign-pairwise"]
+    assert row["g1_judgment"].endswith("[[A]]") and row["g2_judgment"].endswith("[[B]]")
+    assert absent.exit_code == 2 and "there is no 'silver'; known: pool, gold" in absent.stderr
 
 
 def test_mt_bench_refuses_what_it_cannot_judge(mt: list[object], tmp_path: Path) -> None:
@@ -233,124 +291,3 @@ def test_mt_bench_judges_the_public_set_by_its_own_prompts(test_data: Path, tmp_
     judged = {(row["question_id"], row["turn"]): row["user_prompt"] for row in rows}
     assert all(turns[0] in judged[identifier, 1] for identifier, turns in answers.turns.items())
     assert all(turns[1] in judged[identifier, 2] for identifier, turns in answers.turns.items())
-
-
-ARENA = [
-    arena_files.Question("u1", "hard_prompt", "p1"),
-    arena_files.Question("u2", "hard_prompt", "p2"),
-    arena_files.Question("u3", "creative_writing", "p3"),
-]
-
-
-def arena_folder(folder: Path, questions: Sequence[arena_files.Question], words: dict[str, str]) -> list[object]:
-    """Question and answer files of an Arena-Hard, and the command's options."""
-    arena_files.write_questions(folder / "question.jsonl", questions)
-    for model, word in words.items():
-        answers = {question.id: arena_files.Answer(f"{word} to {question.prompt}") for question in questions}
-        path = folder / "model_answer" / f"{model}.jsonl"
-        arena_files.write_answers(path, arena_files.Answers(model, answers), questions, tstamp=1.0)
-    options: list[object] = ["--questions", folder / "question.jsonl", "--answers", folder / "model_answer"]
-    return [*options, "--output", folder / "out", "--judge", "judge", "--json"]
-
-
-WORDS = {"good": "excellent", "bad": "poor", "base": "plain", "poet": "plain"}
-
-
-def arena_label(messages: Sequence[dict[str, str]]) -> str:
-    """Loves the excellent answer, gives no label on p2 at first, and none at all on the poor answer to p3."""
-    text = messages[-1]["content"]
-    if text.startswith("Go on"):
-        first = messages[-3]["content"]
-        return "still none" if "p3" in first else arena_label([{"role": "user", "content": first.replace("p2", "p")}])
-    if "p2" in text or ("p3" in text and "poor" in text):
-        return "I cannot say."
-    mark = {"[[A]]": "[[A>>B]]", "[[B]]": "[[B>>A]]"}.get(prefer(messages), "[[A=B]]")
-    return mark if "excellent" in text else mark.replace(">>", ">")
-
-
-def test_arena_hard_plays_two_games_in_several_categories(tmp_path: Path) -> None:
-    options = arena_folder(tmp_path, ARENA, WORDS)
-    options += ["--baseline", "hard_prompt=base", "--baseline", "creative_writing=poet"]
-    with Stub(says=arena_label) as stub:
-        result = call("arena-hard", *options, "--base-url", stub.url)
-        requests = len(stub.bodies)
-        assert stub.bodies[0]["max_tokens"] == 16000
-        again = call("arena-hard", *options, "--base-url", stub.url)
-        assert len(stub.bodies) == requests and lines(again) == lines(result)
-    boards = {entry["category"]: {row["model"]: row for row in entry["standings"]} for entry in lines(result)}
-    assert list(boards) == ["hard_prompt", "creative_writing"]
-    hard, creative = boards["hard_prompt"], boards["creative_writing"]
-    assert hard["good"]["score"] == 100.0 and hard["bad"]["score"] == 0.0 and hard["base"]["score"] == 50.0
-    assert (hard["good"]["n"], hard["good"]["null"]) == (2, 0)
-    assert (creative["bad"]["score"], creative["bad"]["n"], creative["bad"]["null"]) == (None, 0, 1)
-    assert creative["good"]["score"] == 100.0
-    rows = list(read_jsonl(tmp_path / "out" / "judge" / "good.jsonl"))
-    assert list(rows[0])[:6] == ["uid", "category", "judge", "model", "baseline", "games"]
-    row = next(row for row in rows if row["uid"] == "u2")
-    assert [game["score"] for game in row["games"]] == ["B>>A", "A>>B"]
-    assert row["games"][0]["judgment"]["answer"].startswith("I cannot say.\n")
-    assert re.search("plain to p2.*excellent to p2", row["games"][0]["prompt"][-1]["content"], re.DOTALL)
-
-
-def test_arena_hard_of_the_first_version(tmp_path: Path) -> None:
-    questions = [arena_files.Question(i, "arena-hard-v0.1", f"p {i}", "c", "v0.1") for i in range(4)]
-    options = arena_folder(tmp_path, questions, {"good": "excellent", "same": "plain", "gpt-4-0314": "plain"})
-    with Stub(says=arena_label) as stub:
-        (entry,) = lines(call("arena-hard", *options, "--base-url", stub.url))
-        assert stub.bodies[0]["max_tokens"] == 4096
-    board = {row["model"]: row for row in entry["standings"]}
-    assert (board["good"]["score"], board["same"]["score"]) == (pytest.approx(100.0), pytest.approx(50.0))
-    assert board["same"]["rating"] == pytest.approx(1000.0) and board["gpt-4-0314"]["rating"] == 1000.0
-    row = next(read_jsonl(tmp_path / "out" / "judge" / "good.jsonl"))
-    assert list(row)[:4] == ["question_id", "judge", "model", "games"] and "baseline" not in row
-    assert set(row["games"][0]) == {"user_prompt", "judgment", "score"}
-    (counted,) = lines(call("arena-hard", "--judgments", tmp_path / "out" / "judge", "--json"))
-    assert counted == entry
-    assert "score, 95% as published" in call("arena-hard", "--judgments", tmp_path / "out" / "judge").stdout
-
-
-def test_arena_hard_at_equal_style(tmp_path: Path) -> None:
-    questions = [arena_files.Question(f"u{i}", "hard_prompt", f"p {i}") for i in range(12)]
-    options = arena_folder(tmp_path, questions, {"good": "excellent **bold**", "bad": "poor", "base": "plain"})
-    with Stub(says=arena_label) as stub:
-        options += ["--base-url", stub.url, "--baseline", "base"]
-        (entry,) = lines(call("arena-hard", *options, "--control", "length", "--control", "markdown"))
-        shown = call("arena-hard", *options[:-5], *options[-4:], "--control", "markdown")
-    assert list(entry["coefficients"]) == ["length", "headers", "lists", "bold"]
-    assert {row["model"] for row in entry["controlled"]} == {"good", "bad", "base"}
-    assert "hard_prompt, at equal markdown" in shown.stdout and "bold" in shown.stderr
-
-
-def test_arena_hard_stops_at_the_budget_and_goes_on(tmp_path: Path) -> None:
-    options = arena_folder(tmp_path, ARENA[:1] + [arena_files.Question("u9", "hard_prompt", "p9")], WORDS)
-    options += ["--baseline", "base"]
-    pool = tmp_path / "pool.yaml"
-    with Stub(says=lambda messages: "[[A=B]]") as stub:
-        section = {"kind": "llm", "model": "m", "base_url": stub.url, "max_tokens": 10, "concurrency": 1}
-        settings = {"cache": f"sqlite:///{tmp_path / 'v.db'}", "annotators": {"judge": {"judge": section}}}
-        pool.write_text(yaml.safe_dump(settings | {"budget": {"tokens": 1200}}))
-        spent = call("arena-hard", *options, "--at", pool)
-        assert spent.exit_code == 1 and "raise the limit under `budget`" in spent.stderr
-        first_run = len(stub.bodies)
-        pool.write_text(yaml.safe_dump(settings))
-        (entry,) = lines(call("arena-hard", *options, "--at", pool))
-        assert 0 < first_run < len(stub.bodies) and len(stub.bodies) <= 2 * 2 * 3 + 1
-    assert {row["score"] for row in entry["standings"]} == {50.0}
-
-
-def test_arena_hard_refuses_what_it_cannot_judge(tmp_path: Path) -> None:
-    options = arena_folder(tmp_path, ARENA, WORDS)
-    url = ["--base-url", "http://127.0.0.1:1/v1"]
-    absent = call("arena-hard", *options, *url)
-    assert absent.exit_code == 2 and "the baseline o3-mini-2025-01-31 are missing" in absent.stderr
-    assert "known: hard_prompt, creative_writing" in call("arena-hard", *options, *url, "--category", "math").stderr
-    assert "--rules is v0.1 or v2.0" in call("arena-hard", *options, "--rules", "v1").stderr
-    assert "--baseline takes MODEL or CATEGORY=MODEL" in call("arena-hard", *options, "--baseline", "=x").stderr
-    twice = call("arena-hard", *options, *url, "--answers", options[3] / "good.jsonl", "--at", "x")  # type: ignore[operator]
-    assert twice.exit_code == 2 and "give either --at or --base-url" in twice.stderr
-
-
-def test_the_public_questions_of_arena_hard_are_read(test_data: Path) -> None:
-    questions = arena_files.read_questions(str(test_data / "arena_hard" / "v0.1_question.jsonl.gz"))
-    assert len(questions) == 500 and {question.form for question in questions} == {"v2.0"}
-    assert {question.category for question in questions} == {"arena-hard-v0.1"} and all(q.cluster for q in questions)
