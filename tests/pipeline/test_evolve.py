@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rayalign.config import ClusterConfig, EvolveStage, LoadedJob
+from rayalign.config import ClusterConfig, DataConfig, EvolveStage, LoadedJob
 from rayalign.data import paddock
 from rayalign.data.left_out import OncePerRun
+from rayalign.data.readers import load_examples
 from rayalign.errors import InputError
 from rayalign.pipeline.checks import check
 from rayalign.pipeline.evolve import EvolveKind
 from rayalign.pipeline.inputs import Inputs
 from rayalign.storage.records import decode, read_jsonl, write_jsonl
-from rayalign.types import Candidate, Example
+from rayalign.types import Candidate, Example, Message, Prompt
 from tests.annotator.stub_endpoint import Stub
 from tests.pipeline.test_drawing import Pool
 
@@ -123,6 +124,39 @@ def test_a_model_over_http_evolves_and_its_refusals_are_counted(
     assert figures["refused"] == {"drift": 9, "absent": 1}
     assert figures["evolved"] == 0
     assert {example.prompt.id for example in written(context)} == {p.id for p in paddock.prompts(0, "train", 40)}
+
+
+REQUESTS = ("describe the old mill", "describe the old bridge", "describe the long river")
+
+
+def rate(context: Context, texts: Sequence[str], *scores: float) -> None:
+    """What the stage reads: these prompts, each with candidates of these scores."""
+    candidates = tuple(Candidate("answer", score=score) for score in scores)
+    prompts = [Prompt(text, (Message("user", text),)) for text in texts]
+    write_jsonl(context.output(""), [Example(prompt, candidates) for prompt in prompts])
+
+
+def test_neither_a_benchmark_prompt_nor_an_instruction_comes_out(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "word")
+    rate(context, REQUESTS, 1.0, 0.0)
+    benchmarks = {"split": "hard", "limit": 50}
+    held_out = load_examples(DataConfig.model_validate(benchmarks), seed=0, use="prompts")[-1]
+    replies = [
+        held_out.prompt.messages[-1].content,
+        "describe the original request in three words",
+        "describe the long river and the long river",
+    ]
+    with Stub(says=lambda messages: replies.pop(0)) as stub:
+        endpoint = {"model": "writer", "base_url": stub.url, "concurrency": 1}
+        figures = run(context, endpoint=endpoint, evolutions=1, fraction=1.0, base_share=0.0, benchmarks=benchmarks)
+    assert figures["refused"] == {"in a benchmark": 1, "the operator's instruction": 1}
+    texts = {example.prompt.messages[-1].content for example in written(context)}
+    assert texts == {*REQUESTS[1:], "describe the long river and the long river"}
+    # Of 9 pairs of words before, 6 are distinct: "describe the" comes three times, "the old" twice.
+    # Of 13 after, 7 are: "describe the", "the long" and "long river" come three times.
+    assert figures["distinct"] == {"before": 6 / 9, "after": 7 / 13}
 
 
 @pytest.mark.parametrize(
