@@ -62,6 +62,7 @@ def one_round(folders: Folders, arm: str, number: int) -> dict[str, Any]:
     return {
         "arm": arm,
         "round": number,
+        "selected": fmean(outcome["selected"] for outcome in outcomes),
         "evolved": fmean(outcome["evolved"] for outcome in outcomes),
         "refused": fmean(sum(outcome["refused"].values()) for outcome in outcomes),
         "before": fmean(outcome["difficulty"]["before"] for outcome in outcomes),

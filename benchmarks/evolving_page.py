@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def write_page(results: Row, folder: Path = DOCS) -> None:
         _ROUNDS,
         f"![Gap of the rewards over the true difficulty, for each round]({NAME}_difficulty.svg)",
         _rounds_table(results["rounds"]),
+        _kept_sentence(results["rounds"]),
     ]
     if results["metrics"]:
         ablation = results["metrics"]
@@ -93,6 +95,24 @@ def _rounds_table(rows: Sequence[Row]) -> str:
             ]
         )
     return table(heading, cells)
+
+
+def _kept_sentence(rows: Sequence[Row]) -> str:
+    """How many prompts each arm selected and kept, since the gates make the arms differ in this too."""
+    selected: Counter[str] = Counter()
+    kept: Counter[str] = Counter()
+    for row in rows:
+        selected[row["arm"]] += round(row["selected"])
+        kept[row["arm"]] += round(row["evolved"])
+    if len(set(selected.values())) == 1:
+        counts = f"In all rounds together equally many prompts were selected in each arm, {max(selected.values())}"
+    else:
+        counts = f"In all rounds together {_against(selected)} prompts were selected"
+    return f"{counts}. After the gates {_against(kept)} new ones were left: the gates refuse differently in each arm."
+
+
+def _against(counts: Mapping[str, int]) -> str:
+    return " against ".join(f"{count} (`{arm}`)" for arm, count in counts.items())
 
 
 def _difficulty_plot(rows: Sequence[Row]) -> str:

@@ -20,6 +20,7 @@ METRICS = {"start": 0.3, "uniform": 0.4, "gap": 0.45, "oracle": 1.0}
 def made_round(after: float) -> dict[str, Any]:
     """What an evolve stage leaves in done.json."""
     return {
+        "selected": 200,
         "evolved": 180,
         "refused": {"near duplicate": 15, "in a benchmark": 5},
         "difficulty": {"before": 1.5, "after": after},
@@ -87,6 +88,19 @@ def test_the_page_has_a_table_of_each_question(tmp_path: Path) -> None:
     assert (tmp_path / "evolving.svg").read_text().count("<circle") >= 3
     plot = (tmp_path / "evolving_difficulty.svg").read_text()
     assert "eva: gap" in plot and "round 3" in plot and "(evolving_difficulty.svg)" in page
+
+
+def test_the_page_counts_what_each_arm_selected_and_kept(tmp_path: Path) -> None:
+    results = made_results(tmp_path)
+    for row in results["rounds"]:
+        row["evolved"] = 170 + row["round"] if row["arm"] == "eva" else 190 + row["round"]
+    write_page(results, tmp_path)
+    page = (tmp_path / "evolving.md").read_text()
+    assert "equally many prompts were selected in each arm, 600. After the gates 576 (`random`) against 516 (" in page
+    results["rounds"][0]["selected"] = 190
+    write_page(results, tmp_path)
+    page = (tmp_path / "evolving.md").read_text()
+    assert "In all rounds together 590 (`random`) against 600 (`eva`) prompts were selected. After" in page
 
 
 def test_a_study_without_the_ablation_has_no_table_of_measures(tmp_path: Path) -> None:

@@ -148,8 +148,13 @@ class GroupAssembler:
                 else:
                     steps.create_task(self._go_on(dialogue, settle))
 
-    async def generate(self, orders: Sequence[GroupOrder]) -> list[GroupResult]:
+    async def generate(
+        self, orders: Sequence[GroupOrder], keep: Callable[[GroupResult], None] | None = None
+    ) -> list[GroupResult]:
         """Make all groups and return them in the order of `orders`.
+
+        Args:
+            keep: sees each result as it comes.
 
         Raises:
             DeadlineError: no group finished within the deadline of a call.
@@ -161,6 +166,8 @@ class GroupAssembler:
         try:
             while len(by_id) < len(orders):
                 result = await self._next(results, running)
+                if keep is not None:
+                    keep(result)
                 by_id[result.group_id] = result
         finally:
             running.cancel()

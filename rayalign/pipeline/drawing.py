@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 from rayalign.annotator.endpoints.answers import AnswerRequest, write_answers
@@ -11,10 +13,13 @@ from rayalign.config import DATASET, AnswerSource, DrawingSection, Endpoint, mer
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder
 from rayalign.coordinator.rendering import Draw, Renderer, draws
 from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.finished_groups import FinishedGroups
 from rayalign.rollout.base import candidate_seed
 from rayalign.rollout.environment import load_environment
 from rayalign.storage.records import decode, read_jsonl
 from rayalign.types import Candidate, Example, Group, Trajectory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +63,34 @@ async def draw(
     *,
     first: int = 0,
     examples: Sequence[Example] | None = None,
+    finished: FinishedGroups | None = None,
 ) -> list[Group]:
     """`count` candidates of a model for each prompt of a stage; a prompt whose generation failed is left out.
 
     Args:
         first: the first place that the seeds count from, so that draws from different places are independent.
         examples: the prompts, with ids of the stage's; None: all of these.
+        finished: groups that were drawn before an interruption, and are not drawn again.
     """
     chosen = context.inputs.fitting(name, model) if examples is None else examples
     places = list(range(first, first + count))
-    return list((await _draw_by_model(context, model, stage, places, (), chosen)).values())
+    return list((await _draw_by_model(context, model, stage, places, (), chosen, finished)).values())
 
 
 async def draw_sources(
-    context: RunContext, name: str, model: str, stage: DrawingSection, sources: Sequence[AnswerSource]
+    context: RunContext,
+    name: str,
+    model: str,
+    stage: DrawingSection,
+    sources: Sequence[AnswerSource],
+    *,
+    finished: FinishedGroups | None = None,
 ) -> list[Group]:
-    """The candidates of all sources for each prompt; a prompt without any is left out."""
+    """The candidates of all sources for each prompt; a prompt without any is left out.
+
+    Args:
+        finished: groups of the engines that were drawn before an interruption, and are not drawn again.
+    """
     all_shares = shares(sources, model)
     examples = context.inputs.fitting(name, model)
     by_prompt: dict[str, dict[int, Trajectory]] = {example.prompt.id: {} for example in examples}
@@ -83,7 +100,7 @@ async def draw_sources(
         places = list(chain.from_iterable(share.places for share in own))
         samplings = [(share.source.count, merged_sampling(stage.sampling, share.source.sampling)) for share in own]
         fitting = context.inputs.fitting(name, own_model)
-        groups = await _draw_by_model(context, own_model, stage, places, draws(samplings), fitting)
+        groups = await _draw_by_model(context, own_model, stage, places, draws(samplings), fitting, finished)
         for prompt_id in groups.keys() & by_prompt.keys():
             for trajectory in groups[prompt_id].trajectories:
                 place = places[trajectory.index]
@@ -151,21 +168,34 @@ async def _draw_by_model(
     places: Sequence[int],
     own_draws: tuple[Draw, ...],
     examples: Sequence[Example],
+    finished: FinishedGroups | None,
 ) -> dict[str, Group]:
     """Candidates of one model by the prompt's id, the i-th at `places[i]`; none where drawing failed."""
-    job, folder = context.job, context.model(model)
-    renderer = Renderer(folder, job.rollout.context, stage.sampling)
-    pool = await context.pool(folder)
     orders = []
     for slot, example in enumerate(examples):
-        seeds = tuple(candidate_seed(job.seed, 0, slot, example.prompt.id, place) for place in places)
-        orders.append(GroupOrder(str(slot), example.prompt, seeds, own_draws))
-    assembler = GroupAssembler(
-        pool,
-        renderer,
+        prompt = example.prompt
+        seeds = tuple(candidate_seed(context.job.seed, 0, slot, prompt.id, place) for place in places)
+        orders.append(GroupOrder(str(slot), prompt, seeds, own_draws))
+    groups = {} if finished is None else finished.of(model)
+    if groups:
+        logger.info("%s: %d of %d groups were drawn before an interruption", model, len(groups), len(orders))
+    missing = [order for order in orders if order.group_id not in groups]
+    if missing:
+        assembler = await _assembler(context, model, stage)
+        keep = None if finished is None else partial(finished.add, model)
+        for result in await assembler.generate(missing, keep):
+            if result.group is not None:
+                groups[result.group_id] = result.group
+    in_order = [groups[order.group_id] for order in orders if order.group_id in groups]
+    return {group.prompt.id: group for group in in_order}
+
+
+async def _assembler(context: RunContext, model: str, stage: DrawingSection) -> GroupAssembler:
+    job, folder = context.job, context.model(model)
+    return GroupAssembler(
+        await context.pool(folder),
+        Renderer(folder, job.rollout.context, stage.sampling),
         timeout=job.cluster.call_timeout,
         environment=load_environment(stage.environment) if stage.environment else None,
         max_turns=stage.max_turns,
     )
-    groups = [result.group for result in await assembler.generate(orders)]
-    return {group.prompt.id: group for group in groups if group is not None}

@@ -6,6 +6,7 @@ import asyncio
 import os
 import statistics
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from rayalign.config import DataConfig, Endpoint, GenerateStage, Job, RewardSource, SamplingConfig, merged_sampling
@@ -28,6 +29,8 @@ DRAWN = "drawn"
 """output of a stage that chooses: all candidates with their scores"""
 EXTREMES = "extremes"
 """another one: of these, the best and the worst of each prompt"""
+FINISHED = "finished_groups.jsonl"
+"""what is drawn, until the outputs are written"""
 
 
 class GenerateKind(StageKind[GenerateStage]):
@@ -154,16 +157,17 @@ class GenerateKind(StageKind[GenerateStage]):
     async def _run(self, context: RunContext, name: str) -> dict[str, Any]:
         from rayalign.pipeline.best_of_figures import kl_interval, scores_of
         from rayalign.pipeline.drawing import draw, draw_sources, labels
+        from rayalign.pipeline.finished_groups import FinishedGroups
         from rayalign.pipeline.scoring import choose
 
         stage, outputs, folder = self.stage, self.outputs(), context.stage_folder(name)
         sources = stage.answer_sources
-        if sources:
-            groups = await draw_sources(context, name, stage.model, stage, sources)
-            provenance: str | list[str] = labels(sources, stage.model)
-        else:
-            groups = await draw(context, name, stage.model, stage, self._candidates)
-            provenance = stage.model
+        with closing(FinishedGroups(folder / FINISHED)) as finished:
+            if sources:
+                groups = await draw_sources(context, name, stage.model, stage, sources, finished=finished)
+            else:
+                groups = await draw(context, name, stage.model, stage, self._candidates, finished=finished)
+        provenance = labels(sources, stage.model) if sources else stage.model
         chosen = await choose(context, name, stage, stage.model, stage.best_of, groups, provenance)
         write_jsonl(folder / outputs[""].path, chosen.answers)
         written = sum(len(group.trajectories) for group in groups)
@@ -180,6 +184,7 @@ class GenerateKind(StageKind[GenerateStage]):
                 kl = kl_interval(chosen.drawn, n, seed=context.job.seed)
                 if kl is not None:
                     figures["kl_by_scores"] = kl._asdict()
+        finished.remove()
         return figures
 
 

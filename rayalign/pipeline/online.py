@@ -20,12 +20,11 @@ from rayalign.cluster.roles import PREPARER, Roles, Specs
 from rayalign.config import TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
-from rayalign.coordinator.recovery import consumed_iterations, recover, restore
+from rayalign.coordinator.recovery import consumed_iterations
 from rayalign.coordinator.rendering import Renderer
 from rayalign.coordinator.rollbacks import Rollbacks, read_rollbacks
 from rayalign.coordinator.rollouts import RolloutLoop
 from rayalign.coordinator.scoring import EnvironmentScoring, ScoringLoop
-from rayalign.coordinator.window import Window
 from rayalign.data.chat import load_tokenizer
 from rayalign.data.collate import encode_examples
 from rayalign.data.readers import stream_examples
@@ -38,7 +37,7 @@ from rayalign.models.mixture import MixtureSpec
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.generate import sample_reward
 from rayalign.pipeline.prompt_order import prompt_order
-from rayalign.pipeline.restarting import with_restarts
+from rayalign.pipeline.restarting import resume, with_restarts
 from rayalign.pipeline.saved_roles import save_roles
 from rayalign.pipeline.scoring import resolved
 from rayalign.pipeline.time_left import later_stages
@@ -71,17 +70,7 @@ async def train_online(context: RunContext, name: str, stage: TrainStage) -> dic
 async def _train(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
     job = context.job
     async with open_parts(context, name, stage) as (parts, renderer):
-        resumption = recover(
-            parts.journal,
-            parts.checkpoints,
-            scored=parts.rollouts.scoring is not None,
-            max_staleness=stage.max_staleness,
-            deterministic=stage.deterministic,
-            went_back_to=parts.rollbacks.last,
-            carries=Window.of(stage).carries,
-        )
-        if parts.rollouts.rewards is not None or stage.priority is not None:
-            restore(parts.journal, parts.rollouts.rewards, parts.rollouts.order)
+        resumption = resume(stage, parts)
         seed = parts.rollbacks.seed(job.seed)
         trainer = OnlineTrainer(stage, job.tracking, parts, seed=seed, pad_id=renderer.pad_id)
         await trainer.train(resumption, _reported(context.stage_folder(name), resumption.iteration))

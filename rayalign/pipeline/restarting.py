@@ -6,6 +6,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from rayalign.config import TrainStage
+from rayalign.coordinator.online import Parts
+from rayalign.coordinator.recovery import Resumption, recover, restore
+from rayalign.coordinator.window import Window
 from rayalign.errors import LostError, RollbackError
 from rayalign.pipeline.context import RunContext
 
@@ -35,3 +39,20 @@ async def with_restarts(context: RunContext, name: str, attempt: Callable[[], Aw
             logger.warning("%s", error)
             logger.warning("%s goes on from its last checkpoint; %d more restarts may follow", name, left)
         context.stop_broken_pool()
+
+
+def resume(stage: TrainStage, parts: Parts) -> Resumption:
+    """Where an online stage goes on; its reward and its order of prompts know again what was consumed before."""
+    rollouts = parts.rollouts
+    resumption = recover(
+        parts.journal,
+        parts.checkpoints,
+        scored=rollouts.scoring is not None,
+        max_staleness=stage.max_staleness,
+        deterministic=stage.deterministic,
+        went_back_to=parts.rollbacks.last,
+        carries=Window.of(stage).carries,
+    )
+    if rollouts.rewards is not None or stage.priority is not None:
+        restore(parts.journal, rollouts.rewards, rollouts.order)
+    return resumption

@@ -44,7 +44,7 @@ def _change(values: Row) -> str:
 
 
 def _by_difficulty(stages: Mapping[str, Row]) -> str:
-    """Mean value (and prompts) of each difficulty before each stage; nothing where no difficulty is known."""
+    """Mean gap of the rewards of each difficulty before each stage; nothing where no difficulty is known."""
     levels: set[str] = set()
     for figures in stages.values():
         levels |= figures["by_difficulty"].keys()
@@ -55,11 +55,15 @@ def _by_difficulty(stages: Mapping[str, Row]) -> str:
     for name, figures in stages.items():
         cells = [_cell(figures["by_difficulty"].get(level)) for level in columns]
         rows.append((name, *cells))
-    note = '<p class="soft">Mean value of the prompts of each true difficulty before the stage (prompts, selected).</p>'
+    note = (
+        '<p class="soft">Mean gap between the best and the worst reward of the prompts of each true difficulty, before '
+        "the stage and whatever it measures (prompts, selected).</p>"
+    )
     return html_table(("stage", *(f"difficulty {level}" for level in columns)), rows) + note
 
 
 def _cell(level: Row | None) -> str:
     if level is None:
         return number(None)
-    return f"{number(level['informativeness'])} ({level['prompts']}, {level['selected']})"
+    gap = level.get("gap")  # runs of before it was measured have none
+    return f"{number(gap)} ({level['prompts']}, {level['selected']})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -65,11 +66,20 @@ def test_a_solver_learns_in_each_round_and_a_killed_round_goes_on(model: str, tm
     stages = run.folder / "stages"
     first_round = [stages / "draws@1" / "extremes.jsonl", stages / "solver@1" / "model" / "model.safetensors"]
     before = [file.read_bytes() for file in first_round]
+    part = stages / "draws@2" / "finished_groups.jsonl"
+    groups = part.read_bytes().splitlines(keepends=True)
+    assert len(groups) == 24
+    part.write_bytes(b"".join(groups[:9]) + groups[9][:40])  # as a kill within the draws leaves it
     last = run.finish()
     assert (last.code, last.stages) == (0, ["draws@2", "solver@2"]), last.text
+    assert "9 of 24 groups were drawn before an interruption" in last.text
+    assert not part.exists()
     assert [file.read_bytes() for file in first_round] == before
     rows = [decode(Example, row) for row in read_jsonl(stages / "draws@2" / "drawn.jsonl")]
     assert len({row.prompt.id for row in rows}) == len(rows) == 24
+    answers = {row.prompt.id: [candidate.text for candidate in row.candidates] for row in rows}
+    for group in (json.loads(line)["group"] for line in groups):
+        assert answers[group["prompt"]["id"]] == [trajectory["text"] for trajectory in group["trajectories"]]
     models = [Path(model), stages / "solver@1" / "model", stages / "solver@2" / "model"]
     assert len({(folder / "model.safetensors").read_bytes() for folder in models}) == 3
 

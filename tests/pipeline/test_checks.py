@@ -349,6 +349,7 @@ def test_prompts_are_drawn_by_priority_where_rewards_are_live(study: Study, stag
     override = f"stages.{stage}.priority={{metric: dueling}}"
     if stage == "rl":
         check(study(override))
+        check(study(override, "stages.rl.algorithm=null", "stages.rl.algorithm={name: rloo}"))
     else:
         assert "only an online stage draws its prompts as it learns" in refusal(study, override)[0]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,10 +23,12 @@ from rayalign.config import (
     merged_sampling,
 )
 from rayalign.data.chat import load_tokenizer
-from rayalign.errors import InputError
+from rayalign.errors import InputError, LostError
 from rayalign.pipeline.drawing import draw, draw_sources, labels, shares
+from rayalign.pipeline.finished_groups import FinishedGroups
+from rayalign.pipeline.generate import FINISHED, GenerateKind
 from rayalign.rollout.base import Finished, Request
-from rayalign.storage.records import write_jsonl
+from rayalign.storage.records import decode, read_jsonl, write_jsonl
 from rayalign.types import Candidate, Example, Message, Prompt
 from tests.annotator.stub_endpoint import Stub
 
@@ -37,9 +41,9 @@ EXAMPLES = [
 class Pool:
     """Writes the name of the model that it holds, and fails for some keys."""
 
-    def __init__(self, model: str, folder: str, fail: Sequence[str]) -> None:
+    def __init__(self, model: str, folder: str, fail: Sequence[str], stop_after: float = math.inf) -> None:
         self._tokenizer = load_tokenizer(folder)
-        self._model, self._fail = model, fail
+        self._model, self._fail, self._left = model, fail, stop_after
         self.requests: list[Request] = []
         self._queue: asyncio.Queue[Request] = asyncio.Queue()
 
@@ -51,6 +55,9 @@ class Pool:
     async def finished(self) -> AsyncGenerator[Finished, None]:
         while True:
             request = await self._queue.get()
+            if not self._left:
+                raise LostError("the engines are lost")
+            self._left -= 1
             if request.key in self._fail:
                 yield Finished(request.key, failure="the engine stumbled")
                 continue
@@ -66,6 +73,8 @@ class Context:
     folder: str
     earlier: Path
     fail: Sequence[str] = ()
+    stop_after: float = math.inf
+    """candidates after which the engines are lost"""
     pools: list[Pool] = field(default_factory=list)
     loaded: str = ""
 
@@ -77,6 +86,9 @@ class Context:
     def inputs(self) -> Any:
         return SimpleNamespace(fitting=lambda name, model: EXAMPLES[1:] if model == "the" else EXAMPLES)
 
+    def stage_folder(self, name: str) -> Path:
+        return self.earlier.with_name(name)
+
     def model(self, reference: str) -> str:
         self.loaded = reference
         return self.folder
@@ -85,7 +97,7 @@ class Context:
         return self.earlier
 
     async def pool(self, folder: str) -> Pool:
-        self.pools.append(Pool(self.loaded, folder, self.fail))
+        self.pools.append(Pool(self.loaded, folder, self.fail, self.stop_after))
         return self.pools[-1]
 
 
@@ -161,6 +173,65 @@ def test_a_model_over_http_answers_each_prompt_with_its_own_seed(
     assert [body["messages"][-1]["content"] for body in stub.bodies] == ["first", "second", "second"]
     assert len({body["seed"] for body in stub.bodies}) == 3
     assert not context.pools
+
+
+def keys(context: Context) -> list[list[str]]:
+    """The candidates that were requested of each pool."""
+    return [[request.key for request in pool.requests] for pool in context.pools]
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_an_interrupted_stage_draws_only_the_groups_that_are_missing(context: Context, torn: bool) -> None:
+    stage = GenerateStage(kind="generate", model="please", count=2)
+    folder = context.stage_folder("answers")
+    whole, file = folder.with_name("whole") / "records.jsonl", folder / FINISHED
+    GenerateKind(stage).run(context, "whole")  # type: ignore[arg-type]
+    context.pools, context.stop_after = [], 3  # the first group, and half of the second one
+    with pytest.raises(LostError):
+        GenerateKind(stage).run(context, "answers")  # type: ignore[arg-type]
+    assert len(list(read_jsonl(file))) == 1
+    if torn:
+        with file.open("a") as growing:
+            growing.write('{"model": "please", "gr')
+    context.stop_after = math.inf
+    figures = GenerateKind(stage).run(context, "answers")  # type: ignore[arg-type]
+    assert keys(context) == [["0/0", "0/1", "1/0", "1/1"], ["1/0", "1/1"]]
+    assert (figures["rows"], figures["candidates"]) == (2, 4)
+    assert (folder / "records.jsonl").read_bytes() == whole.read_bytes()
+    assert [path.name for path in folder.iterdir()] == ["records.jsonl"]
+
+
+def test_what_a_kill_leaves_of_several_sources_is_not_drawn_again(context: Context) -> None:
+    stage = GenerateStage(kind="generate", model="please", sources=tuple(SOURCES))
+    whole = drawn(context, SOURCES)
+    context.pools = []
+    file = context.stage_folder("answers") / FINISHED
+    with closing(FinishedGroups(file)) as finished:
+        asyncio.run(
+            draw_sources(context, "answers", "please", stage, SOURCES, finished=finished)  # type: ignore[arg-type]
+        )
+    rows = file.read_bytes().splitlines(keepends=True)
+    assert len(rows) == 3
+    file.write_bytes(rows[1] + rows[2])  # not the first group of the first model
+    context.pools = []
+    GenerateKind(stage).run(context, "answers")  # type: ignore[arg-type]
+    assert keys(context) == [["0/0", "0/1", "0/2"]]
+    records = [decode(Example, row) for row in read_jsonl(context.stage_folder("answers") / "records.jsonl")]
+    assert [[c.text for c in row.candidates] for row in records] == [[text for _, text in group] for group in whole]
+
+
+def test_a_group_that_failed_is_drawn_again_and_takes_its_place(context: Context) -> None:
+    stage = GenerateStage(kind="generate", model="please")
+    ids = []
+    for fail in (["0/0"], []):
+        context.fail = fail
+        with closing(FinishedGroups(context.stage_folder("answers") / FINISHED)) as finished:
+            groups = asyncio.run(
+                draw(context, "answers", "please", stage, 1, finished=finished)  # type: ignore[arg-type]
+            )
+        ids.append([group.prompt.id for group in groups])
+    assert keys(context) == [["0/0", "1/0"], ["0/0"]]
+    assert ids == [["b"], ["a", "b"]]
 
 
 def test_without_a_key_an_endpoint_is_refused(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rayalign.config import ClusterConfig
+from rayalign.config import ClusterConfig, LoadedJob
+from rayalign.coordinator.recovery import Resumption
 from rayalign.errors import ActorError, GuardError, LostError, RollbackError
-from rayalign.pipeline.restarting import with_restarts
+from rayalign.pipeline.prompt_order import prompt_order
+from rayalign.pipeline.restarting import resume, with_restarts
+from rayalign.storage.checkpoints import CheckpointStore
+from rayalign.storage.journal import Journal
+from rayalign.storage.records import encode
+from rayalign.types import Example, Group, Message, Prompt, Score
 
 
 class Context:
@@ -77,3 +86,42 @@ def test_engines_that_cannot_serve_another_attempt_end_before_it() -> None:
     context = Context()
     assert train(context, DEAD, "done") == ("done", 2)
     assert context.pool_stops == 1
+
+
+EXAMPLES = [Example(Prompt(name, (Message("user", name),)), ()) for name in "abcd"]
+GAPS = {"a": 0.0, "b": 0.0, "c": 2.0, "d": 0.0}
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """Four iterations of one prompt each, of which one had candidates of different rewards."""
+    with closing(Journal(tmp_path / "journal.jsonl")) as journal:
+        for iteration, example in enumerate(EXAMPLES):
+            group = Group(f"{iteration:05d}-0000.0", example.prompt, iteration, ())
+            scores = [encode(Score(GAPS[example.prompt.id])), encode(Score(0.0))]
+            journal.append({"kind": "submitted", "group": group.id, "iteration": iteration})
+            journal.append({"kind": "finished", "group": encode(group)})
+            journal.append({"kind": "scored", "group": group.id, "scores": scores})
+            journal.append({"kind": "consumed", "iteration": iteration, "groups": [group.id]})
+        checkpoints = CheckpointStore(tmp_path / "checkpoints", keep=1)
+        checkpoints.commit(checkpoints.begin(4), {"iteration": 4, "journal": journal.position, "state": {}})
+        yield journal
+
+
+def test_a_resumed_stage_draws_its_prompts_by_the_rewards_of_before(
+    study: Callable[..., LoadedJob], journal: Journal, tmp_path: Path
+) -> None:
+    settings = "{algorithm: {name: rloo}, prompts: 1, priority: {floor: 0}}"
+    stage: Any = study("stages.rl.algorithm=null", f"stages.rl={settings}").job.stages["rl"]
+    assert not stage.has_parts
+    context: Any = SimpleNamespace(inputs=SimpleNamespace(fitting=lambda name, model: EXAMPLES))
+    order = prompt_order(context, "rl", stage, 0)
+    parts: Any = SimpleNamespace(
+        journal=journal,
+        checkpoints=CheckpointStore(tmp_path / "checkpoints", keep=1),
+        rollouts=SimpleNamespace(scoring=object(), rewards=None, order=order),
+        rollbacks=SimpleNamespace(last=None),
+    )
+    resumption: Resumption = resume(stage, parts)
+    assert resumption.iteration == 4
+    assert [order[place].prompt.id for place in range(4, 9)] == ["c"] * 5

@@ -15,19 +15,20 @@ FIGURES: dict[str, Any] = {
     "difficulty": {"before": 1.5, "after": 2.25},
     "distinct": {"before": 0.9, "after": 0.8},
     "ancestor_words": 1.0,
-    "by_difficulty": {"1": {"prompts": 20, "informativeness": 0.25, "selected": 2}},
+    "by_difficulty": {"1": {"prompts": 20, "informativeness": 0.025, "gap": 0.75, "selected": 2}},
 }
 
 
 def test_each_round_has_a_row_and_each_difficulty_a_column(tmp_path: Path) -> None:
-    harder = {**FIGURES, "by_difficulty": {"3": {"prompts": 5, "informativeness": None, "selected": 0}}}
+    unscored = {"prompts": 5, "informativeness": None, "selected": 0}  # as before the gap was measured
+    harder = {**FIGURES, "by_difficulty": {"3": unscored}}
     for name, figures in (("one", FIGURES), ("two", harder), ("sft", {"rows": 1})):
         write_done(tmp_path / name, "hash", **figures)
     page = evolution_tables({name: tmp_path / name for name in ("one", "two", "sft", "open")})
     assert "<td>one</td><td>30 of 40</td><td>drift 3, &lt;b&gt; 1</td>" in page
     assert "<th>difficulty 1</th><th>difficulty 3</th>" in page
     assert "<td>two</td><td>–</td><td>– (5, 0)</td>" in page
-    assert "(20, 2)" in page
+    assert "<td>0.750 (20, 2)</td>" in page  # the gap, not the stage's own measure
     assert "sft" not in page
 
 
