@@ -1,12 +1,18 @@
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from rayalign.config import EvaluateStage
-from rayalign.pipeline.win_rates import compare, judge_correlations
+from rayalign.config import EvaluateStage, load_registry
+from rayalign.data.preferences import under_profile
+from rayalign.pipeline.context import RunContext
+from rayalign.pipeline.win_rates import annotated, compare, judge_correlations
+from rayalign.types import Candidate, Message, Prompt
 
+REGISTRY = load_registry()
+Judged = list[tuple[Prompt, str, str]]
 VALUES = {
     "sft": {"p1": 0.2, "p2": 0.5, "p3": 0.8, "p4": 0.5},
     "ppo": {"p4": 0.4, "p3": 0.8, "p2": 0.9},
@@ -87,3 +93,66 @@ def test_a_row_says_why_its_n_is_less() -> None:
     assert results["ppo", "gold_utility"]["note"] == "1 of 4 prompts have no value"
     assert results["ppo", "win_rate_by_gold_against_sft"]["note"] == "1 of 4 prompts have no value of both"
     assert comparisons["ppo", "sft"]["note"] == "1 of 4 prompts have no value of both"
+
+
+class Wisher:
+    """An annotator whose only criterion is that of P1A: the answer `simple` meets it; it notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: Judged = []
+        self.closed = False
+
+    def compare(self, pairs: Judged, *, seed: int) -> list[float | None]:
+        self.asked += pairs
+        return [self._verdict(*pair) for pair in pairs]
+
+    def _verdict(self, prompt: Prompt, first: str, second: str) -> float:
+        if prompt.meta.get("criterion") != REGISTRY["P1A"].criterion or first == second:
+            return 1.5
+        return 2.0 if second == "simple" else 1.0
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeContext:
+    """The job's seed and its only annotator."""
+
+    def __init__(self, annotator: Wisher) -> None:
+        self.job = SimpleNamespace(seed=0)
+        self._annotator = annotator
+
+    def annotator(self, name: str) -> Wisher:
+        return self._annotator
+
+
+def judged(
+    annotator: Wisher, /, *profiles: str, count: int = 3, **settings: Any
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows by name and metric; `soup` answers `simple` where the profile holds P1A, and `base` never does."""
+    fields = {"kind": "evaluate", "models": {"base": "a", "soup": "b"}, "annotator": "wisher", **settings}
+    data = {"split": "test", "preferences": {"profiles": list(profiles)}}
+    stage = EvaluateStage.model_validate({**fields, "data": data})
+    prompts: dict[str, Prompt] = {}
+    answers: dict[str, dict[str, Candidate]] = {"base": {}, "soup": {}}
+    for number in range(count):
+        plain = Prompt(f"p{number}", (Message("user", "why ?"),), {"reference": "x"})
+        for name in profiles:
+            prompt = under_profile(plain, REGISTRY.profile(name), REGISTRY)
+            prompts[prompt.id] = prompt
+            answers["base"][prompt.id] = Candidate("long")
+            answers["soup"][prompt.id] = Candidate("simple" if "P1A" in name else "long")
+    rows = annotated(cast(RunContext, FakeContext(annotator)), stage, prompts, answers)
+    assert annotator.closed
+    return {(row["name"], row["metric"]): row for row in rows}
+
+
+def test_an_annotator_has_a_win_rate_over_all_profiles_and_under_each() -> None:
+    annotator = Wisher()
+    rows = judged(annotator, "P1A", "P1B")
+    metric = "win_rate_by_wisher_against_base"
+    means = {("soup", metric): 75.0, ("soup", f"{metric}@P1A"): 100.0, ("soup", f"{metric}@P1B"): 50.0}
+    assert {key: row["mean"] for key, row in rows.items()} == means
+    assert [row["n"] for row in rows.values()] == [3, 3, 3]  # a prompt counts once, however many profiles it has
+    assert len(annotator.asked) == 6
+    assert [(first, second) for _, first, second in annotator.asked[:2]] == [("long", "simple"), ("long", "long")]
