@@ -52,6 +52,7 @@ stages:
     unprompted: [plain]
     by_profile: {soup: {P1A+P2A: stage:merged, P1A+P2B: stage:base}}
     annotator: criterion
+    by_criterion: [criterion]
     data: {limit: 12, preferences: {profiles: [P1A+P2A, P1A+P2B]}}
     sampling: {max_tokens: 12, temperature: 0}
 """
@@ -122,7 +123,18 @@ def test_every_model_has_figures_of_each_profile_by_gold_and_by_the_annotator(ru
         assert {("plain", judged), ("soup", judged)} <= rates
 
 
-def test_the_report_has_a_heat_map_of_methods_by_profiles(run: Run) -> None:
+def test_the_annotator_also_compares_by_single_criteria(run: Run) -> None:
+    results = json.loads((run.folder / "summary.json").read_text())["results"]
+    criteria: dict[str, set[str]] = {}
+    for row in results:
+        if "criterion" in row:
+            assert row["metric"] == f"win_rate_by_criterion_on_{row['criterion']}_against_prompted"
+            criteria.setdefault(row["name"], set()).add(row["criterion"])
+    assert criteria == dict.fromkeys(("plain", "soup"), {"P1A", "P2A", "P2B", "helpfulness"})
+
+
+def test_the_report_has_heat_maps_of_methods_by_profiles_and_by_criteria(run: Run) -> None:
     page = (run.folder / "report.html").read_text()
     assert "<h2>Methods by profiles</h2>" in page and "<h3>gold_utility</h3>" in page
     assert all(f">{profile}</th>" in page for profile in PROFILES)
+    assert "<h2>Methods by criteria</h2>" in page and ">helpfulness</th>" in page

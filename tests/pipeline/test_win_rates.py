@@ -156,3 +156,33 @@ def test_an_annotator_has_a_win_rate_over_all_profiles_and_under_each() -> None:
     assert [row["n"] for row in rows.values()] == [3, 3, 3]  # a prompt counts once, however many profiles it has
     assert len(annotator.asked) == 6
     assert [(first, second) for _, first, second in annotator.asked[:2]] == [("long", "simple"), ("long", "long")]
+
+
+def test_each_preference_of_a_profile_is_judged_alone_and_helpfulness_beside_it() -> None:
+    annotator = Wisher()
+    rows = judged(annotator, "P1A+P2A", "P1B+P2A", by_criterion=["wisher"])
+    rates = {}
+    for (name, metric), row in rows.items():
+        if "criterion" in row:
+            assert (name, metric) == ("soup", f"win_rate_by_wisher_on_{row['criterion']}_against_base")
+            rates[row["criterion"]] = (row["mean"], row["n"])
+    # the annotator knows only the criterion of P1A, so every other one is a draw, the joint one too
+    assert rates == {"P1A": (100.0, 3), "P1B": (50.0, 3), "P2A": (50.0, 3), "helpfulness": (50.0, 3)}
+    assert rows["soup", "win_rate_by_wisher_against_base"]["mean"] == 50.0
+    assert len(annotator.asked) == 6 + 3 + 3 + 6 + 6  # whole profiles, P1A, P1B, P2A, helpfulness
+
+
+def test_a_judge_by_one_criterion_reads_a_prompt_that_names_it_alone() -> None:
+    annotator = Wisher()
+    judged(annotator, "P1A+P2A", count=1, by_criterion=["wisher"])
+    plain = Prompt("p0", (Message("user", "why ?"),), {"reference": "x"})
+    alone = [under_profile(plain, REGISTRY.profile(name), REGISTRY) for name in ("P1A", "P2A")]
+    assert [prompt for prompt, _, _ in annotator.asked[1:]] == [*alone, plain]
+
+
+def test_annotators_compare_by_single_criteria_where_the_stage_names_them_alone() -> None:
+    annotator = Wisher()
+    rows = judged(annotator, "P1A+P2A", annotator=["other", "wisher"], by_criterion=["wisher"])
+    judges = {metric.partition("_on_")[0] for _, metric in rows if "_on_" in metric}
+    assert judges == {"win_rate_by_wisher"}
+    assert not any("criterion" in row for row in judged(Wisher(), "P1A+P2A").values())

@@ -76,6 +76,7 @@ def partial_run(run: Path) -> Path:
 def finished_run(run: Path) -> Path:
     partial_run(run)
     result = {"name": EVIL, "metric": "gold_utility", "mean": 0.5, "low": 0.4, "high": 0.6, "n": 20}
+    by_criterion = {**result, "metric": "win_rate_by_gold_on_P2B_against_sft", "mean": 87.5, "criterion": "P2B"}
     under_profile = {**result, "metric": "gold_utility@P1A+P2B", "mean": 0.625}
     difference = {
         "a": EVIL,
@@ -87,7 +88,7 @@ def finished_run(run: Path) -> Path:
         "n": 20,
     }
     stages = [{"name": name, "status": "finished", "seconds": 12.5} for name in ("ppo", "evolve", "evaluate")]
-    write_summary(run / "summary.json", [result, under_profile], [difference], stages, 3 << 30)
+    write_summary(run / "summary.json", [result, under_profile, by_criterion], [difference], stages, 3 << 30)
     for name in ("ppo", "evolve", "evaluate"):
         figures = EVOLUTION if name == "evolve" else {}
         write_done(run / "stages" / name, "hash", seconds=12.5, fixed_seconds=4.0, **figures)
@@ -128,6 +129,7 @@ def test_finished_run_shows_its_figures(tmp_path: Path) -> None:
 def test_finished_run_shows_its_profiles_and_its_evolution(tmp_path: Path) -> None:
     page = write_report(finished_run(tmp_path / "run")).read_text()
     assert "<h2>Methods by profiles</h2>" in page and ">P1A+P2B</th>" in page and ">0.625</td>" in page
+    assert "<h2>Methods by criteria</h2>" in page and ">P2B</th>" in page and ">87.5</td>" in page
     assert "<h2>Evolved prompts</h2>" in page and "<td>evolve</td><td>30 of 40</td>" in page
 
 
