@@ -77,9 +77,9 @@ def training_rows(
     if stage.near_duplicates is None:
         return _encoded(context, stage, tokenizer, taken_answers(stage, examples))
     distinct = distinct_rows(name, examples, stage.near_duplicates, figures)
-    taken = list(taken_answers(stage, distinct))
-    rows = list(_encoded(context, stage, tokenizer, taken))
-    report_leaks(stage, taken, rows, stage.near_duplicates, context.job.seed, figures)
+    examples_taken = list(taken_answers(stage, distinct))
+    rows = list(_encoded(context, stage, tokenizer, examples_taken))
+    report_leaks(stage, examples_taken, rows, stage.near_duplicates, context.job.seed, figures)
     return rows
 
 

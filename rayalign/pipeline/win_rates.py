@@ -126,7 +126,8 @@ def annotated(
         own_criteria = criteria if judge in (stage.by_criterion or ()) else {}
         with closing(context.annotator(judge)) as service:
             for name, rival, common in _meetings(stage, answers):
-                pairs = [pair_of(prompts[p], answers[rival][p], answers[name][p]) for p in common]
+                ours, theirs = answers[name], answers[rival]
+                pairs = [pair_of(prompts[p], theirs[p], ours[p]) for p in common]
                 preferences = service.compare(pairs, seed=seed)
                 metric = win_rate_metric(judge, rival)
                 groups = [base_id(prompts[p]) for p in common] if profiles.clusters(prompts) else None
@@ -135,7 +136,7 @@ def annotated(
                     own = [preferences[place] for place in places]
                     rows += _wins(name, at_profile(metric, profile), own, seed)
                 for criterion, alone in own_criteria.items():
-                    judged = [(alone[p], answers[rival][p], answers[name][p]) for p in common if p in alone]
+                    judged = [(alone[p], theirs[p], ours[p]) for p in common if p in alone]
                     metric = criterion_metric(judge, criterion, rival)
                     wins = _criterion_wins(service, name, metric, judged, seed)
                     rows += [{**row, CRITERION: criterion} for row in wins]
