@@ -60,18 +60,18 @@ class Rendezvous:
     address: str
     port: int
     spread: bool = False
-    """they hold one frozen model in parts"""
+    """they hold the role's frozen models in parts"""
 
-    def environment(self) -> dict[str, str]:
-        """What torch.distributed reads."""
-        return {
-            "RANK": str(self.rank),
-            "LOCAL_RANK": "0",
-            "LOCAL_SIZE": "1",
-            "WORLD_SIZE": str(self.world),
-            "MASTER_ADDR": self.address,
-            "MASTER_PORT": str(self.port),
-        }
+    def enter(self) -> None:
+        """Name rank, world and address in this process's environment, where torch.distributed looks for them."""
+        os.environ.update(
+            RANK=str(self.rank),
+            LOCAL_RANK="0",
+            LOCAL_SIZE="1",
+            WORLD_SIZE=str(self.world),
+            MASTER_ADDR=self.address,
+            MASTER_PORT=str(self.port),
+        )
 
 
 @dataclass(frozen=True, slots=True)

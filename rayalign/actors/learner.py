@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +56,7 @@ class LearnerActor(HostedActor):
 
     def setup(self, meeting: Rendezvous) -> None:
         """Meet the other ranks and load the model."""
-        os.environ.update(meeting.environment())
+        meeting.enter()
         from rayalign.models.learner import Learner
         from rayalign.models.mixture import Mixture
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from rayalign.actors.hosted import FrozenSpec, HostedActor, Rendezvous
@@ -20,16 +19,19 @@ class ReferenceActor(HostedActor):
     def setup(self, meeting: Rendezvous) -> None:
         """Load the model."""
         from rayalign.models.load import Frozen
-        from rayalign.models.spread import SpreadModel
+        from rayalign.models.spread import SharedModel, SpreadModel
 
         self.use_threads()
         self._meeting, spec = meeting, self._spec
         self._model: Frozen | SpreadModel
+        self._whole: Frozen | SharedModel
+        """the same model, for calls whose rows are not divided among the actors"""
         if meeting.spread:
-            os.environ.update(meeting.environment())
+            meeting.enter()
             self._model = SpreadModel(spec.model, "causal", spec.config, spec.temperature, spec.timeout)
+            self._whole = SharedModel(self._model)
         else:
-            self._model = Frozen(spec.model, "causal", spec.config, spec.temperature)
+            self._model = self._whole = Frozen(spec.model, "causal", spec.config, spec.temperature)
 
     def evaluate(self, rollouts: Handle) -> Handle:
         """This actor's share of the rows; shares follow each other in the order of actors."""
@@ -49,9 +51,9 @@ class ReferenceActor(HostedActor):
         self._model.close()
 
     def mean_logprobs(self, groups: Sequence[Group], pad_id: int) -> list[float]:
-        """The mean log-prob of each candidate's own tokens."""
+        """The mean log-prob of each candidate's own tokens; ranks are all given the same groups."""
         rollouts = collate_trajectories(groups, pad_id=pad_id, version=0)
-        logprobs_BT = self._model.evaluate(rank_rows(rollouts, 0, 1)).logprobs_BT
+        logprobs_BT = self._whole.evaluate(rank_rows(rollouts, 0, 1)).logprobs_BT
         assert logprobs_BT is not None
         mask_BT = rollouts.policy_mask_BT
         return list(((logprobs_BT * mask_BT).sum(1) / mask_BT.sum(1)).tolist())

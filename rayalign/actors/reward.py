@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rayalign.actors.hosted import HostedActor, Rendezvous
-from rayalign.config import LearnerConfig, RewardSource
 from rayalign.data.pairs import Question
-from rayalign.scoring.sources import frozen_models, make_scorer
+from rayalign.scoring.sources import RewardSpec, frozen_models, make_scorer
 from rayalign.types import Group, Score
-
-
-@dataclass(frozen=True, slots=True)
-class RewardSpec:
-    """What a reward is made from."""
-
-    sources: tuple[RewardSource, ...]
-    """models as folders or hub names, annotators as URLs"""
-    config: LearnerConfig
-    policy: str
-    """the model whose tokens it reads"""
-    timeout: float
-    """seconds until an annotator must have scored all groups of a call"""
-    named: bool = False
-    """scores have named parts"""
 
 
 class RewardActor(HostedActor):
@@ -35,19 +17,14 @@ class RewardActor(HostedActor):
         self._spec = spec
 
     def setup(self, meeting: Rendezvous) -> None:
-        """Load the models; replicas share nothing."""
+        """Load the models: whole in a replica, in parts in a rank."""
         self.use_threads()
-        spec = self._spec
         if meeting.spread:
-            os.environ.update(meeting.environment())
-        self._scorer = make_scorer(
-            spec.sources,
-            named=spec.named,
-            config=spec.config,
-            policy=spec.policy,
-            timeout=spec.timeout,
-            spread=meeting.spread,
-        )
+            from rayalign.models.process_group import meet
+
+            meeting.enter()
+            meet(self._spec.timeout)  # a model that is loaded later joins this group, with its deadline
+        self._scorer = make_scorer(self._spec, spread=meeting.spread)
 
     def offload(self, parts: Sequence[str]) -> None:
         """Move the models of the reward to host memory."""

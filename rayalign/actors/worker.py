@@ -34,7 +34,7 @@ class RankActor(HostedActor):
 
     def setup(self, meeting: Rendezvous) -> None:
         """Name the other ranks in the environment, where the loop looks for them."""
-        os.environ.update(meeting.environment())
+        meeting.enter()
 
     def run(self) -> None:
         """Run the loop to its end."""

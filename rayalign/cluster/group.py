@@ -68,21 +68,22 @@ class ActorGroup:
         events: EventLog,
         timeout: float,
         heartbeat: float = HEARTBEAT,
+        spread: bool = False,
     ) -> None:
         """
         Args:
             timeout: of a call [seconds].
             heartbeat: seconds without one after which an actor is lost.
+            spread: the actors hold one frozen model in parts, so each call is for all of them.
         """
         self.role = role
         self.actors = list(actors)
         self.places: dict[Actor, Place] = {}
         self.renewal: Renewal | None = None
         """None: a lost actor is not replaced"""
-        self.spread = False  # True: the actors hold one frozen model in parts, and each call is for all of them
+        self.spread = spread
         self._events = events
-        self._timeout = timeout
-        self._heartbeat = heartbeat
+        self._timeout, self._heartbeat = timeout, heartbeat
         self._hearts: dict[Actor, Heart] = {}
         self._renewing = [asyncio.Lock() for _ in self.actors]
 
@@ -209,8 +210,7 @@ class ActorGroup:
             if self.actors[rank] is not actor:  # another caller was first
                 return
             while True:
-                gone = self.machine_is_gone(actor)
-                replacement = self.renewal.seats.refill(actor, error, machine_is_gone=gone)
+                replacement = self.renewal.seats.refill(actor, error, machine_is_gone=self.machine_is_gone(actor))
                 if replacement is None:
                     raise error
                 self.actors[rank] = replacement  # so that it ends with the group, whatever happens

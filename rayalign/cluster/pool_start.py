@@ -58,8 +58,13 @@ async def start_pool(
         options = placement.options(claim, variables)
         seat = partial(_start_engine, arguments, options)
         seats[seat(None)] = seat
-    limits = {"timeout": cluster.call_timeout, "heartbeat": cluster.heartbeat_timeout}
-    group = ActorGroup("generator", list(seats), events=events, **limits)
+    group = ActorGroup(
+        "generator",
+        list(seats),
+        events=events,
+        timeout=cluster.call_timeout,
+        heartbeat=cluster.heartbeat_timeout,
+    )
     with ExitStack() as undo:
         undo.callback(placement.remove)
         undo.callback(group.kill)

@@ -1,4 +1,4 @@
-"""The whole models of a group that is only read: each of its actors, or all of them where they hold one in parts."""
+"""The independent replicas of a frozen role: each actor, or all actors together where they hold one model in parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Replicas:
         return 1 if self._group.spread else len(self._group)
 
     async def ask(self, number: int, call: Call) -> Any:
-        """The answer of one replica; of a model in parts every actor is given the call, and has the whole answer.
+        """The answer of one replica. A model in parts: every actor gets the call and returns the whole answer.
 
         Raises:
             RayalignError: as `ActorGroup.steady`.

@@ -13,13 +13,14 @@ from rayalign.actors.hosted import FrozenSpec, HostedActor, Place, Rendezvous
 from rayalign.actors.learner import CriticActor, LearnerSpec, PolicyActor
 from rayalign.actors.preparer import PreparerActor, PreparerSpec
 from rayalign.actors.reference import ReferenceActor
-from rayalign.actors.reward import RewardActor, RewardSpec
+from rayalign.actors.reward import RewardActor
 from rayalign.cluster.group import ActorGroup, together
 from rayalign.cluster.seats import Renewal, Seats
 from rayalign.cluster.sharing import SharedRoles
 from rayalign.cluster.threads import IDLE_ENGINES, EngineThreads
 from rayalign.cluster.workers import Process, Workers
 from rayalign.config import ClusterConfig, RoleConfig
+from rayalign.scoring.sources import RewardSpec
 from rayalign.storage.events import EventLog
 from rayalign.types import Role
 
@@ -109,8 +110,7 @@ async def start_roles(
         hosts: dict[str, RoleConfig] = {role: hosting.get(role, RoleConfig()) for role in specs}
         processes = running.workers.take(hosts, shared.slots if shared else {}, engines)
         for role in specs:
-            running.groups[role] = actor_group(role, processes[role], cluster, events)
-            running.groups[role].spread = hosts[role].spread
+            running.groups[role] = actor_group(role, processes[role], cluster, events, spread=hosts[role].spread)
         loads = [_load_models(running, specs, cluster)]
         if preparer is not None:
             helpers = [running.workers.take_helper()]
@@ -124,10 +124,22 @@ async def start_roles(
     return running
 
 
-def actor_group(role: str, processes: Sequence[Process], cluster: ClusterConfig, events: EventLog) -> ActorGroup:
-    """The processes of a role as its actors, with the deadlines of the job."""
-    limits = {"timeout": cluster.call_timeout, "heartbeat": cluster.heartbeat_timeout}
-    return ActorGroup(role, processes, events=events, **limits)
+def actor_group(
+    role: str, processes: Sequence[Process], cluster: ClusterConfig, events: EventLog, *, spread: bool = False
+) -> ActorGroup:
+    """The processes of a role as its actors, with the deadlines of the job.
+
+    Args:
+        spread: the actors hold one frozen model in parts, so each call is for all of them.
+    """
+    return ActorGroup(
+        role,
+        processes,
+        events=events,
+        timeout=cluster.call_timeout,
+        heartbeat=cluster.heartbeat_timeout,
+        spread=spread,
+    )
 
 
 def _renew_the_lost(

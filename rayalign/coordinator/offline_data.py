@@ -87,6 +87,11 @@ class OfflineData:
             rollouts.logprobs_BT = shared_logprobs(learner.evaluate, rollouts, self._device, rows_B)
         return self.algorithm.prepare(rollouts)
 
+    def close(self) -> None:
+        """Release the reference."""
+        if self._reference is not None:
+            self._reference.close()
+
 
 def head_of(role: Role, algorithm: Algorithm[Any]) -> HeadKind:
     """What is read off the model of a role."""

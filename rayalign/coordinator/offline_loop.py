@@ -11,10 +11,10 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from rayalign.coordinator.rollbacks import Rollbacks, read_rollbacks, rollback_e
 from rayalign.errors import GuardError
 from rayalign.models.batching import pieces, shard
 from rayalign.models.metrics import GRAD_NORM
+from rayalign.models.process_group import from_first, meet
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
 from rayalign.storage.events import EventLog
 from rayalign.storage.metrics import open_sinks, read_metrics, reduce
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from rayalign.models.learner import Learner
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 BLOCK = 16
 """steps whose metrics the ranks exchange at once"""
 
@@ -57,8 +57,6 @@ def train_offline(spec: OfflineSpec) -> None:
 
 
 def _train(spec: OfflineSpec, heartbeat: Heartbeat) -> None:
-    from rayalign.models.process_group import meet
-
     heartbeat.report("the other ranks")
     device = meet(spec.timeout)
     data = OfflineData(spec, load(spec.stage.algorithm), device, heartbeat)
@@ -84,7 +82,7 @@ class _OfflineRun:
         self._stage = stage = spec.stage
         self._rank, self._world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self._folder = Path(spec.folder)
-        self._rollbacks = Rollbacks(self._folder, self._of_first_rank(lambda: read_rollbacks(self._folder)))
+        self._rollbacks = Rollbacks(self._folder, from_first(lambda: read_rollbacks(self._folder)))
         # groups leave gaps in minibatches, and which ones is a matter of the shuffle: this is the first epoch's count
         total = stage.steps or stage.epochs * len(self._pass(0, spec.seed))
         heartbeat.report(f"the model {spec.model}")
@@ -126,7 +124,7 @@ class _OfflineRun:
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one."""
         self._heartbeat.report("the last checkpoint")
-        checkpoint = self._of_first_rank(self._latest)
+        checkpoint = from_first(self._latest)
         if checkpoint is None:
             self._losses.append(self._evaluate())
             return
@@ -143,17 +141,10 @@ class _OfflineRun:
 
     def _recall(self) -> None:
         """Have the guards count what was reported before the checkpoint."""
-        rows = self._of_first_rank(lambda: read_metrics(self._folder / "metrics.jsonl"))
+        rows = from_first(lambda: read_metrics(self._folder / "metrics.jsonl"))
         reported = [row for row in rows if row["step"] <= self._step]
         self._guards.recall(reported)
         self._heldout_guards.recall(row for row in reported if "heldout/count" in row["metrics"])
-
-    def _of_first_rank(self, read: Callable[[], T]) -> T:
-        """What rank 0 reads, which alone changes files: one file system may show the ranks different ones."""
-        answer: list[Any] = [read() if self._rank == 0 else None]
-        torch.distributed.broadcast_object_list(answer, src=0)
-        value: T = answer[0]
-        return value
 
     def epoch(self) -> None:
         """One pass, or what is left of the steps."""
@@ -227,8 +218,9 @@ class _OfflineRun:
             self._events.write("computed", folder=self._spec.folder, seconds=computing)
 
     def close(self) -> None:
-        """Close the files of events and metrics, and release the learner."""
+        """Close the files of events and metrics, and release the reference and the learner."""
         self._events.close()
+        self._data.close()
         self._learner.close()
         if self._sink is not None:
             self._sink.close()

@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,10 +27,11 @@ from rayalign.algorithms.ops import token_tensors
 from rayalign.config import LearnerConfig
 from rayalign.coordinator.progress import Heartbeat
 from rayalign.data.rows import RowFile
+from rayalign.models.process_group import from_first, join_rows
+from rayalign.models.zero import lies_in_parts
 from rayalign.types import Batch, Outputs, Rollouts
 from rayalign.weights.files import content_digest, model_folder
 
-T = TypeVar("T")
 CHUNK = 1024
 """rows of one file"""
 POLL = 0.2
@@ -42,6 +43,9 @@ class Reference(Protocol):
 
     def logprobs(self, rollouts: Rollouts, numbers_B: Tensor) -> Tensor:
         """As `Rollouts.reference_logprobs_BT`; every rank asks for the same rows."""
+
+    def close(self) -> None:
+        """Release what the garbage collector would not."""
 
 
 class StoredReference:
@@ -57,6 +61,9 @@ class StoredReference:
         pieces = [self._row(number) for number in numbers_B.tolist()]
         filled_BT[rollouts.attention_mask_BT.bool()] = torch.from_numpy(np.concatenate(pieces))
         return filled_BT
+
+    def close(self) -> None:
+        """Does nothing: no model is held."""
 
     def _row(self, number: int) -> np.ndarray:
         chunk = number // self._chunk_rows
@@ -77,6 +84,10 @@ class LiveReference:
         """Compute them, each rank its share of the rows."""
         return shared_logprobs(self._model.evaluate, rollouts, self._device)
 
+    def close(self) -> None:
+        """Release the model, which DeepSpeed would keep where it lies in parts."""
+        self._model.close()
+
 
 def shared_logprobs(
     evaluate: Callable[[Batch], Outputs], rollouts: Rollouts, device: torch.device, rows_B: Tensor | None = None
@@ -93,13 +104,7 @@ def shared_logprobs(
     batch = Batch(token_tensors(rollouts), torch.arange(count)).rows(share_B)
     outputs = evaluate(batch)
     assert outputs.logprobs_BT is not None
-    logprobs_BT = torch.zeros(rollouts.input_ids_BT.shape)
-    logprobs_BT[share_B] = outputs.logprobs_BT
-    if dist.get_world_size() == 1:
-        return logprobs_BT
-    everyone_BT = logprobs_BT.to(device)
-    dist.all_reduce(everyone_BT)
-    return everyone_BT.cpu()
+    return join_rows(outputs.logprobs_BT, share_B, count, device)
 
 
 def stored_reference(
@@ -112,14 +117,15 @@ def stored_reference(
 ) -> StoredReference:
     """The stored log-probs, after computing what is missing; every rank calls it."""
     heartbeat.report(f"the reference {model}")
-    place = folder / _key(rows, model, config)
+    place = folder / from_first(lambda: _key(rows, model, config))
     if dist.get_rank() == 0:
         _remove_others(folder, place)
     place.mkdir(parents=True, exist_ok=True)
     numbers = torch.arange(len(rows)).split(chunk_rows)
     paths = [place / f"{chunk:06d}.npy" for chunk in range(len(numbers))]
-    missing = _of_first([chunk for chunk, path in enumerate(paths) if not path.exists()])
-    mine = missing if _is_spread(config) else missing[dist.get_rank() :: dist.get_world_size()]
+    missing = from_first(lambda: [chunk for chunk, path in enumerate(paths) if not path.exists()])
+    spread = lies_in_parts(config, dist.get_world_size())
+    mine = missing if spread else missing[dist.get_rank() :: dist.get_world_size()]
     if mine:
         _compute({paths[chunk]: numbers[chunk] for chunk in mine}, rows, model, config, heartbeat)
     _await(paths, heartbeat)
@@ -132,7 +138,7 @@ def _compute(
     """Load the model, compute and store the rows of some files, and release the model."""
     from rayalign.models.spread import frozen_model
 
-    spread = _is_spread(config)
+    spread = lies_in_parts(config, dist.get_world_size())
     frozen = frozen_model(model, "causal", config, spread=spread)
     for path, numbers_B in missing.items():
         heartbeat.report(f"the reference's log-probs of rows from {int(numbers_B[0])}")
@@ -148,11 +154,6 @@ def _compute(
         torch.cuda.empty_cache()
 
 
-def _is_spread(config: LearnerConfig) -> bool:
-    """Whether the reference lies in parts on the ranks, as the learner will."""
-    return config.zero_stage == 3 and dist.get_world_size() > 1
-
-
 def _await(paths: Sequence[Path], heartbeat: Heartbeat) -> None:
     """Wait for the other ranks' chunks; the deadline is the watch's, which hears of each chunk that is new."""
     missing = len(paths) + 1
@@ -166,19 +167,9 @@ def _await(paths: Sequence[Path], heartbeat: Heartbeat) -> None:
 
 
 def _key(rows: RowFile, model: str, config: LearnerConfig) -> str:
-    """Of rank 0, which alone reads the weights for it."""
-    key = ""
-    if dist.get_rank() == 0:
-        text = f"{rows.digest} {content_digest(model_folder(model))} {config.precision}"
-        key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    return _of_first(key)
-
-
-def _of_first(value: T) -> T:
-    """The value that rank 0 has."""
-    values = [value]
-    dist.broadcast_object_list(values, src=0)
-    return values[0]
+    """The name of these log-probs, for which all weights are read."""
+    text = f"{rows.digest} {content_digest(model_folder(model))} {config.precision}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _remove_others(folder: Path, place: Path) -> None:

@@ -4,7 +4,8 @@ put -> queue -> score (an even share of the queue) -> every score present ------
          ^                                               | absent, and asked too often -> settle(failure)
          +-------- at most `redo` times, absent ---------+
 
-An actor that is lost is replaced (`ActorGroup.steady`), and the next one scores what it had before it.
+A lost actor with a whole model is replaced (`ActorGroup.steady`), and the next one scores its groups. A lost rank of a
+model in parts ends the loop.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from rayalign.models.partitioned import Partition
 from rayalign.models.process_group import DEADLINE, highest, meet
 from rayalign.models.verify import verify_saved
 from rayalign.models.whole import WholeTensors
-from rayalign.models.zero import engine_config, start_engine
+from rayalign.models.zero import engine_config, lies_in_parts, start_engine
 from rayalign.types import Batch, Metric, Metrics, Outputs, Role, merged
 from rayalign.weights.sets import Form, WeightSet
 
@@ -73,8 +73,9 @@ class Learner:
         self._inspection = inspection
         # Stage 0 has no fp32 master weights; stage 1 has, with the same mathematics.
         self._stage = max(config.zero_stage, int(config.precision == "bf16"))
-        spread = self._stage == 3 and self._world > 1
-        partition = Partition(self._rank, self._device, engine_config(config, self._stage)) if spread else None
+        partition = None
+        if lies_in_parts(config, self._world):
+            partition = Partition(self._rank, self._device, engine_config(config, self._stage))
         self._head = load_head(
             path, head, config, temperature=temperature, seed=seed, initial=initial, partition=partition
         )

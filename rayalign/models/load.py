@@ -104,13 +104,11 @@ def _with_kernel(head: H, kernel: str) -> H:
     return head
 
 
-class Frozen:
-    """A model that is only read, on the first device there is: the reference, or the reward."""
+class ReadOnly:
+    """What every frozen model is, whole or in parts: a head that only reads, so many tokens at a time."""
 
-    def __init__(self, path: str, head: HeadKind, config: LearnerConfig, temperature: float = 1.0) -> None:
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = load_head(path, head, config, temperature=temperature, seed=0, initial="reward")
-        self._head = loaded.to(self._device).requires_grad_(False)
+    def __init__(self, head: Head, config: LearnerConfig) -> None:
+        self._head = head.requires_grad_(False)
         if isinstance(self._head, TokenLogprobs):
             self._head.output.entropy = "none"
         self._micro_tokens = config.micro_tokens
@@ -119,6 +117,15 @@ class Frozen:
     def longest(self) -> int | None:
         """Tokens of the longest sequence that the model has positions for; None where it does not say."""
         return positions(self._head.model.config)
+
+
+class Frozen(ReadOnly):
+    """A model that is only read, on the first device there is: the reference, or the reward."""
+
+    def __init__(self, path: str, head: HeadKind, config: LearnerConfig, temperature: float = 1.0) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = load_head(path, head, config, temperature=temperature, seed=0, initial="reward")
+        super().__init__(loaded.to(self._device), config)
 
     @torch.inference_mode()
     def evaluate(self, batch: Batch) -> Outputs:
@@ -136,7 +143,7 @@ class Frozen:
         self._head.to(self._device)
 
     def close(self) -> None:
-        """As of a model in parts; this one goes with its last user."""
+        """Does nothing: the memory is freed with the last reference to this object."""
 
 
 def load_causal(path: str, config: LearnerConfig, partition: Partition | None = None) -> PreTrainedModel:

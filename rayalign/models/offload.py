@@ -45,13 +45,13 @@ class DeviceState:
             self._copies.reload(part)
 
     def release(self) -> None:
-        """Free all of it, whoever still refers to it; nothing may read it any more.
+        """Free all of it, on the device and in host memory, whoever still refers to it; nothing may read it any more.
 
         DeepSpeed 0.19 keeps an engine of ZeRO-3 with its model for as long as the process lives.
         """
-        for tensors in learner_tensors(self._module, self._optimizer, self._device).values():
-            for storage in _storages(tensors).values():
-                storage.resize_(0)
+        for device in {self._device, torch.device("cpu")}:
+            for tensors in learner_tensors(self._module, self._optimizer, device).values():
+                _empty(tensors)
         self._copies = HostCopies()
 
 
@@ -123,6 +123,13 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, UntypedStorage]:
         if storage.nbytes():
             storages[storage.data_ptr()] = storage
     return storages
+
+
+def _empty(tensors: Iterable[Tensor]) -> None:
+    """Free the storages behind tensors; one that maps a file cannot be emptied, and takes no memory of its own."""
+    for storage in _storages(tensors).values():
+        if storage.resizable():
+            storage.resize_(0)
 
 
 def _bytes(storage: UntypedStorage) -> Tensor:

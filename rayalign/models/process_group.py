@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from rayalign.models.deepspeed_0_19 import skip_shared_memory_operator
 
+T = TypeVar("T")
 DEADLINE = 1800.0
 """seconds of a rendezvous and of each collective, where the caller has no deadline"""
 
@@ -44,6 +48,29 @@ def highest(count: int, device: torch.device) -> int:
     counts = torch.tensor(count, device=device)
     dist.all_reduce(counts, op=dist.ReduceOp.MAX)
     return int(counts)
+
+
+def from_first(read: Callable[[], T]) -> T:
+    """What rank 0 reads, on every rank, since one file system may show them different things; every rank calls it."""
+    values: list[Any] = [read() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(values, src=0)
+    value: T = values[0]
+    return value
+
+
+def join_rows(own: Tensor, rows_B: Tensor, count: int, device: torch.device) -> Tensor:
+    """All of `count` rows on every rank, of which this rank has `own`, at `rows_B`; a row that no rank has is 0.
+
+    Args:
+        device: what the ranks' collectives work on; the result is on the CPU.
+    """
+    everyone = own.new_zeros(count, *own.shape[1:])
+    everyone[rows_B] = own
+    if dist.get_world_size() == 1:
+        return everyone
+    everyone = everyone.to(device)
+    dist.all_reduce(everyone)
+    return everyone.cpu()
 
 
 def leave() -> None:

@@ -12,17 +12,16 @@ from torch import Tensor
 
 from rayalign.config import LearnerConfig
 from rayalign.models.batching import micro_rows
-from rayalign.models.configuration import positions
-from rayalign.models.heads import HeadKind, TokenLogprobs, as_outputs, evaluate
-from rayalign.models.load import Frozen, load_head
+from rayalign.models.heads import HeadKind, TokenLogprobs, evaluate
+from rayalign.models.load import Frozen, ReadOnly, load_head
 from rayalign.models.offload import DeviceState
 from rayalign.models.partitioned import Partition
-from rayalign.models.process_group import DEADLINE, highest, meet
-from rayalign.models.zero import engine_config, start_reading_engine
+from rayalign.models.process_group import DEADLINE, highest, join_rows, meet
+from rayalign.models.zero import engine_config, lies_in_parts, start_reading_engine
 from rayalign.types import Batch, Outputs
 
 
-class SpreadModel:
+class SpreadModel(ReadOnly):
     """A model that is only read, of which this rank holds a part; world and rank come from torch.distributed."""
 
     def __init__(
@@ -33,28 +32,21 @@ class SpreadModel:
         Args:
             timeout: seconds until the other ranks must be there.
         """
-        self._device = meet(timeout)
-        settings = engine_config(config, stage=3)
-        partition = Partition(dist.get_rank(), self._device, settings)
-        self._head = load_head(
-            path, head, config, temperature=temperature, seed=0, initial="reward", partition=partition
-        ).requires_grad_(False)
+        self.device = meet(timeout)
+        # `offload` is for models that are trained; the parts of a frozen one stay on the device.
+        settings = engine_config(config.model_copy(update={"offload": "none"}), stage=3)
+        partition = Partition(dist.get_rank(), self.device, settings)
+        loaded = load_head(path, head, config, temperature=temperature, seed=0, initial="reward", partition=partition)
+        super().__init__(loaded, config)
         self._engine = start_reading_engine(self._head, settings)
         if isinstance(self._head, TokenLogprobs):
-            self._head.output.entropy = "none"
             self._head.verify(path)  # only now can the engine gather what the ranks hold
-        self._state = DeviceState(self._head, None, self._device)
-        self._micro_tokens = config.micro_tokens
-
-    @property
-    def longest(self) -> int | None:
-        """As `Frozen.longest`."""
-        return positions(self._head.model.config)
+        self._state = DeviceState(self._head, None, self.device)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Outputs:
         """As `Frozen.evaluate`, of this rank's own rows, of which there may be none."""
-        rounds = highest(len(micro_rows(batch, self._micro_tokens)), self._device)
+        rounds = highest(len(micro_rows(batch, self._micro_tokens)), self.device)
         return evaluate(self._head, self._engine, batch, self._micro_tokens, rounds)
 
     def offload(self) -> None:
@@ -71,38 +63,46 @@ class SpreadModel:
         self._state.release()
 
 
-class SharedModel(SpreadModel):
+class SharedModel:
     """A spread model whose ranks are all given the same rows: each reads a share, and every rank gets all outputs."""
 
-    @torch.no_grad()
+    def __init__(self, model: SpreadModel) -> None:
+        self._model = model
+
+    @property
+    def longest(self) -> int | None:
+        """As `Frozen.longest`."""
+        return self._model.longest
+
     def evaluate(self, batch: Batch) -> Outputs:
         """As `Frozen.evaluate`."""
-        rank, world = dist.get_rank(), dist.get_world_size()
-        share_B = torch.arange(len(batch))[rank::world]
-        own = super().evaluate(batch.rows(share_B))
-        if isinstance(self._head, TokenLogprobs):
-            assert own.logprobs_BT is not None
-            blank_BT = torch.zeros(batch["input_ids_BT"].shape)
-            return as_outputs(self._head, self._joined(own.logprobs_BT, share_B, len(batch)), blank_BT)
-        assert own.values_BT is not None and own.scores_B is not None
-        values_BT, scores_B = (self._joined(x, share_B, len(batch)) for x in (own.values_BT, own.scores_B))
-        return as_outputs(self._head, values_BT, scores_B)
+        share_B = torch.arange(len(batch))[dist.get_rank() :: dist.get_world_size()]
+        own = self._model.evaluate(batch.rows(share_B))
 
-    def _joined(self, own: Tensor, share_B: Tensor, rows: int) -> Tensor:
-        """All rows, of which this rank has some."""
-        everyone = own.new_zeros(rows, *own.shape[1:])
-        everyone[share_B] = own
-        everyone = everyone.to(self._device)
-        dist.all_reduce(everyone)
-        return everyone.cpu()
+        def join(rows: Tensor | None) -> Tensor | None:
+            return None if rows is None else join_rows(rows, share_B, len(batch), self._model.device)
+
+        return Outputs(join(own.logprobs_BT), values_BT=join(own.values_BT), scores_B=join(own.scores_B))
+
+    def offload(self) -> None:
+        """As `SpreadModel.offload`."""
+        self._model.offload()
+
+    def reload(self) -> None:
+        """As `SpreadModel.reload`."""
+        self._model.reload()
+
+    def close(self) -> None:
+        """As `SpreadModel.close`."""
+        self._model.close()
 
 
 def frozen_beside(path: str, config: LearnerConfig, world: int, temperature: float = 1.0) -> Frozen | SpreadModel:
     """A language model in the ranks of a learner, each of which reads its own rows: in parts where the learner is."""
-    kind = SpreadModel if config.zero_stage == 3 and world > 1 else Frozen
+    kind = SpreadModel if lies_in_parts(config, world) else Frozen
     return kind(path, "causal", config, temperature)
 
 
 def frozen_model(path: str, head: HeadKind, config: LearnerConfig, *, spread: bool) -> Frozen | SharedModel:
     """A model that is only read: whole in this process, or in parts on ranks that are all given the same rows."""
-    return SharedModel(path, head, config) if spread else Frozen(path, head, config)
+    return SharedModel(SpreadModel(path, head, config)) if spread else Frozen(path, head, config)

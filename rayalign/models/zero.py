@@ -16,6 +16,11 @@ LARGEST_BUCKET = 500_000_000
 """elements that are reduced or gathered at once"""
 
 
+def lies_in_parts(config: LearnerConfig, world: int) -> bool:
+    """Whether no rank of a learner holds its model whole; a frozen model in the same ranks then lies so too."""
+    return config.zero_stage == 3 and world > 1
+
+
 def engine_config(config: LearnerConfig, stage: int, parameters: int = LARGEST_BUCKET) -> dict[str, Any]:
     """DeepSpeed's settings for a learner at a ZeRO stage with so many trained parameters."""
     bucket = min(parameters, LARGEST_BUCKET)

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from rayalign.actors.hosted import FrozenSpec
-from rayalign.actors.reward import RewardSpec
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.replicas import Replicas
 from rayalign.config import EvaluateStage, LearnerConfig, RewardSource, SamplingConfig
@@ -25,7 +24,7 @@ from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.drawing import draw
 from rayalign.pipeline.scoring import Chosen, choose, in_parts, report_absent, resolved
 from rayalign.pipeline.win_rates import annotated, compare, judge_correlations, rivals
-from rayalign.scoring.sources import make_scorer
+from rayalign.scoring.sources import RewardSpec, make_scorer
 from rayalign.statistics.intervals import mean_interval
 from rayalign.storage.dialogues import dialogue_fields
 from rayalign.storage.records import write_jsonl
@@ -143,7 +142,7 @@ def verified(source: RewardSource, prompts: Mapping[str, Prompt], answers: Answe
     Args:
         timeout: seconds in which an annotator has to score some of the answers.
     """
-    scorer = make_scorer([source], named=False, config=LearnerConfig(), policy="", timeout=timeout)
+    scorer = make_scorer(RewardSpec((source,), LearnerConfig(), "", timeout))
     values: Values = {}
     for name, candidates in answers.items():
         groups: list[Group] = []

@@ -13,7 +13,6 @@ from typing import Any
 from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.learner import LearnerSpec
 from rayalign.actors.preparer import PreparerSpec
-from rayalign.actors.reward import RewardSpec
 from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel, sites
 from rayalign.cluster.pool import GeneratorPool
@@ -46,6 +45,7 @@ from rayalign.pipeline.time_left import later_stages
 from rayalign.pipeline.train import TrainKind
 from rayalign.rollout.environment import load_environment
 from rayalign.scoring.parts import RewardCombiner
+from rayalign.scoring.sources import RewardSpec
 from rayalign.storage.checkpoints import CheckpointStore
 from rayalign.storage.console import ConsoleSink
 from rayalign.storage.journal import Accounting, Journal
@@ -266,9 +266,9 @@ def _specs(
 
 def _reward_spec(context: RunContext, stage: TrainStage, policy: str) -> RewardSpec:
     # A service that is away is asked `redo` times more, all within the wait for a whole iteration.
-    wait = context.job.cluster.call_timeout / (stage.redo + 2)
-    sources = resolved(context, stage.rewards)
-    return RewardSpec(sources, stage.learner, policy, wait, named=stage.has_parts)
+    services = [source for source in stage.rewards if source.form == "annotator"]
+    timeout = context.job.cluster.call_timeout / (stage.redo + 2 if services else 1)
+    return RewardSpec(resolved(context, stage.rewards), stage.learner, policy, timeout, named=stage.has_parts)
 
 
 def _channel(

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from rayalign.actors.reward import RewardSpec
 from rayalign.cluster.group import Actor, ActorGroup, together
 from rayalign.cluster.replicas import Replicas
 from rayalign.config import BestOf, DrawingSection, LearnerConfig, RewardSource
@@ -22,7 +21,7 @@ from rayalign.pipeline.context import RunContext
 from rayalign.scoring.base import Scorer
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.scoring.selection import answers_apart, best_candidates, scored_example
-from rayalign.scoring.sources import make_scorer
+from rayalign.scoring.sources import RewardSpec, make_scorer
 from rayalign.types import Example, Group, Score
 
 logger = logging.getLogger(__name__)
@@ -127,8 +126,7 @@ async def _scores(
     policy, timeout = context.model(model), context.job.cluster.call_timeout
     spec = RewardSpec(resolved(context, best_of.rewards), stage.reader, policy, timeout, named=best_of.has_parts)
     if not any(source.form == "model" for source in best_of.rewards):
-        scorer = make_scorer(spec.sources, named=spec.named, config=spec.config, policy=policy, timeout=timeout)
-        return await asyncio.to_thread(in_parts, scorer, groups)
+        return await asyncio.to_thread(in_parts, make_scorer(spec), groups)
     context.session()
     with context.starting(f"the reward of {name}"):
         roles = await context.start_roles(name, {"reward": spec})

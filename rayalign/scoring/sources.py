@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rayalign.config import UNSPREADABLE, LearnerConfig, RewardSource
@@ -18,37 +18,41 @@ if TYPE_CHECKING:
     from rayalign.scoring.reward_model import RewardModelScorer
 
 
-def make_scorer(
-    sources: Sequence[RewardSource],
-    *,
-    named: bool,
-    config: LearnerConfig,
-    policy: str,
-    timeout: float,
-    spread: bool = False,
-) -> Scorer:
+@dataclass(frozen=True, slots=True)
+class RewardSpec:
+    """What a reward is made from."""
+
+    sources: tuple[RewardSource, ...]
+    """models as folders or hub names, annotators as URLs"""
+    config: LearnerConfig
+    """of reward models"""
+    policy: str
+    """the model whose tokens are scored"""
+    timeout: float
+    """seconds until an annotator must have scored all groups of a call, and until the ranks of models in parts must
+    have met and each of their collectives have ended"""
+    named: bool = False
+    """the scores have named parts; else there is one source"""
+
+
+def make_scorer(spec: RewardSpec, *, spread: bool = False) -> Scorer:
     """The scorer of all sources.
 
     Args:
-        sources: models as folders or hub names, annotators as URLs.
-        named: the scores have named parts; else there is one source.
-        config: of reward models.
-        policy: the model whose tokens are scored.
-        timeout: seconds until an annotator must have scored all groups of a call.
         spread: this process is one of several ranks that hold each model in parts and are given the same groups.
 
     Raises:
         InputError: a source that is no model would be asked by every rank.
     """
-    if spread and any(source.form != "model" for source in sources):
+    if spread and any(source.form != "model" for source in spec.sources):
         raise InputError(f"roles.reward.spread: {UNSPREADABLE}")
     models: dict[str, RewardModelScorer | PairwiseScorer] = {}
     scorers: dict[str, Scorer] = {}
-    for source in sources:
-        scorers[source.label] = _make(source, config, policy, timeout, models, spread)
-    if not named:
+    for source in spec.sources:
+        scorers[source.label] = _make(source, spec, models, spread=spread)
+    if not spec.named:
         return next(iter(scorers.values()))
-    for_all = [source.label for source in sources if source.for_all]
+    for_all = [source.label for source in spec.sources if source.for_all]
     return PartsScorer(scorers, for_all)
 
 
@@ -69,12 +73,7 @@ def frozen_models(scorer: Scorer) -> list[Frozen | SharedModel]:
 
 
 def _make(
-    source: RewardSource,
-    config: LearnerConfig,
-    policy: str,
-    timeout: float,
-    models: dict[str, RewardModelScorer | PairwiseScorer],
-    spread: bool,
+    source: RewardSource, spec: RewardSpec, models: dict[str, RewardModelScorer | PairwiseScorer], *, spread: bool
 ) -> Scorer:
     """One source's scorer; `models` holds the reward models so far, which parts of the same model share."""
     # each import is late: a reward of rules alone needs no model libraries
@@ -89,13 +88,13 @@ def _make(
     if source.form == "annotator":
         from rayalign.scoring.annotator import AnnotatorScorer
 
-        return AnnotatorScorer(source.source, timeout)
+        return AnnotatorScorer(source.source, spec.timeout)
     from rayalign.models.configuration import reads_pairs
     from rayalign.scoring.pairwise import PairwiseScorer
     from rayalign.scoring.reward_model import RewardModelScorer
 
     if source.source not in models:
         kind = PairwiseScorer if reads_pairs(source.source) else RewardModelScorer
-        models[source.source] = kind(source.source, config, policy, spread=spread)
+        models[source.source] = kind(source.source, spec.config, spec.policy, spread=spread)
     model = models[source.source]
     return PreferenceScorer(model, source.preference) if source.preference else model

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from rayalign.actors.reward import RewardSpec
 from rayalign.cluster.roles import start_roles
 from rayalign.config import ClusterConfig, LearnerConfig, RewardSource, RoleConfig
+from rayalign.scoring.sources import RewardSpec
 from rayalign.storage.events import EventLog
 from rayalign.types import Group, Message, Prompt, Segment, Trajectory
 

@@ -6,7 +6,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.replicas import Replicas
+from rayalign.storage.events import EventLog
 
 
 class Group:
@@ -30,6 +32,12 @@ class Group:
 
 def ask(group: Group, number: int) -> Any:
     return asyncio.run(Replicas(group).ask(number, lambda actor: actor.number))  # type: ignore[arg-type]
+
+
+def test_a_group_says_whether_its_actors_hold_one_model_in_parts(events: EventLog) -> None:
+    whole = ActorGroup("reward", [object(), object()], events=events, timeout=1.0)
+    parts = ActorGroup("reward", [object(), object()], events=events, timeout=1.0, spread=True)
+    assert (len(Replicas(whole)), len(Replicas(parts))) == (2, 1)
 
 
 def test_each_actor_with_a_whole_model_answers_by_itself() -> None:

@@ -14,7 +14,6 @@ import torch
 
 from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.learner import LearnerSpec
-from rayalign.actors.reward import RewardSpec
 from rayalign.actors.store import keep, rank_rows
 from rayalign.cluster.replicas import Replicas
 from rayalign.cluster.roles import Specs, start_roles
@@ -23,13 +22,13 @@ from rayalign.data.collate import collate_trajectories
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.errors import LostError
 from rayalign.models.load import Frozen, make_preset
+from rayalign.scoring.sources import RewardSpec
 from rayalign.storage.events import EventLog
-from rayalign.types import Group, Message, Prompt, Segment, Trajectory
+from tests.actors.spread_ranks import GROUPS
 
 pytestmark = pytest.mark.ray
 CLUSTER = ClusterConfig(start_timeout=280.0, call_timeout=280.0, heartbeat_timeout=8.0)
 CONFIG = LearnerConfig(micro_tokens=32, zero_live_parameters=0)
-PROMPT = Prompt("p", (Message("user", "q"),))
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +42,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def specs(model: str) -> Specs:
     reward = RewardSpec((RewardSource(source=model),), CONFIG, model, 60.0)
     return {"reference": FrozenSpec(model, CONFIG, 1.0, model, 60.0), "reward": reward}
-
-
-def written(number: int) -> Group:
-    """An answer of its own length."""
-    ids = tuple(5 + (number + place) % 50 for place in range(6 + number))
-    spans = (Segment(0, "template"), Segment(2, "policy", 0))
-    answer = Trajectory(f"g{number}", 0, ids, spans, (-1.0,) * (len(ids) - 2), "stop", "a")
-    return Group(f"g{number}", PROMPT, 0, (answer,))
-
-
-GROUPS = [written(number) for number in range(5)]
 
 
 async def read(specs: Specs, host: RoleConfig, events: EventLog) -> tuple[torch.Tensor, list[Any], list[float]]:

@@ -37,7 +37,8 @@ def role() -> type[HostedActor]:
             self.environment = os.environ.get("TENANT"), os.environ.get("RANK")
 
         def setup(self, meeting: Rendezvous) -> None:
-            os.environ.update(meeting.environment(), TENANT="here")
+            meeting.enter()
+            os.environ["TENANT"] = "here"
 
         def facts(self) -> dict[str, Any]:
             return {

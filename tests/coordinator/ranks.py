@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,9 +72,21 @@ def spec_of(name: str, model: str, reference: str, folder: Path) -> OfflineSpec:
     )
 
 
+def bytes_in_parts() -> int:
+    """What this process still holds of models that lay in parts."""
+    total = 0
+    for thing in gc.get_objects():
+        if type(thing) is torch.nn.Parameter and hasattr(thing, "ds_tensor"):
+            total += thing.ds_tensor.untyped_storage().nbytes()
+    return total
+
+
 def main(model: str, reference: str, folder: Path) -> None:
+    kept = {}
     for name in ALGORITHMS:
         train_offline(spec_of(name, model, reference, folder))
+        kept[name] = bytes_in_parts()
+    (folder / f"kept{torch.distributed.get_rank()}.json").write_text(json.dumps(kept))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -69,3 +70,9 @@ def test_uneven_shares_change_neither_loss_nor_gradient(
         assert step == pytest.approx(step_alone, rel=1e-3, abs=1e-5)
     weights = [load_file(Path(spec.folder) / "model" / "model.safetensors") for spec in (together, alone)]
     assert_close(weights[0], weights[1], atol=1e-5, rtol=0)
+
+
+def test_a_stage_that_has_ended_keeps_no_part_of_its_models(two_ranks: Path) -> None:
+    for rank in (0, 1):
+        kept = json.loads((two_ranks / f"kept{rank}.json").read_text())
+        assert kept == dict.fromkeys(ALGORITHMS, 0)

@@ -24,14 +24,11 @@ def main(folder: str, out: Path) -> None:
     torch.set_num_threads(1)
     results = {}
     for head in HEADS:
-        model = (
-            SpreadModel(folder, head, CONFIG, temperature=0.8)
-            if head == "causal"
-            else SharedModel(folder, head, CONFIG)
-        )
+        spread = SpreadModel(folder, head, CONFIG, temperature=0.8)
+        model = spread if head == "causal" else SharedModel(spread)
         rank = dist.get_rank()
-        held = sum(parameter.numel() for parameter in model._head.parameters())
-        parts = sum(parameter.ds_tensor.numel() for parameter in model._head.parameters())
+        held = sum(parameter.numel() for parameter in spread._head.parameters())
+        parts = sum(parameter.ds_tensor.numel() for parameter in spread._head.parameters())
         rows = torch.tensor(list(OWN[rank]), dtype=torch.long)
         batch = make_batch() if head == "scalar" else make_batch().rows(rows)
         before = model.evaluate(batch)
@@ -39,8 +36,8 @@ def main(folder: str, out: Path) -> None:
         model.reload()
         results[head] = {"before": before, "after": model.evaluate(batch), "held": held, "parts": parts}
         model.close()
-        results[head]["kept"] = sum(p.ds_tensor.untyped_storage().nbytes() for p in model._head.parameters())
-    shared = SharedModel(folder, "causal", CONFIG)
+        results[head]["kept"] = sum(p.ds_tensor.untyped_storage().nbytes() for p in spread._head.parameters())
+    shared = SharedModel(SpreadModel(folder, "causal", CONFIG))
     results["shared"] = {"logprobs": shared.evaluate(make_batch()).logprobs_BT, "longest": shared.longest}
     torch.save(results, out / f"rank{rank}.pt")
 

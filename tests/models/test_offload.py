@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from rayalign.models.offload import HostCopies, learner_tensors
+from rayalign.models.offload import DeviceState, HostCopies, learner_tensors
 from tests.models.conftest import make_learner, settings, train, weights
 
 ADAM = {"learning_rate": 0.01, "eps": 1e-8, "betas": (0.9, 0.95), "minibatch": 4}
@@ -21,6 +22,14 @@ def test_a_view_is_a_view_again_after_its_storage_was_away() -> None:
     assert second.tolist() == [3.0, 4.0, 5.0]
     flat[0] = 9.0
     assert first[0] == 9.0
+
+
+def test_what_lay_in_host_memory_beside_a_device_is_released_too() -> None:
+    module = nn.Linear(2, 3)
+    module.weight.grad = torch.ones(3, 2)
+    DeviceState(module, None, torch.device("meta")).release()
+    tensors = [module.weight, module.bias, module.weight.grad]
+    assert [tensor.untyped_storage().nbytes() for tensor in tensors] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

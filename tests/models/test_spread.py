@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rayalign.models.load import Frozen
+from rayalign.models.spread import SpreadModel
 from rayalign.types import Outputs
 from tests.models.conftest import make_batch, run_two_ranks
 from tests.models.spread_ranks import CONFIG, HEADS, OWN
@@ -50,6 +51,12 @@ def test_ranks_with_the_same_rows_all_get_all_outputs(ranks: list[dict[str, Any]
         torch.testing.assert_close(rank["scalar"]["before"].values_BT, values_BT, atol=1e-6, rtol=0)
         torch.testing.assert_close(rank["shared"]["logprobs"], logprobs_BT, atol=1e-6, rtol=0)
         assert rank["shared"]["longest"] == Frozen(folder, "causal", CONFIG).longest
+
+
+def test_its_parts_stay_on_the_device_whatever_trained_models_offload(folder: str) -> None:
+    model = SpreadModel(folder, "causal", CONFIG.model_copy(update={"zero_stage": 3, "offload": "all"}))
+    assert model._engine.zero_offload_param() is None
+    model.close()
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -90,6 +90,17 @@ def test_a_critic_learns_by_a_section_of_its_own(study: Study) -> None:
     assert critic.total_steps == 2 * policy.total_steps  # minibatches of half the size
 
 
+@pytest.mark.parametrize(("source", "timeout"), [("rules:numeric", 100.0), ("http://127.0.0.1:1/score/judge", 20.0)])
+def test_an_annotator_must_answer_early_enough_to_be_asked_again(study: Study, source: str, timeout: float) -> None:
+    loaded = study(f"stages.rl.reward={source}", "stages.rl.redo=3", "cluster.call_timeout=100")
+    stage: Any = loaded.job.stages["rl"]
+    kind: Any = kind_of(stage)
+    with RunContext(loaded, Inputs(loaded)) as context:
+        specs = _specs(context, "rl", stage, kind.algorithm, None, Rollbacks(context.stage_folder("rl"), ()))
+    reward: Any = specs["reward"]
+    assert reward.timeout == timeout
+
+
 def test_a_stage_that_trains_a_reward_model_takes_its_section(study: Study) -> None:
     loaded = study("stages.rm.learner={offload: all, zero_stage: 3, gradient_checkpointing: true, lora: {rank: 2}}")
     [need] = kind_of(loaded.job.stages["rm"]).roles(loaded.job)

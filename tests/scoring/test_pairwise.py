@@ -21,7 +21,7 @@ from rayalign.scoring.base import ALONE
 from rayalign.scoring.pairwise import PairwiseScorer
 from rayalign.scoring.preference import PreferenceScorer
 from rayalign.scoring.reward_model import RewardModelScorer
-from rayalign.scoring.sources import frozen_models, make_scorer
+from rayalign.scoring.sources import RewardSpec, frozen_models, make_scorer
 from rayalign.types import Candidate, Group, Message, Prompt, Score, Segment, Trajectory
 
 PROMPT = Prompt("p", (Message("user", "water please"),))
@@ -184,8 +184,8 @@ def test_under_a_preference_it_reads_the_prompt_that_names_this_one_alone(
 
 def test_a_folder_says_whether_its_model_compares(model: str, tokenizer: Any, tmp_path: Path) -> None:
     make_preset("nano", tokenizer, 0, tmp_path)
-    sources = [RewardSource(source=model, name="pairs"), RewardSource(source=str(tmp_path), name="single")]
-    parts: Any = make_scorer(sources, named=True, config=LearnerConfig(), policy=model, timeout=1.0)
+    sources = (RewardSource(source=model, name="pairs"), RewardSource(source=str(tmp_path), name="single"))
+    parts: Any = make_scorer(RewardSpec(sources, LearnerConfig(), model, timeout=1.0, named=True))
     assert [type(part) for part in parts.scorers.values()] == [PairwiseScorer, RewardModelScorer]
     assert len(frozen_models(parts)) == 2
     scores = parts.score([written(tokenizer, "hay", "barn")])[0]

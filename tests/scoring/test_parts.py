@@ -11,7 +11,7 @@ import pytest
 from rayalign.config import LearnerConfig, RewardSource
 from rayalign.errors import InputError
 from rayalign.scoring.parts import PartsScorer, RewardCombiner, is_absent, merge_scores
-from rayalign.scoring.sources import make_scorer
+from rayalign.scoring.sources import RewardSpec, make_scorer
 from rayalign.types import Group, Message, Prompt, Score, ScorePart, Segment, Trajectory
 
 
@@ -55,7 +55,7 @@ def test_a_part_for_all_counts_beside_the_named_ones() -> None:
 def test_a_source_for_all_counts_for_prompts_that_do_not_name_it() -> None:
     always = RewardSource(source=f"{__name__}:brevity", for_all=True)
     sources = (RewardSource(source="rules:exact"), RewardSource(source="rules:numeric"), always)
-    scorer = make_scorer(sources, named=True, config=LearnerConfig(), policy="", timeout=1.0)
+    scorer = make_scorer(RewardSpec(sources, LearnerConfig(), "", timeout=1.0, named=True))
     ((score,),) = scorer.score([group("a", "18", objectives="exact", reference="18")])
     assert score.parts == (ScorePart("exact", 1.0), ScorePart("brevity", 0.5))
 
@@ -137,7 +137,7 @@ def test_what_an_environment_gave_is_added_to_the_total() -> None:
 
 def test_rules_and_code_make_one_reward() -> None:
     sources = (RewardSource(source="rules:numeric", weight=2.0), RewardSource(source=f"{__name__}:brevity"))
-    scorer = make_scorer(sources, named=True, config=LearnerConfig(), policy="", timeout=1.0)
+    scorer = make_scorer(RewardSpec(sources, LearnerConfig(), "", timeout=1.0, named=True))
     scores = scorer.score([group("a", "so 18", "18", reference="#### 18")])
     total = RewardCombiner(sources, "weighted").total(replace(group("a", "x", "y"), scores=scores[0]))
     assert [score.value for score in total.scores] == pytest.approx([(2 + 0.2) / 3, (2 + 0.5) / 3])
@@ -145,14 +145,14 @@ def test_rules_and_code_make_one_reward() -> None:
 
 def test_one_source_as_a_text_scores_without_parts() -> None:
     sources = (RewardSource(source="rules:numeric"),)
-    scorer = make_scorer(sources, named=False, config=LearnerConfig(), policy="", timeout=1.0)
+    scorer = make_scorer(RewardSpec(sources, LearnerConfig(), "", timeout=1.0))
     assert scorer.score([group("a", "18", reference="18")]) == [(Score(1.0),)]
 
 
 def test_a_reward_in_parts_on_several_ranks_asks_models_alone() -> None:
     sources = (RewardSource(source="a/rm"), RewardSource(source="http://127.0.0.1:1/score/judge"))
     with pytest.raises(InputError, match=r"roles.reward.spread: each actor would ask the reward's parts"):
-        make_scorer(sources, named=True, config=LearnerConfig(), policy="", timeout=1.0, spread=True)
+        make_scorer(RewardSpec(sources, LearnerConfig(), "", timeout=1.0, named=True), spread=True)
 
 
 def brevity(prompt: Prompt, answer: str) -> float:

@@ -17,7 +17,7 @@ from rayalign.models.load import Frozen, load_scalar, make_preset
 from rayalign.scoring.parts import PartsScorer
 from rayalign.scoring.preference import PreferenceScorer
 from rayalign.scoring.reward_model import RewardModelScorer, _score
-from rayalign.scoring.sources import frozen_models, make_scorer
+from rayalign.scoring.sources import RewardSpec, frozen_models, make_scorer
 from rayalign.types import Group, Message, Prompt, Score, Segment, Trajectory
 
 WORDS = ("yes", "no", "the", "please", "thanks")
@@ -132,18 +132,18 @@ def _with_tokens(t: Trajectory, token_ids: tuple[int, ...]) -> Trajectory:
 
 
 def test_the_models_of_a_reward_are_those_of_all_its_parts(model: str) -> None:
-    sources = [RewardSource(source=model, name="judge"), RewardSource(source="rules:length", name="brief")]
-    scorer = make_scorer(sources, named=True, config=LearnerConfig(), policy=model, timeout=1.0)
+    sources = (RewardSource(source=model, name="judge"), RewardSource(source="rules:length", name="brief"))
+    scorer = make_scorer(RewardSpec(sources, LearnerConfig(), model, timeout=1.0, named=True))
     (frozen,) = frozen_models(scorer)
     assert isinstance(frozen, Frozen)
-    single = make_scorer(sources[1:], named=False, config=LearnerConfig(), policy=model, timeout=1.0)
+    single = make_scorer(RewardSpec(sources[1:], LearnerConfig(), model, timeout=1.0))
     assert frozen_models(single) == []
 
 
 def test_the_preferences_of_a_reward_share_one_model_and_score_by_themselves(model: str, tokenizer: Any) -> None:
     registry = load_registry()
     sources = [RewardSource(source=model, preference=name) for name in ("P1A", "P2B")]
-    scorer = make_scorer(sources, named=True, config=LearnerConfig(), policy=model, timeout=1.0)
+    scorer = make_scorer(RewardSpec(tuple(sources), LearnerConfig(), model, timeout=1.0, named=True))
     assert isinstance(scorer, PartsScorer)
     parts = scorer.scorers.values()
     assert all(isinstance(part, PreferenceScorer) for part in parts)
