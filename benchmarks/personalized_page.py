@@ -71,6 +71,7 @@ def write_page(results: Row, criteria: Mapping[str, str], folder: Path = DOCS) -
         judges_table(results["wins_by_judges"], names),
         "The soups under each profile:",
         profiles_table(results["wins_by_judges"], "psoups"),
+        "Each preference by itself, over all profiles that hold it, and helpfulness:",
         *criteria_tables(results["wins_by_criteria"], names),
         _AXES,
         f"![Share of answers that meet each criterion over the weight in the merge]({NAME}_axes.svg)",
