@@ -4,7 +4,8 @@ Each RUN is the folder of `rayalign run jobs/small/personalized_soups.yaml` with
 results/personalized_soups.json and docs/studies/personalized_soups.md with its plots:
 
     profiles      gold utility of every method on prompts x profiles, and what the soups gain over each rival
-    wins          every method against every other by gold utility, and against three rivals by both judges
+    wins          every method against every other by gold utility, and against three rivals by both judges,
+                  who also compare by each preference alone and by helpfulness
     helpfulness   gold utility of the same answers to the same prompts without their profiles
     axes          share of answers that meet a pole, over its weight in the merge of two adapters
     cost          seconds of training that were measured, over the number of profiles that they serve
@@ -21,7 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.personalized_page import write_page
-from benchmarks.personalized_wins import by_judges, read_helpfulness, win_matrix
+from benchmarks.personalized_wins import by_criteria, by_judges, read_helpfulness, win_matrix
 from benchmarks.record import record
 from benchmarks.study_values import Values, difference, model_names, read_values
 from rayalign.statistics.intervals import mean_interval
@@ -64,6 +65,7 @@ def figures(folders: Mapping[int, Path]) -> dict[str, Any]:
         "profiles": by_profile(values),
         "wins_by_gold": win_matrix(values, _base_prompt),
         "wins_by_judges": by_judges(summaries),
+        "wins_by_criteria": by_criteria(summaries),
         "axes": axes(summaries),
         "cost": cost(summaries),
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.personalized_wins import judges_table, matrix_table, profiles_table
+from benchmarks.personalized_wins import criteria_tables, judges_table, matrix_table, profiles_table
 from benchmarks.plots import Series, forest, lines
 from benchmarks.study_page import DOCS, difference_cell, run_sentence, spread, table
 
@@ -71,6 +71,8 @@ def write_page(results: Row, criteria: Mapping[str, str], folder: Path = DOCS) -
         judges_table(results["wins_by_judges"], names),
         "The soups under each profile:",
         profiles_table(results["wins_by_judges"], "psoups"),
+        "Each preference by itself, over all profiles that hold it, and helpfulness:",
+        *criteria_tables(results["wins_by_criteria"], names),
         _AXES,
         f"![Share of answers that meet each criterion over the weight in the merge]({NAME}_axes.svg)",
         _axes_table(results["axes"], criteria),

@@ -42,16 +42,39 @@ def by_judges(summaries: Mapping[int, Row]) -> list[dict[str, Any]]:
     for summary in summaries.values():
         for row in summary["results"]:
             match = _RATE.fullmatch(row["metric"])
-            if match:
+            if match and "criterion" not in row:
                 key = (match["judge"], match["rival"], row["name"], match["profile"] or _ALL)
                 groups.setdefault(key, []).append(row)
     rows = []
     for (judge, rival, model, profile), group in groups.items():
         names = {"judge": judge, "against": rival, "model": model, "profile": profile}
-        mean = fmean(row["mean"] for row in group)
-        interval = {"low": min(row["low"] for row in group), "high": max(row["high"] for row in group)}
-        rows.append({**names, "mean": mean, **interval})
+        rows.append({**names, **_over_seeds(group)})
     return rows
+
+
+def by_criteria(summaries: Mapping[int, Row]) -> list[dict[str, Any]]:
+    """Each judge's win rate of each method against each rival by single criteria [%]; over seeds as `by_judges`."""
+    groups: dict[tuple[str, str, str, str], list[Row]] = {}
+    for summary in summaries.values():
+        for row in summary["results"]:
+            if "criterion" not in row:
+                continue
+            criterion = row["criterion"]
+            match = _RATE.fullmatch(row["metric"].replace(f"_on_{criterion}_against_", "_against_"))
+            assert match is not None, row["metric"]
+            key = (match["judge"], match["rival"], row["name"], criterion)
+            groups.setdefault(key, []).append(row)
+    rows = []
+    for (judge, rival, model, criterion), group in groups.items():
+        names = {"judge": judge, "against": rival, "model": model, "criterion": criterion}
+        rows.append({**names, **_over_seeds(group)})
+    return rows
+
+
+def _over_seeds(rows: Sequence[Row]) -> dict[str, float]:
+    """The mean of the seeds, between the lowest and the highest end of their intervals."""
+    lowest, highest = min(row["low"] for row in rows), max(row["high"] for row in rows)
+    return {"mean": fmean(row["mean"] for row in rows), "low": lowest, "high": highest}
 
 
 def win_matrix(values: Values, cluster: Callable[[Key], Hashable]) -> list[dict[str, Any]]:
@@ -111,6 +134,23 @@ def profiles_table(rows: Sequence[Row], model: str) -> str:
         cells = [_rate(by_profile.get(profile)) for profile in profiles]
         lines.append([f"{judge}: against `{rival}`", *cells])
     return table([f"`{model}` wins [%]", *profiles], lines)
+
+
+def criteria_tables(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
+    """Methods by criteria, a table for each judge and rival."""
+    groups: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        groups.setdefault((row["judge"], row["against"]), {})[row["model"], row["criterion"]] = row
+    tables = []
+    for (judge, rival), rates in groups.items():
+        criteria = list({criterion: None for _, criterion in rates})
+        lines = []
+        for model in models:
+            cells = [_rate(rates.get((model, criterion))) for criterion in criteria]
+            if any(cells):
+                lines.append([f"`{model}`", *cells])
+        tables.append(table([f"{judge}: win rate against `{rival}` on [%]", *criteria], lines))
+    return tables
 
 
 def _rate(row: Row | None) -> str:

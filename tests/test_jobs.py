@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.config import LoadedJob, load_job
+from rayalign.config import EvaluateStage, LoadedJob, MergeStage, TrainStage, load_job
 from rayalign.config.evolve import EvolveStage
 from rayalign.errors import InputError
 from rayalign.pipeline.checks import check
@@ -62,6 +62,37 @@ def test_the_study_with_adapters_has_one_in_every_role_of_every_step(tmp_path: P
             adapters[name, role] = kind.learner(role).lora
     assert set(adapters) == {("sft", "policy"), ("rm", "reward"), ("ppo", "policy"), ("ppo", "critic")}
     assert None not in adapters.values()
+
+
+SOUPS = [FOLDER / "personalized_soups.yaml", FOLDER / "small" / "personalized_soups.yaml"]
+
+
+@pytest.mark.parametrize("path", SOUPS, ids=["full", "small"])
+def test_each_profile_is_answered_by_the_merge_of_its_preferences(path: Path, tmp_path: Path) -> None:
+    stages = load(path, tmp_path).job.stages
+    evaluation = stages["profiles"]
+    assert isinstance(evaluation, EvaluateStage) and evaluation.by_profile is not None
+    assert "psoups" in evaluation.by_profile and evaluation.data.preferences is not None
+    profiles = {str(profile) for profile in evaluation.data.preferences.read_profiles()}
+    for models in evaluation.by_profile.values():
+        assert set(models) == profiles
+        for profile, model in models.items():
+            merge = stages[model.removeprefix("stage:")]
+            assert isinstance(merge, MergeStage) and not merge.weights
+            assert merge.models == tuple(f"stage:soup_{name}/adapter" for name in profile.split("+"))
+
+
+@pytest.mark.parametrize("path", SOUPS, ids=["full", "small"])
+def test_each_soup_is_trained_for_its_own_preference(path: Path, tmp_path: Path) -> None:
+    stages = load(path, tmp_path).job.stages
+    soups = {name.removeprefix("soup_"): stage for name, stage in stages.items() if name.startswith("soup_")}
+    assert len(soups) == (6 if path.parent.name == "small" else 8)
+    for preference, soup in soups.items():
+        assert isinstance(soup, TrainStage) and soup.data.preferences is not None
+        assert [str(profile) for profile in soup.data.preferences.read_profiles()] == [preference]
+        # Without parts the reward model reads the prompt, which names this preference alone.
+        named = [source.preference for source in soup.rewards if source.source == "stage:rm_criteria"]
+        assert named == [preference if soup.has_parts else None]
 
 
 def test_measures_are_compared_at_the_pace_of_the_study_that_uses_one(tmp_path: Path) -> None:

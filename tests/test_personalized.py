@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.personalized import AXES, CRITERIA, WEIGHTS, cost, figures, seed_of
 from benchmarks.personalized_page import write_page
-from benchmarks.personalized_wins import by_judges, read_helpfulness, win_matrix
+from benchmarks.personalized_wins import by_criteria, by_judges, read_helpfulness, win_matrix
 from rayalign.data import paddock
 from rayalign.data.paddock import personal
 from rayalign.evaluation.baselines import ANSWERS, gold_utility
@@ -37,6 +37,8 @@ def made_results(shift: float) -> list[dict[str, Any]]:
             own_mean = mean + 100 * shift
             row = {"name": "psoups", "metric": metric, "mean": own_mean, "low": own_mean - 5, "high": own_mean + 5}
             results.append(row)
+        on_level = {"metric": f"win_rate_by_{judge}_on_P1A_against_prompted", "criterion": "P1A"}
+        results.append({"name": "psoups", **on_level, "mean": mean + 10, "low": mean, "high": mean + 15})
     for name in ["base", *(f"{axis}_{weight}" for axis in AXES for weight in WEIGHTS)]:
         for metric in CRITERIA:
             axis, _, weight = name.partition("_")
@@ -101,6 +103,14 @@ def test_each_judge_has_its_win_rates_in_all_and_under_each_profile(tmp_path: Pa
     assert (criterion["low"], criterion["high"]) == (65.0, 85.0)
 
 
+def test_each_judge_has_its_win_rates_by_single_criteria(tmp_path: Path) -> None:
+    summaries = {0: json.loads((made_run(tmp_path / "run", 0) / "summary.json").read_text())}
+    rows = {row.pop("judge"): row for row in by_criteria(summaries)}
+    identity = {"against": "prompted", "model": "psoups", "criterion": "P1A"}
+    assert rows["criterion"] == {**identity, "mean": 80.0, "low": 70.0, "high": 85.0}
+    assert rows["pool"]["mean"] == 70.0
+
+
 def test_helpfulness_ignores_what_the_profile_asks(tmp_path: Path) -> None:
     helpfulness = read_helpfulness("profiles", {0: made_run(tmp_path / "run", 0)})
     assert gold_utility(replace(PROMPT, meta={"task": FORMAL}), HELPFUL) < 1.0
@@ -143,6 +153,8 @@ def test_the_page_has_its_tables_and_plots(tmp_path: Path) -> None:
     assert "| win rate of [%] | criterion: against `prompted` | pool: against `prompted` |" in page
     assert "| `psoups` | 70 [65, 75] | 60 [55, 65] |" in page
     assert "| criterion: against `prompted` | 70 [65, 75] |" in page
+    assert "| criterion: win rate against `prompted` on [%] | P1A |" in page
+    assert "| `psoups` | 80 [70, 85] |" in page
     for name in ("personalized_soups", "personalized_soups_axes", "personalized_soups_cost"):
         assert f"({name}.svg)" in page
         ET.parse(tmp_path / "docs" / f"{name}.svg")

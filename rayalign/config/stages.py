@@ -208,6 +208,9 @@ class EvaluateStage(DrawingSection):
     """for the metric of that name: a reward model, `annotator:NAME`, `rules:KIND`, or code as `package.module:name`"""
     annotator: str | tuple[str, ...] | None = None
     """compares each model with those of `against`, over the annotator service; several give one win rate each"""
+    by_criterion: tuple[str, ...] | None = None
+    """with data.preferences: those of `annotator` that also compare by each preference of a profile alone, and by
+    helpfulness; of three preferences this is four more verdicts for each one"""
     perplexity: str | None = None
     """an independent model that measures the answers' perplexity"""
     data: DataConfig = DataConfig(split="test")

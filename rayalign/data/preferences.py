@@ -6,7 +6,8 @@
         both          meta: profile, objectives, criterion, and the turn under each preference by itself
                       in the embedded world also: the task with the constraints that stand for the preferences
 
-Reward models, judges and evaluation read this meta; they need no registry and match no text.
+Reward models, judges and evaluation read this meta and match no text. Only verdicts by single preferences need the
+registry again.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ CRITERION = "criterion"
 """key of a prompt's meta: what a judge compares answers by"""
 BASE = "base_prompt"
 """key of a prompt's meta: the id of the prompt without preferences, which all its profiles share"""
+HELPFULNESS = "helpfulness"
+"""the criterion of a prompt without preferences"""
 _PLAIN = "turn"
 """key of a prompt's meta: its last turn without preferences"""
 _TURN = "turn/"
@@ -44,6 +47,38 @@ def base_id(prompt: Prompt) -> str:
 def without_preferences(prompt: Prompt) -> Prompt:
     """The same prompt, with the same id and meta, whose turns name no preference."""
     return _with_last_turn(prompt, prompt.meta[_PLAIN]) if _PLAIN in prompt.meta else prompt
+
+
+def plain_prompt(prompt: Prompt) -> Prompt:
+    """The prompt that stood under no profile yet, from which `under_profile` made this one."""
+    from rayalign.data.paddock import personal
+
+    if PROFILE not in prompt.meta:
+        return prompt
+    own_keys = {PROFILE, OBJECTIVES, CRITERION, BASE, _PLAIN, personal.WEIGHTS}
+    meta: dict[str, str] = {}
+    for key, value in prompt.meta.items():
+        if key not in own_keys and not key.startswith(_TURN):
+            meta[key] = value
+    if "task" in meta:
+        meta["task"] = personal.styled_task(meta["task"], {})  # prompts with a style of their own stand under none
+    return Prompt(base_id(prompt), without_preferences(prompt).messages, meta)
+
+
+def by_criterion(prompts: Mapping[str, Prompt], use: PreferenceUse) -> dict[str, dict[str, Prompt]]:
+    """Each prompt under each preference of its profile by itself, and without any, which is the criterion HELPFULNESS.
+
+    Returns:
+        criterion -> id of the prompt under its profile -> the prompt under this criterion alone.
+    """
+    registry = use.registry()
+    alone: dict[str, dict[str, Prompt]] = {name: {} for name in (*registry, HELPFULNESS)}
+    for prompt_id, prompt in prompts.items():
+        plain = plain_prompt(prompt)
+        alone[HELPFULNESS][prompt_id] = plain
+        for name in prompt.meta[OBJECTIVES].split(","):
+            alone[name][prompt_id] = under_profile(plain, registry.profile(name), registry, prompted=use.prompted)
+    return {name: own for name, own in alone.items() if own}
 
 
 def under_one(prompt: Prompt, preference: str) -> Prompt:

@@ -133,6 +133,7 @@ _OPTIONAL = frozenset(
         "best_of",
         "base",
         "blend",
+        "by_criterion",
         "by_profile",
         "chat_template",
         "columns",

@@ -8,7 +8,7 @@ from typing import Any
 from rayalign.config import Job, Reference
 from rayalign.pipeline.kind import kind_of
 from rayalign.statistics.doubts import ANSWER_METRICS
-from rayalign.storage.report_profiles import is_of_profile
+from rayalign.storage.report_profiles import has_heat_map
 
 Outcome = Mapping[str, Any]
 """the content of a stage's done.json"""
@@ -38,7 +38,7 @@ def method_rows(job: Job, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any
 
 
 def _metrics(results: Sequence[Mapping[str, Any]], name: str) -> dict[str, float]:
-    own = [row for row in results if row["name"] == name and not is_of_profile(row)]
+    own = [row for row in results if row["name"] == name and not has_heat_map(row)]
     return {row["metric"]: row["mean"] for row in own if not any(part in row["metric"] for part in _OF_A_MODEL)}
 
 

@@ -54,19 +54,8 @@ logger = logging.getLogger(__name__)
 def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
     """Train one role on the rows of a data set or of an earlier stage."""
     tokenizer = load_tokenizer(context.model(stage.model))
-    examples = read_examples(context, stage)
     figures: dict[str, Any] = {}
-    if stage.near_duplicates is not None:
-        examples = iter(distinct_rows(name, examples, stage.near_duplicates, figures))
-    if stage.answers is not None:
-        examples = chosen_answers(examples) if stage.answers == "chosen" else labelled_answers(examples)
-    rows: Iterable[EncodedRow]
-    if stage.near_duplicates is None:
-        rows = _encoded(context, stage, tokenizer, examples)
-    else:
-        all_examples = list(examples)
-        rows = list(_encoded(context, stage, tokenizer, all_examples))
-        report_leaks(stage, all_examples, rows, stage.near_duplicates, context.job.seed, figures)
+    rows = training_rows(context, name, stage, tokenizer, figures)
     if stage.answers == "conditioned":
         rows = conditioned(rows, reward_token_ids(tokenizer))
     figures["rows"] = fit(context, name, stage, rows)
@@ -74,6 +63,31 @@ def train_offline(context: RunContext, name: str, stage: TrainStage) -> dict[str
     for sentence in run_warnings(context.job.model_dump(mode="json"), results):
         logger.warning("%s", sentence)
     return {"results": results, **figures}
+
+
+def training_rows(
+    context: RunContext, name: str, stage: TrainStage, tokenizer: PreTrainedTokenizerBase, figures: dict[str, Any]
+) -> Iterable[EncodedRow]:
+    """The rows of a stage; with `near_duplicates` they are distinct, and the figures count what was removed.
+
+    Raises:
+        InputError: the stage has `near_duplicates`, and its held-out rows leak.
+    """
+    examples = read_examples(context, stage)
+    if stage.near_duplicates is None:
+        return _encoded(context, stage, tokenizer, taken_answers(stage, examples))
+    distinct = distinct_rows(name, examples, stage.near_duplicates, figures)
+    examples_taken = list(taken_answers(stage, distinct))
+    rows = list(_encoded(context, stage, tokenizer, examples_taken))
+    report_leaks(stage, examples_taken, rows, stage.near_duplicates, context.job.seed, figures)
+    return rows
+
+
+def taken_answers(stage: TrainStage, examples: Iterable[Example]) -> Iterable[Example]:
+    """The answers that the stage takes of its pairs; all of them where it does not choose."""
+    if stage.answers is None:
+        return examples
+    return chosen_answers(examples) if stage.answers == "chosen" else labelled_answers(examples)
 
 
 def _encoded(

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from rayalign.config import EvaluateStage, nearest
-from rayalign.data.preferences import PROFILE, base_id, without_preferences
+from rayalign.config import EvaluateStage, Registry, nearest
+from rayalign.data.preferences import HELPFULNESS, PROFILE, base_id, without_preferences
 from rayalign.errors import InputError
 from rayalign.evaluation.baselines import asked_attributes, gold_attributes
 from rayalign.pipeline.kind import Problem
@@ -70,7 +70,7 @@ def problems(stage: EvaluateStage) -> Iterator[Problem]:
     """What is wrong with the profiles of an evaluation."""
     use = stage.data.preferences
     if use is None:
-        for key in ("by_profile", "unprompted"):
+        for key in ("by_profile", "unprompted", "by_criterion"):
             if getattr(stage, key) is not None:
                 yield key, "it is for prompts under profiles of preferences; set data.preferences"
         return
@@ -79,6 +79,7 @@ def problems(stage: EvaluateStage) -> Iterator[Problem]:
     except InputError as error:
         yield "data.preferences", str(error)
         return
+    yield from _judge_problems(stage, use.registry())
     for name in stage.unprompted or ():
         if name not in stage.names:
             yield "unprompted", f"there is no model {name!r}; {nearest(name, stage.names)}"
@@ -86,6 +87,15 @@ def problems(stage: EvaluateStage) -> Iterator[Problem]:
         if name in stage.models:
             yield f"by_profile.{name}", "models has that name too; take another one"
         yield from _coverage(stage, f"by_profile.{name}", models, profiles)
+
+
+def _judge_problems(stage: EvaluateStage, registry: Registry) -> Iterator[Problem]:
+    """Those who compare by single criteria are annotators of the stage, and helpfulness is no preference."""
+    if stage.by_criterion and HELPFULNESS in registry:
+        yield "by_criterion", f"a preference is named {HELPFULNESS}, as the criterion without preferences; rename it"
+    for judge in stage.by_criterion or ():
+        if judge not in stage.judges:
+            yield "by_criterion", f"{judge!r} is none of the stage's annotators; {nearest(judge, stage.judges)}"
 
 
 def _coverage(stage: EvaluateStage, key: str, models: Mapping[str, str], profiles: Sequence[str]) -> Iterator[Problem]:

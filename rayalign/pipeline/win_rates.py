@@ -1,7 +1,8 @@
 """How the models of an evaluation compare: means, paired differences, and win rates by the metric and by annotators.
 
 A win rate carries the name of who judged: `win_rate_by_gold_against_sft`, `win_rate_by_reward_against_sft`,
-`win_rate_by_NAME_against_sft` for an annotator NAME.
+`win_rate_by_NAME_against_sft` for an annotator NAME, `win_rate_by_NAME_on_P1A_against_sft` for one by the preference
+P1A alone.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ from contextlib import closing
 from itertools import combinations
 from typing import Any
 
+from rayalign.annotator.judges.utility import Judge
 from rayalign.annotator.judges.verdicts import pair_of
 from rayalign.config import EvaluateStage
-from rayalign.data.preferences import base_id
+from rayalign.data.preferences import base_id, by_criterion
 from rayalign.pipeline import profiles
 from rayalign.pipeline.context import RunContext
 from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
 from rayalign.statistics.ranks import rank_correlation
 from rayalign.statistics.winrate import win_rate
 from rayalign.storage.report_judges import RANKS, win_rate_metric
-from rayalign.storage.report_profiles import at_profile
+from rayalign.storage.report_profiles import CRITERION, at_profile, criterion_metric
 from rayalign.types import Candidate, Prompt
 
 logger = logging.getLogger(__name__)
@@ -119,10 +121,13 @@ def annotated(
     """Win rates as the annotators of the service see them."""
     rows: list[Row] = []
     seed = context.job.seed
+    criteria = _criteria(stage, prompts)
     for judge in stage.judges:
+        own_criteria = criteria if judge in (stage.by_criterion or ()) else {}
         with closing(context.annotator(judge)) as service:
             for name, rival, common in _meetings(stage, answers):
-                pairs = [pair_of(prompts[p], answers[rival][p], answers[name][p]) for p in common]
+                ours, theirs = answers[name], answers[rival]
+                pairs = [pair_of(prompts[p], theirs[p], ours[p]) for p in common]
                 preferences = service.compare(pairs, seed=seed)
                 metric = win_rate_metric(judge, rival)
                 groups = [base_id(prompts[p]) for p in common] if profiles.clusters(prompts) else None
@@ -130,7 +135,30 @@ def annotated(
                 for profile, places in profiles.places([prompts[p] for p in common]).items():
                     own = [preferences[place] for place in places]
                     rows += _wins(name, at_profile(metric, profile), own, seed)
+                for criterion, alone in own_criteria.items():
+                    judged = [(alone[p], theirs[p], ours[p]) for p in common if p in alone]
+                    metric = criterion_metric(judge, criterion, rival)
+                    wins = _criterion_wins(service, name, metric, judged, seed)
+                    rows += [{**row, CRITERION: criterion} for row in wins]
     return rows
+
+
+def _criterion_wins(
+    service: Judge, name: str, metric: str, judged: Sequence[tuple[Prompt, Candidate, Candidate]], seed: int
+) -> list[Row]:
+    """The win rate on prompts under one criterion alone; no row where no prompt has it."""
+    if not judged:
+        return []
+    preferences = service.compare([pair_of(*answers) for answers in judged], seed=seed)
+    return _wins(name, metric, preferences, seed, [base_id(prompt) for prompt, *_ in judged])
+
+
+def _criteria(stage: EvaluateStage, prompts: Mapping[str, Prompt]) -> dict[str, dict[str, Prompt]]:
+    """As `by_criterion`; none where no annotator compares by single criteria."""
+    if not stage.by_criterion:
+        return {}
+    assert stage.data.preferences is not None, "`check` refuses by_criterion without preferences"
+    return by_criterion(prompts, stage.data.preferences)
 
 
 def judge_correlations(judges: Sequence[str], against: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -23,7 +23,7 @@ from rayalign.storage.report_judges import judges_table
 from rayalign.storage.report_methods import methods_table
 from rayalign.storage.report_page import write_page
 from rayalign.storage.report_plots import PALETTE, number, stacked_bar
-from rayalign.storage.report_profiles import profiles_section
+from rayalign.storage.report_profiles import criteria_section, profiles_section
 from rayalign.storage.report_results import results_section
 from rayalign.storage.report_table import Cell, html_table
 from rayalign.storage.report_warnings import run_warnings
@@ -48,6 +48,7 @@ def write_report(run: Path) -> Path:
         judges_table(summary.get("results", [])),
         best_of_table(summary.get("results", [])),
         profiles_section(summary.get("results", [])),
+        criteria_section(summary.get("results", [])),
         methods_table(summary.get("methods", [])),
         results_section(summary.get("results", []), summary.get("comparisons", [])),
         curves_section(metrics, {str(row["name"]): row["kind"] for row in rows}),

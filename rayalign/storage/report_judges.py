@@ -9,7 +9,7 @@ from typing import Any
 
 from rayalign.statistics.doubts import short_notes
 from rayalign.storage.report_plots import number
-from rayalign.storage.report_profiles import is_of_profile
+from rayalign.storage.report_profiles import has_heat_map
 from rayalign.storage.report_table import Cell, estimate, figure, html_table, missing_notes
 
 RANKS = "judges"
@@ -48,7 +48,7 @@ def _rivals(results: Sequence[Row]) -> dict[str, dict[str, dict[str, Row]]]:
     rivals: dict[str, dict[str, dict[str, Row]]] = {}
     for row in results:
         match = _BY_JUDGE.fullmatch(str(row["metric"]))
-        if match and not is_of_profile(row):
+        if match and not has_heat_map(row):
             rivals.setdefault(match["rival"], {}).setdefault(match["judge"], {})[row["name"]] = row
     return {rival: judges for rival, judges in rivals.items() if len(judges) > 1}
 

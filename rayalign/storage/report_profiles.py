@@ -1,4 +1,4 @@
-"""The heat maps of an evaluation under profiles of preferences: methods by profiles."""
+"""The heat maps of an evaluation under profiles of preferences: methods by profiles, and methods by criteria."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rayalign.storage.report_table import Cell, figure, html_table
 
 AVERAGE = "win_rate_average"
 """metric: the mean win rate over all other models"""
+CRITERION = "criterion"
+"""key of a row: the single criterion that its win rate is by"""
 _AT = "@"
 Row = Mapping[str, Any]
 
@@ -20,9 +22,14 @@ def at_profile(metric: str, profile: str) -> str:
     return f"{metric}{_AT}{profile}"
 
 
-def is_of_profile(row: Row) -> bool:
-    """Whether a row of results belongs to one profile."""
-    return _AT in str(row["metric"])
+def criterion_metric(judge: str, criterion: str, rival: str) -> str:
+    """The name of a win rate by one criterion."""
+    return f"win_rate_by_{judge}_on_{criterion}_against_{rival}"
+
+
+def has_heat_map(row: Row) -> bool:
+    """Whether a heat map shows a row of results, since it belongs to one profile or to one criterion."""
+    return _AT in str(row["metric"]) or CRITERION in row
 
 
 def profiles_section(results: Sequence[Row]) -> str:
@@ -32,22 +39,50 @@ def profiles_section(results: Sequence[Row]) -> str:
         metric, at, profile = str(row["metric"]).partition(_AT)
         if at:
             tables.setdefault(metric, {}).setdefault(row["name"], {})[profile] = row
-    means = {(row["name"], row["metric"]): row for row in results if not is_of_profile(row)}
-    parts = [_heat_map(metric, methods, means) for metric, methods in tables.items()]
-    return f"<h2>Methods by profiles</h2>{''.join(parts)}" if parts else ""
+    return _section("Methods by profiles", tables, _overall(results), "all")
 
 
-def _heat_map(metric: str, methods: Mapping[str, Mapping[str, Row]], means: Mapping[tuple[str, str], Row]) -> str:
-    profiles = list(next(iter(methods.values())))
+def criteria_section(results: Sequence[Row]) -> str:
+    """A heat map for each judge and rival; the last column is the win rate by all that a profile wants."""
+    tables: dict[str, dict[str, dict[str, Row]]] = {}
+    for row in results:
+        if CRITERION in row:
+            criterion = row[CRITERION]
+            metric = str(row["metric"]).replace(f"_on_{criterion}_against_", "_against_")
+            tables.setdefault(metric, {}).setdefault(row["name"], {})[criterion] = row
+    return _section("Methods by criteria", tables, _overall(results), "whole profile")
+
+
+def _overall(results: Sequence[Row]) -> dict[tuple[str, str], Row]:
+    """The rows over all profiles and criteria, by name and metric."""
+    return {(row["name"], row["metric"]): row for row in results if not has_heat_map(row)}
+
+
+def _section(
+    title: str,
+    tables: Mapping[str, Mapping[str, Mapping[str, Row]]],
+    overall: Mapping[tuple[str, str], Row],
+    last: str,
+) -> str:
+    """A heat map of each metric; nothing without any."""
+    parts = [_heat_map(metric, methods, overall, last) for metric, methods in tables.items()]
+    return f"<h2>{title}</h2>{''.join(parts)}" if parts else ""
+
+
+def _heat_map(
+    metric: str, methods: Mapping[str, Mapping[str, Row]], overall: Mapping[tuple[str, str], Row], last: str
+) -> str:
+    columns: dict[str, None] = {}
     values: list[float] = []
     for rows in methods.values():
+        columns |= dict.fromkeys(rows)
         values += [float(row["mean"]) for row in rows.values()]
     low, high = min(values), max(values)
     lines: list[list[str | Cell]] = []
     for name, rows in methods.items():
-        cells = [_cell(rows.get(profile), low, high) for profile in profiles]
-        lines.append([name, *cells, _cell(means.get((name, metric)), low, high)])
-    heading: list[str | Cell] = [metric, *map(figure, [*profiles, "all"])]
+        cells = [_cell(rows.get(column), low, high) for column in columns]
+        lines.append([name, *cells, _cell(overall.get((name, metric)), low, high)])
+    heading: list[str | Cell] = [metric, *map(figure, [*columns, last])]
     return f"<h3>{escape(metric)}</h3>{html_table(heading, lines)}"
 
 

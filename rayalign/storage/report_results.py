@@ -10,7 +10,7 @@ from rayalign.statistics.doubts import short_notes
 from rayalign.storage.report_judges import shown_metrics
 from rayalign.storage.report_metrics import metric_of
 from rayalign.storage.report_plots import forest, number
-from rayalign.storage.report_profiles import is_of_profile
+from rayalign.storage.report_profiles import has_heat_map
 from rayalign.storage.report_table import Cell, estimate, figure, html_table, missing_notes
 
 Row = Mapping[str, Any]
@@ -23,7 +23,7 @@ def results_section(results: Sequence[Row], comparisons: Sequence[Row]) -> str:
     elsewhere = shown_metrics(results)
     by_metric: dict[str, list[Row]] = {}
     for row in results:
-        if not is_of_profile(row) and row["metric"] not in elsewhere:
+        if not has_heat_map(row) and row["metric"] not in elsewhere:
             by_metric.setdefault(row["metric"], []).append(row)
     if not by_metric and not comparisons:
         return ""

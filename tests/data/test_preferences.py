@@ -9,7 +9,15 @@ import pytest
 
 from rayalign.config import DataConfig, PreferenceUse, SourceConfig, load_registry
 from rayalign.data.paddock import gold, tasks, understand
-from rayalign.data.preferences import base_id, under_one, under_profile, without_preferences
+from rayalign.data.preferences import (
+    HELPFULNESS,
+    base_id,
+    by_criterion,
+    plain_prompt,
+    under_one,
+    under_profile,
+    without_preferences,
+)
 from rayalign.data.readers import load_examples
 from rayalign.errors import InputError
 from rayalign.types import Example, Message, Prompt
@@ -53,6 +61,41 @@ def test_a_prompt_can_be_read_under_one_of_its_preferences() -> None:
     assert last(under_one(prompt, "P2A")) == last(alone)
     with pytest.raises(InputError, match="profile P1B\\+P2A, which does not hold P3A"):
         under_one(prompt, "P3A")
+
+
+def test_the_prompt_before_its_profile_can_be_had_again() -> None:
+    plain = Prompt("p", (*PLAIN.messages, Message("assistant", "what ?"), *PLAIN.messages), {"reference": "dust"})
+    profile = REGISTRY.profile("P1B+P2A*0.5")
+    for prompted in (True, False):
+        assert plain_prompt(under_profile(plain, profile, REGISTRY, prompted=prompted)) == plain
+    assert plain_prompt(plain) == plain
+    data = DataConfig(split="test", limit=80)
+    originals = {example.prompt.id: example.prompt for example in load_examples(data, seed=0, use="prompts")}
+    for example in embedded(profiles=["P1A*2+P2A+P3B"]):
+        assert plain_prompt(example.prompt) == originals[base_id(example.prompt)]
+
+
+def test_each_preference_of_a_profile_can_stand_alone() -> None:
+    use = PreferenceUse(profiles=("P1A+P2A", "P1B+P2A"))
+    prompts = {str(p): under_profile(PLAIN, p, REGISTRY) for p in use.read_profiles()}
+    alone = by_criterion(prompts, use)
+    assert {name: list(own) for name, own in alone.items()} == {
+        "P1A": ["P1A+P2A"],
+        "P1B": ["P1B+P2A"],
+        "P2A": ["P1A+P2A", "P1B+P2A"],
+        HELPFULNESS: ["P1A+P2A", "P1B+P2A"],
+    }
+    assert alone["P2A"]["P1B+P2A"] == under_profile(PLAIN, REGISTRY.profile("P2A"), REGISTRY)
+    assert alone[HELPFULNESS]["P1A+P2A"] == PLAIN
+
+
+def test_in_the_embedded_world_a_preference_alone_is_its_constraint_alone() -> None:
+    use = PreferenceUse(profiles=("P1A+P2A+P3A",), prompted=False)
+    example = embedded(profiles=["P1A+P2A+P3A"], prompted=False)[0]
+    alone = by_criterion({"p": example.prompt}, use)
+    styles = {name: dict(tasks.parse(own["p"].meta["task"]).style) for name, own in alone.items()}
+    assert styles == {"P1A": {"level": "plain"}, "P2A": {"length": "short"}, "P3A": {"tone": "warm"}, HELPFULNESS: {}}
+    assert all(own["p"].messages == example.prompt.messages for own in alone.values())
 
 
 def test_in_the_embedded_world_preferences_are_constraints_that_it_understands() -> None:

@@ -110,6 +110,19 @@ def test_the_content_of_a_data_file_counts(study: Study, tmp_path: Path) -> None
     assert stage_hashes(job)["base"] == before["base"]
 
 
+def test_the_content_of_a_file_of_preferences_counts(study: Study, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    text = "rhymes: {dimension: rhyme, pole: rhymes, wordings: [Rhyme.], criterion: which answer rhymes}\n"
+    own.write_text(text)
+    job = study(f"stages.draws.data.preferences={{profiles: [rhymes], file: {own}}}").job
+    before = stage_hashes(job)
+    own.write_text(text.replace("Rhyme.", "Write verse."))
+    after = stage_hashes(job)
+    assert after["draws"] != before["draws"] and after["sft"] == before["sft"]
+    own.write_text(text)
+    assert stage_hashes(job) == before
+
+
 def test_states_name_the_reason(study: Study) -> None:
     job = study().job
     assert set(stage_states(job).values()) == {"will run: never ran"}

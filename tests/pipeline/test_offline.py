@@ -15,9 +15,10 @@ from rayalign.config import LoadedJob, TrainStage
 from rayalign.data.collate import collate_examples, encode_examples
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.data.rows import RowFile, write_rows
+from rayalign.errors import InputError
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
-from rayalign.pipeline.offline import heldout_results, pair_context, read_examples
+from rayalign.pipeline.offline import heldout_results, pair_context, read_examples, taken_answers, training_rows
 from rayalign.scoring.selection import extremes
 from rayalign.storage.records import write_jsonl
 from rayalign.types import Candidate, Comparison, Example, Message, Outputs, Prompt
@@ -68,6 +69,77 @@ def test_verdicts_are_rankings_or_pairs_or_single_answers(study: Study) -> None:
     # each with an answer to the other prompt
     expected = [("bd", 1.0), ("ae", 0.0), ("bd", 0.75), ("ce", 0.25), ("db", 1.0), ("ea", 0.0)]
     assert [(texts(row), row.desirable) for row in answers] == expected
+
+
+def chosen_stage(answers: str | None) -> TrainStage:
+    settings = {"kind": "train", "algorithm": {"name": "sft"}, "model": "m", "examples": "stage:verdicts"}
+    return TrainStage.model_validate({**settings, "answers": answers})
+
+
+@pytest.mark.parametrize(
+    ("answers", "taken"),
+    [
+        ("chosen", [("b", [0.75]), ("b", [0.75]), ("d", [0.75])]),
+        ("conditioned", [("ba", [1.0, 0.0]), ("bc", [1.0, 0.0]), ("de", [1.0, 0.0])]),
+        (None, [("ba", [0.75, 0.25]), ("bc", [0.75, 0.375]), ("de", [0.75, 0.25])]),
+    ],
+)
+def test_a_stage_takes_the_better_answers_alone_or_both(
+    study: Study, answers: str | None, taken: list[tuple[str, list[float]]]
+) -> None:
+    pairs = read(study, "sppo", examples="stage:verdicts")
+    assert [(texts(row), scores(row)) for row in taken_answers(chosen_stage(answers), pairs)] == taken
+
+
+def test_supervised_learning_on_verdicts_has_a_row_of_each_better_answer(study: Study) -> None:
+    loaded, tokenizer = study(), build_tokenizer()
+    with RunContext(loaded, Inputs(loaded)) as context:
+        write_jsonl(context.output("stage:verdicts"), worded_verdicts("sunday", "monday"))
+        rows = list(training_rows(context, "sft", chosen_stage("chosen"), tokenizer, {}))
+    assert [row.prompt for row in rows] == ["p0", "p1"]
+    decoded = [tokenizer.decode(row.token_ids) for row in rows]
+    assert all("winter" in text and day in text for text, day in zip(decoded, ("sunday", "monday"), strict=True))
+    assert not any("grey" in text for text in decoded)
+
+
+def worded_verdicts(*questions: str) -> list[Comparison]:
+    """The answer `winter` is better than `grey`, to a prompt of each question."""
+    rows = []
+    for number, question in enumerate(questions):
+        prompt = Prompt(f"p{number}", (Message("user", question),))
+        rows.append(Comparison(prompt, Candidate("grey"), Candidate("winter"), 2.0, "j"))
+    return rows
+
+
+def reward_rows(study: Study, verdicts: list[Comparison]) -> tuple[int, dict[str, Any]]:
+    """How many rows a reward model trains on, and the figures of its stage."""
+    source = {"model": "stage:sft", "examples": "stage:verdicts", "near_duplicates": 0.8, "holdout": 0.5}
+    stage = TrainStage.model_validate({"kind": "train", "algorithm": {"name": "reward"}, **source})
+    loaded, figures = study(), dict[str, Any]()
+    with RunContext(loaded, Inputs(loaded)) as context:
+        write_jsonl(context.output("stage:verdicts"), verdicts)
+        rows = list(training_rows(context, "rm", stage, build_tokenizer(), figures))
+    return len(rows), figures
+
+
+def test_a_reward_model_trains_on_distinct_rows_and_counts_the_others(study: Study) -> None:
+    count, figures = reward_rows(study, worded_verdicts("sunday", "monday"))
+    again, counted = reward_rows(study, worded_verdicts("sunday", "monday", "Sunday", "monday", "monday"))
+    assert again == count
+    assert figures["duplicates"] == {"exact": 0, "near": 0}
+    assert counted["duplicates"] == {"exact": 3, "near": 0}
+    assert counted["leaks"] == {"prompts": 0, "exact": 0, "near": 0, "rows": count // 2}
+
+
+def test_a_reward_model_whose_held_out_answers_are_trained_on_is_refused(study: Study) -> None:
+    # The pairs differ in one answer each, so they are no duplicates; the other answer stands on both sides.
+    prompts = [Prompt(f"p{number}", (Message("user", "sunday"),)) for number in range(2)]
+    verdicts = [
+        Comparison(prompts[0], Candidate("grey"), Candidate("winter"), 2.0, "j"),
+        Comparison(prompts[1], Candidate("river"), Candidate("winter"), 2.0, "j"),
+    ]
+    with pytest.raises(InputError, match="the held-out rows leak: 0 prompts are on both sides, 1 of 2 answers"):
+        reward_rows(study, verdicts)
 
 
 def source_of(tmp_path: Path, rows: list[dict[str, Any]], form: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,6 +118,10 @@ stages:
         ("{profiles: [P1A+P1B]}", "", "data.preferences: .*two poles of expertise"),
         ("null", "unprompted: [base]", "unprompted: it is for prompts under profiles"),
         ("{profiles: [P1A]}", "unprompted: [bass]", "there is no model 'bass'; did you mean base"),
+        ("null", "by_criterion: [pool]", "by_criterion: it is for prompts under profiles"),
+        ("{profiles: [P1A]}", "by_criterion: [pool]", "by_criterion: 'pool' is none of the stage's annotators"),
+        ("{profiles: [P1A]}", "annotator: pool, by_criterion: [pol]", "annotators; did you mean pool"),
+        ("{profiles: [P1A], file: OWN}", "annotator: pool, by_criterion: [pool]", "a preference is named helpfulness"),
         ("{profiles: [P1A, P1B]}", "by_profile: {s: {P1A: stage:base}}", "by_profile.s: no model for P1B; add one"),
         ("{profiles: [P1A]}", "by_profile: {s: {P1A: stage:base, P9: stage:base}}", "no preference 'P9'"),
         ("{profiles: [P1A]}", "by_profile: {s: {P1A: stage:base, P1B: stage:base}}", "P1B is none of the profiles"),
@@ -125,8 +130,11 @@ stages:
     ],
 )
 def test_what_is_wrong_with_profiles_is_said_before_the_start(
-    study: Study, preferences: str, keys: str, message: str
+    study: Study, tmp_path: Path, preferences: str, keys: str, message: str
 ) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("helpfulness: {dimension: use, pole: useful, wordings: [Help.], criterion: which answer helps}\n")
+    preferences = preferences.replace("OWN", str(own))
     loaded = study(text=EVALUATION.replace("PREFERENCES", preferences).replace("KEYS", keys).replace(", }", "}"))
     with pytest.raises(InputError, match=message):
         check(loaded)

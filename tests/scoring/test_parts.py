@@ -151,7 +151,7 @@ def test_one_source_as_a_text_scores_without_parts() -> None:
 
 def test_a_reward_in_parts_on_several_ranks_asks_models_alone() -> None:
     sources = (RewardSource(source="a/rm"), RewardSource(source="http://127.0.0.1:1/score/judge"))
-    with pytest.raises(InputError, match=r"roles.reward.spread: each actor would ask the reward's parts"):
+    with pytest.raises(InputError, match=r"roles.reward.spread: every actor would request the parts"):
         make_scorer(RewardSpec(sources, LearnerConfig(), "", timeout=1.0, named=True), spread=True)
 
 

@@ -8,10 +8,14 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from rayalign.config import LearnerConfig, RewardSource
+from rayalign.config import LearnerConfig, RewardSource, load_registry
 from rayalign.data.chat import encode_example
+from rayalign.data.paddock import prompts
 from rayalign.data.paddock.tokenizer import build_tokenizer
+from rayalign.data.preferences import under_profile
 from rayalign.models.load import Frozen, load_scalar, make_preset
+from rayalign.scoring.parts import PartsScorer
+from rayalign.scoring.preference import PreferenceScorer
 from rayalign.scoring.reward_model import RewardModelScorer, _score
 from rayalign.scoring.sources import RewardSpec, frozen_models, make_scorer
 from rayalign.types import Group, Message, Prompt, Score, Segment, Trajectory
@@ -35,13 +39,17 @@ def model(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def group(tokenizer: Any, name: str, *answers: str) -> Group:
-    prompt = Prompt(name, (Message("user", " ".join(WORDS[: 2 + len(name)])),))
+    return answered(tokenizer, Prompt(name, (Message("user", " ".join(WORDS[: 2 + len(name)])),)), *answers)
+
+
+def answered(tokenizer: Any, prompt: Prompt, *answers: str) -> Group:
     trajectories = []
     for index, text in enumerate(answers):
         token_ids, mask = encode_example(tokenizer, prompt, text)
         segments = (Segment(0, "template"), Segment(len(mask) - sum(mask), "policy", 0))
-        trajectories.append(Trajectory(name, index, tuple(token_ids), segments, (0.0,) * sum(mask), "stop", text))
-    return Group(name, prompt, 0, tuple(trajectories))
+        logprobs = (0.0,) * sum(mask)
+        trajectories.append(Trajectory(prompt.id, index, tuple(token_ids), segments, logprobs, "stop", text))
+    return Group(prompt.id, prompt, 0, tuple(trajectories))
 
 
 @torch.no_grad()
@@ -130,3 +138,22 @@ def test_the_models_of_a_reward_are_those_of_all_its_parts(model: str) -> None:
     assert isinstance(frozen, Frozen)
     single = make_scorer(RewardSpec(sources[1:], LearnerConfig(), model, timeout=1.0))
     assert frozen_models(single) == []
+
+
+def test_the_preferences_of_a_reward_share_one_model_and_score_by_themselves(model: str, tokenizer: Any) -> None:
+    registry = load_registry()
+    sources = [RewardSource(source=model, preference=name) for name in ("P1A", "P2B")]
+    scorer = make_scorer(RewardSpec(tuple(sources), LearnerConfig(), model, timeout=1.0, named=True))
+    assert isinstance(scorer, PartsScorer)
+    parts = scorer.scorers.values()
+    assert all(isinstance(part, PreferenceScorer) for part in parts)
+    assert len({id(part.scorer) for part in parts if isinstance(part, PreferenceScorer)}) == 1
+    assert len(frozen_models(scorer)) == 1
+
+    plain_prompt = next(prompt for prompt in prompts(0, "test", 20) if '"style":{}' in prompt.meta["task"])
+    under = {name: under_profile(plain_prompt, registry.profile(name), registry) for name in ("P1A", "P2B", "P1A+P2B")}
+    ((score,),) = scorer.score([answered(tokenizer, under["P1A+P2B"], "yes no")])
+    alone = plain(model, [answered(tokenizer, under[name], "yes no") for name in ("P1A", "P2B")])
+    assert [part.name for part in score.parts] == ["P1A", "P2B"]
+    assert [part.value for part in score.parts] == pytest.approx([values[0] for values in alone], abs=1e-5)
+    assert alone[0] != pytest.approx(alone[1], abs=1e-4)

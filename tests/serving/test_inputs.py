@@ -50,6 +50,15 @@ def test_a_copy_of_the_base_serves_its_adapters(copy: Path, adapters: dict[str, 
     assert inputs.base_digest == read(model, {}).base_digest
 
 
+def test_an_adapter_is_known_by_its_content(model: str, tmp_path: Path) -> None:
+    trained = write_adapter(Path(model), tmp_path / "trained", 0)
+    before = read(model, {"P1A": str(trained)}).digests["P1A"]
+    copied = shutil.copytree(trained, tmp_path / "copied")
+    assert read(model, {"P1A": str(copied)}).digests["P1A"] == before
+    write_adapter(Path(model), trained, 1)
+    assert read(model, {"P1A": str(trained)}).digests["P1A"] != before
+
+
 def test_adapters_of_another_base_are_refused(model: str, tmp_path: Path) -> None:
     from rayalign.data.paddock.tokenizer import build_tokenizer
 

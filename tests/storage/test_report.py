@@ -11,6 +11,7 @@ from rayalign.storage.records import write_jsonl
 from rayalign.storage.report import write_report
 from rayalign.storage.report_plots import forest, number
 from rayalign.storage.summary import write_done, write_summary
+from tests.storage.test_report_evolution import FIGURES as EVOLUTION
 
 EVIL = "<script>alert('x')</script>&"
 JOB = f"""
@@ -18,6 +19,7 @@ name: study  # jobs/study.yaml:1
 seed: 7
 stages:
   ppo: {{kind: train, model: "{EVIL}"}}
+  evolve: {{kind: evolve}}
   evaluate: {{kind: evaluate}}
 """
 
@@ -74,6 +76,8 @@ def partial_run(run: Path) -> Path:
 def finished_run(run: Path) -> Path:
     partial_run(run)
     result = {"name": EVIL, "metric": "gold_utility", "mean": 0.5, "low": 0.4, "high": 0.6, "n": 20}
+    by_criterion = {**result, "metric": "win_rate_by_gold_on_P2B_against_sft", "mean": 87.5, "criterion": "P2B"}
+    under_profile = {**result, "metric": "gold_utility@P1A+P2B", "mean": 0.625}
     difference = {
         "a": EVIL,
         "b": "sft",
@@ -83,10 +87,11 @@ def finished_run(run: Path) -> Path:
         "high": 0.19,
         "n": 20,
     }
-    stages = [{"name": name, "status": "finished", "seconds": 12.5} for name in ("ppo", "evaluate")]
-    write_summary(run / "summary.json", [result], [difference], stages, 3 << 30)
-    for name in ("ppo", "evaluate"):
-        write_done(run / "stages" / name, "hash", seconds=12.5, fixed_seconds=4.0)
+    stages = [{"name": name, "status": "finished", "seconds": 12.5} for name in ("ppo", "evolve", "evaluate")]
+    write_summary(run / "summary.json", [result, under_profile, by_criterion], [difference], stages, 3 << 30)
+    for name in ("ppo", "evolve", "evaluate"):
+        figures = EVOLUTION if name == "evolve" else {}
+        write_done(run / "stages" / name, "hash", seconds=12.5, fixed_seconds=4.0, **figures)
     answers = [
         {"model": m, "prompt_id": str(i), "prompt": f"prompt {i}", "answer": f"{EVIL} {m}{i}", "value": 0.5}
         for m in ("sft", "ppo")
@@ -107,7 +112,7 @@ def test_page_is_sound_self_contained_and_escaped(make: object, tmp_path: Path) 
 
 def test_partial_run_says_so(tmp_path: Path) -> None:
     page = write_report(partial_run(tmp_path / "run")).read_text()
-    assert "not finished: 0 of 2 stages" in page and "seed 7" in page
+    assert "not finished: 0 of 3 stages" in page and "seed 7" in page
     assert "not started" in page and "<h2>Comparison" not in page
     # the first and the last answer, where there are two
     assert "again1" in page and "again9" in page and "again5" not in page and "once1" not in page
@@ -119,6 +124,13 @@ def test_finished_run_shows_its_figures(tmp_path: Path) -> None:
     assert "generate 3 s (75%)" in page and "12.5" in page and "8.50" in page
     assert len(re.findall('class="prompt">prompt', page)) == 8
     assert "sft35" in page and "ppo35" in page
+
+
+def test_finished_run_shows_its_profiles_and_its_evolution(tmp_path: Path) -> None:
+    page = write_report(finished_run(tmp_path / "run")).read_text()
+    assert "<h2>Methods by profiles</h2>" in page and ">P1A+P2B</th>" in page and ">0.625</td>" in page
+    assert "<h2>Methods by criteria</h2>" in page and ">P2B</th>" in page and ">87.5</td>" in page
+    assert "<h2>Evolved prompts</h2>" in page and "<td>evolve</td><td>30 of 40</td>" in page
 
 
 def test_a_reward_model_at_chance_is_said_before_what_rests_on_it(tmp_path: Path) -> None:

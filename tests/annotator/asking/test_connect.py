@@ -1,11 +1,18 @@
-"""What is written of an annotation."""
+"""What an annotator receives of a pair, and what is written of its annotation."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from rayalign.annotator.asking.api import Annotation
-from rayalign.annotator.asking.connect import public
+from rayalign.annotator.asking.client import item_of
+from rayalign.annotator.asking.connect import LocalAnnotator, public
+from rayalign.config import load_registry
+from rayalign.data.preferences import under_profile
+from rayalign.types import Message, Prompt
+from tests.annotator.stub_endpoint import Stub
 
 ROW = {"instruction": "q", "output_1": "a", "output_2": "b"}
 
@@ -20,3 +27,31 @@ def test_a_raw_completion_comes_with_the_order_that_it_speaks_of(switched: bool)
 
 def test_without_a_raw_completion_no_order_is_claimed() -> None:
     assert "is_switched_outputs" not in public(ROW, Annotation(index=0, annotator="judge", preference=2.0))
+
+
+def concise_prompt() -> tuple[Prompt, str]:
+    """A prompt under one preference, and the criterion of that preference."""
+    registry = load_registry()
+    plain = Prompt("p", (Message("user", "why is the sky blue ?"),))
+    return under_profile(plain, registry.profile("P2A"), registry), registry["P2A"].criterion
+
+
+def test_an_item_carries_the_criterion_of_its_prompt() -> None:
+    prompt, criterion = concise_prompt()
+    item = item_of(prompt, "a", "b")
+    assert item.meta is not None and item.meta["criterion"] == criterion
+    assert (item.messages, item.output_1, item.output_2) == (prompt.messages, "a", "b")
+
+
+def test_a_language_model_receives_the_criterion_of_the_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB_KEY", "some-key")
+    prompt, criterion = concise_prompt()
+    file = tmp_path / "pool.yaml"
+    with Stub() as stub:
+        judge = f"{{kind: llm, model: m, template: criterion, base_url: '{stub.url}', key_variable: STUB_KEY}}"
+        file.write_text(f"cache: sqlite:///{tmp_path / 'v.db'}\nannotators: {{m: {{judge: {judge}}}}}\n")
+        annotator = LocalAnnotator(file, "m")
+        assert annotator.compare([(prompt, "short", "much longer")], seed=0) == [2.0]
+        annotator.close()
+    (body,) = stub.bodies
+    assert f"Decide {criterion}." in body["messages"][-1]["content"]
