@@ -52,7 +52,7 @@ class AnnotateKind(StageKind[AnnotateStage]):
     def problems(self) -> Iterator[Problem]:
         if self.stage.annotator and self.stage.pairwise:
             yield "pairwise", "the annotator compares these answers; leave one of the two out"
-        yield from host_problems(self.stage.roles)
+        yield from host_problems(self.stage.roles, runs=["reward"])
 
     def roles(self, job: Job) -> Sequence[RoleNeed]:
         stage = self.stage

@@ -118,7 +118,7 @@ class EvaluateKind(StageKind[EvaluateStage]):
     def problems(self) -> Iterator[Problem]:
         stage = self.stage
         yield from profile_problems(stage)
-        yield from host_problems(stage.roles, sources=self._actor_sources())
+        yield from host_problems(stage.roles, runs=["reward", "reference"], sources=self._actor_sources())
         for name in stage.names:
             if "@" in name:
                 yield "models", f"{name!r} holds an @, which stands before a profile in the results; name it otherwise"

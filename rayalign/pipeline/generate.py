@@ -116,7 +116,7 @@ class GenerateKind(StageKind[GenerateStage]):
 
     def problems(self) -> Iterator[Problem]:
         stage = self.stage
-        yield from host_problems(stage.roles, sources=self._actor_sources)
+        yield from host_problems(stage.roles, runs=["reward"], sources=self._actor_sources)
         if stage.best_of:
             yield from best_of.problems(stage.best_of, "best_of")
         if stage.answer_sources and stage.best_of and stage.best_of.n not in (1, self._candidates):

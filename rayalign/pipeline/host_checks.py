@@ -12,6 +12,7 @@ from rayalign.types import Role
 def host_problems(
     roles: Mapping[Role, RoleConfig],
     *,
+    runs: Collection[Role],
     trained: Collection[Role] = (),
     sources: Sequence[RewardSource] = (),
     online: bool = False,
@@ -19,13 +20,17 @@ def host_problems(
     """Settings of a role's actors that would have no effect.
 
     Args:
+        runs: the roles that the stage may run.
         trained: the roles that the stage trains.
         sources: what the `reward` actors ask for scores.
         online: the stage trains on what its live policy writes.
     """
     for role, host in roles.items():
-        if online and host.min_actors is not None:
-            yield f"roles.{role}.min_actors", "only an offline stage goes on with fewer ranks; leave this out"
+        if role not in runs:
+            yield f"roles.{role}", f"this stage runs no {role}; its roles: {', '.join(runs)}"
+            continue
+        if host.min_actors is not None and (online or role not in trained):
+            yield f"roles.{role}.min_actors", "only a role trained offline goes on with fewer ranks; leave this out"
         if host.spread and role in trained:
             yield f"roles.{role}.spread", "a trained role lies in parts by its learner's zero_stage: 3; set that"
         if host.spread and role == "reward" and any(source.form != "model" for source in sources):

@@ -81,7 +81,7 @@ class PretrainKind(StageKind[PretrainStage]):
             yield "chat_template", problem
         elif named and self.stage.data.embedded:
             yield "chat_template", "the embedded world's tokenizer has a template of its own; leave this out"
-        yield from host_problems(self.stage.roles, trained=["policy"])
+        yield from host_problems(self.stage.roles, runs=["policy"], trained=["policy"])
 
     def make_tokenizer(self, inputs: Inputs, name: str, role: str) -> PreTrainedTokenizerBase:
         from rayalign.data.chat import load_tokenizer, train_tokenizer

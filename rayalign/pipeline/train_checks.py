@@ -90,7 +90,9 @@ def _roles(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, st
             "the exact KL needs reference and policy whole in one process, which stage 3 splits; take 2, or "
             "kl_coefficient 0",
         )
-    yield from host_problems(hosts, trained=algorithm.trains, sources=stage.rewards, online=stage.online)
+    yield from host_problems(
+        hosts, runs=list(hosts), trained=algorithm.trains, sources=stage.rewards, online=stage.online
+    )
 
 
 def _rows(stage: TrainStage, algorithm: Algorithm[Any], models: Mapping[str, str | None]) -> Iterator[Problem]:

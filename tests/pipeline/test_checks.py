@@ -735,7 +735,7 @@ def test_only_an_offline_stage_goes_on_with_fewer_ranks(study: Study) -> None:
     ranks = "{actors: 2, min_actors: 1}"
     check(study(f"stages.rm.roles.reward={ranks}"))
     (line,) = refusal(study, f"stages.rl.roles.policy={ranks}")
-    assert "stages.rl.roles.policy.min_actors: only an offline stage goes on with fewer ranks" in line
+    assert "stages.rl.roles.policy.min_actors: only a role trained offline goes on with fewer ranks" in line
     with pytest.raises(InputError, match=r"min_actors 3 is above actors 2; lower it"):
         study("stages.rm.roles.reward={actors: 2, min_actors: 3}")
 

@@ -28,14 +28,16 @@ def refusal(study: Study, *overrides: str) -> str:
 
 
 def test_a_reward_is_spread_where_its_actors_ask_models_alone() -> None:
-    assert list(host_problems({"reward": SPREAD}, sources=[MODEL])) == []
-    assert list(host_problems({"reward": SPREAD}, sources=[MODEL, RULES])) == [("roles.reward.spread", UNSPREADABLE)]
-    assert list(host_problems({"reference": SPREAD}, sources=[MODEL, RULES])) == []
+    assert list(host_problems({"reward": SPREAD}, runs=["reward"], sources=[MODEL])) == []
+    assert list(host_problems({"reward": SPREAD}, runs=["reward"], sources=[MODEL, RULES])) == [
+        ("roles.reward.spread", UNSPREADABLE)
+    ]
+    assert list(host_problems({"reference": SPREAD}, runs=["reference"], sources=[MODEL, RULES])) == []
 
 
 def test_a_reference_runs_within_the_policy_of_an_online_stage_alone() -> None:
-    assert list(host_problems({"reference": WITHIN}, online=True)) == []
-    assert list(host_problems({"reference": WITHIN})) == [("roles.reference.within", ONLINE_ONLY)]
+    assert list(host_problems({"reference": WITHIN}, runs=["reference"], online=True)) == []
+    assert list(host_problems({"reference": WITHIN}, runs=["reference"])) == [("roles.reference.within", ONLINE_ONLY)]
 
 
 @pytest.mark.parametrize(
@@ -92,3 +94,23 @@ def test_a_pretrained_policy_lies_in_parts_by_its_learner(study: Study) -> None:
     assert problem.startswith(
         "stages.base.roles.policy.spread: a trained role lies in parts by its learner's zero_stage"
     )
+
+
+@pytest.mark.parametrize(
+    ("role", "runs"),
+    [
+        ("base.roles.critic", "policy"),
+        ("draws.roles.policy", "reward"),
+        ("verdicts.roles.reference", "reward"),
+        ("test.roles.policy", "reward, reference"),
+    ],
+)
+def test_a_stage_hosts_only_the_roles_that_it_may_run(study: Study, role: str, runs: str) -> None:
+    name = role.rpartition(".")[2]
+    problem = f"stages.{role}: this stage runs no {name}; its roles: {runs}"
+    assert refusal(study, f"stages.{role}={{cpus: 1}}") == problem
+
+
+def test_a_frozen_role_has_all_its_actors(study: Study) -> None:
+    problem = refusal(study, "stages.test.roles.reward={actors: 2, min_actors: 1}")
+    assert problem.startswith("stages.test.roles.reward.min_actors: only a role trained offline goes on with fewer")
