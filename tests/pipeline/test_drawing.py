@@ -75,12 +75,15 @@ class Context:
     fail: Sequence[str] = ()
     stop_after: float = math.inf
     """candidates after which the engines are lost"""
+    seed: int = 0
+    call_timeout: float = 60.0
     pools: list[Pool] = field(default_factory=list)
     loaded: str = ""
 
     @property
     def job(self) -> Any:
-        return SimpleNamespace(seed=0, cluster=ClusterConfig(), rollout=SimpleNamespace(context=200))
+        cluster = ClusterConfig(call_timeout=self.call_timeout)
+        return SimpleNamespace(seed=self.seed, cluster=cluster, rollout=SimpleNamespace(context=200))
 
     @property
     def inputs(self) -> Any:
