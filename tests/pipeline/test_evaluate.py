@@ -15,6 +15,7 @@ import pytest
 from rayalign.actors.hosted import FrozenSpec
 from rayalign.config import EvaluateStage, LearnerConfig
 from rayalign.data.chat import load_tokenizer
+from rayalign.errors import InputError
 from rayalign.pipeline.figures import evaluate
 from rayalign.rollout.base import candidate_seed
 from rayalign.scoring.sources import RewardSpec
@@ -63,8 +64,12 @@ class Frozen:
         self.groups += groups
         return [math.log(0.5)] * len(groups)
 
+    def __len__(self) -> int:
+        return 1
+
     def _score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
-        return [(Score(5.0),)] * len(groups)
+        self.groups += groups
+        return [tuple(Score(5.0 + place) for place in range(len(group.trajectories))) for group in groups]
 
 
 class Roles(dict[str, Frozen]):
@@ -189,3 +194,21 @@ def test_a_reward_model_is_hosted_as_the_stages_reader(context: EvaluateContext)
     assert [source.source for source in spec.sources] == [context.model("reader")]
     assert (spec.config.precision, spec.policy, spec.timeout) == ("bf16", context.model("reader"), 60.0)
     assert {row["value"] for row in records} == {5.0}
+
+
+def test_the_reward_model_of_best_of_n_is_hosted_as_the_stages_reader(context: EvaluateContext) -> None:
+    best_of = {"best": {"n": 3, "reward": [{"source": "reader", "name": "liked"}, {"source": "rules:length"}]}}
+    with pytest.raises(InputError, match="every value is absent"):  # the actor's scores have no parts
+        evaluated(context, best_of=best_of, precision="bf16")
+    assert context.specs is not None
+    spec = context.specs["reward"]
+    sources = [(source.source, source.label) for source in spec.sources]
+    assert sources == [(context.model("reader"), "liked"), ("rules:length", "rules:length")]
+    # its tokens are those of the model that wrote
+    assert (spec.config.precision, spec.policy, spec.timeout, spec.named) == ("bf16", context.folder, 60.0, True)
+    alone = {"best": {"n": 3, "reward": "reader"}}
+    records, _ = evaluated(context, best_of=alone)
+    assert not context.specs["reward"].named
+    assert {row["answer"] for row in records if row["model"] == "best"} == {"please 2"}
+    written = [[trajectory.text for trajectory in group.trajectories] for group in context.frozen.groups]
+    assert written == [["please 0", "please 1", "please 2"]] * 39
