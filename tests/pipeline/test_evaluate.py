@@ -203,7 +203,7 @@ def test_the_reward_model_of_best_of_n_is_hosted_as_the_stages_reader(context: E
     assert context.specs is not None
     spec = context.specs["reward"]
     sources = [(source.source, source.label) for source in spec.sources]
-    assert sources == [(context.model("reader"), "liked"), ("rules:length", "rules:length")]
+    assert sources == [(context.model("reader"), "liked"), ("rules:length", "length")]
     # its tokens are those of the model that wrote
     assert (spec.config.precision, spec.policy, spec.timeout, spec.named) == ("bf16", context.folder, 60.0, True)
     alone = {"best": {"n": 3, "reward": "reader"}}
