@@ -79,3 +79,18 @@ def test_without_the_divergence_no_reference_takes_part():
     plain = load({"name": "quark", "kl_coefficient": 0})
     assert "reference" not in plain.roles and plain.needs == {"scores"} and "kl/reference" not in plain.metrics
     assert load({"name": "quark"}).needs == {"scores", "exact_kl"}
+
+
+def test_quantiles_are_as_many_as_the_stage_sets(rollouts: Rollouts):
+    algorithm = load({"name": "quark", "quantiles": 2})
+    batch = algorithm.prepare(rollouts)
+    # scores 1, 3, 2, .5, .5, -1: at most two of six are higher than each of the first three
+    assert batch["input_ids_BT"][:, 0].tolist() == [TOKENS[q] for q in (0, 0, 0, 1, 1, 1)]
+    assert algorithm.reward_tokens == 2
+
+
+def test_passes_are_the_epochs_and_a_counted_entropy_has_a_gradient():
+    assert load({"name": "quark"}).passes == 1
+    assert load({"name": "quark", "epochs": 3}).passes == 3
+    assert not load({"name": "quark"}).differentiates_entropy
+    assert load({"name": "quark", "entropy_coefficient": 0.1}).differentiates_entropy

@@ -145,6 +145,35 @@ def test_loss_sums_over_groups_and_counts_pairs(make_rollouts, make_outputs):
     assert loss.metrics["rrhf/violations"].weight == 3
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("length_exponent", 0.5),
+        ("rank_weight", 3.0),
+        ("sft_weight", 0.25),
+        ("sft_reduction", "mean"),
+        ("published_arithmetic", True),
+    ],
+)
+def test_every_setting_reaches_the_loss(make_rollouts, make_outputs, setting, value):
+    algorithm, plain = load({"name": "rrhf", setting: value}), load({"name": "rrhf"})
+    batch = algorithm.prepare(make_rollouts())
+    logprobs = make_outputs(batch["policy_mask_BT"]).logprobs_BT
+    expected = 0.0
+    for rows in (slice(0, 3), slice(3, 5), slice(5, 6)):
+        width = int(batch["attention_mask_BT"][rows].sum(1).max())
+        mask = batch["policy_mask_BT"][rows, :width]
+        expected += rrhf_loss(logprobs[rows, :width], mask, batch["scores_B"][rows], **{setting: value}).total
+    loss = algorithm.loss("policy", Outputs(logprobs_BT=logprobs), batch)
+    torch.testing.assert_close(loss.numerator, expected)
+    assert plain.loss("policy", Outputs(logprobs_BT=logprobs), batch).numerator != loss.numerator
+
+
+def test_passes_are_the_epochs():
+    assert load({"name": "rrhf"}).passes == 1
+    assert load({"name": "rrhf", "epochs": 3}).passes == 3
+
+
 def test_a_batch_without_a_scored_candidate_costs_nothing(make_rollouts, make_outputs):
     rollouts = make_rollouts()
     rollouts.scores_B[:] = math.nan

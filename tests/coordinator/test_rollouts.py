@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from types import SimpleNamespace
@@ -14,15 +15,15 @@ from typing import Any
 import pytest
 
 from rayalign.algorithms.base import load
-from rayalign.config import CandidateSource, RewardSource, SamplingConfig, TrainStage
+from rayalign.config import BeamConfig, CandidateSource, RewardSource, SamplingConfig, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.order import PriorityOrder, PromptOrder, Rewards
 from rayalign.coordinator.recovery import consumed_iterations
 from rayalign.coordinator.rendering import Draw
-from rayalign.coordinator.rollouts import RolloutLoop
+from rayalign.coordinator.rollouts import RolloutLoop, live_draws
 from rayalign.coordinator.scoring import ScoredGroup, ScoringLoop
 from rayalign.errors import ActorError, DeadlineError
-from rayalign.rollout.base import Finished, Request
+from rayalign.rollout.base import Finished, Request, candidate_seed
 from rayalign.rollout.scripted import Script, ScriptedEngine, random_table
 from rayalign.scoring.parts import RewardCombiner
 from rayalign.storage.events import EventLog
@@ -30,6 +31,7 @@ from rayalign.storage.journal import Accounting, Journal
 from rayalign.types import Candidate, Example, Group, Message, Prompt, Score, ScorePart, Segment, Trajectory
 
 EXAMPLES = [Example(Prompt(f"p{i}", (Message("user", str(i)),)), (Candidate("a b"),)) for i in range(50)]
+SAMPLING = SamplingConfig(max_tokens=24)
 Log = list[tuple[str, Any]]
 
 
@@ -89,11 +91,9 @@ class Renderer:
 
     context, turns = 128, None
 
-    def requests(
-        self, group_id: str, prompt: Prompt, seeds: Sequence[int], own_draws: Sequence[Draw] = ()
-    ) -> list[Request]:
-        sampling = SamplingConfig(max_tokens=24)
-        return [Request(f"{group_id}/{i}", (1, 2), seed, sampling, (0,)) for i, seed in enumerate(seeds)]
+    def requests(self, group_id: str, prompt: Prompt, seeds: Sequence[int], own_draws: Sequence[Draw]) -> list[Request]:
+        drawn = enumerate(zip(seeds, own_draws, strict=True))
+        return [Request(f"{group_id}/{i}", (1, 2), seed, draw.sampling, (0,)) for i, (seed, draw) in drawn]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return " ".join(map(str, tokens))
@@ -115,7 +115,8 @@ class Bench:
         script = settings.pop("script", None)
         algorithm = settings.pop("algorithm", {"name": "ppo"})
         rewards = settings.pop("rewards", None)
-        values = {"prompts": 3, "iterations": 4, "candidates": (CandidateSource(source="live", count=2),)} | settings
+        candidates = (CandidateSource(source="live", count=2),)
+        values = {"prompts": 3, "iterations": 4, "candidates": candidates, "sampling": SAMPLING} | settings
         self.settings = TrainStage(kind="train", algorithm=algorithm, model="m", **values)
         self.log: Log = []
         self.pool = Pool(self.log, fail, stuck, script)
@@ -391,6 +392,38 @@ def test_given_candidates_come_after_the_live_ones(make: Callable[..., Bench]) -
         assert [t.index for t in group.trajectories] == [0, 1, 2]
         assert (group.trajectories[2].text, group.trajectories[2].logprobs) == ("a b", ())
         assert len(group.scores) == 3
+
+
+def test_a_group_has_the_seeds_of_its_run_and_place_and_each_source_its_sampling(make: Callable[..., Bench]) -> None:
+    hot, stage = SamplingConfig(temperature=1.5), SamplingConfig(max_tokens=5)
+    sources = (CandidateSource(source="live", count=1), CandidateSource(source="live", count=1, sampling=hot))
+    bench = make(candidates=sources, sampling=stage, iterations=2)
+    bench.run()
+    requests = {request.key: request for request in bench.pool.requests}
+    for iteration in range(2):
+        for slot in range(3):
+            first, second = (requests[f"{iteration:05d}-{slot:04d}.0/{place}"] for place in range(2))
+            prompt = bench.loop.order[iteration * 3 + slot].prompt.id
+            assert first.seed == candidate_seed(5, iteration, slot, prompt, 0)
+            assert second.seed == candidate_seed(5, iteration, slot, prompt, 1)
+            assert (first.sampling, second.sampling) == (stage, SamplingConfig(max_tokens=5, temperature=1.5))
+
+
+def test_op_k_is_four_diverse_beams_and_two_answers_of_the_data_set() -> None:
+    stage = TrainStage(kind="train", algorithm={"name": "rrhf"}, model="m", candidates="OP-8")
+    diverse = SamplingConfig(temperature=0.8, beams=BeamConfig(width=4, groups=4, penalty=1.0))
+    assert live_draws(stage) == tuple(Draw(diverse, place) for place in range(4))
+    assert [(source.source, source.count) for source in stage.candidate_sources] == [("live", 4), ("dataset", 2)]
+    assert (stage.renewal_steps, stage.candidates_per_prompt) == (8, 6)
+
+
+def test_a_data_set_gives_at_most_the_answers_that_its_source_counts(make: Callable[..., Bench]) -> None:
+    sources = (CandidateSource(source="live", count=2), CandidateSource(source="dataset", count=2))
+    bench = make(candidates=sources, prompts=1, iterations=1)
+    answers = tuple(Candidate(text) for text in ("one", "two", "three"))
+    bench.loop.order = PromptOrder([replace(EXAMPLES[0], candidates=answers)], 5)
+    [group] = bench.run()[0]
+    assert [trajectory.text for trajectory in group.trajectories[2:]] == ["one", "two"]
 
 
 def test_a_prompt_that_occurs_twice_has_different_candidates(make: Callable[..., Bench]) -> None:

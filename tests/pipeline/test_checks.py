@@ -74,6 +74,22 @@ def test_a_second_objective_and_an_average_are_checked(study: Study, override: s
         ("draws.sampling.beams={width: 3}", "sampling: 4 candidates of a beam search of width 3; raise beams.width"),
         ("draws.sampling={beams: {width: 4}, top_k: 3}", "sampling: a beam search takes the likeliest tokens anyway"),
         ("draws.sources=[{sampling: {beams: {width: 2}}}]", "sources.0: 4 candidates of a beam search of width 2"),
+        (
+            "draws={sampling: {beams: {width: 2}}, sources: [{count: 3}]}",
+            "sources.0: 3 candidates of a beam search of width 2",
+        ),
+        (
+            "draws={sampling: {beams: {width: 4}}, count: 1, best_of: {n: 8, reward: 'rules:numeric'}}",
+            "sampling: 8 candidates of a beam search of width 4",
+        ),
+        (
+            "draws={environment: single_turn, sources: [{count: 3}]}",
+            "sources: an environment is for candidates of one model; leave sources out",
+        ),
+        (
+            "draws={sampling: {top_k: 3}, sources: [{endpoint: {model: m, base_url: 'http://a'}}]}",
+            "sources.0.endpoint: an endpoint takes neither beams nor top_k",
+        ),
         ("draws={sources: DP, best_of: {n: 3, reward: 'rules:numeric'}}", "best_of.n: the sources give 6 candidates"),
         (
             "draws.sources=[{endpoint: {model: m, base_url: 'http://a', key_variable: NO_SUCH_KEY}}]",
@@ -295,6 +311,15 @@ BEST = "stages.draws.best_of={n: 4, reward: someone/scorer}"
             "stages.test.best_of.rl.reward: there is no annotator 'gould'; did you mean gold?",
         ),
         (
+            "stages.draws.best_of={n: 4, reward: 'annotator:gould'}",
+            "stages.draws.best_of.reward: there is no annotator 'gould'; did you mean gold?",
+        ),
+        (
+            "stages.test.best_of.rl={n: 4, reward: 'json:lods'}",
+            "stages.test.best_of.rl.reward: json:lods cannot be imported (module 'json' has no attribute 'lods'); "
+            "write it as package.module:name",
+        ),
+        (
             "stages.test.best_of.rll={n: 4, reward: stage:rm}",
             "stages.test.best_of.rll: there is no such model in models; did you mean rl?",
         ),
@@ -335,6 +360,16 @@ def test_a_part_of_the_reward_that_would_never_count_is_refused(study: Study, pa
 def test_a_part_of_the_reward_counts_by_its_name_or_for_all_prompts(study: Study) -> None:
     check(study(PREFERENCES, f"stages.rl.reward=[{NAMED_PARTS}, {{source: stage:rm, for_all: true}}]"))
     check(study(PREFERENCES, "stages.rl.reward=[{source: stage:rm, name: P1A}, {source: 'rules:length', name: P2B}]"))
+
+
+def test_every_candidate_is_an_answer_that_is_written(study: Study) -> None:
+    def written(*overrides: str) -> list[int | None]:
+        stages = study(*overrides).job.stages
+        return [kind_of(stages[name]).answers(10) for name in ("draws", "test")]
+
+    assert written() == [40, 20]
+    assert written(BEST, "stages.draws.count=2", "stages.test.best_of.rl={n: 8, reward: stage:rm}") == [80, 90]
+    assert written("stages.draws.sources=DP") == [60, 20]
 
 
 def test_the_answers_of_best_of_n_are_candidates_and_all_that_was_drawn_is_scored(study: Study) -> None:

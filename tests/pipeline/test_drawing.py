@@ -16,6 +16,7 @@ import pytest
 from rayalign.config import (
     MIXTURES,
     AnswerSource,
+    BeamConfig,
     ClusterConfig,
     Endpoint,
     GenerateStage,
@@ -75,12 +76,15 @@ class Context:
     fail: Sequence[str] = ()
     stop_after: float = math.inf
     """candidates after which the engines are lost"""
+    seed: int = 0
+    call_timeout: float = 60.0
     pools: list[Pool] = field(default_factory=list)
     loaded: str = ""
 
     @property
     def job(self) -> Any:
-        return SimpleNamespace(seed=0, cluster=ClusterConfig(), rollout=SimpleNamespace(context=200))
+        cluster = ClusterConfig(call_timeout=self.call_timeout)
+        return SimpleNamespace(seed=self.seed, cluster=cluster, rollout=SimpleNamespace(context=200))
 
     @property
     def inputs(self) -> Any:
@@ -244,6 +248,19 @@ def test_without_a_key_an_endpoint_is_refused(context: Context, monkeypatch: pyt
 def test_rrhfs_mixtures_have_four_answers_of_the_model_and_two_of_people() -> None:
     counts = {name: [share.source.count for share in shares(MIXTURES[name], "own")] for name in MIXTURES}
     assert counts == {"BP": [4, 2], "DP": [4, 2], "SP": [4, 2], "D": [4], "P": [2], "IP": [4, 2]}
+
+
+def test_rrhfs_mixtures_are_drawn_as_published() -> None:
+    diverse = BeamConfig(width=4, groups=4, penalty=1.0)
+    stage = SamplingConfig(temperature=0.5, max_tokens=9)
+    samplings = {name: merged_sampling(stage, MIXTURES[name][0].sampling) for name in ("BP", "DP", "SP", "D", "IP")}
+    beams = {name: sampling.beams for name, sampling in samplings.items()}
+    assert beams == {"BP": BeamConfig(width=4, groups=1), "DP": diverse, "SP": None, "D": diverse, "IP": diverse}
+    temperatures = {name: sampling.temperature for name, sampling in samplings.items()}
+    assert temperatures == {"BP": 0.5, "DP": 0.8, "SP": 1.0, "D": 0.8, "IP": 0.8}
+    published = {name: [source.source for source in sources] for name, sources in MIXTURES.items()}
+    own = [None, "dataset"]
+    assert published == {"BP": own, "DP": own, "SP": own, "D": [None], "P": ["dataset"], "IP": own}
 
 
 def test_a_source_sets_some_keys_of_the_sampling() -> None:

@@ -90,6 +90,33 @@ def test_a_critic_learns_by_a_section_of_its_own(study: Study) -> None:
     assert critic.total_steps == 2 * policy.total_steps  # minibatches of half the size
 
 
+def specs_of(study: Study, *overrides: str) -> Any:
+    """What the roles of the online stage are made from."""
+    loaded = study(*overrides)
+    stage: Any = loaded.job.stages["rl"]
+    kind: Any = kind_of(stage)
+    with RunContext(loaded, Inputs(loaded)) as context:
+        return _specs(context, "rl", stage, kind.algorithm, None, Rollbacks(context.stage_folder("rl"), ()))
+
+
+def test_an_exact_divergence_is_measured_against_the_named_reference(study: Study) -> None:
+    quark = "stages.rl.algorithm={name: quark, kl_coefficient: 0.1}"
+    specs = specs_of(study, quark, "stages.rl.reference=someone/other")
+    assert specs["policy"].reference == "someone/other" and "reference" not in specs
+    assert specs["policy"].model != "someone/other"
+    assert specs_of(study, quark)["policy"].reference == specs["policy"].model
+    assert specs_of(study, quark.replace("0.1", "0"))["policy"].reference is None
+
+
+def test_roles_read_log_probs_at_the_temperature_of_the_draws(study: Study) -> None:
+    specs = specs_of(study, "stages.rl.sampling.temperature=0.7", "stages.rl.reference=someone/other", "seed=5")
+    policy, reference = specs["policy"], specs["reference"]
+    assert (policy.temperature, reference.temperature) == (0.7, 0.7)
+    assert (policy.seed, reference.model, policy.reference) == (5, "someone/other", None)
+    rrhf = ("stages.rl.algorithm={name: rrhf}", "stages.rl.sampling.temperature=0.7")
+    assert specs_of(study, *rrhf)["policy"].temperature == 1.0  # it has no ratio to what was drawn
+
+
 @pytest.mark.parametrize(("source", "timeout"), [("rules:numeric", 100.0), ("http://127.0.0.1:1/score/judge", 20.0)])
 def test_an_annotator_must_answer_early_enough_to_be_asked_again(study: Study, source: str, timeout: float) -> None:
     loaded = study(f"stages.rl.reward={source}", "stages.rl.redo=3", "cluster.call_timeout=100")

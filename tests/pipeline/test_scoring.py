@@ -108,6 +108,19 @@ def test_any_source_reranks(chosen: Callable[..., Chosen], reward: Any, text: st
         assert answers(chosen(best_of, drawn(0, "7", "so a b", "eight nine"))) == {"p0": [text]}
 
 
+def test_the_candidates_of_each_answer_vote_apart(chosen: Callable[..., Chosen]) -> None:
+    votes = BestOf(n=3, reward="rules:majority")
+    group = drawn(0, "7", "8", "8 it is", "7", "7", "so 7")  # of all six 7 would be the majority
+    assert answers(chosen(votes, group)) == {"p0": ["8", "7"]}
+
+
+@pytest.mark.parametrize(("combine", "text"), [(None, "aaaa"), ("weighted", "aaaa"), ("min", "so")])
+def test_parts_are_combined_as_the_section_says(chosen: Callable[..., Chosen], combine: str | None, text: str) -> None:
+    word = {"source": f"{__name__}:of_words", "settings": {"word": "so"}}
+    parts = BestOf.model_validate({"n": 2, "reward": [{"source": CODE}, word], "combine": combine})
+    assert answers(chosen(parts, drawn(0, "aaaa", "so"))) == {"p0": [text]}
+
+
 def test_a_candidate_that_one_source_failed_to_score_is_not_chosen(chosen: Callable[..., Chosen]) -> None:
     parts = BestOf.model_validate({"n": 2, "reward": [CODE, {"rules": {"kind": "length", "high": 9}}]})
     result = chosen(parts, drawn(0, "", "b"))  # an empty answer has the length, and no vowels to count

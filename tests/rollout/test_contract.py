@@ -121,6 +121,19 @@ def test_logprobs_are_of_the_distribution_at_its_temperature(pair: Pair) -> None
     assert candidate.logprobs[0] == pytest.approx(float(expected_V[candidate.tokens[0]]), abs=1e-4)
 
 
+def test_each_candidate_is_drawn_by_its_own_sampling(pair: Pair) -> None:
+    requests = []
+    for temperature in (0.5, 2.0):
+        sampling = SamplingConfig(temperature=temperature, max_tokens=1)
+        requests.append(Request(f"{temperature}", (5, 6, 7), 1, sampling, ()))
+    candidates = _run(pair.engine, requests)
+    plain_V = torch.tensor([pair.score(pair.first, (5, 6, 7, token))[-1] for token in range(VOCAB)])
+    for temperature in (0.5, 2.0):
+        candidate = candidates[f"{temperature}"]
+        expected_V = (plain_V / temperature).log_softmax(-1)
+        assert candidate.logprobs[0] == pytest.approx(float(expected_V[candidate.tokens[0]]), abs=1e-4)
+
+
 def test_greedy_takes_the_most_likely_token(pair: Pair) -> None:
     requests = [Request(f"c{seed}", (5, 6), seed, SamplingConfig(temperature=0.0, max_tokens=5), ()) for seed in (1, 2)]
     first, second = _run(pair.engine, requests).values()
@@ -180,6 +193,20 @@ def test_the_answers_of_a_search_are_different_candidates_the_best_first(pair: P
 def test_groups_of_beams_begin_differently(pair: Pair) -> None:
     beams = _searched(pair, 3, width=3, groups=3, penalty=50.0)
     assert len({beam.tokens[0] for beam in beams}) == 3
+
+
+def test_each_search_has_the_probabilities_of_its_own_temperature(pair: Pair) -> None:
+    if isinstance(pair.engine, ScriptedEngine):
+        pytest.skip("it has no probabilities to search in")
+    requests = []
+    for temperature in (0.5, 2.0):
+        sampling = SamplingConfig.model_validate({"temperature": temperature, "max_tokens": 1, "beams": {"width": 1}})
+        requests.append(Request(f"{temperature}", (5, 6), 0, sampling, ()))
+    answers = _run(pair.engine, requests)
+    plain_V = torch.tensor([pair.score(pair.first, (5, 6, token))[-1] for token in range(VOCAB)])
+    for temperature in (0.5, 2.0):
+        likeliest = float((plain_V / temperature).log_softmax(-1).max())
+        assert answers[f"{temperature}"].logprobs == pytest.approx((likeliest,), abs=1e-4)
 
 
 def test_a_candidate_beyond_the_answers_of_its_search_fails(pair: Pair) -> None:
