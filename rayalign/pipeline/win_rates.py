@@ -18,6 +18,7 @@ from rayalign.annotator.judges.utility import Judge
 from rayalign.annotator.judges.verdicts import pair_of
 from rayalign.config import EvaluateStage
 from rayalign.data.preferences import base_id, by_criterion
+from rayalign.errors import InputError
 from rayalign.pipeline import profiles
 from rayalign.pipeline.context import RunContext
 from rayalign.statistics.intervals import mean_interval, paired_difference, rate_interval
@@ -38,11 +39,16 @@ def compare(
 ) -> profiles.Table:
     """The mean of each row; paired differences and win rates of each model against the ones to beat.
 
-    An annotator that has the name of the metric's judge gives the win rates itself.
+    An annotator that has the name of the metric's judge gives the win rates itself. A model without values has no row.
 
     Args:
         clusters: prompt id -> what is resampled as a whole; None: each prompt by itself.
+
+    Raises:
+        InputError: no model has a value.
     """
+    if not any(values.values()):
+        raise InputError(f"no answer of any model has a value of {stage.metric}; see the warnings of its scorer above")
 
     def groups(prompt_ids: Iterable[str]) -> list[str] | None:
         return [clusters[prompt_id] for prompt_id in prompt_ids] if clusters else None
@@ -51,6 +57,9 @@ def compare(
     prompts = len(set[str]().union(*values.values()))
     results: list[Row] = []
     for name, own in values.items():
+        if not own:
+            logger.warning("%s: no answer has a value of %s, so it has no row", name, stage.metric)
+            continue
         mean = mean_interval(list(own.values()), groups(own), seed=seed)
         note = missing_note(prompts - len(own), prompts, "have no value")
         results.append({"name": name, "metric": stage.metric, **mean._asdict(), **note})

@@ -7,6 +7,7 @@ import pytest
 
 from rayalign.config import EvaluateStage, load_registry
 from rayalign.data.preferences import under_profile
+from rayalign.errors import InputError
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.win_rates import annotated, compare, judge_correlations
 from rayalign.types import Candidate, Message, Prompt
@@ -52,6 +53,16 @@ def test_a_draw_is_half_a_win() -> None:
     wins = results["ppo", "win_rate_by_gold_against_sft"]
     assert (wins["mean"], wins["n"]) == (pytest.approx(50.0), 3)  # won p2, drew p3, lost p4
     assert 0.0 <= wins["low"] < 50.0 < wins["high"] <= 100.0
+
+
+def test_a_model_without_any_value_is_named_and_has_no_row(caplog: pytest.LogCaptureFixture) -> None:
+    stage = EvaluateStage(kind="evaluate", models={"sft": "a", "ppo": "b"}, metric="reward", reward="stage:rm")
+    results, comparisons = compare(stage, {"sft": {"p1": 0.5}, "ppo": {}}, seed=0)
+    assert [row["name"] for row in results] == ["sft"]
+    assert not comparisons
+    assert "ppo: no answer has a value of reward, so it has no row" in caplog.text
+    with pytest.raises(InputError, match="no answer of any model has a value of reward"):
+        compare(stage, {"sft": {}, "ppo": {}}, seed=0)
 
 
 def test_every_model_is_compared_with_every_one_to_beat() -> None:
