@@ -86,12 +86,3 @@ def test_a_run_with_too_few_iterations_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no job.yaml, so this is no run"):
         measured_run(tmp_path)
-
-
-def test_engines_that_write_ahead_are_no_measurement_of_writing(tmp_path: Path) -> None:
-    records = records_of(write_run(tmp_path / "sync"), HARDWARE, local=True)
-    ahead = JOB.replace("prompts: 32", "prompts: 32\n    max_staleness: 1")
-    overlapped = records_of(write_run(tmp_path / "overlap", job=ahead), HARDWARE, local=True)
-    phases = {record.phase for record in records}
-    assert "generate" in phases
-    assert {record.phase for record in overlapped} == phases - {"generate"}
