@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from rayalign.cli import app
+from rayalign.forecast import forecast as forecasts
+from rayalign.forecast import splits as divisions
 from tests.forecast.conftest import JOB as LARGE
 from tests.forecast.test_measured import JOB as SMALL
 from tests.forecast.test_measured import write_run
@@ -81,3 +84,54 @@ def test_several_sizes_are_compared() -> None:
     assert result.exit_code == 0, result.stderr
     assert "study on 2 x box (4 x H100): it fits" in result.stdout
     assert "best division" in result.stdout
+
+
+def test_the_smallest_size_that_fits_is_shown(folder: Path) -> None:
+    text = CLUSTER.format(devices=4, device="H100").replace("{cpus", "{count: 1, max_count: 3, cpus")
+    Path("cluster.yaml").write_text(text)
+    result = call("large.yaml", "--cluster", "cluster.yaml")
+    assert "study on 2 x box (4 x H100): it fits" in result.stdout
+    lines = result.stdout.splitlines()
+    best = next(line for line in lines if line.startswith("  2 for engines, 2 for training: "))
+    for count, line in enumerate((line for line in lines if " x box (4 x H100)   " in line), start=1):
+        assert line.split()[0] == str(count)
+        assert best.partition(": ")[2] in line, "the time of the best division, not of the job as it is"
+
+
+def test_a_stage_without_a_time_says_why(folder: Path) -> None:
+    result = call("large.yaml", "stages.rl.model=someone/unheard-of", "--cluster", cluster())
+    assert "rl: the sizes of a model are not known here; name a local folder to have its time" in result.stdout
+    assert "; without rl\n" in result.stdout
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The arguments of each call of a function, which still does its work."""
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    function = getattr(module, name)
+
+    def record(*arguments: Any, **keywords: Any) -> Any:
+        calls.append((arguments, keywords))
+        return function(*arguments, **keywords)
+
+    monkeypatch.setattr(module, name, record)
+    return calls
+
+
+@pytest.mark.parametrize(("where", "local"), [("local", True), ("cluster.yaml", False)])
+def test_forecast_and_divisions_rest_on_the_prompts_and_the_measurements_at_hand(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, local: bool
+) -> None:
+    cluster()
+    call("small.yaml", "--cluster", where, "--calibrate", str(write_run(folder / "run")))
+    timed = recorded(monkeypatch, forecasts, "forecast")
+    divided = recorded(monkeypatch, divisions, "splits")
+    result = call("small.yaml", "--cluster", where)
+    assert result.exit_code == 0, result.stderr
+    assert "tokens, as read, answers of" in result.stdout
+    ((job, hardware, calibration), keywords) = timed[0]
+    assert keywords["local"] is local and keywords["prompts"].keys() == {"ppo"}
+    own = [record for record in calibration.records if record.source.startswith("measured/ppo")]
+    assert own and {record.device for record in own} == {hardware.calibrated_by}
+    (((again, same, grounds, prompts), _),) = divided
+    assert (again, same, prompts) == (job, hardware, keywords["prompts"])
+    assert grounds is calibration

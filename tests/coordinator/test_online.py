@@ -87,6 +87,7 @@ class Rollouts:
     def __init__(self, log: Log, journal: Journal, groups: Callable[[int], Group]) -> None:
         self._log, self._journal, self._groups = log, journal, groups
         self.failure: Exception | None = None
+        self.resumed: Any = None
 
     def figures(self, iteration: int) -> dict[str, float]:
         return {"rollout/rejected": 0}
@@ -99,6 +100,7 @@ class Rollouts:
         consumed: Collection[tuple[int, int]],
     ) -> None:
         self._log.append(("resume", iteration))
+        self.resumed = (groups, serials, consumed)
 
     async def run(self) -> None:
         if self.failure is not None:
@@ -168,7 +170,7 @@ class Sink:
 class Bench:
     """A trainer of two iterations with everything around it."""
 
-    def __init__(self, folder: Path, closing: ExitStack, **settings: Any) -> None:
+    def __init__(self, folder: Path, closing: ExitStack, samples: int = 4, **settings: Any) -> None:
         self.log: Log = []
         self.journal = Journal(folder / "journal.jsonl")
         closing.callback(self.journal.close)
@@ -206,11 +208,12 @@ class Bench:
             journal=self.journal,
             checkpoints=self.checkpoints,
             sink=self.sink,
-            samples=SimpleNamespace(write=lambda iteration, groups: None),  # type: ignore[arg-type]
+            samples=SimpleNamespace(write=lambda iteration, groups: self.samples.append(len(groups))),  # type: ignore[arg-type]
             events=events,
             rollbacks=Rollbacks(folder, read_rollbacks(folder)),
         )
-        self.trainer = OnlineTrainer(self.settings, TrackingConfig(), parts, seed=7, pad_id=0)
+        self.samples: list[int] = []
+        self.trainer = OnlineTrainer(self.settings, TrackingConfig(samples=samples), parts, seed=7, pad_id=0)
 
     def train(self, resumption: Resumption | None = None) -> None:
         asyncio.run(self.trainer.train(resumption or Resumption()))
@@ -604,3 +607,17 @@ def test_answers_that_never_end_are_named_where_weights_wait_for_them(make: Call
     with pytest.raises(DeadlineError, match="new weights wait for 3 answers that were not written within 0 s"):
         bench.train()
     assert bench.calls[-1] == "release"
+
+
+def test_what_was_made_before_an_interruption_is_handed_to_the_rollout_loop(make: Callable[..., Bench]) -> None:
+    bench = make()
+    kept, serials, consumed = (group(2, version=1),), {(2, 0): 3}, frozenset({(0, 0)})
+    bench.train(Resumption(2, groups=kept, serials=serials, consumed=consumed))
+    assert bench.rollouts.resumed == (kept, serials, consumed)
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_as_many_groups_are_written_for_people_as_the_job_has_it(make: Callable[..., Bench], samples: int) -> None:
+    bench = make(samples=samples)
+    bench.train()
+    assert bench.samples == [samples, samples]

@@ -555,3 +555,20 @@ def test_actors_share_the_queue_evenly_and_boundedly(
         asyncio.run(run())
     assert [len(groups) for groups in reward.asked] == shares
     assert sorted(int(scored.group.id) for scored in settled) == list(range(waiting))
+
+
+def test_each_source_of_candidates_is_drawn_by_its_own_sampling() -> None:
+    own = CandidateSource(source="live", count=1, sampling={"temperature": 0.5})  # type: ignore[arg-type]
+    sources = (CandidateSource(source="live", count=2), own)
+    stage = TrainStage(
+        kind="train",
+        algorithm={"name": "rloo"},
+        model="m",
+        candidates=sources,
+        sampling=SamplingConfig(temperature=0.9, max_tokens=7),
+    )
+    assert [(draw.sampling.temperature, draw.sampling.max_tokens) for draw in live_draws(stage)] == [
+        (0.9, 7),
+        (0.9, 7),
+        (0.5, 7),
+    ]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rayalign.forecast.calibration import Calibration, Record
 from rayalign.forecast.forecast import Forecast, StageForecast, forecast
 from rayalign.forecast.iteration import PHASES
+from rayalign.forecast.seconds import BUSY_CORES
 from rayalign.forecast.timing import Span
 from tests.forecast.conftest import JobOf, Machines
 
@@ -115,3 +118,52 @@ def test_devices_are_those_of_the_cluster_file_and_not_of_the_job(job_of: JobOf,
     outcome = forecast(job_of("cluster.gpu_memory=1000", "cluster.gpus=2"), machines(), NOTHING_MEASURED)
     assert outcome.plan.device_bytes == 79 * 2**30
     assert outcome.fits
+
+
+def test_stages_of_prompts_that_were_read_rest_on_them(job_of: JobOf, machines: Machines) -> None:
+    drawing = "stages.draws={kind: generate, model: Qwen/Qwen2.5-0.5B, count: 2, data: {limit: 64}}"
+    prompts = {"rl": 40.0, "draws": 60.0}
+    outcome = forecast(job_of(drawing), machines(), NOTHING_MEASURED, prompts=prompts)
+    assert "prompts of 40 to 40 tokens, as read" in stage_of(outcome).lengths
+    assert "prompts of 60 to 60 tokens, as read" in stage_of(outcome, "draws").lengths
+
+
+def test_a_phase_takes_the_measurement_of_models_and_actors_like_its_own(job_of: JobOf, machines: Machines) -> None:
+    records = []
+    for parameters, actors in ((494_000_000, 2), (494_000_000, 1), (7_000_000, 2), (7_000_000, 1)):
+        source = f"{parameters} in {actors}"
+        record = Record(
+            device="H100", phase="update", share=0.3, parameters=parameters, actors=actors, prompt=100, answer=100,
+            data="hh", source=source,
+        )  # fmt: skip
+        records.append(record)
+    stage = stage_of(forecast(job_of(), machines(), Calibration(records)))
+    assert stage.phases["update"].share.source == "494000000 in 2"
+
+
+def test_bf16_is_timed_by_its_own_peak(job_of: JobOf, machines: Machines) -> None:
+    fast, slow = (
+        stage_of(forecast(job_of(f"stages.rl.learner.precision={each}"), machines(), NOTHING_MEASURED))
+        for each in ("bf16", "fp32")
+    )
+    assert slow.phases["update"].seconds.middle > 2 * fast.phases["update"].seconds.middle
+
+
+def test_overlapped_work_is_no_faster_than_its_cores(job_of: JobOf, machines: Machines) -> None:
+    settings = ("rollout.gpus=0", "stages.rl.max_staleness=1", "stages.rl.roles={policy: {actors: 2}}")
+    machine = machines(0)
+    few_cores = replace(machine, total=replace(machine.total, cpus=2.0))
+    stage = stage_of(forecast(job_of(*settings), few_cores, NOTHING_MEASURED))
+    core_seconds = sum(time.core_seconds.middle for time in stage.phases.values())
+    writing = stage.phases["generate"].seconds.middle
+    rest = sum(time.seconds.middle for phase, time in stage.phases.items() if phase != "generate")
+    assert stage.seconds.middle == pytest.approx(core_seconds / (BUSY_CORES * 2))
+    assert stage.seconds.middle > max(writing, rest)
+
+
+def test_stages_that_take_turns_do_not_overlap(job_of: JobOf, machines: Machines) -> None:
+    shared = ("cluster.share_devices=true", "stages.rl.roles={policy: {actors: 2, gpus: 0.5}}")
+    outcome = forecast(job_of(*shared), machines(), NOTHING_MEASURED)
+    stage = stage_of(outcome)
+    assert outcome.plan.stages[0].shared and stage.phases["turn"].seconds.middle > 0
+    assert stage.seconds.middle == pytest.approx(sum(time.seconds.middle for time in stage.phases.values()))

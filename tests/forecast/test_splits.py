@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from rayalign.forecast.calibration import Calibration
+import pytest
+
+from rayalign.forecast.calibration import Calibration, Record
 from rayalign.forecast.forecast import forecast
 from rayalign.forecast.splits import splits
 from tests.forecast.conftest import JobOf, Machines
@@ -57,3 +59,22 @@ def test_a_job_without_devices_has_nothing_to_divide(job_of: JobOf, machines: Ma
 def test_overlapped_stages_do_not_take_turns(job_of: JobOf, machines: Machines) -> None:
     divisions = splits(job_of("stages.rl.max_staleness=1"), machines(8), NOTHING_MEASURED)
     assert divisions and not any(division.shared for division in divisions)
+
+
+def test_a_division_is_timed_by_the_measurements_and_the_prompts_of_the_job(job_of: JobOf, machines: Machines) -> None:
+    record = Record(
+        device="H100", phase="update", share=0.45, parameters=494_000_000, actors=2, prompt=100, answer=100,
+        data="hh", source="run/rl",
+    )  # fmt: skip
+    calibration, prompts = Calibration([record]), {"rl": 77.0}
+    for division in splits(job_of(), machines(8), calibration, prompts):
+        (stage,) = division.forecast.stages
+        assert stage.phases["update"].share.source == "run/rl"
+        assert "prompts of 77 to 77 tokens, as read" in stage.lengths
+        assert division.seconds.high == pytest.approx(stage.seconds.high * 100)
+        assert division.seconds.low < division.seconds.high
+
+
+def test_a_division_that_does_not_fit_is_no_choice(job_of: JobOf, machines: Machines) -> None:
+    large = job_of("stages.rl.model=Qwen/Qwen2.5-7B", "stages.rl.learner.zero_stage=0")
+    assert splits(large, machines(3, "L4"), NOTHING_MEASURED) == []

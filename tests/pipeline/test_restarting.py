@@ -12,6 +12,7 @@ import pytest
 from rayalign.config import ClusterConfig, LoadedJob
 from rayalign.coordinator.recovery import Resumption
 from rayalign.errors import ActorError, GuardError, LostError, RollbackError
+from rayalign.pipeline import restarting
 from rayalign.pipeline.prompt_order import prompt_order
 from rayalign.pipeline.restarting import resume, with_restarts
 from rayalign.storage.checkpoints import CheckpointStore
@@ -125,3 +126,69 @@ def test_a_resumed_stage_draws_its_prompts_by_the_rewards_of_before(
     resumption: Resumption = resume(stage, parts)
     assert resumption.iteration == 4
     assert [order[place].prompt.id for place in range(4, 9)] == ["c"] * 5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "carries", "returned_to"),
+    [
+        (("max_staleness: 2", "deterministic: true"), False, 3),
+        (("max_staleness: 1", "overlap: {extra_prompts: 4, tail: later}"), True, None),
+    ],
+)
+def test_a_stage_goes_on_by_its_own_settings(
+    study: Callable[..., LoadedJob],
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: tuple[str, str],
+    carries: bool,
+    returned_to: int | None,
+) -> None:
+    settings = f"{{algorithm: {{name: rloo}}, prompts: 8, {', '.join(overrides)}}}"
+    stage: Any = study("stages.rl.algorithm=null", f"stages.rl={settings}").job.stages["rl"]
+    seen: dict[str, Any] = {}
+
+    def recover(journal: str, checkpoints: str, **keywords: Any) -> Resumption:
+        seen.update(keywords, journal=journal, checkpoints=checkpoints)
+        return Resumption(iteration=4)
+
+    monkeypatch.setattr(restarting, "recover", recover)
+    scoring = None if carries else object()
+    parts: Any = SimpleNamespace(
+        journal="journal",
+        checkpoints="checkpoints",
+        rollouts=SimpleNamespace(scoring=scoring, rewards=None, order=None),
+        rollbacks=SimpleNamespace(last=returned_to),
+    )
+    assert resume(stage, parts).iteration == 4
+    assert seen == {
+        "journal": "journal",
+        "checkpoints": "checkpoints",
+        "scored": scoring is not None,
+        "max_staleness": 1 if carries else 2,
+        "deterministic": not carries,
+        "went_back_to": returned_to,
+        "carries": carries,
+    }
+
+
+def test_a_reward_with_parts_knows_its_moments_again(
+    study: Callable[..., LoadedJob], journal: Journal, tmp_path: Path
+) -> None:
+    stage: Any = study("stages.rl.reward=[{source: rules:length, normalise: true}]").job.stages["rl"]
+    taken: list[list[str]] = []
+
+    def take(groups: list[Group]) -> list[Group]:
+        taken.append([group.id for group in groups])
+        return groups
+
+    parts: Any = SimpleNamespace(
+        journal=journal,
+        checkpoints=CheckpointStore(tmp_path / "checkpoints", keep=1),
+        rollouts=SimpleNamespace(
+            scoring=object(),
+            rewards=SimpleNamespace(take=take),
+            order=SimpleNamespace(observe=lambda iteration, groups: None),
+        ),
+        rollbacks=SimpleNamespace(last=None),
+    )
+    resume(stage, parts)
+    assert taken == [[f"{iteration:05d}-0000.0"] for iteration in range(4)]
