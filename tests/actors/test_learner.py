@@ -68,7 +68,9 @@ def rollouts() -> Rollouts:
     return Rollouts(ones_BT, ones_BT, ones_BT, torch.tensor([0, 1]))
 
 
-@pytest.mark.parametrize(("kind", "role", "head"), [(PolicyActor, "policy", "causal"), (CriticActor, "critic", "scalar")])
+@pytest.mark.parametrize(
+    ("kind", "role", "head"), [(PolicyActor, "policy", "causal"), (CriticActor, "critic", "scalar")]
+)
 def test_a_learner_is_made_from_its_spec_and_a_fresh_critic_says_zero(
     kind: type[LearnerActor], role: str, head: str
 ) -> None:
