@@ -76,10 +76,10 @@ def test_each_source_has_a_split_columns_and_a_limit_of_its_own(blend: dict[str,
     folder = tmp_path / "more"
     folder.mkdir()
     for split in ("train", "test"):
-        rows = [{"question": f"{split} {i}", "answer": "yes"} for i in range(5)]
+        rows = [{"words": f"{split} {i}", "answer": "yes"} for i in range(5)]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = {"format": "demonstrations", "path": str(folder), "split": "test", "limit": 2}
-    source["columns"] = {"prompt": "question"}
+    source["columns"] = {"prompt": "words"}
     data = DataConfig.model_validate({"blend": [*blend["blend"], source]})  # type: ignore[misc]
     read = texts(load_examples(data, seed=0, use="demonstrations"))
     assert [text for text in read if not text.startswith("prompt")] == ["test 0", "test 1"]
@@ -101,6 +101,11 @@ def test_a_limit_counts_the_rows_of_the_phase(blend: dict[str, object], blended:
     assert len(whole) > 6
     few = DataConfig.model_validate({**settings, "limit": 6})
     assert texts(load_examples(few, seed=0, use="prompts")) == whole[:6]
+
+
+def test_a_limit_of_the_embedded_world_counts_the_rows_of_the_phase_too() -> None:
+    data = DataConfig(phases=(2, 4, 4), phase=1, limit=6)
+    assert len(load_examples(data, seed=0, use="prompts")) == 6
 
 
 def test_phases_divide_all_rows_of_a_blend(blend: dict[str, object]) -> None:

@@ -144,7 +144,7 @@ def test_a_reward_model_at_chance_is_said_before_what_rests_on_it(tmp_path: Path
     page = write_report(run).read_text()
     words = "rm orders 52% of the held-out pairs as annotated (45% to 59%), which may be chance."
     assert f"{words} The results of ppo, test depend on it and may be meaningless." in page
-    assert page.index(words) < page.index("<h2>Comparison")
+    assert page.index("<h2>") == page.index("<h2>Warnings") < page.index(words) < page.index("<h2>Comparison")
     assert "<h2>Warnings" not in write_report(finished_run(tmp_path / "other")).read_text()
 
 
