@@ -10,7 +10,8 @@ import torch
 
 from rayalign.actors import preparer as module
 from rayalign.actors.preparer import PreparerActor, PreparerSpec
-from rayalign.types import Outputs, Rollouts
+from rayalign.algorithms.grpo import Grpo
+from rayalign.types import Batch, Outputs, Rollouts
 
 
 @pytest.fixture
@@ -51,3 +52,19 @@ def test_the_engines_take_their_place_and_then_have_no_mismatch(actor: PreparerA
     logprobs, metrics = prepared(actor, {})
     assert logprobs == [[0.0, -1.0], [0.0, -2.0]]
     assert "rollout/mismatch_k3" not in metrics
+
+
+class Reporting(Grpo):
+    """Returns as its state what it was handed beside the tokens."""
+
+    def prepare(self, rollouts: Rollouts) -> Batch:
+        tokens = {f"token_{place}": float(token) for place, token in enumerate(rollouts.reward_tokens)}
+        state = {**rollouts.state, **tokens, "no_std": float(self.config.no_std)}
+        return Batch({}, rollouts.group_B, state=state)
+
+
+def test_settings_reward_tokens_and_the_state_of_the_iteration_before_come_along(actor: PreparerActor) -> None:
+    algorithm = {"name": f"{__name__}:Reporting", "no_std": True}
+    reporting = PreparerActor(PreparerSpec(algorithm, timeout=1.0, reward_tokens=(90, 91)))
+    _, state, _ = reporting.prepare(rollouts(), {}, {"kl_beta": 0.25})  # type: ignore[arg-type]
+    assert state == {"kl_beta": 0.25, "token_0": 90.0, "token_1": 91.0, "no_std": 1.0}

@@ -34,6 +34,13 @@ def test_without_std_only_the_mean_is_taken_off():
     assert batch["advantages_BT"].tolist() == [[0, 1, 1], [0, -1, 0], [0, 0, 0]]
 
 
+def test_scores_are_clipped_on_both_sides_of_0():
+    rollouts = small()
+    rollouts.scores_B = torch.tensor([-5.0, 1.0, 9.0]).double()
+    batch = load({"name": "grpo", "no_std": True, "score_clip": 3.0}).prepare(rollouts)
+    assert batch["advantages_BT"].tolist() == [[0, -2, -2], [0, 2, 0], [0, 0, 0]]
+
+
 def loss_of(new_ratio: float, **settings) -> float:
     """The loss of the batch at one ratio current / proximal for all tokens."""
     algorithm = load({"name": "grpo", "no_std": True, **settings})
@@ -48,6 +55,11 @@ def test_each_answer_counts_alike_and_is_clipped_on_both_sides():
     assert loss_of(1.1, kl_coefficient=0.0) == pytest.approx((-2 * 1.1 + 2 * 1.1) / 3)
     assert loss_of(1.5, kl_coefficient=0.0) == pytest.approx((-2 * 1.2 + 2 * 1.5) / 3)
     assert loss_of(0.5, kl_coefficient=0.0) == pytest.approx((-2 * 0.5 + 2 * 0.8) / 3)
+
+
+def test_dual_clip_bounds_the_loss_of_a_bad_answer():
+    assert loss_of(9.0, kl_coefficient=0.0) == pytest.approx((-2 * 1.2 + 2 * 9) / 3)
+    assert loss_of(9.0, kl_coefficient=0.0, dual_clip=3.0) == pytest.approx((-2 * 1.2 + 2 * 3) / 3)
 
 
 def test_dapo_counts_tokens_and_clips_higher():

@@ -69,6 +69,7 @@ BY_HAND = (
     ({"name": "dpo", "beta": 0.5}, expectation((cost(1.75),), (cost(1), cost(-1)))),
     ({"name": "ipo"}, expectation(((3.5 - 5) ** 2,), ((2 - 5) ** 2, (-2 - 5) ** 2))),
     ({"name": "simpo"}, expectation((cost(2 * 1.5 - 1),), (cost(2 * 1 - 1), cost(-2 - 1)))),
+    ({"name": "simpo", "beta": 4.0, "gamma": 0.5}, expectation((cost(4 * 1.5 - 0.5),), (cost(3.5), cost(-4.5)))),
     ({"name": "hinge", "beta": 0.4}, expectation((0,), (1 - 0.8, 1 + 0.8))),
     # the log-probs of the pair's answers are -2 and -6
     ({"name": "slic", "delta": 3.0}, expectation((0.5 + 0.5 * 1.5,), (0.5 * 2, 7 + 0.5 * 6))),

@@ -72,9 +72,23 @@ def test_each_token_of_a_stale_answer_is_weighed_by_the_version_that_wrote_it():
     rollouts = collate_trajectories([group], pad_id=0, version=3)
     assert rollouts.staleness_B.tolist() == [1, 0]
     trainer = torch.tensor([[0.0, -0.8, -0.5, -0.5], [0.0, -0.9, -1.2, 0.0]])
-    by_kind = {"token-truncate": [1.2214, 2.0, 1.0], "sequence": [2.0, 2.0, 2.0]}
-    for kind, expected in by_kind.items():
-        algorithm = load({"name": "rloo", "kl_coefficient": 0.0, "correction_cap": 2.0, "correction_kind": kind})
+    by_kind = {
+        ("token-truncate", 2.0): [1.2214, 2.0, 1.0],
+        ("token-truncate", 1.5): [1.2214, 1.5, 1.0],
+        ("sequence", 2.0): [2.0, 2.0, 2.0],
+    }
+    for (kind, cap), expected in by_kind.items():
+        algorithm = load({"name": "rloo", "kl_coefficient": 0.0, "correction_cap": cap, "correction_kind": kind})
         weights_BT = algorithm.prepare(replace(rollouts, logprobs_BT=trainer))["weights_BT"]
         assert weights_BT[0, 1:].tolist() == pytest.approx(expected, abs=1e-4)
         assert weights_BT[1, 1:3].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo", "rloo", "reinforce_pp"])
+def test_the_running_moments_of_scores_go_on_with_the_next_iteration(name, make_rollouts):
+    algorithm = load({"name": name, "normalise_scores": True})
+    rollouts = make_rollouts()
+    first = algorithm.prepare(rollouts)
+    assert first.state["score_count"] == 6 and first.state["score_mean"] == pytest.approx(1.0)
+    second = algorithm.prepare(replace(rollouts, state=first.state, scores_B=rollouts.scores_B + 2.0))
+    assert second.state["score_count"] == 12 and second.state["score_mean"] == pytest.approx(2.0)

@@ -48,6 +48,14 @@ def test_returns_are_discounted_and_scores_clipped() -> None:
     assert advantages(kl_coefficient=0.0, gamma=0.5, score_clip=2.0) == pytest.approx(whitened(1.0, 2.0, 1.0))
 
 
+def test_scores_are_clipped_below_0_too() -> None:
+    rollouts = small()
+    rollouts.scores_B = torch.tensor([1.0, -4.0]).double()
+    settings = {"name": "reinforce_pp", "kl_coefficient": 0.0, "gamma": 0.5, "score_clip": 2.0}
+    batch = load(settings).prepare(rollouts)
+    assert batch["advantages_BT"][rollouts.policy_mask_BT.bool()].tolist() == pytest.approx(whitened(0.5, 1.0, -2.0))
+
+
 def test_the_objective_is_clipped_token_by_token() -> None:
     algorithm = load({"name": "reinforce_pp", "kl_coefficient": 0.0})
     batch = algorithm.prepare(small())

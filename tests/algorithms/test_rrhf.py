@@ -5,7 +5,7 @@ import torch
 
 from rayalign.algorithms.base import load
 from rayalign.algorithms.rrhf import rrhf_loss
-from rayalign.types import Outputs
+from rayalign.types import Batch, Outputs
 
 NAN = math.nan
 LOGPROBS = torch.tensor([[9, -1, -1, 9, 9], [9, -2, -2, -2, -2], [9, -6, 9, 9, 9]], dtype=torch.float64)
@@ -182,3 +182,31 @@ def test_a_batch_without_a_scored_candidate_costs_nothing(make_rollouts, make_ou
     assert len(batch) == 0
     loss = algorithm.loss("policy", make_outputs(batch["policy_mask_BT"]), batch)
     assert (loss.numerator.item(), loss.normaliser) == (0.0, 0.0)
+
+
+def batch_of(ranking: torch.Tensor) -> Batch:
+    """The three candidates above as one group, with these scores."""
+    attention_KT = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    tensors = {"attention_mask_BT": attention_KT, "policy_mask_BT": MASK, "scores_B": ranking}
+    return Batch(tensors, torch.zeros(3, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("settings", "by_hand"),
+    [
+        ({}, 6 + 8),
+        ({"rank_weight": 2.0}, 2 * 6 + 8),
+        ({"sft_weight": 0.5}, 6 + 0.5 * 8),
+        ({"sft_reduction": "mean"}, 6 + 2),
+        ({"length_exponent": 0.5}, (4 - 2**0.5) + (6 - 2**0.5) + 8),
+        ({"length_exponent": 0.0}, (8 - 2) + (6 - 2) + 8 + (8 - 6)),
+    ],
+)
+def test_each_setting_reaches_the_loss_of_a_group(settings, by_hand):
+    algorithm = load({"name": "rrhf", **settings})
+    loss = algorithm.loss("policy", Outputs(logprobs_BT=LOGPROBS), batch_of(scores(1, 3, 2)))
+    assert loss.numerator.item() == pytest.approx(by_hand)
+
+
+def test_a_rollout_batch_is_passed_over_once_for_each_epoch():
+    assert load({"name": "rrhf"}).passes == 1 and load({"name": "rrhf", "epochs": 3}).passes == 3

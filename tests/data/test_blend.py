@@ -66,6 +66,48 @@ def test_data_sets_of_several_formats_are_one(blend: dict[str, object], use: Use
     assert sum(text.endswith("00") for text in first) >= 1
 
 
+def test_rows_of_a_blend_come_by_the_shares_of_its_sources(blend: dict[str, object]) -> None:
+    data = DataConfig.model_validate({**blend, "limit": 8})
+    numbers = [int(text.removeprefix("prompt ")) for text in texts(load_examples(data, seed=0, use="demonstrations"))]
+    assert numbers == [0, 1, 2, 0, 3, 4, 5, 100]
+
+
+def test_each_source_has_a_split_columns_and_a_limit_of_its_own(blend: dict[str, object], tmp_path: Path) -> None:
+    folder = tmp_path / "more"
+    folder.mkdir()
+    for split in ("train", "test"):
+        rows = [{"words": f"{split} {i}", "answer": "yes"} for i in range(5)]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = {"format": "demonstrations", "path": str(folder), "split": "test", "limit": 2}
+    source["columns"] = {"prompt": "words"}
+    data = DataConfig.model_validate({"blend": [*blend["blend"], source]})  # type: ignore[misc]
+    read = texts(load_examples(data, seed=0, use="demonstrations"))
+    assert [text for text in read if not text.startswith("prompt")] == ["test 0", "test 1"]
+    assert len(read) == 52
+
+
+def test_the_seed_reaches_each_source() -> None:
+    alone, blended = DataConfig(limit=3), DataConfig.model_validate({"blend": [{"format": "paddock"}], "limit": 3})
+    drawn = [texts(load_examples(alone, seed=seed, use="prompts")) for seed in (0, 7)]
+    assert drawn[0] != drawn[1]
+    assert [texts(load_examples(blended, seed=seed, use="prompts")) for seed in (0, 7)] == drawn
+
+
+@pytest.mark.parametrize("blended", [True, False])
+def test_a_limit_counts_the_rows_of_the_phase(blend: dict[str, object], blended: bool) -> None:
+    own: dict[str, object] = blend if blended else blend["blend"][0]  # type: ignore[index]
+    settings = {key: value for key, value in own.items() if key != "share"} | {"phases": [2, 4, 4], "phase": 3}
+    whole = texts(load_examples(DataConfig.model_validate(settings), seed=0, use="prompts"))
+    assert len(whole) > 6
+    few = DataConfig.model_validate({**settings, "limit": 6})
+    assert texts(load_examples(few, seed=0, use="prompts")) == whole[:6]
+
+
+def test_a_limit_of_the_embedded_world_counts_the_rows_of_the_phase_too() -> None:
+    data = DataConfig(phases=(2, 4, 4), phase=1, limit=6)
+    assert len(load_examples(data, seed=0, use="prompts")) == 6
+
+
 def test_phases_divide_all_rows_of_a_blend(blend: dict[str, object]) -> None:
     parts = []
     for phase in (1, 2, 3):

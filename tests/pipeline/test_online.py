@@ -10,15 +10,24 @@ from typing import Any
 
 import pytest
 
+from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.learner import LearnerSpec
+from rayalign.actors.preparer import PreparerSpec
+from rayalign.cluster.roles import PREPARER, Specs
 from rayalign.config import LoadedJob, LoraConfig
-from rayalign.coordinator.rollbacks import Rollbacks
+from rayalign.coordinator.online import Parts
+from rayalign.coordinator.rollbacks import Rollback, Rollbacks
+from rayalign.coordinator.scoring import EnvironmentScoring, ScoringLoop
 from rayalign.data.paddock.tokenizer import build_tokenizer
+from rayalign.data.rows import RowFile
+from rayalign.models.mixture import MixtureSpec
+from rayalign.pipeline import online
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import kind_of
-from rayalign.pipeline.online import _channel, _specs
+from rayalign.pipeline.online import _channel, _mixture, _specs, open_parts
 from rayalign.pipeline.saved_roles import save_roles
+from rayalign.scoring.sources import RewardSpec
 
 Study = Callable[..., LoadedJob]
 
@@ -90,7 +99,7 @@ def test_a_critic_learns_by_a_section_of_its_own(study: Study) -> None:
     assert critic.total_steps == 2 * policy.total_steps  # minibatches of half the size
 
 
-def specs_of(study: Study, *overrides: str) -> Any:
+def specs_with(study: Study, *overrides: str) -> Any:
     """What the roles of the online stage are made from."""
     loaded = study(*overrides)
     stage: Any = loaded.job.stages["rl"]
@@ -101,20 +110,20 @@ def specs_of(study: Study, *overrides: str) -> Any:
 
 def test_an_exact_divergence_is_measured_against_the_named_reference(study: Study) -> None:
     quark = "stages.rl.algorithm={name: quark, kl_coefficient: 0.1}"
-    specs = specs_of(study, quark, "stages.rl.reference=someone/other")
+    specs = specs_with(study, quark, "stages.rl.reference=someone/other")
     assert specs["policy"].reference == "someone/other" and "reference" not in specs
     assert specs["policy"].model != "someone/other"
-    assert specs_of(study, quark)["policy"].reference == specs["policy"].model
-    assert specs_of(study, quark.replace("0.1", "0"))["policy"].reference is None
+    assert specs_with(study, quark)["policy"].reference == specs["policy"].model
+    assert specs_with(study, quark.replace("0.1", "0"))["policy"].reference is None
 
 
 def test_roles_read_log_probs_at_the_temperature_of_the_draws(study: Study) -> None:
-    specs = specs_of(study, "stages.rl.sampling.temperature=0.7", "stages.rl.reference=someone/other", "seed=5")
+    specs = specs_with(study, "stages.rl.sampling.temperature=0.7", "stages.rl.reference=someone/other", "seed=5")
     policy, reference = specs["policy"], specs["reference"]
     assert (policy.temperature, reference.temperature) == (0.7, 0.7)
     assert (policy.seed, reference.model, policy.reference) == (5, "someone/other", None)
     rrhf = ("stages.rl.algorithm={name: rrhf}", "stages.rl.sampling.temperature=0.7")
-    assert specs_of(study, *rrhf)["policy"].temperature == 1.0  # it has no ratio to what was drawn
+    assert specs_with(study, *rrhf)["policy"].temperature == 1.0  # it has no ratio to what was drawn
 
 
 @pytest.mark.parametrize(("source", "timeout"), [("rules:numeric", 100.0), ("http://127.0.0.1:1/score/judge", 20.0)])
@@ -155,3 +164,154 @@ def test_weights_are_proven_by_the_ends_of_the_stages_own_prompts(study: Study) 
         channel = _channel(context, "rl", stage, renderer, {"policy": group}, pool)
     assert prompts[0] == first.prompt.id
     assert channel._tokens == (tuple(range(116, 140)),) * 4
+
+
+def specs_of(loaded: LoadedJob, mixture: MixtureSpec | None = None, past: tuple[Rollback, ...] = ()) -> Specs:
+    """What the roles of the online stage are made from, after some returns to a checkpoint."""
+    stage: Any = loaded.job.stages["rl"]
+    kind: Any = kind_of(stage)
+    with RunContext(loaded, Inputs(loaded)) as context:
+        rollbacks = Rollbacks(context.stage_folder("rl"), past)
+        return _specs(context, "rl", stage, kind.algorithm, mixture, rollbacks)
+
+
+def test_both_learners_have_the_settings_of_the_algorithm_the_seed_and_all_passes(study: Study) -> None:
+    specs = specs_of(study("stages.rl.algorithm.epochs=3", "stages.rl.algorithm.lam=0.5", "seed=9"))
+    for role in ("policy", "critic"):
+        spec: Any = specs[role]
+        assert spec.algorithm == {"name": "ppo", "kl_coefficient": 0.1, "epochs": 3, "lam": 0.5}
+        assert spec.seed == 9
+        assert spec.total_steps == 10 * 3 * 2  # iterations, passes, minibatches of 64 of 32 x 4 samples
+
+
+def test_only_the_policy_trains_a_second_objective(study: Study) -> None:
+    mixture = MixtureSpec({"name": "sft"}, "rows", weight=27.8, samples=4)
+    specs: Any = specs_of(study(), mixture)
+    assert specs["policy"].mixture is mixture and specs["critic"].mixture is None
+
+
+def test_each_return_to_a_checkpoint_slows_both_learners(study: Study) -> None:
+    loaded = study("stages.rl.learner.learning_rate=1e-3", "stages.rl.critic_learner={learning_rate: 2e-3}")
+    specs: Any = specs_of(loaded, past=(Rollback(4, 2, "m", "m is high", 0.5),))
+    assert [specs[role].config.learning_rate for role in ("policy", "critic")] == [5e-4, 1e-3]
+
+
+@pytest.mark.parametrize(("algorithm", "temperature"), [("ppo", 0.7), ("rrhf", 1.0)])
+def test_log_probs_are_read_at_the_temperature_of_the_engines_where_they_are_compared(
+    study: Study, algorithm: str, temperature: float
+) -> None:
+    settings = f"stages.rl.algorithm={{name: {algorithm}, kl_coefficient: 0.1}}"
+    specs = specs_of(study("stages.rl.algorithm=null", settings, "stages.rl.sampling.temperature=0.7"))
+    policy, reference = specs["policy"], specs["reference"]
+    assert isinstance(policy, LearnerSpec) and isinstance(reference, FrozenSpec)
+    assert (policy.temperature, reference.temperature) == (temperature, temperature)
+
+
+def test_a_reference_of_its_own_is_loaded_by_its_actors_or_by_the_policys_ranks(study: Study) -> None:
+    apart: Any = specs_of(study("stages.rl.reference=someone/reference"))
+    assert (apart["reference"].model, apart["policy"].reference) == ("someone/reference", None)
+    within: Any = specs_of(study("stages.rl.reference=someone/reference", "stages.rl.roles.reference.within=policy"))
+    assert "reference" not in within
+    assert (within["policy"].reference, within["critic"].reference) == ("someone/reference", None)
+
+
+def test_a_reward_has_its_sources_their_parts_and_the_policy_whose_tokens_it_reads(study: Study) -> None:
+    one: Any = specs_of(study())["reward"]
+    assert isinstance(one, RewardSpec) and not one.named
+    assert [Path(path).parts[-3:-1] for path in (one.sources[0].source, one.policy)] == [
+        ("stages", "rm"),
+        ("stages", "sft"),
+    ]
+    parts = "stages.rl.reward=[{source: someone/scorer, name: help}, {source: 'rules:numeric', weight: 9.0}]"
+    several: Any = specs_of(study(parts))["reward"]
+    assert several.named and [source.label for source in several.sources] == ["help", "numeric"]
+
+
+MIX = "{algorithm: {name: sft}, weight: 27.8, samples: 7, data: {format: paddock, limit: 5}}"
+
+
+def test_a_mixture_has_its_own_rows_weight_and_samples(study: Study, model: str) -> None:
+    loaded = study(f"stages.rl.mix={MIX}", f"stages.rl.model={model}", "stages.rl.data.limit=20")
+    with RunContext(loaded, Inputs(loaded)) as context:
+        spec = _mixture(context, "rl", loaded.job.stages["rl"])  # type: ignore[arg-type]
+        assert spec is not None
+        folder = context.stage_folder("rl") / "mixture"
+    assert spec == MixtureSpec({"name": "sft"}, str(folder), weight=27.8, samples=7)
+    assert len(RowFile(folder)) == 5
+
+
+class RolesHere(dict[str, Any]):
+    """Running roles that leave nothing behind."""
+
+    async def __aenter__(self) -> RolesHere:
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        pass
+
+
+def parts_of(
+    monkeypatch: pytest.MonkeyPatch, loaded: LoadedJob, model: str, *, rewarded: bool = True
+) -> tuple[Parts, PreparerSpec]:
+    """What the trainer works with, around roles that do nothing; and what the preparer is made from."""
+    group: Any = SimpleNamespace(places={}, actors=[SimpleNamespace()])
+    pool: Any = SimpleNamespace(group=group, engine="local", adapter=None, forget=lambda: None)
+    roles = RolesHere(dict.fromkeys(("policy", "critic", "reference", PREPARER), group))
+    if rewarded:
+        roles["reward"] = group
+    preparers: list[PreparerSpec] = []
+
+    async def start(context: RunContext, name: str, model: str, specs: Specs, preparer: PreparerSpec) -> Any:
+        preparers.append(preparer)
+        return pool, roles
+
+    async def opened(context: RunContext) -> Parts:
+        async with open_parts(context, "rl", loaded.job.stages["rl"]) as (parts, _):  # type: ignore[arg-type]
+            return parts
+
+    monkeypatch.setattr(online, "_start", start)
+    monkeypatch.setattr(RunContext, "prepare_next", lambda context: None)
+    with RunContext(loaded, Inputs(loaded)) as context:
+        return asyncio.run(opened(context)), preparers[0]
+
+
+def test_the_trainer_has_the_settings_of_its_stage(study: Study, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = study(
+        f"stages.rl.model={model}",
+        "stages.rl.data.limit=20",
+        "stages.rl.algorithm.lam=0.5",
+        "stages.rl.redo=1",
+        "stages.rl.deterministic=true",
+        "stages.rl.keep=5",
+        "seed=9",
+        "stages.rl.reward=[{source: someone/scorer, name: help}, {source: 'rules:numeric'}]",
+        "stages.rl.combine=min",
+    )
+    parts, preparer = parts_of(monkeypatch, loaded, model)
+    assert preparer.algorithm == {"name": "ppo", "kl_coefficient": 0.1, "lam": 0.5}
+    scoring: Any = parts.rollouts.scoring
+    assert isinstance(scoring, ScoringLoop)
+    assert (scoring._redo, scoring._alone) == (1, True)
+    assert parts.rollouts.seed == 9
+    rewards: Any = parts.rollouts.rewards
+    assert rewards._kind == "min"
+    checkpoints: Any = parts.checkpoints
+    assert checkpoints._keep == 5
+
+
+def test_an_environment_replies_so_many_times_and_gives_the_scores(
+    study: Study, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = study(
+        f"stages.rl.model={model}",
+        "stages.rl.reward=null",
+        "stages.rl.environment=paddock_two_turn",
+        "stages.rl.max_turns=3",
+        "stages.rl.data.limit=20",
+        "rollout.context=256",
+    )
+    parts, _ = parts_of(monkeypatch, loaded, model, rewarded=False)
+    assert isinstance(parts.rollouts.scoring, EnvironmentScoring)
+    assembler: Any = parts.rollouts.assembler
+    assert assembler._environment is not None
+    assert (assembler._limits.turns, assembler._limits.context) == (3, 256)

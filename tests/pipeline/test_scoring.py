@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from rayalign.config import BestOf, GenerateStage, LoadedJob
+from rayalign.config import BestOf, GenerateStage, LearnerConfig, LoadedJob
+from rayalign.errors import InputError
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
 from rayalign.pipeline.kind import kind_of
-from rayalign.pipeline.scoring import Chosen, choose
+from rayalign.pipeline.scoring import Chosen, choose, compare
+from rayalign.scoring.sources import RewardSpec
 from rayalign.types import Group, Prompt, Score, Segment, Trajectory
 from tests.scoring.test_annotator import serving
 
@@ -136,3 +138,67 @@ def test_the_plan_has_the_reward_only_where_it_chooses(study: Study) -> None:
     assert roles("{n: 4, reward: someone/scorer}") == ["generator", "reward"]
     assert roles("{n: 1, reward: someone/scorer}") == ["generator"]
     assert roles("{n: 4, reward: 'rules:majority'}") == ["generator"]
+
+
+def test_parts_of_code_and_rules_are_combined(chosen: Callable[..., Chosen]) -> None:
+    length = {"rules": {"kind": "length", "low": 1, "high": 1}}
+    parts = {"n": 2, "reward": [{"source": CODE, "name": "vowels"}, length]}
+    group = drawn(0, "aaaa b", "a")  # 4 vowels and a length that is wrong, or 1 vowel and the right length
+    assert answers(chosen(BestOf.model_validate(parts), group)) == {"p0": ["aaaa b"]}
+    assert answers(chosen(BestOf.model_validate({**parts, "combine": "min"}), group)) == {"p0": ["a"]}
+
+
+def test_the_candidates_of_one_answer_vote_among_themselves(study: Study, chosen: Callable[..., Chosen]) -> None:
+    votes = BestOf(n=3, reward="rules:majority")
+    result = chosen(votes, drawn(0, "7", "8", "8", "7", "7", "9"))
+    assert answers(result) == {"p0": ["8", "7"]}  # over all six, 7 would win the first answer's vote too
+    assert [c.score for c in result.drawn[0].candidates] == pytest.approx([1 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 3, 1 / 3])
+
+
+class Started(Exception):
+    """Reward actors would start now."""
+
+
+@pytest.fixture
+def specs(monkeypatch: pytest.MonkeyPatch) -> list[RewardSpec]:
+    """What reward actors would be made from."""
+    started: list[RewardSpec] = []
+
+    async def start_roles(context: RunContext, name: str, specs: dict[str, RewardSpec]) -> None:
+        started.append(specs["reward"])
+        raise Started
+
+    monkeypatch.setattr(RunContext, "start_roles", start_roles)
+    monkeypatch.setattr(RunContext, "session", lambda context: None)
+    return started
+
+
+def test_reward_actors_have_the_sources_the_precision_and_the_writer_of_the_answers(
+    study: Study, specs: list[RewardSpec]
+) -> None:
+    loaded = study("stages.draws.precision=bf16", "cluster.call_timeout=77")
+    stage: Any = loaded.job.stages["draws"]
+    best_of = BestOf.model_validate({"n": 2, "reward": [{"source": "stage:rm", "name": "help"}, {"source": CODE}]})
+    with RunContext(loaded, Inputs(loaded)) as context, pytest.raises(Started):
+        asyncio.run(choose(context, "draws", stage, "stage:sft", best_of, [drawn(0, "a", "b")]))
+    (spec,) = specs
+    assert [Path(spec.policy).parts[-2], Path(spec.sources[0].source).parts[-2]] == ["sft", "rm"]
+    assert [source.label for source in spec.sources] == ["help", "vowels"] and spec.named
+    assert (spec.config.precision, spec.timeout) == ("bf16", 77.0)
+
+
+def test_a_pairwise_model_compares_by_the_reader_of_its_stage(
+    study: Study, specs: list[RewardSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = LearnerConfig(precision="bf16")
+    loaded = study()
+    with RunContext(loaded, Inputs(loaded)) as context:
+        monkeypatch.setattr("rayalign.pipeline.scoring.reads_pairs", lambda folder: True)
+        with pytest.raises(Started):
+            asyncio.run(compare(context, "verdicts", "someone/pairwise", reader, []))
+        monkeypatch.setattr("rayalign.pipeline.scoring.reads_pairs", lambda folder: False)
+        with pytest.raises(InputError, match="someone/pairwise scores single answers; name a pairwise reward model"):
+            asyncio.run(compare(context, "verdicts", "someone/pairwise", reader, []))
+    (spec,) = specs
+    assert spec.config == reader and not spec.named
+    assert (spec.sources[0].source, spec.policy) == ("someone/pairwise", "someone/pairwise")

@@ -101,14 +101,22 @@ def test_a_form(form: str, good: list[str], bad: list[str]) -> None:
         (NumericRule(tolerance=0.1), "18.11", 0.0),
         (NumericRule(marked=True), "18", 0.0),
         (ExactRule(), "#### 18", 1.0),
+        (ExactRule(reference="word"), "EIGHTEEN", 1.0),
+        (ExactRule(reference="word", ignore_case=False), "EIGHTEEN", 0.0),
+        (ExactRule(reference="word"), "eighteen!", 0.0),
+        (ExactRule(reference="word", ignore_punctuation=True), "eighteen!", 1.0),
         (RegexRule(pattern=r"\d\d"), "18", 1.0),
+        (RegexRule(pattern=r"\d\d"), "it is 18", 1.0),
+        (RegexRule(pattern=r"\d\d", whole=True), "it is 18", 0.0),
         (LengthRule(low=2, high=2), "two words", 1.0),
         (LengthRule(low=2, high=2, unit="characters"), "two words", 0.0),
+        (LengthRule(low=2, high=2, margin=3), "these are three", 0.75),
         (FormatRule(), "18", 0.0),
+        (FormatRule(form="json"), "18", 1.0),
     ],
 )
 def test_a_rule_scores_an_answer(rule: RuleSection, answer: str, score: float) -> None:
-    assert apply(rule, prompt(reference="#### 18"), answer) == Score(score)
+    assert apply(rule, prompt(reference="#### 18", word="eighteen"), answer) == Score(score)
 
 
 def test_a_prompt_without_reference_has_no_score() -> None:
@@ -134,6 +142,11 @@ def test_a_vote_is_the_share_of_candidates_with_the_same_final_number() -> None:
     assert RuleScorer(MajorityRule(answer="text")).score([voters("A b", "a  B", "c", "d")])[0] == (
         half, half, quarter, quarter
     )  # fmt: skip
+
+
+def test_a_vote_may_count_marked_numbers_alone() -> None:
+    scores = RuleScorer(MajorityRule(marked=True)).score([voters("#### 4", "it is 4", "#### 5")])[0]
+    assert [score.value for score in scores] == [0.5, None, 0.5]
 
 
 def voters(*texts: str) -> Group:

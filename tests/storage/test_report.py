@@ -12,6 +12,7 @@ from rayalign.storage.report import write_report
 from rayalign.storage.report_plots import forest, number
 from rayalign.storage.summary import write_done, write_summary
 from tests.storage.test_report_evolution import FIGURES as EVOLUTION
+from tests.storage.test_report_judges import RESULTS as WIN_RATES
 
 EVIL = "<script>alert('x')</script>&"
 JOB = f"""
@@ -140,11 +141,11 @@ def test_a_reward_model_at_chance_is_said_before_what_rests_on_it(tmp_path: Path
     stages["test"] = {"kind": "generate", "best_of": best_of}  # type: ignore[dict-item]
     (run / "job.yaml").write_text(json.dumps({"name": "doubted", "stages": stages}))
     accuracy = {"name": "rm", "metric": "reward_accuracy", "mean": 0.52, "low": 0.45, "high": 0.59, "n": 200}
-    write_summary(run / "summary.json", [accuracy], [], [])
+    write_summary(run / "summary.json", [accuracy, *WIN_RATES], [], [])
     page = write_report(run).read_text()
     words = "rm orders 52% of the held-out pairs as annotated (45% to 59%), which may be chance."
     assert f"{words} The results of ppo, test depend on it and may be meaningless." in page
-    assert page.index(words) < page.index("<h2>Comparison")
+    assert page.index("<h2>") == page.index("<h2>Warnings") < page.index(words) < page.index("<h2>Win rates by judge")
     assert "<h2>Warnings" not in write_report(finished_run(tmp_path / "other")).read_text()
 
 
