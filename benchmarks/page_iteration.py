@@ -24,15 +24,23 @@ def step(results: Row) -> str:
         share = row["share_of_ideal"]
         judged = at_least(share, limits["sync_share_of_ideal"]) if name == "sync" else number(share)
         phases = [number(row.get(f"phase/{phase}")) for phase in PHASES]
-        cells.append([f"`{name}`", number(row["phase/total"]), *phases, judged])
-    heading = ["placement", "seconds", *PHASES, "share of the ideal"]
+        cells.append([f"`{name}`", number(row["phase/total"]), *phases, judged, number(row["share_at_once"])])
+    heading = ["placement", "seconds", *PHASES, "share of the ideal", "of the loops at once"]
     speed = at_least(results["overlap_speed"], limits["overlap_speed"])
     sentence = (
         f"`sync` is to reach {number(limits['sync_share_of_ideal'])} of the ideal. Overlap makes an iteration {speed} "
         f"times as fast (at least {number(limits['overlap_speed'])}); generating and scoring are "
-        f"{percent(results['generation_share'])} of the work."
+        f"{percent(results['generation_share'])} of the work. {_slower_at_once(results)}"
     )
     return f"{table(heading, cells)}\n\n{sentence}"
+
+
+def _slower_at_once(results: Row) -> str:
+    """How much longer the bare loops take where every core runs them."""
+    kinds = ("generate", "score", "update")
+    alone, at_once = results["bare_core_seconds"], results["bare_core_seconds_at_once"]
+    ratios = [f"{number(at_once[kind] / alone[kind])} times ({kind})" for kind in kinds]
+    return f"On every core at once, the loops take {', '.join(ratios)} as long as alone."
 
 
 def step_plot(results: Row) -> str:

@@ -6,7 +6,8 @@ RUN is a finished run of jobs/quickstart.yaml, whose fine-tuned model and reward
 reference trains with a learning rate of almost nothing, so that all placements write answers of the same lengths.
 
 The ideal is what the work costs without anything around it (`step_bare`): core-seconds of one-thread loops of the
-engine, the scorer and the learner over the same groups, divided by the cores.
+engine, the scorer and the learner over the same groups, divided by the cores. The same loops are also timed on every
+core at once, since cores that share memory, or are two threads of one core, then take longer for the same work.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from benchmarks.record import record
 from benchmarks.step_bare import Work, measure
 
 ITERATIONS, WARM_UP = 24, 6
+DEADLINE = 600.0
+"""seconds of the loops by themselves"""
 TREE = Path(__file__).resolve().parents[1]
 STAGE = "rl"
 APART = {"rollout": {"engines": 1}, "roles": {"policy": {"threads": 1}, "reward": {"threads": 1}}}
@@ -89,19 +92,28 @@ def measured(run: Path, name: str, folder: Path, iterations: int) -> dict[str, f
     return {key: statistics.median(row[key] for row in rows) for key in rows[0] if key.startswith(kept)}
 
 
-def bare(run: Path, journal: Path) -> Work:
-    """Core-seconds of each kind of work, in a process of its own with one thread."""
+def bare(run: Path, journal: Path, at_once: int) -> Work:
+    """Core-seconds of each kind of work, in so many processes with one thread at the same time; the mean of them."""
     os.environ.update(OMP_NUM_THREADS="1")
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        stages = run / "stages"
-        return pool.submit(measure, str(stages / "sft" / "model"), str(stages / "rm" / "model"), str(journal)).result()
+    models = [str(run / "stages" / stage / "model") for stage in ("sft", "rm")]
+    with ProcessPoolExecutor(at_once, get_context("spawn")) as pool:
+        copies = [pool.submit(measure, *models, str(journal)) for _ in range(at_once)]
+        works = [copy.result(timeout=DEADLINE) for copy in copies]
+    seconds = {name: statistics.mean(getattr(work, name) for work in works) for name in ("generate", "score", "update")}
+    return Work(**seconds, tokens=works[0].tokens)
 
 
-def shares(work: Work, row: Mapping[str, float], cores: int) -> dict[str, float]:
-    """One placement against the ideal for as many tokens as it wrote."""
-    scale = row["rollout/tokens"] / work.tokens
-    ideal = scale * (work.generate + work.score + work.update) / cores
-    return {"ideal_seconds": ideal, "share_of_ideal": ideal / row["phase/total"]}
+def seconds_of(work: Work) -> float:
+    """Core-seconds of all kinds together."""
+    return work.generate + work.score + work.update
+
+
+def shares(alone: Work, at_once: Work, row: Mapping[str, float], cores: int) -> dict[str, float]:
+    """One placement against the loops for as many tokens as it wrote."""
+    iterations = row["rollout/tokens"] / alone.tokens
+    ideal, reachable = (iterations * seconds_of(work) / cores for work in (alone, at_once))
+    total = row["phase/total"]
+    return {"ideal_seconds": ideal, "share_of_ideal": ideal / total, "share_at_once": reachable / total}
 
 
 def main() -> None:
@@ -115,13 +127,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         rows = {name: measured(run, name, folder, iterations) for name in PLACEMENTS}
-        work = bare(run, folder / "runs" / "sync" / "journal" / f"{STAGE}.jsonl")
-    total = work.generate + work.score + work.update
+        journal = folder / "runs" / "sync" / "journal" / f"{STAGE}.jsonl"
+        alone, at_once = bare(run, journal, 1), bare(run, journal, cores)
     figures = {
         "limits": {"sync_share_of_ideal": 0.75, "overlap_speed": 1.3, "generation_share": [0.4, 0.6]},
-        "bare_core_seconds": work._asdict(),
-        "generation_share": (work.generate + work.score) / total,
-        "placements": {name: {**row, **shares(work, row, cores)} for name, row in rows.items()},
+        "bare_core_seconds": alone._asdict(),
+        "bare_core_seconds_at_once": at_once._asdict(),
+        "generation_share": (alone.generate + alone.score) / seconds_of(alone),
+        "placements": {name: {**row, **shares(alone, at_once, row, cores)} for name, row in rows.items()},
         "overlap_speed": rows["apart_sync"]["phase/total"] / rows["apart_overlapped"]["phase/total"],
     }
     if arguments.quick:

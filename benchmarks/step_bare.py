@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-REPEATS = 5
+REPEATS = 9
 
 
 class Work(NamedTuple):
