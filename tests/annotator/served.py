@@ -1,4 +1,4 @@
-"""A pool's service over HTTP in a thread of the test."""
+"""Services over HTTP in a thread of the test."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import uvicorn
+from fastapi import FastAPI
 
 from rayalign.annotator.pool.build import build_pool
 from rayalign.annotator.web.access import Access
@@ -18,9 +19,8 @@ from rayalign.config import ServiceConfig
 
 
 @contextmanager
-def serving(config: ServiceConfig) -> Iterator[str]:
-    """The service's routes over a real socket, without Ray Serve."""
-    app = create_app(build_pool(config), config, Access(config.access, {}), SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
+def listening(app: FastAPI) -> Iterator[str]:
+    """The address of an application that answers over a real socket, without Ray Serve."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -33,3 +33,11 @@ def serving(config: ServiceConfig) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(20.0)
+
+
+@contextmanager
+def serving(config: ServiceConfig) -> Iterator[str]:
+    """The service's routes."""
+    app = create_app(build_pool(config), config, Access(config.access, {}), SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
+    with listening(app) as url:
+        yield url

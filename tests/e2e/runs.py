@@ -209,3 +209,17 @@ def accounts(run: Run, stage: str) -> Accounting:
     """What became of every group of a stage."""
     with closing(Journal(run.folder / "journal" / f"{stage}.jsonl")) as journal:
         return Accounting.of(journal.replay(effective=True))
+
+
+def ran(text: str, folder: Path) -> Run:
+    """A job run to its end without any disturbance."""
+    (folder / "job.yaml").write_text(text)
+    run = Run(folder / "runs", folder / "job.yaml")
+    ending = run.finish()
+    assert ending.code == 0, ending.text
+    return run
+
+
+def records(run: Run, stage: str) -> list[dict[str, Any]]:
+    """The rows that a stage has written."""
+    return list(read_jsonl(run.folder / "stages" / stage / "records.jsonl"))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
 from rayalign.storage.metrics import read_metrics
-from rayalign.storage.records import read_jsonl
-from tests.e2e.runs import Run
+from tests.e2e.runs import Run, ran, records
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -62,16 +60,7 @@ stages:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("pairwise")
-    (folder / "job.yaml").write_text(JOB)
-    run = Run(folder / "runs", folder / "job.yaml")
-    ending = run.finish()
-    assert ending.code == 0, ending.text
-    return run
-
-
-def rows(run: Run, stage: str) -> list[dict[str, Any]]:
-    return list(read_jsonl(run.folder / "stages" / stage / "records.jsonl"))
+    return ran(JOB, tmp_path_factory.mktemp("pairwise"))
 
 
 def test_its_accuracy_is_among_the_results_beside_that_of_the_longer_answer(run: Run) -> None:
@@ -81,7 +70,7 @@ def test_its_accuracy_is_among_the_results_beside_that_of_the_longer_answer(run:
 
 
 def test_its_verdicts_are_probabilities_of_all_pairs(run: Run) -> None:
-    people, verdicts = rows(run, "labels"), rows(run, "verdicts")
+    people, verdicts = records(run, "labels"), records(run, "verdicts")
     assert [(row["first"], row["second"]) for row in verdicts] == [(row["first"], row["second"]) for row in people]
     preferences = [row["preference"] for row in verdicts]
     assert all(1 < preference < 2 for preference in preferences)
@@ -90,7 +79,7 @@ def test_its_verdicts_are_probabilities_of_all_pairs(run: Run) -> None:
 
 
 def test_the_best_answer_wins_most_against_the_other_candidates(run: Run) -> None:
-    for row in rows(run, "final"):
+    for row in records(run, "final"):
         if row["model"] == "best":
             scores = [candidate["score"] for candidate in row["candidates"]]
             assert sum(scores) == pytest.approx(1.5)  # of three: each pair shares out 1, and a mean is over two

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
 from rayalign.storage.metrics import read_metrics
-from rayalign.storage.records import read_jsonl
-from tests.e2e.runs import Run
+from tests.e2e.runs import Run, ran, records
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -61,29 +59,20 @@ PROFILES = ("P1A+P2A", "P1A+P2B")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("personalized")
-    (folder / "job.yaml").write_text(JOB)
-    run = Run(folder / "runs", folder / "job.yaml")
-    ending = run.finish()
-    assert ending.code == 0, ending.text
-    return run
-
-
-def rows(run: Run, stage: str) -> list[dict[str, Any]]:
-    return list(read_jsonl(run.folder / "stages" / stage / "records.jsonl"))
+    return ran(JOB, tmp_path_factory.mktemp("personalized"))
 
 
 def greedy_answers(run: Run) -> dict[tuple[str, str], dict[str, str]]:
     """Model and profile -> prompt without preferences -> answer; equal models answer equal texts alike."""
     answers: dict[tuple[str, str], dict[str, str]] = {}
-    for row in rows(run, "final"):
+    for row in records(run, "final"):
         meta = row["meta"]
         answers.setdefault((row["model"], meta["profile"]), {})[meta["base_prompt"]] = row["answer"]
     return answers
 
 
 def test_each_pair_is_compared_by_the_criterion_of_one_preference(run: Run) -> None:
-    metas = [row["prompt"]["meta"] for row in rows(run, "verdicts")]
+    metas = [row["prompt"]["meta"] for row in records(run, "verdicts")]
     assert len({meta["profile"] for meta in metas}) > 3
     assert all(meta["profile"] == meta["objectives"] and "; and " not in meta["criterion"] for meta in metas)
 

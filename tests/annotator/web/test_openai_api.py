@@ -7,11 +7,8 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,6 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import uvicorn
 from fastapi import FastAPI, HTTPException
 
 import rayalign.annotator
@@ -27,6 +23,7 @@ from rayalign.annotator.asking.api import Annotation, PairItem, Problem
 from rayalign.annotator.web.openai_api import openai_router
 from rayalign.errors import DeadlineError, RayalignError
 from rayalign.evaluation import win_rate
+from tests.annotator.served import listening
 
 FOLDERS = Path(rayalign.annotator.__file__).parent / "evaluators_configs"
 CLIENTS = Path(sys.prefix) / "clients"
@@ -61,16 +58,8 @@ async def annotate(pairs: Sequence[PairItem], annotator: str) -> list[Annotation
 def url() -> Iterator[str]:
     app = FastAPI()
     app.include_router(openai_router(annotate, ["pool", "late", "busy", "broken", "an-instruct-annotator"]))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        deadline = time.monotonic() + 20.0
-        while not server.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        server.should_exit = True
-        thread.join(20.0)
+    with listening(app) as address:
+        yield f"{address}/v1"
 
 
 @pytest.fixture(scope="module")
