@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.record import record
 from rayalign.models.catalogue import PRESETS
-from rayalign.models.hidden import hidden_states, line_buckets
+from rayalign.models.hidden import hidden_states, readings
 
 GROUPS, CANDIDATES, VOCABULARY = 4, 6, 600
 LENGTHS = ((16, 14), (64, 32), (256, 32), (256, 128), (512, 64))
@@ -58,7 +59,8 @@ def measure(model: LlamaForCausalLM, prompt: int, answer: int) -> dict[str, floa
     ids_BT = torch.cat([prompts_GP, torch.randint(VOCABULARY, (GROUPS * CANDIDATES, answer))], dim=1)
     prompts_B = torch.full((len(ids_BT),), prompt)
     lengths_B = torch.full((len(ids_BT),), prompt + answer)
-    lines = [line for bucket in line_buckets(model, ids_BT, lengths_B, prompts_B) for line in bucket]
+    lines = chain.from_iterable(readings(model, ids_BT, lengths_B, prompts_B))
+    blocks = chain.from_iterable(line.blocks for line in lines)
     apart, together = gradient(model, ids_BT, None)[1], gradient(model, ids_BT, prompts_B)[1]
     seconds: dict[str, list[float]] = {"apart": [], "together": []}
     for _ in range(REPEATS):
@@ -66,7 +68,7 @@ def measure(model: LlamaForCausalLM, prompt: int, answer: int) -> dict[str, floa
         seconds["together"].append(gradient(model, ids_BT, prompts_B)[0])
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     return {
-        "rows_of_a_line": max(len(line.rows) for line in lines),
+        "rows_of_a_line": max(len(block.rows) for block in blocks),
         "apart_seconds": medians["apart"],
         "together_seconds": medians["together"],
         "speed": medians["apart"] / medians["together"],

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from rayalign.models.batching import length_buckets
-from rayalign.models.lines import Line, lay_out, plan_lines, rows_of
+from rayalign.models.lines import Block, lay_out, plan_blocks, rows_of
 from rayalign.models.metrics import PADDING, TOKENS
+from rayalign.models.packing import Reading, in_one_reading, in_readings
 from rayalign.types import Batch, Metric, Metrics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-BUCKET_TOKENS = {"cpu": 32, "cuda": 4096}
-"""least tokens of a bucket of rows: below that the device does not work faster for having fewer"""
+START = {"cpu": 64, "cuda": 4096}
+"""tokens that take as long as to start a reading: with fewer the device is hardly faster (nano on a CPU: 80)"""
+PACKS = frozenset({"cpu"})
+"""devices on which a mask slows attention little; others read a row by itself in a kernel without one"""
 SHARES_PROMPTS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """models that take a mask of positions and count positions as they are told; tested one by one"""
 
@@ -34,37 +36,30 @@ def hidden_states(
     lengths_B = attention_mask_BT.sum(dim=1)
     parts: list[Tensor] = []
     order: list[int] = []
-    for bucket in line_buckets(model, input_ids_BT, lengths_B, prompts_B):
-        rows = rows_of(bucket)
-        parts.append(_read(model, bucket, rows, input_ids_BT, lengths_B))
+    for reading in readings(model, input_ids_BT, lengths_B, prompts_B):
+        rows = rows_of(reading)
+        parts.append(_read(model, reading, rows, input_ids_BT, lengths_B))
         order += rows
     return torch.cat(parts).index_select(0, torch.tensor(order, device=input_ids_BT.device).argsort())
 
 
-def line_buckets(
+def readings(
     model: PreTrainedModel, input_ids_BT: Tensor, lengths_B: Tensor, prompts_B: Tensor | None
-) -> list[list[Line]]:
-    """The lines that a model reads together; those of one row and those of several apart.
+) -> list[Reading]:
+    """The lines that a model reads together.
 
     Under ZeRO-3 it reads all at once: each reading gathers the weights on all ranks, which must make equally many.
     """
-    gathers = hasattr(next(model.parameters()), "ds_id")
-    if prompts_B is None or not shares_prompts(model):
-        lines = [Line((row,), length, length) for row, length in enumerate(lengths_B.tolist())]
+    hidden = model.config.get_text_config().hidden_size
+    takes_masks, device = shares_prompts(model), input_ids_BT.device.type
+    if prompts_B is None or not takes_masks:
+        blocks = [Block((row,), length, length) for row, length in enumerate(lengths_B.tolist())]
     else:
-        lines = plan_lines(input_ids_BT, lengths_B, prompts_B, model.config.get_text_config().hidden_size)
-    if gathers:
-        return [lines]
-    least = BUCKET_TOKENS.get(input_ids_BT.device.type, BUCKET_TOKENS["cuda"])
-    buckets: list[list[Line]] = []
-    for shared in (False, True):
-        alike = [line for line in lines if (len(line.rows) > 1) == shared]
-        if not alike:
-            continue
-        lengths_L = torch.tensor([line.length for line in alike])
-        for places_L in length_buckets(lengths_L, least):
-            buckets.append([alike[place] for place in places_L])
-    return buckets
+        blocks = plan_blocks(input_ids_BT, lengths_B, prompts_B, hidden)
+    packs = takes_masks and device in PACKS
+    if hasattr(next(model.parameters()), "ds_id"):
+        return [in_one_reading(blocks, hidden, packs=packs)]
+    return in_readings(blocks, hidden, START.get(device, START["cuda"]), packs=packs)
 
 
 def shares_prompts(model: PreTrainedModel) -> bool:
@@ -80,22 +75,19 @@ def shares_prompts(model: PreTrainedModel) -> bool:
 def token_metrics(model: PreTrainedModel, batch: Batch, prompts_B: Tensor | None) -> Metrics:
     """Tokens of a micro-batch, and the share of padding in what the model reads of it."""
     lengths_B = batch["attention_mask_BT"].sum(dim=1)
-    buckets = line_buckets(model, batch["input_ids_BT"], lengths_B, prompts_B)
     read = distinct = 0
-    for bucket in buckets:
-        lengths = [line.length for line in bucket]
-        read += len(bucket) * max(lengths)
+    for lines in readings(model, batch["input_ids_BT"], lengths_B, prompts_B):
+        lengths = [line.length for line in lines]
+        read += len(lines) * max(lengths)
         distinct += sum(lengths)
     padding = Metric(1 - distinct / read, float(read))
     return {TOKENS: Metric(float(lengths_B.sum()), reduction="sum"), PADDING: padding}
 
 
-def _read(
-    model: PreTrainedModel, lines: list[Line], rows: list[int], input_ids_BT: Tensor, lengths_B: Tensor
-) -> Tensor:
-    """Hidden states of the rows of one bucket, in the order of its lines."""
+def _read(model: PreTrainedModel, lines: Reading, rows: list[int], input_ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
+    """Hidden states of the rows of one reading, in the order of its lines."""
     width = int(lengths_B[rows].max())
-    if all(len(line.rows) == 1 for line in lines):
+    if all(line.is_plain for line in lines):
         # Causal attention never sees padding on the right, so no mask is needed.
         hidden_NTD = model.base_model(input_ids=input_ids_BT[rows, :width], use_cache=False).last_hidden_state
     else:

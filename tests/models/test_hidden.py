@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 
 import pytest
 import torch
@@ -18,14 +19,16 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from rayalign.models import hidden
 from rayalign.models.hidden import (
     SHARES_PROMPTS,
     hidden_states,
-    line_buckets,
     prompts_of,
+    readings,
     shares_prompts,
     token_metrics,
 )
+from rayalign.models.lines import Block, Line
 from rayalign.types import Batch
 from tests.models.conftest import make_batch
 
@@ -57,6 +60,10 @@ def states_and_gradients(
     return [hidden_BTD.detach(), *gradients]
 
 
+def blocks_of(read: Iterable[Iterable[Line]]) -> list[Block]:
+    return [block for lines in read for line in lines for block in line.blocks]
+
+
 def groups() -> tuple[Tensor, Tensor, Tensor]:
     """Ids, mask and prompts: three rows of one prompt of 9 tokens, two of one of 6, and one by itself, mixed."""
     torch.manual_seed(2)
@@ -80,8 +87,8 @@ def test_a_prompt_read_once_changes_neither_states_nor_gradients(family: str) ->
     model = FAMILIES[family]().eval()
     ids_BT, mask_BT, prompts_B = groups()
     assert shares_prompts(model)
-    shared = line_buckets(model, ids_BT, mask_BT.sum(dim=1), prompts_B)
-    assert sorted(line.rows for bucket in shared for line in bucket) == [(0, 2, 5), (1, 4), (3,)]
+    shared = blocks_of(readings(model, ids_BT, mask_BT.sum(dim=1), prompts_B))
+    assert sorted(block.rows for block in shared) == [(0, 2, 5), (1, 4), (3,)]
     together = states_and_gradients(model, ids_BT, mask_BT, mask_BT, prompts_B)
     apart = states_and_gradients(model, ids_BT, mask_BT, mask_BT)
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-4)
@@ -93,8 +100,8 @@ def test_a_window_or_another_kernel_reads_each_row_by_itself() -> None:
     ids_BT, mask_BT, prompts_B = groups()
     for model in (windowed, eager):
         assert not shares_prompts(model)
-        buckets = line_buckets(model, ids_BT, mask_BT.sum(dim=1), prompts_B)
-        assert all(len(line.rows) == 1 for bucket in buckets for line in bucket)
+        lines = chain.from_iterable(readings(model, ids_BT, mask_BT.sum(dim=1), prompts_B))
+        assert all(line.is_plain for line in lines)
 
 
 def test_the_prompt_ends_before_the_first_token_that_is_read() -> None:
@@ -108,21 +115,27 @@ def test_padding_is_of_what_is_read() -> None:
     ids_BT, mask_BT, prompts_B = groups()
     batch = Batch({"input_ids_BT": ids_BT, "attention_mask_BT": mask_BT}, torch.arange(len(ids_BT)))
     metrics = token_metrics(model, batch, prompts_B)
-    # lines of 18 and 12 tokens in one bucket, and one of 8 tokens
+    # blocks of 18, 12 and 8 tokens, end to end in lines of 18 and 20
     assert metrics["learner/tokens"].value == int(mask_BT.sum())
     padding = metrics["learner/padding"]
-    assert (padding.value, padding.weight) == (pytest.approx(1 - 38 / 44), 44.0)
+    assert (padding.value, padding.weight) == (pytest.approx(1 - 38 / 40), 40.0)
 
 
 def spread_batch() -> Batch:
-    """Rows of 6 to 60 tokens, which are read in several buckets."""
+    """Rows of 6 to 60 tokens."""
     return make_batch(rows=32, longest=60)
 
 
-def test_buckets_change_neither_outputs_nor_gradients(folder: str) -> None:
+@pytest.mark.parametrize("packs", (False, True))
+def test_how_rows_are_read_changes_neither_outputs_nor_gradients(
+    folder: str, packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not packs:
+        monkeypatch.setattr(hidden, "PACKS", frozenset())
     batch, model = spread_batch(), AutoModelForCausalLM.from_pretrained(folder).eval()
     ids_BT, mask_BT = batch["input_ids_BT"], batch["attention_mask_BT"]
-    assert len(line_buckets(model, ids_BT, mask_BT.sum(dim=1), None)) > 3
+    lines = list(chain.from_iterable(readings(model, ids_BT, mask_BT.sum(dim=1), None)))
+    assert (len(lines) < len(ids_BT)) == packs
     in_parts = states_and_gradients(model, ids_BT, mask_BT, mask_BT)
     as_whole = states_and_gradients(model, ids_BT, torch.ones_like(mask_BT), mask_BT)  # one bucket
     torch.testing.assert_close(in_parts, as_whole, atol=1e-5, rtol=1e-5)
