@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -92,23 +94,23 @@ def micro_rows(batch: Batch, token_budget: int) -> list[Tensor]:
     return [_joined(rows) for rows in micros]
 
 
-def length_buckets(lengths_B: Tensor, least_tokens: int) -> list[Tensor]:
-    """Row numbers of buckets whose rows are of like length, the longest first; a bucket is as wide as its longest row.
+def length_buckets(lengths: Sequence[int], least_tokens: int) -> list[list[int]]:
+    """Places of buckets whose rows are of like length, the longest first; a bucket is as wide as its longest row.
 
     At most `PADDING` of a bucket is padding, unless that would leave it with fewer than `least_tokens`.
     """
-    order_B = lengths_B.argsort(descending=True, stable=True)
-    counts: list[int] = []
+    buckets: list[list[int]] = []
     width = tokens = 0
-    for length in lengths_B[order_B].tolist():
-        positions = (counts[-1] + 1) * width if counts else 0
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        length = lengths[place]
+        positions = (len(buckets[-1]) + 1) * width if buckets else 0
         full = positions - width >= least_tokens
-        if not counts or (full and tokens + length < (1 - PADDING) * positions):
-            counts.append(0)
+        if not buckets or (full and tokens + length < (1 - PADDING) * positions):
+            buckets.append([])
             width, tokens = length, 0
-        counts[-1] += 1
+        buckets[-1].append(place)
         tokens += length
-    return list(order_B.split(counts))
+    return buckets
 
 
 def trim(batch: Batch) -> Batch:

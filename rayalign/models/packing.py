@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from rayalign.models.batching import length_buckets
 from rayalign.models.lines import Block, Line, cost
 
@@ -63,8 +61,8 @@ def in_buckets(blocks: Sequence[Block], least: int) -> list[Reading]:
 
 def alike(lines: Sequence[Line], least: int) -> list[Reading]:
     """Lines of like length together, so that little is padding; at least so many tokens are read at once."""
-    lengths_L = torch.tensor([line.length for line in lines])
-    return [[lines[place] for place in places_L] for places_L in length_buckets(lengths_L, least)]
+    buckets = length_buckets([line.length for line in lines], least)
+    return [[lines[place] for place in places] for places in buckets]
 
 
 def end_to_end(blocks: Sequence[Block], width: int) -> Reading:
