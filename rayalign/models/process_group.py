@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rayalign.models.deepspeed_0_19 import skip_shared_memory_operator
+from rayalign.models.deepspeed_0_19 import bound_world_group, skip_shared_memory_operator
 
 T = TypeVar("T")
 DEADLINE = 1800.0
@@ -34,10 +34,11 @@ def meet(timeout: float = DEADLINE) -> torch.device:
     if not cuda:
         skip_shared_memory_operator()
     backend = "nccl" if cuda else "gloo"
-    if not dist.is_initialized() and "RANK" not in os.environ:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     limit = timedelta(seconds=timeout)
+    if not dist.is_initialized() and "RANK" not in os.environ:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, timeout=limit)
+    bound_world_group(limit)
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
 
 
