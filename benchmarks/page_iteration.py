@@ -128,16 +128,18 @@ def scale_plot(results: Row) -> str:
 
 
 def weight_transfer(results: Row) -> str:
-    """Proven transfers by size of the model."""
+    """Proven transfers by size of the model and by path."""
     cells = []
     for size, limit in results["limits_seconds"].items():
-        row = results[size]
-        sent = row["transfers"][0]["bytes"]
-        seconds = row["median_seconds"]
-        gap = max(transfer["probe_gap"] for transfer in row["transfers"])
-        speed = sent / seconds / 1e9
-        cells.append([size, number(sent / 1e6), at_most(seconds, limit), number(limit), number(speed), f"{gap:.1e}"])
-    return table(["parameters", "MB", "seconds", "at most", "GB/s", "largest gap of the probe [nats]"], cells)
+        for path in ("store", "files"):
+            row = results[size][path]
+            sent = row["transfers"][0]["bytes"]
+            seconds = row["median_seconds"]
+            gap = max(transfer["probe_gap"] for transfer in row["transfers"])
+            shown = [at_most(seconds, limit), number(limit)] if path == "store" else [number(seconds), ""]
+            cells.append([size, path, number(sent / 1e6), *shown, number(sent / seconds / 1e9), f"{gap:.1e}"])
+    heading = ["parameters", "path", "MB", "seconds", "at most", "GB/s", "largest gap of the probe [nats]"]
+    return table(heading, cells)
 
 
 def rollout_throughput(results: Row) -> str:

@@ -3,7 +3,8 @@
 python -m benchmarks.staleness RUN [--seeds 0,1,2] [--output FOLDER]
 
 RUN is a finished run of jobs/quickstart.yaml. Every setting trains PPO for as many iterations, and answers the same
-unseen prompts. Gold utility is the embedded world's truth. Finished runs under FOLDER are kept. Writes
+unseen prompts. One engine writes a sixteenth of an iteration's answers at a time, so that new weights find some of them
+half written. Gold utility is the embedded world's truth. Finished runs under FOLDER are kept. Writes
 results/staleness.json, of which `benchmarks.page` draws the plot.
 """
 
@@ -28,6 +29,8 @@ from rayalign.storage.metrics import read_metrics
 TREE = Path(__file__).resolve().parents[1]
 WARM_UP = 5
 """iterations that count in no speed"""
+SLOTS = 8
+"""answers that the engine writes at a time"""
 MODES = ("continue", "restart", "wait")
 TAIL = {"extra_prompts": 4}
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -58,7 +61,7 @@ def job_text(run: Path, settings: Mapping[str, Any], seed: int, output: Path, na
         "name": name,
         "seed": seed,
         "output": str(output),
-        "rollout": {"engine": "local", "engines": 2, "context": 96},
+        "rollout": {"engine": "local", "engines": 1, "max_sequences": SLOTS, "context": 96},
         "stages": {"ppo": ppo, "final": {"kind": "evaluate", "models": {"ppo": "stage:ppo"}}},
     }
     return yaml.safe_dump(job, sort_keys=False)
