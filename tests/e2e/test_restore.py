@@ -37,7 +37,10 @@ stages:
     sampling: {max_tokens: 8}
     learner: {learning_rate: 1e-3, warmup_steps: 9, minibatch: 8, zero_stage: 2, ema: 0.5}
     roles: {policy: {actors: 2}, reference: {actors: 2, spread: true}}
-    guards: [{metric: learner/learning_rate, above: 4.5e-4, action: rollback, rate: 0.5}]
+    guards:
+      - {metric: learner/learning_rate, above: 4.5e-4, action: rollback, rate: 0.5}
+      - {metric: learner/learning_rate, below: 1.5e-4, action: warn}
+      - {metric: learner/learning_rate, above: 1.0, action: stop}
 """
 ITERATIONS = 6
 
@@ -85,6 +88,11 @@ def test_a_guard_sends_the_stage_back_once_and_it_comes_to_its_end(story: Story)
     assert not story.run.events("stage_restarted")
     page = write_report(story.run.folder).read_text(encoding="utf-8")
     assert "went back to 4, with other samples, learning rate times 0.5" in page
+
+
+def test_a_guard_that_warns_ends_nothing_and_one_that_stops_stays_quiet(story: Story) -> None:
+    assert "iteration 0: learner/learning_rate is 0.0001, below 0.00015" in story.killed.text
+    assert "above 1" not in story.last.text
 
 
 def test_it_goes_on_with_other_prompts_and_loses_no_group(story: Story) -> None:
