@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class LocalEngine:
     """Draws one token of each sequence in flight at each step, with a cache over left-padded rows.
 
-    Sequences go in waves of at most `max_sequences`: rows leave as they end, new ones enter when the wave has ended or
-    when new weights have made the cache void. A candidate's random numbers come from its own seed, and the rows'
-    mathematics do not mix, so answers depend on their neighbours only through rounding.
+    Sequences go in waves of at most `max_sequences`: rows leave as they end, the last ones take their places, and new
+    ones enter when the wave has ended or when new weights have made the cache void. A candidate's random numbers come
+    from its own seed, and the rows' mathematics do not mix: answers depend on their neighbours only through rounding.
     """
 
     def __init__(self, model_path: str, config: RolloutConfig) -> None:
@@ -124,7 +124,7 @@ class LocalEngine:
 
     def _read_prefixes(self) -> Tensor:
         """Fill the cache; a prefix that several sequences share, such as a prompt's candidates, is read once."""
-        from transformers import DynamicCache
+        from rayalign.rollout.growing_cache import growing_cache
 
         prefixes = [(*draft.request.prompt_ids, *draft.tokens) for draft, _ in self._wave]
         places = {prefix: place for place, prefix in enumerate(dict.fromkeys(prefixes))}
@@ -133,7 +133,7 @@ class LocalEngine:
         lengths_B = torch.tensor([len(row) for row in rows])
         width = input_BT.shape[1]
         self._attention_BT = (torch.arange(width) >= width - lengths_B[:, None]).long().to(self._device)
-        self._cache = DynamicCache(config=self._model.config)
+        self._cache = growing_cache(self._model.config)
         logits_BV = self._read(input_BT, (self._attention_BT.cumsum(-1) - 1).clamp(min=0))
         if len(places) == len(prefixes):
             return logits_BV
@@ -200,11 +200,12 @@ class LocalEngine:
     def _retain(self, rows: list[int]) -> None:
         if len(rows) == len(self._wave):
             return
-        self._wave = [self._wave[row] for row in rows]
         if not rows:
             self._cache = None
         if self._cache is not None:
+            rows = filled(rows)
             self._select(torch.tensor(rows, device=self._device))
+        self._wave = [self._wave[row] for row in rows]
 
 
 def processed_logprobs(logits_BV: Tensor, sampling: SamplingConfig) -> Tensor:
@@ -226,3 +227,10 @@ def invert(logprobs_BV: Tensor, uniform_B: Tensor) -> Tensor:
     """Tokens [B] drawn by inverting the cumulative distribution at one uniform number a row; never one of mass 0."""
     total_BV = logprobs_BV.double().exp().cumsum(-1)
     return torch.searchsorted(total_BV, uniform_B[:, None] * total_BV[:, -1:], right=True)[:, 0]
+
+
+def filled(rows: list[int]) -> list[int]:
+    """The rows that stay, ascending, in an order that moves few: later ones take the places of those that leave."""
+    stay = set(rows)
+    late = [row for row in rows if row >= len(rows)]
+    return [place if place in stay else late.pop() for place in range(len(rows))]
