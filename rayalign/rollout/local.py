@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,16 @@ from rayalign.weights.sets import WeightSet
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
+
+
+@dataclass(slots=True)
+class _Row:
+    """A sequence in flight."""
+
+    draft: Draft
+    dice: random.Random
+    sampling: SamplingConfig
+    """one object for all that are equal, since to compare them takes time at each token"""
 
 
 class LocalEngine:
@@ -38,8 +49,9 @@ class LocalEngine:
         self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(self._device).eval()
         self._drafts = Drafts(config.context)
         self._beams = BeamDrafts(self._drafts, config.max_sequences)
-        self._waiting: list[tuple[Draft, random.Random]] = []
-        self._wave: list[tuple[Draft, random.Random]] = []
+        self._waiting: list[_Row] = []
+        self._wave: list[_Row] = []
+        self._samplings: dict[SamplingConfig, SamplingConfig] = {}
         self._cache: DynamicCache | None = None
         self._attention_BT = torch.empty(0)
 
@@ -56,18 +68,19 @@ class LocalEngine:
         if draft is not None and request.sampling.beams is not None:
             self._beams.add(draft)
         elif draft is not None:
-            self._waiting.append((draft, random.Random(request.seed)))
+            sampling = self._samplings.setdefault(request.sampling, request.sampling)
+            self._waiting.append(_Row(draft, random.Random(request.seed), sampling))
 
     def written(self, key: str) -> list[int]:
         """The tokens so far of a candidate in flight."""
-        return next((list(draft.tokens) for draft, _ in self._wave if draft.request.key == key), [])
+        return next((list(row.draft.tokens) for row in self._wave if row.draft.request.key == key), [])
 
     @torch.inference_mode()
     def abort(self, keys: Collection[str]) -> None:
         self._drafts.abort(keys)
         self._beams.abort(keys)
-        self._waiting = [(draft, dice) for draft, dice in self._waiting if draft.request.key not in keys]
-        self._retain([row for row, (draft, _) in enumerate(self._wave) if draft.request.key not in keys])
+        self._waiting = [row for row in self._waiting if row.draft.request.key not in keys]
+        self._retain([place for place, row in enumerate(self._wave) if row.draft.request.key not in keys])
 
     @torch.inference_mode()
     def step(self) -> list[Finished]:
@@ -120,13 +133,13 @@ class LocalEngine:
             return self._read_prefixes()
         self._attention_BT = torch.nn.functional.pad(self._attention_BT, (0, 1), value=1)
         positions_BT = self._attention_BT.sum(-1, keepdim=True) - 1
-        return self._read(torch.tensor([[d.tokens[-1]] for d, _ in self._wave]), positions_BT)
+        return self._read(torch.tensor([[row.draft.tokens[-1]] for row in self._wave]), positions_BT)
 
     def _read_prefixes(self) -> Tensor:
         """Fill the cache; a prefix that several sequences share, such as a prompt's candidates, is read once."""
         from rayalign.rollout.growing_cache import growing_cache
 
-        prefixes = [(*draft.request.prompt_ids, *draft.tokens) for draft, _ in self._wave]
+        prefixes = [(*row.draft.request.prompt_ids, *row.draft.tokens) for row in self._wave]
         places = {prefix: place for place, prefix in enumerate(dict.fromkeys(prefixes))}
         rows = [torch.tensor(prefix) for prefix in places]
         input_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
@@ -176,25 +189,24 @@ class LocalEngine:
     def _draw(self, logits_BV: Tensor) -> tuple[Tensor, Tensor]:
         tokens_B = torch.empty(len(self._wave), dtype=torch.long, device=self._device)
         logprobs_BV = torch.empty_like(logits_BV)
-        uniform_B = torch.tensor([dice.random() for _, dice in self._wave], dtype=torch.float64, device=self._device)
-        configs = [draft.request.sampling for draft, _ in self._wave]
-        for sampling in dict.fromkeys(configs):
-            rows = torch.tensor([c == sampling for c in configs], device=self._device)
-            logprobs_BV[rows] = processed_logprobs(logits_BV[rows], sampling)
+        uniform_B = torch.tensor([row.dice.random() for row in self._wave], dtype=torch.float64, device=self._device)
+        for sampling in {id(row.sampling): row.sampling for row in self._wave}.values():
+            alike_B = torch.tensor([row.sampling is sampling for row in self._wave], device=self._device)
+            logprobs_BV[alike_B] = processed_logprobs(logits_BV[alike_B], sampling)
             if sampling.temperature == 0.0:
-                tokens_B[rows] = logits_BV[rows].argmax(-1)
+                tokens_B[alike_B] = logits_BV[alike_B].argmax(-1)
             else:
-                tokens_B[rows] = invert(logprobs_BV[rows], uniform_B[rows])
+                tokens_B[alike_B] = invert(logprobs_BV[alike_B], uniform_B[alike_B])
         return tokens_B, logprobs_BV.gather(-1, tokens_B[:, None])[:, 0]
 
     def _write(self, tokens: list[int], logprobs: list[float]) -> None:
         unfinished = []
-        for row, (draft, _) in enumerate(self._wave):
-            reason = draft.add(tokens[row], logprobs[row], self.version)
+        for place, row in enumerate(self._wave):
+            reason = row.draft.add(tokens[place], logprobs[place], self.version)
             if reason:
-                self._drafts.finish(draft, reason)
+                self._drafts.finish(row.draft, reason)
             else:
-                unfinished.append(row)
+                unfinished.append(place)
         self._retain(unfinished)
 
     def _retain(self, rows: list[int]) -> None:
