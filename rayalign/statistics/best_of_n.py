@@ -5,7 +5,8 @@ is at most log n - (n-1)/n (Hilton, in Stiennon 2020, arXiv 2009.01325, G.3; Bei
 and its answer beats a fresh one of the reference in at most n/(n+1) of the cases (Beirami 2024; a tie is half a win).
 Both are reached where no two answers tie. A win rate above its bound, beyond its interval, says that draws were not
 independent, or that the answer was chosen by the very verdict that judges it now. The KL is estimated from the
-candidates' own scores, for which the bound holds too, so that it shows how near to it a run comes.
+candidates' own scores, for which the bound holds too: it cannot exceed the bound. Without ties it depends on n and the
+number of candidates alone. It shows what ties cost and tests nothing; the win rate is the test.
 
 Shapes: P prompts, N candidates.
 """
@@ -77,7 +78,8 @@ def estimated_kl(scores_N: Sequence[float | None], n: int) -> float:
 
     Best-of-n changes nothing but how likely each score is: a score of probability p, and F below or at it, is chosen
     with probability q = F^n - (F - p)^n. The estimate is the sum of q log(q / p), with the shares of the drawn scores
-    for their probabilities. With few candidates it is too low, since answers not yet drawn are missing.
+    for their probabilities. With few candidates it is too low, since answers not yet drawn are missing. Scores that
+    all differ have the same estimate whatever they are.
     """
     numbers_N = np.array([np.nan if score is None else score for score in scores_N], dtype=np.float64)
     present_N = numbers_N[~np.isnan(numbers_N)]

@@ -40,6 +40,25 @@ def test_the_estimate_comes_near_the_bound_and_never_above(n: int) -> None:
     assert estimated_kl(list(range(n)), n) < estimate  # few draws miss answers
 
 
+def test_without_ties_the_estimate_is_the_same_for_any_scores() -> None:
+    rng = np.random.default_rng(0)
+    estimates = [estimated_kl(rng.normal(size=16).tolist(), 16) for _ in range(20)]
+    assert estimates == pytest.approx([1.794036] * 20, abs=1e-6)
+    assert best_of_n_kl(16) == pytest.approx(1.835089, abs=1e-6)
+
+
+def test_frequencies_of_many_choices_have_the_estimated_divergence() -> None:
+    """The divergence is measured here from answers that were chosen, without the formula of the estimate."""
+    rng = np.random.default_rng(0)
+    probabilities_A, n, choices = np.array([0.4, 0.3, 0.2, 0.1]), 3, 200_000
+    drawn_CN = rng.choice(4, size=(choices, n), p=probabilities_A)
+    frequencies_A = np.bincount(drawn_CN.max(axis=1), minlength=4) / choices
+    measured = float((frequencies_A * np.log(frequencies_A / probabilities_A)).sum())
+    scores = [0.0] * 4 + [1.0] * 3 + [2.0] * 2 + [3.0]
+    assert measured == pytest.approx(estimated_kl(scores, n), abs=0.003)
+    assert measured < best_of_n_kl(n)
+
+
 def run(n: int, judge_noise: float = 0.0, shared: bool = False) -> tuple[list[list[float]], list[float]]:
     """Scores of each prompt's candidates, and whether the chosen one beats one of the reference: 2, else 1.
 
