@@ -1,5 +1,7 @@
 """The small studies over several seeds: python -m benchmarks.studies [--output FOLDER] [--seeds 0,1,2] [STUDY...].
 
+With --recorded only the pages are written anew, from the recorded results.
+
 A job is run once for each seed; stages that the folder already has are kept. The figures go to results/study_NAME.json,
 a page with tables and a plot to docs/studies/NAME.md.
 
@@ -19,14 +21,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import record
+from benchmarks.record import RESULTS, record
 from benchmarks.sampling_settings import SETTINGS, sampling_figures
 from benchmarks.study_page import write_page
 from benchmarks.study_values import Values, difference, model_names, read_values
-from rayalign.statistics.best_of_n import exceeds
 from rayalign.statistics.intervals import Interval, mean_interval
 from rayalign.statistics.ranks import rank_correlation
-from rayalign.storage.report_best_of import KL, KL_BOUND
+from rayalign.storage.report_best_of import KL, KL_BOUND, bounded_rates, is_within
 
 ALPACA_FARM = {
     "ppo": (46.8, 55.1),
@@ -129,6 +130,7 @@ def figures(study: Study, folders: Mapping[int, Path]) -> dict[str, Any]:
         "rank_correlations": _correlations(study, rows),
         "judge_correlations": judge_correlations(rows),
         "best_of_n": best_of_n(summaries),
+        "best_of_n_rates": best_of_n_rates(summaries),
         "sampling": sampling_figures(study.settings, folders, summaries) if study.settings else None,
     }
 
@@ -151,16 +153,29 @@ def judge_correlations(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def best_of_n(summaries: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The estimated KL of each model that chooses among n answers [nats], with its bound, in each seed."""
+    """The estimated KL of each model that chooses among n answers [nats], with its bound, in each seed.
+
+    The estimate cannot exceed its bound; `best_of_n_rates` are the test.
+    """
     rows = []
     for seed, summary in summaries.items():
         bounds = {row["name"]: row["mean"] for row in summary["results"] if row["metric"] == KL_BOUND}
         for row in summary["results"]:
             if row["metric"] == KL:
                 estimate = {name: row[name] for name in ("mean", "low", "high")}
-                bound = bounds[row["name"]]
-                is_within = not exceeds(Interval(**estimate, n=row["n"]), bound)
-                rows.append({"model": row["name"], "seed": seed, "kl": estimate, "bound": bound, "within": is_within})
+                rows.append({"model": row["name"], "seed": seed, "kl": estimate, "bound": bounds[row["name"]]})
+    return rows
+
+
+def best_of_n_rates(summaries: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each judge's win rate of best-of-n against its reference [%], with its bound, in each seed."""
+    rows = []
+    for seed, summary in summaries.items():
+        for row, bound in bounded_rates(summary["results"]):
+            judge, _, reference = row["metric"].removeprefix("win_rate_by_").partition("_against_")
+            rate = {name: row[name] for name in ("mean", "low", "high")}
+            names = {"model": row["name"], "seed": seed, "judge": judge, "reference": reference}
+            rows.append({**names, "rate": rate, "bound": bound, "within": is_within(row, bound)})
     return rows
 
 
@@ -219,6 +234,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
+    parser.add_argument("--recorded", action="store_true", help="run nothing; write the pages from the results")
     options = parser.parse_args()
     unknown = set(options.studies) - set(STUDIES)
     if unknown:
@@ -226,9 +242,12 @@ def main() -> None:
     seeds = [int(seed) for seed in options.seeds.split(",")]
     for name in options.studies or STUDIES:
         study = STUDIES[name]
-        folders = {seed: run(study, seed, options.output.resolve()) for seed in seeds}
-        results = figures(study, folders)
-        record(f"study_{name}", results)
+        if options.recorded:
+            results = json.loads((RESULTS / f"study_{name}.json").read_text())
+        else:
+            folders = {seed: run(study, seed, options.output.resolve()) for seed in seeds}
+            results = figures(study, folders)
+            record(f"study_{name}", results)
         write_page(name, study.title, study.introduction, results, study.published or {})
 
 

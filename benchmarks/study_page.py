@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.plots import forest
 from benchmarks.sampling_settings import findings, maxima_plot, table_rows
+from rayalign.storage.report_best_of import BY_CONSTRUCTION
 
 DOCS = Path(__file__).parents[1] / "docs" / "studies"
 Row = Mapping[str, Any]
@@ -38,6 +39,7 @@ def write_page(
         _correlation_table(results["rank_correlations"]),
         _agreement_table(results["judge_correlations"]),
         _best_of_n_table(results["best_of_n"]),
+        _best_of_n_rates(results.get("best_of_n_rates", [])),
     ]
     text = "\n\n".join(part for part in parts if part)
     (folder / f"{name}.md").write_text(f"{text}\n")
@@ -128,10 +130,24 @@ def _best_of_n_table(rows: Sequence[Row]) -> str:
         return ""
     lines = []
     for row in rows:
+        lines.append([f"`{row['model']}`", str(row["seed"]), spread(row["kl"]), f"{row['bound']:.3f}"])
+    heading = ["KL of best-of-n to its reference [nats]", "seed", "estimate", "at most"]
+    return f"{table(heading, lines)}\n\n{BY_CONSTRUCTION}"
+
+
+def _best_of_n_rates(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    lines = []
+    for row in rows:
+        rate = row["rate"]
+        measured = f"{rate['mean']:.1f} [{rate['low']:.1f}, {rate['high']:.1f}]"
         verdict = "within" if row["within"] else "above its bound"
-        lines.append([f"`{row['model']}`", str(row["seed"]), spread(row["kl"]), f"{row['bound']:.3f}", verdict])
-    sentence = "The estimated KL divergence of best-of-n from its reference [nats], which cannot exceed its bound:"
-    return f"{sentence}\n\n{table(['model', 'seed', 'KL', 'at most', 'verdict'], lines)}"
+        names = [f"`{row['model']}`", f"`{row['reference']}`", row["judge"], str(row["seed"])]
+        lines.append([*names, measured, f"{row['bound']:.1f}", verdict])
+    sentence = "Best-of-n beats a fresh answer of its reference in at most n/(n+1) of the cases, whoever judges:"
+    heading = ["model", "against", "judge", "seed", "win rate [%]", "at most", "verdict"]
+    return f"{sentence}\n\n{table(heading, lines)}"
 
 
 def _sampling_section(name: str, sampling: Row | None, folder: Path) -> str:

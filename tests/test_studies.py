@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 import xml.etree.ElementTree as ET
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import studies
 from benchmarks.sampling_settings import RRHF, SETTINGS
-from benchmarks.studies import STUDIES, best_of_n, figures, judge_correlations
-from benchmarks.study_page import write_page
+from benchmarks.studies import STUDIES, best_of_n, best_of_n_rates, figures, judge_correlations
+from benchmarks.study_page import DOCS, write_page
 from benchmarks.study_values import Values, difference
 from rayalign.storage.records import write_jsonl
 
@@ -49,6 +52,25 @@ def test_a_model_that_a_seed_lacks_is_compared_on_the_others() -> None:
 
 def made_row(name: str, metric: str, mean: float) -> dict[str, Any]:
     return {"name": name, "metric": metric, "mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 20}
+
+
+def made_results(summary: dict[str, Any]) -> dict[str, Any]:
+    """What a page shows of two models in one seed, with a summary's best-of-n."""
+    gain = difference(made_values({3: 0.1}), "new", "old")
+    utility = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    old = {"model": "old", "gold_utility": utility, "win_rates": {}, "seconds": None}
+    return {
+        "job": "jobs/small/methods.yaml",
+        "seeds": [3],
+        "seconds_of_each_seed": {3: 60.0},
+        "peak_memory_bytes": {3: 2**30},
+        "models": [{**old, "model": "new", "over_old": gain}, old],
+        "rank_correlations": {},
+        "judge_correlations": [],
+        "best_of_n": best_of_n({3: summary}),
+        "best_of_n_rates": best_of_n_rates({3: summary}),
+        "sampling": None,
+    }
 
 
 def made_run_of_rrhf(folder: Path) -> Path:
@@ -110,5 +132,42 @@ def test_the_kl_of_best_of_n_stands_beside_its_bound() -> None:
     rows = [made_row("best_of_16", "best_of_n_kl_estimate", 1.9), made_row("best_of_16", "best_of_n_kl", 1.835)]
     rows += [made_row("best_of_4", "best_of_n_kl_estimate", 1.0), made_row("best_of_4", "best_of_n_kl", 0.636)]
     first, second = best_of_n({3: {"results": rows}})
-    assert (first["model"], first["seed"], first["bound"], first["within"]) == ("best_of_16", 3, 1.835, True)
-    assert first["kl"]["mean"] == 1.9 and not second["within"]
+    assert (first["model"], first["seed"], first["bound"]) == ("best_of_16", 3, 1.835)
+    assert first["kl"]["mean"] == 1.9 and second["bound"] == 0.636
+
+
+def made_rates_of_best_of_4() -> dict[str, Any]:
+    """A summary with a win rate within its bound, one above it, and one against another model."""
+    rows = [made_row("best_of_4", "win_rate_bound_against_sft", 80.0)]
+    rows.append(made_row("best_of_4", "win_rate_by_pool_against_sft", 75.0))
+    rows.append(made_row("best_of_4", "win_rate_by_gold_against_sft", 80.2))
+    rows.append(made_row("best_of_4", "win_rate_by_gold_against_ppo", 99.0))
+    return {"results": rows}
+
+
+def test_win_rates_of_best_of_n_stand_beside_their_bound() -> None:
+    pool, gold = best_of_n_rates({3: made_rates_of_best_of_4()})
+    assert (pool["model"], pool["judge"], pool["reference"], pool["seed"]) == ("best_of_4", "pool", "sft", 3)
+    assert pool["rate"]["mean"] == 75.0 and pool["bound"] == 80.0
+    assert pool["within"] and not gold["within"]
+
+
+@pytest.mark.parametrize("name", ["methods", "alpacafarm"])
+def test_pages_are_written_anew_from_what_is_recorded(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["studies", "--recorded", name])
+    monkeypatch.setattr(studies, "write_page", partial(write_page, folder=tmp_path))
+    studies.main()
+    for path in tmp_path.iterdir():
+        assert path.read_text() == (DOCS / path.name).read_text()
+
+
+def test_the_page_says_what_of_best_of_n_is_tested(tmp_path: Path) -> None:
+    rates = made_rates_of_best_of_4()["results"]
+    rows = [made_row("best_of_4", "best_of_n_kl_estimate", 0.6), made_row("best_of_4", "best_of_n_kl", 0.636)]
+    write_page("made", "Made", "", made_results({"results": [*rows, *rates]}), {}, tmp_path)
+    page = (tmp_path / "made.md").read_text()
+    assert "| `best_of_4` | 3 | 0.600 [0.500, 0.700] | 0.636 |\n\nThe KL is estimated from the scores" in page
+    assert "| `best_of_4` | `sft` | pool | 3 | 75.0 [74.9, 75.1] | 80.0 | within |" in page
+    assert "| `best_of_4` | `sft` | gold | 3 | 80.2 [80.1, 80.3] | 80.0 | above its bound |" in page
