@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.record import RESULTS, record
 from benchmarks.sampling_settings import SETTINGS, sampling_figures
 from benchmarks.study_page import write_page
+from benchmarks.study_settings import settings_rows
 from benchmarks.study_values import Values, difference, model_names, read_values
 from rayalign.statistics.intervals import Interval, mean_interval
 from rayalign.statistics.ranks import rank_correlation
@@ -68,8 +69,8 @@ STUDIES = {
         introduction=(
             "Every method starts from the same fine-tuned model of a million parameters and learns from the same "
             "verdicts of a noisy pool of simulated annotators, or from the reward model that was trained on them. "
-            "`sft_continued` takes as many steps on demonstrations as the longest of the others. Each learning rate is "
-            "the first one tried, so the rows do not rank the methods at their best."
+            "`sft_continued` takes as many steps on demonstrations as the longest of the others, each of half as many "
+            "rows. Each learning rate is the first one tried, so the rows do not rank the methods at their best."
         ),
         published=ALPACA_FARM,
     ),
@@ -131,6 +132,7 @@ def figures(study: Study, folders: Mapping[int, Path]) -> dict[str, Any]:
         "judge_correlations": judge_correlations(rows),
         "best_of_n": best_of_n(summaries),
         "best_of_n_rates": best_of_n_rates(summaries),
+        "settings": settings_rows(study.job),
         "sampling": sampling_figures(study.settings, folders, summaries) if study.settings else None,
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.plots import forest
 from benchmarks.sampling_settings import findings, maxima_plot, table_rows
+from benchmarks.study_settings import HEADING
 from rayalign.storage.report_best_of import BY_CONSTRUCTION
 
 DOCS = Path(__file__).parents[1] / "docs" / "studies"
@@ -39,7 +40,8 @@ def write_page(
         _correlation_table(results["rank_correlations"]),
         _agreement_table(results["judge_correlations"]),
         _best_of_n_table(results["best_of_n"]),
-        _best_of_n_rates(results.get("best_of_n_rates", [])),
+        _best_of_n_rates(results["best_of_n_rates"]),
+        settings_section(results["settings"]),
     ]
     text = "\n\n".join(part for part in parts if part)
     (folder / f"{name}.md").write_text(f"{text}\n")
@@ -148,6 +150,16 @@ def _best_of_n_rates(rows: Sequence[Row]) -> str:
     sentence = "Best-of-n beats a fresh answer of its reference in at most n/(n+1) of the cases, whoever judges:"
     heading = ["model", "against", "judge", "seed", "win rate [%]", "at most", "verdict"]
     return f"{sentence}\n\n{table(heading, lines)}"
+
+
+def settings_section(rows: Sequence[Sequence[str]]) -> str:
+    """How the models were trained, so that no departure from a paper or a default stays hidden."""
+    sentence = (
+        "What the job sets for each training stage: of the algorithm what differs from its defaults "
+        "([reference.md](../reference.md) lists them, [methods.md](../methods.md) names their sources); of the learner "
+        "the learning rate, the minibatch [samples] and what else differs."
+    )
+    return f"## Settings\n\n{sentence}\n\n{table(HEADING, rows)}"
 
 
 def _sampling_section(name: str, sampling: Row | None, folder: Path) -> str:

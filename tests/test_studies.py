@@ -15,6 +15,7 @@ from benchmarks import studies
 from benchmarks.sampling_settings import RRHF, SETTINGS
 from benchmarks.studies import STUDIES, best_of_n, best_of_n_rates, figures, judge_correlations
 from benchmarks.study_page import DOCS, write_page
+from benchmarks.study_settings import settings_rows
 from benchmarks.study_values import Values, difference
 from rayalign.storage.records import write_jsonl
 
@@ -69,6 +70,7 @@ def made_results(summary: dict[str, Any]) -> dict[str, Any]:
         "judge_correlations": [],
         "best_of_n": best_of_n({3: summary}),
         "best_of_n_rates": best_of_n_rates({3: summary}),
+        "settings": [["`new`", "sppo", "eta 20", "minibatch 64", "1 epoch"]],
         "sampling": None,
     }
 
@@ -116,6 +118,17 @@ def test_the_page_of_rrhf_has_the_papers_table_and_its_two_claims(tmp_path: Path
     for name in ("rrhf", "rrhf_maxima"):
         assert f"({name}.svg)" in page
         ET.parse(tmp_path / "docs" / f"{name}.svg")
+
+
+def test_the_settings_of_a_study_are_those_of_its_job() -> None:
+    rows = {row[0]: row[1:] for row in settings_rows("jobs/small/methods.yaml")}
+    learner = "learning_rate 0.0002, schedule linear, minibatch 64"
+    assert rows["`sppo`"] == ["sppo", "eta 20", learner, "1 epoch"]  # `kind: soft` is the default
+    assert rows["`orpo`"][1] == "weight 1" and rows["`rrhf_offline`"][1] == "sft_reduction mean"
+    assert rows["`rrhf`"][1::2] == ["kl_coefficient 0.05", "28 iterations of 32 prompts"]
+    assert rows["`sft_continued`"][2:] == ["learning_rate 0.0002, minibatch 32, length_window 256", "190 steps"]
+    assert rows["`feedme`, `conditioning`"][1] == ""
+    assert not any("labels" in names or "comparison" in names for names in rows)
 
 
 def test_judges_are_correlated_over_the_models_that_both_judged() -> None:
@@ -171,3 +184,4 @@ def test_the_page_says_what_of_best_of_n_is_tested(tmp_path: Path) -> None:
     assert "| `best_of_4` | 3 | 0.600 [0.500, 0.700] | 0.636 |\n\nThe KL is estimated from the scores" in page
     assert "| `best_of_4` | `sft` | pool | 3 | 75.0 [74.9, 75.1] | 80.0 | within |" in page
     assert "| `best_of_4` | `sft` | gold | 3 | 80.2 [80.1, 80.3] | 80.0 | above its bound |" in page
+    assert "| `new` | sppo | eta 20 | minibatch 64 | 1 epoch |" in page
