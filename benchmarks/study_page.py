@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def write_page(
         _utility_table(rows, controls),
         _judge_table(rows, published),
         _correlation_table(results["rank_correlations"]),
+        departures(rows, published),
         _agreement_table(results["judge_correlations"]),
         _best_of_n_table(results["best_of_n"]),
         _best_of_n_rates(results["best_of_n_rates"]),
@@ -114,6 +116,43 @@ def _correlation_table(correlations: Mapping[str, Mapping[str, float]]) -> str:
         "Spearman's correlation of the methods' order here with the published win rates against text-davinci-003:"
     )
     return f"{sentence}\n\n{table(['order by', *columns], lines)}"
+
+
+def departures(rows: Sequence[Row], published: Published) -> str:
+    """Where the study and the published simulated column disagree: in the order, and about what beats `sft`.
+
+    Empty without a published column, and where nothing differs.
+    """
+    utilities = {row["model"]: row["gold_utility"]["mean"] for row in rows}
+    rates: dict[str, float] = {}
+    for name, (simulated, _) in published.items():
+        if name in utilities and simulated is not None:
+            rates[name] = simulated
+    pairs = list(combinations(sorted(rates, key=lambda name: -rates[name]), 2))
+    reversed_pairs = []
+    for above, below in pairs:  # the published order
+        if utilities[above] < utilities[below]:
+            reversed_pairs.append(f"`{below}` above `{above}`")
+    sentences = []
+    if reversed_pairs:
+        sentences.append(
+            f"Of {len(pairs)} pairs of methods, {len(reversed_pairs)} stand in another order by gold utility here than "
+            f"by the published simulated win rate: {', '.join(reversed_pairs)}."
+        )
+    sentences += [_opposite_sign(row, published) for row in rows]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _opposite_sign(row: Row, published: Published) -> str:
+    """A sentence on a model whose shown difference to `sft` has the other sign than the published one."""
+    gain = row.get("over_sft")
+    if gain is None or not gain["shown"] or row["model"] not in published:
+        return ""
+    rate, rate_of_sft = published[row["model"]][0], published["sft"][0]
+    if rate is None or rate_of_sft is None or (gain["mean"] > 0) == (rate > rate_of_sft):
+        return ""
+    verb = "beats" if gain["mean"] > 0 else "stays below"
+    return f"`{row['model']}` {verb} `sft` here, by {spread(gain)}; published are {rate:.1f}% and {rate_of_sft:.1f}%."
 
 
 def _agreement_table(correlations: Sequence[Row]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from benchmarks import studies
 from benchmarks.sampling_settings import RRHF, SETTINGS
 from benchmarks.studies import STUDIES, best_of_n, best_of_n_rates, figures, judge_correlations
-from benchmarks.study_page import DOCS, write_page
+from benchmarks.study_page import DOCS, departures, write_page
 from benchmarks.study_settings import settings_rows
 from benchmarks.study_values import Values, difference
 from rayalign.storage.records import write_jsonl
@@ -129,6 +129,26 @@ def test_the_settings_of_a_study_are_those_of_its_job() -> None:
     assert rows["`sft_continued`"][2:] == ["learning_rate 0.0002, minibatch 32, length_window 256", "190 steps"]
     assert rows["`feedme`, `conditioning`"][1] == ""
     assert not any("labels" in names or "comparison" in names for names in rows)
+
+
+def made_gain(model: str, gain: float, shown: bool) -> dict[str, Any]:
+    utility = {"mean": 0.5 + gain, "low": 0.4 + gain, "high": 0.6 + gain}
+    over_sft = {"mean": gain, "low": gain - 0.01, "high": gain + 0.01, "shown": shown}
+    return {"model": model, "gold_utility": utility, "over_sft": over_sft}
+
+
+def test_departures_from_the_published_order_are_named() -> None:
+    published = {"a": (46.0, None), "b": (45.0, 50.0), "sft": (40.0, 44.0), "c": (39.0, None), "d": (None, 30.0)}
+    sft = {"model": "sft", "gold_utility": {"mean": 0.5, "low": 0.4, "high": 0.6}}
+    as_published = [made_gain("a", 0.2, True), made_gain("b", 0.1, True), sft, made_gain("c", -0.1, True)]
+    assert departures(as_published, published) == "" == departures(as_published, {})
+    other = [made_gain("b", 0.3, True), made_gain("a", 0.2, True), made_gain("c", 0.1, True), sft]
+    assert departures([*other, made_gain("d", 0.1, True)], published) == (
+        "Of 6 pairs of methods, 2 stand in another order by gold utility here than by the published simulated win "
+        "rate: `b` above `a`, `c` above `sft`. `c` beats `sft` here, by 0.100 [0.090, 0.110]; published are 39.0% and "
+        "40.0%."
+    )
+    assert "beats" not in departures([*other[:2], made_gain("c", 0.1, False), sft], published)
 
 
 def test_judges_are_correlated_over_the_models_that_both_judged() -> None:
