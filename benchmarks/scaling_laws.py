@@ -1,5 +1,7 @@
 """Proxy and truth over the distance from the first policy: python -m benchmarks.scaling_laws [FOLDER] [SEED...].
 
+`python -m benchmarks.scaling_laws_page` writes the page anew from the recorded results.
+
 Gao 2022 (arXiv 2210.10760) in small: best-of-n and PPO against reward models of two sizes, trained on two sizes of
 data. The distance is d = sqrt(KL). Writes results/scaling_laws.json, docs/studies/scaling_laws.md and its plot.
 """
@@ -10,7 +12,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.plots import Series, lines
 from benchmarks.record import record
-from benchmarks.study_page import DOCS, table
+from benchmarks.scaling_laws_page import write_page
 from rayalign.data.paddock import gold
 from rayalign.evaluation.curves import padded, trained_groups
 from rayalign.evaluation.scaling_laws import Form, Law, best_of_n_values, fit
@@ -128,60 +128,6 @@ def figures(seed: int, folder: Path) -> list[dict[str, Any]]:
 
 def _law(law: Law) -> dict[str, Any]:
     return {"alpha": law.alpha._asdict(), "beta": law.beta._asdict(), "r_squared": law.r_squared}
-
-
-def write_page(rows: Sequence[Mapping[str, Any]]) -> None:
-    """docs/studies/scaling_laws.md and .svg."""
-    DOCS.mkdir(parents=True, exist_ok=True)
-    first_seed = rows[0]["seed"]
-    charts = []
-    for form, title in (("best_of_n", "best-of-n"), ("rl", "PPO")):
-        for value in ("proxy", "gold"):
-            series = []
-            for row in rows:
-                if row["method"] == form and row["seed"] == first_seed:
-                    points = list(zip(row["distances"], row[value], strict=True))
-                    series.append(Series(row["reward_model"].replace("_", ", "), points))
-            charts.append((f"{title}: gain of {value}", series))
-    (DOCS / "scaling_laws.svg").write_text(lines(charts, x_label="d = sqrt(KL)"))
-    heading = ["reward model", "seed", "right on", "method", "furthest d"]
-    heading += ["gold's alpha", "gold's beta", "R²", "highest gain of gold"]
-    cells = []
-    for row in rows:
-        law = row["gold_law"]
-        peak = max(range(len(row["gold"])), key=lambda place: row["gold"][place])
-        cells.append(
-            [
-                row["reward_model"].replace("_", ", "),
-                str(row["seed"]),
-                f"{100 * row['accuracy']:.1f}%",
-                {"best_of_n": "best-of-n", "rl": "PPO"}[row["method"]],
-                f"{max(row['distances']):.2f}",
-                _spread(law["alpha"]),
-                _spread(law["beta"]),
-                f"{law['r_squared']:.2f}",
-                f"{row['gold'][peak]:.3f} at d = {row['distances'][peak]:.2f}",
-            ]
-        )
-    (DOCS / "scaling_laws.md").write_text(f"{_INTRODUCTION}\n\n{table(heading, cells)}\n")
-
-
-_INTRODUCTION = """# Over-optimisation in the embedded world
-
-`python -m benchmarks.scaling_laws` runs `jobs/small/scaling_laws.yaml` and writes this page. The noisy pool compares
-hot answers of the fine-tuned model; reward models of two sizes (nano: a million parameters, pico: 0.17 million) learn
-from the verdicts on 2,400 (many) or 400 prompts (few). The fine-tuned model is then moved away from itself by
-best-of-n and by PPO with almost no KL penalty.
-
-Gao 2022 (arXiv 2210.10760) describes the gain over the distance d by two laws: d (alpha - beta d) for best-of-n, where
-the KL is log n - (n - 1) / n, and d (alpha - beta log d) for reinforcement learning. Intervals are bootstraps over
-prompts.
-
-![Proxy and gold over the distance from the first policy](scaling_laws.svg)"""
-
-
-def _spread(interval: Mapping[str, float]) -> str:
-    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
 def main() -> None:
