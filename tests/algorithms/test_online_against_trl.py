@@ -6,7 +6,8 @@ Known differences:
 - DAPO: TRL divides by the tokens of the generation batch; here that is the minibatch.
 - RLOO: TRL's ratio is that of whole answers, as rayalign's, and so is the loss: the mean over answers.
 - Online DPO: TRL takes the first answer for the chosen one where two scores are equal; rayalign makes no pair.
-- TRL 1.16 has no PPO any more; test_ppo_as_loops.py has it, and REINFORCE++, as loops over single tokens.
+- TRL 1.16 has no PPO any more; test_ppo_against_trl.py reads what TRL 1.12 computed. test_ppo_as_loops.py has PPO and
+  REINFORCE++ as loops over single tokens.
 - Quark and RRHF have no counterpart in TRL; they are hand-checked in test_quark.py and test_rrhf.py.
 """
 
