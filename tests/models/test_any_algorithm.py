@@ -1,4 +1,4 @@
-"""One optimizer step of every algorithm: with ZeRO 2 and 3 the same as without, with an adapter the same loss.
+"""One optimizer step of every algorithm: at ZeRO stages 1 to 3 the same as without, with an adapter the same loss.
 
 test_invariance.py has the gradients for any micro-batches and ranks, test_learner.py real ranks for one loss.
 """
@@ -23,6 +23,7 @@ from tests.models.tiny import make_rollouts
 LORA = {"lora": {"rank": 4, "alpha": 8}}
 LAYOUTS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "zero1": {"zero_stage": 1},
     "zero2": {"zero_stage": 2},
     "zero3": {"zero_stage": 3},
     "lora": LORA,
