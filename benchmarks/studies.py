@@ -16,99 +16,28 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from benchmarks.record import RESULTS, record
-from benchmarks.sampling_settings import SETTINGS, sampling_figures
+from benchmarks.sampling_settings import sampling_figures
+from benchmarks.study_list import REAL_DATA, STUDIES, Study
 from benchmarks.study_page import write_page
 from benchmarks.study_settings import settings_rows
 from benchmarks.study_values import Values, difference, model_names, read_values
+from rayalign.statistics.doubts import reward_doubts
 from rayalign.statistics.intervals import Interval, mean_interval
 from rayalign.statistics.ranks import rank_correlation
 from rayalign.storage.report_best_of import KL, KL_BOUND, bounded_rates, is_within
 
-ALPACA_FARM = {
-    "ppo": (46.8, 55.1),
-    "best_of_16": (45.0, 50.7),
-    "expert_iteration": (41.9, 45.7),
-    "sft": (36.7, 44.3),
-    "feedme": (36.6, 37.9),
-    "quark": (35.6, None),
-    "conditioning": (32.4, None),
-}
-"""win rates against text-davinci-003 with simulated and with human feedback (Dubois 2023, arXiv 2305.14387, table 2)"""
 HOUR = 3600
 
 
-@dataclass(frozen=True, slots=True)
-class Study:
-    """A job whose last stage compares models, and what its page says."""
-
-    job: str
-    stage: str
-    """the evaluation"""
-    controls: tuple[str, ...]
-    """models that the others are compared with"""
-    title: str
-    introduction: str
-    published: Mapping[str, tuple[float | None, float | None]] | None = None
-    """AlpacaFarm's columns, simulated and human, of the models that have them"""
-    settings: Mapping[str, str] = field(default_factory=dict)
-    """RRHF's table: model -> where its candidates came from"""
-
-
-STUDIES = {
-    "methods": Study(
-        job="jobs/small/methods.yaml",
-        stage="comparison",
-        controls=("sft", "sft_continued"),
-        title="All methods in the embedded world",
-        introduction=(
-            "Every method starts from the same fine-tuned model of a million parameters and learns from the same "
-            "verdicts of a noisy pool of simulated annotators, or from the reward model that was trained on them. "
-            "`sft_continued` takes as many steps on demonstrations as the longest of the others, each of half as many "
-            "rows. Each learning rate is the first one tried, so the rows do not rank the methods at their best. "
-            "The order departs from AlpacaFarm's where a sentence below the correlations says so; no setting was tuned "
-            "towards it. FeedME beats SFT here and not in the paper: it learns from answers that won a comparison. "
-            "Their gold utility was 0.56 in seed 0, and that of the answers that lost 0.38."
-        ),
-        published=ALPACA_FARM,
-    ),
-    "rrhf": Study(
-        job="jobs/small/rrhf.yaml",
-        stage="gold",
-        controls=("sft", "dp"),
-        title="RRHF's samplers in the embedded world",
-        introduction=(
-            "The same ranking loss on candidates of different samplers (Yuan 2023, arXiv 2304.05302, tables 1 and 2). "
-            "`no_rank` is `dp` without the ranking term."
-        ),
-        settings=SETTINGS,
-    ),
-    "alpacafarm": Study(
-        job="jobs/small/alpacafarm.yaml",
-        stage="comparison",
-        controls=("sft",),
-        title="AlpacaFarm's study in the embedded world",
-        introduction=(
-            "Two answers to each prompt, one verdict of the noisy pool on them, and every method of the paper. The "
-            "pool and a second judge, who is the truth itself, compare all models with the fine-tuned one. The order "
-            "departs from the paper's where a sentence below the correlations says so; no setting was tuned towards "
-            "it. FeedME beats SFT here and not in the paper: it learns from answers that won a comparison. Their gold "
-            "utility was 0.56 in seed 0, and that of the answers that lost 0.37."
-        ),
-        published=ALPACA_FARM,
-    ),
-}
-
-
-def run(study: Study, seed: int, output: Path) -> Path:
+def run(study: Study, seed: int, output: Path, overrides: Sequence[str] = ()) -> Path:
     """The folder of a finished run."""
     name = f"{Path(study.job).stem}-{seed}"
-    command = [str(Path(sys.executable).with_name("rayalign")), "run", study.job]
+    command = [str(Path(sys.executable).with_name("rayalign")), "run", study.job, *overrides]
     subprocess.run([*command, f"seed={seed}", f"output={output}", f"name={name}"], check=True, timeout=4 * HOUR)
     return output / name
 
@@ -120,20 +49,23 @@ def figures(study: Study, folders: Mapping[int, Path]) -> dict[str, Any]:
     models = model_names(values)
     rows = []
     for model in models:
-        row: dict[str, Any] = {"model": model, "gold_utility": _mean(values, model)._asdict()}
+        row: dict[str, Any] = {"model": model, "value": _mean(values, model)._asdict()}
         for control in study.controls:
             if control != model and model in _compared(summaries):
                 row[f"over_{control}"] = difference(values, model, control)
+        row["perplexity"] = _perplexity(summaries, model)
         row["win_rates"] = _win_rates(summaries, model)
         row["seconds"] = _seconds(summaries, model)
         rows.append(row)
     total = {seed: sum(stage["seconds"] for stage in summary["stages"]) for seed, summary in summaries.items()}
     return {
         "job": study.job,
+        "measure": study.measure,
+        "doubts": doubts(summaries),
         "seeds": sorted(folders),
         "seconds_of_each_seed": total,
         "peak_memory_bytes": {seed: summary["peak_memory_bytes"] for seed, summary in summaries.items()},
-        "models": sorted(rows, key=lambda row: -row["gold_utility"]["mean"]),
+        "models": sorted(rows, key=lambda row: -row["value"]["mean"]),
         "rank_correlations": _correlations(study, rows),
         "judge_correlations": judge_correlations(rows),
         "best_of_n": best_of_n(summaries),
@@ -141,6 +73,15 @@ def figures(study: Study, folders: Mapping[int, Path]) -> dict[str, Any]:
         "settings": settings_rows(study.job),
         "sampling": sampling_figures(study.settings, folders, summaries) if study.settings else None,
     }
+
+
+def doubts(summaries: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    """What speaks against the reward models that figures rest on, in each seed."""
+    sentences = []
+    for seed, summary in summaries.items():
+        for own in reward_doubts(summary["results"]).values():
+            sentences += [f"Seed {seed}: {sentence}" for sentence in own]
+    return sentences
 
 
 def judge_correlations(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -207,6 +148,16 @@ def _win_rates(summaries: Mapping[int, Mapping[str, Any]], model: str) -> dict[s
     return {name: sum(means) / len(means) for name, means in rates.items()}
 
 
+def _perplexity(summaries: Mapping[int, Mapping[str, Any]], model: str) -> float | None:
+    """The mean over seeds of the perplexity of a model's answers; None where the job measures none."""
+    found = []
+    for summary in summaries.values():
+        for row in summary["results"]:
+            if row["name"] == model and row["metric"] == "perplexity":
+                found.append(row["mean"])
+    return sum(found) / len(found) if found else None
+
+
 def _seconds(summaries: Mapping[int, Mapping[str, Any]], model: str) -> float | None:
     """The mean time of the stage of that name; None where there is none."""
     seconds = []
@@ -220,7 +171,7 @@ def _correlations(study: Study, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
     if not study.published:
         return {}
     control = study.controls[0]
-    ours: dict[str, dict[str, float]] = {"gold utility": {row["model"]: row["gold_utility"]["mean"] for row in rows}}
+    ours: dict[str, dict[str, float]] = {study.measure: {row["model"]: row["value"]["mean"] for row in rows}}
     for row in rows:
         for name, rate in row["win_rates"].items():
             judge, _, rival = name.partition("_against_")
@@ -242,18 +193,19 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the jobs; hh_rlhf: data.path")
     parser.add_argument("--recorded", action="store_true", help="run nothing; write the pages from the results")
     options = parser.parse_args()
     unknown = set(options.studies) - set(STUDIES)
     if unknown:
         parser.error(f"there is no study {', '.join(sorted(unknown))}; there are {', '.join(STUDIES)}")
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    for name in options.studies or STUDIES:
+    for name in options.studies or [name for name in STUDIES if name != REAL_DATA]:
         study = STUDIES[name]
         if options.recorded:
             results = json.loads((RESULTS / f"study_{name}.json").read_text())
         else:
-            folders = {seed: run(study, seed, options.output.resolve()) for seed in seeds}
+            folders = {seed: run(study, seed, options.output.resolve(), options.set) for seed in seeds}
             results = figures(study, folders)
             record(f"study_{name}", results)
         write_page(name, study.title, study.introduction, results, study.published or {})

@@ -28,15 +28,17 @@ def write_page(
     folder.mkdir(parents=True, exist_ok=True)
     rows = results["models"]
     controls = _controls(rows)
-    plot_title = f"gold utility less that of {controls[0]}"
+    measure = results["measure"]
+    plot_title = f"{measure} less that of {controls[0]}"
     (folder / f"{name}.svg").write_text(forest(rows, f"over_{controls[0]}", plot_title))
     parts = [
         f"# {title}",
         introduction,
         f"`python -m benchmarks.studies {name}` runs `{results['job']}` and writes this page. {run_sentence(results)}",
+        _doubts(results["doubts"]),
         _sampling_section(name, results["sampling"], folder),
-        f"![Differences in gold utility to {controls[0]}, with intervals]({name}.svg)",
-        _utility_table(rows, controls),
+        f"![Differences in {measure} to {controls[0]}, with intervals]({name}.svg)",
+        _value_table(rows, controls, measure),
         _judge_table(rows, published),
         _correlation_table(results["rank_correlations"]),
         departures(rows, published),
@@ -69,17 +71,28 @@ def run_sentence(results: Row, resampled: str = "prompts within seeds") -> str:
     )
 
 
-def _utility_table(rows: Sequence[Row], controls: Sequence[str]) -> str:
-    heading = ["model", "gold utility"]
+def _doubts(sentences: Sequence[str]) -> str:
+    """What speaks against the figures that follow, before any of them; empty where nothing does."""
+    if not sentences:
+        return ""
+    return "\n".join(["The reward is not to be trusted:", "", *(f"- {sentence}" for sentence in sentences)])
+
+
+def _value_table(rows: Sequence[Row], controls: Sequence[str], measure: str) -> str:
+    heading = ["model", measure]
     for control in controls:
         heading += [f"less that of `{control}`", "each seed"]
+    has_perplexity = any(row["perplexity"] is not None for row in rows)
+    heading += ["perplexity"] if has_perplexity else []
     heading.append("seconds of its stage")
     lines = []
     for row in rows:
-        cells = [f"`{row['model']}`", spread(row["gold_utility"])]
+        cells = [f"`{row['model']}`", spread(row["value"])]
         for control in controls:
             difference = row.get(f"over_{control}")
             cells += [difference_cell(difference), _seeds(difference)]
+        if has_perplexity:
+            cells.append("" if row["perplexity"] is None else f"{row['perplexity']:.1f}")
         cells.append("" if row["seconds"] is None else f"{row['seconds']:.0f}")
         lines.append(cells)
     return table(heading, lines)
@@ -123,7 +136,7 @@ def departures(rows: Sequence[Row], published: Published) -> str:
 
     Empty without a published column, and where nothing differs.
     """
-    utilities = {row["model"]: row["gold_utility"]["mean"] for row in rows}
+    utilities = {row["model"]: row["value"]["mean"] for row in rows}
     rates: dict[str, float] = {}
     for name, (simulated, _) in published.items():
         if name in utilities and simulated is not None:

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import studies
 from benchmarks.sampling_settings import RRHF, SETTINGS
-from benchmarks.studies import STUDIES, best_of_n, best_of_n_rates, figures, judge_correlations
+from benchmarks.studies import STUDIES, best_of_n, best_of_n_rates, doubts, figures, judge_correlations
 from benchmarks.study_page import DOCS, departures, write_page
 from benchmarks.study_settings import settings_rows
 from benchmarks.study_values import Values, difference
@@ -59,9 +59,11 @@ def made_results(summary: dict[str, Any]) -> dict[str, Any]:
     """What a page shows of two models in one seed, with a summary's best-of-n."""
     gain = difference(made_values({3: 0.1}), "new", "old")
     utility = {"mean": 0.5, "low": 0.4, "high": 0.6}
-    old = {"model": "old", "gold_utility": utility, "win_rates": {}, "seconds": None}
+    old = {"model": "old", "value": utility, "perplexity": None, "win_rates": {}, "seconds": None}
     return {
         "job": "jobs/small/methods.yaml",
+        "measure": "gold utility",
+        "doubts": [],
         "seeds": [3],
         "seconds_of_each_seed": {3: 60.0},
         "peak_memory_bytes": {3: 2**30},
@@ -134,12 +136,12 @@ def test_the_settings_of_a_study_are_those_of_its_job() -> None:
 def made_gain(model: str, gain: float, shown: bool) -> dict[str, Any]:
     utility = {"mean": 0.5 + gain, "low": 0.4 + gain, "high": 0.6 + gain}
     over_sft = {"mean": gain, "low": gain - 0.01, "high": gain + 0.01, "shown": shown}
-    return {"model": model, "gold_utility": utility, "over_sft": over_sft}
+    return {"model": model, "value": utility, "over_sft": over_sft}
 
 
 def test_departures_from_the_published_order_are_named() -> None:
     published = {"a": (46.0, None), "b": (45.0, 50.0), "sft": (40.0, 44.0), "c": (39.0, None), "d": (None, 30.0)}
-    sft = {"model": "sft", "gold_utility": {"mean": 0.5, "low": 0.4, "high": 0.6}}
+    sft = {"model": "sft", "value": {"mean": 0.5, "low": 0.4, "high": 0.6}}
     as_published = [made_gain("a", 0.2, True), made_gain("b", 0.1, True), sft, made_gain("c", -0.1, True)]
     assert departures(as_published, published) == "" == departures(as_published, {})
     other = [made_gain("b", 0.3, True), made_gain("a", 0.2, True), made_gain("c", 0.1, True), sft]
@@ -149,6 +151,17 @@ def test_departures_from_the_published_order_are_named() -> None:
         "40.0%."
     )
     assert "beats" not in departures([*other[:2], made_gain("c", 0.1, False), sft], published)
+
+
+def test_a_page_doubts_a_reward_before_its_first_figure(tmp_path: Path) -> None:
+    accuracy = {"name": "rm", "metric": "reward_accuracy", "mean": 0.51, "low": 0.45, "high": 0.57, "n": 300}
+    sentences = doubts({3: {"results": [accuracy]}, 4: {"results": []}})
+    assert sentences == ["Seed 3: rm orders 51% of the held-out pairs as annotated (45% to 57%), which may be chance."]
+    results = {**made_results({"results": []}), "measure": "reward", "doubts": sentences}
+    results["models"][0]["perplexity"] = 12.345
+    write_page("made", "Made", "An introduction.", results, {}, folder=tmp_path)
+    text = (tmp_path / "made.md").read_text()
+    assert text.index("which may be chance") < text.index("| model | reward |") < text.index("| 12.3 |")
 
 
 def test_judges_are_correlated_over_the_models_that_both_judged() -> None:
