@@ -140,6 +140,7 @@ _OPTIONAL = frozenset(
         "combine",
         "ema",
         "endpoint",
+        "flip",
         "for_all",
         "lora",
         "mix",
