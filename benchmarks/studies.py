@@ -89,8 +89,8 @@ STUDIES = {
         controls=("sft",),
         title="AlpacaFarm's study in the embedded world",
         introduction=(
-            "Two answers to each prompt, one verdict of the noisy pool on them, and every method of the paper. The "
-            "pool and a second judge, who is the truth itself, compare all models with the fine-tuned one."
+            "Two answers to each prompt, one verdict of the noisy pool on them, and every method of the paper. Two "
+            "judges compare all models with the fine-tuned one; `gold` is the truth itself."
         ),
         published=ALPACA_FARM,
     ),

@@ -59,3 +59,13 @@ def test_a_quarter_of_the_training_labels_is_flipped_and_the_evaluation_asks_the
     assert isinstance(labels, AnnotateStage) and isinstance(comparison, EvaluateStage)
     assert (labels.annotator, labels.flip) == ("pool", 0.25)
     assert comparison.judges == ("pool", "second")
+
+
+@pytest.mark.parametrize("name", ["alpacafarm", "methods"])
+def test_no_judge_of_the_small_studies_flips_a_verdict_of_the_evaluation(name: str, tmp_path: Path) -> None:
+    stages = load_job(ROOT / "jobs" / "small" / f"{name}.yaml", [f"output={tmp_path}"]).job.stages
+    labels, comparison = stages["labels"], stages["comparison"]
+    assert isinstance(labels, AnnotateStage) and isinstance(comparison, EvaluateStage)
+    annotators = load_service(None).annotators
+    assert labels.annotator == "pool" and any(human.flip for human in annotators["crowd"].people)
+    assert not any(human.flip for judge in comparison.judges for human in annotators[judge].people)
