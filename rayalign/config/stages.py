@@ -162,7 +162,7 @@ class GenerateStage(DrawingSection):
     count: PositiveInt = 4
     """answers to each prompt"""
     sources: Sources | None = None
-    """several places in the place of `count`, or a mixture of RRHF by its name: BP, DP, SP, D, P, IP"""
+    """several places in the place of `count`, or a mixture of RRHF by name: BP, DP, SP, D, P, IP or IP-n"""
     best_of: BestOf | None = None
     """each answer is the best of several candidates; `stage:NAME/drawn` are all of them with their scores"""
 

@@ -142,6 +142,7 @@ _OPTIONAL = frozenset(
         "endpoint",
         "flip",
         "for_all",
+        "last",
         "lora",
         "mix",
         "overlap",
