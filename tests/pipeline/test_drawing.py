@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from rayalign.config import (
@@ -152,6 +153,28 @@ def test_draws_from_other_places_are_independent(context: Context) -> None:
         asyncio.run(draw(context, "answers", "please", stage, count, first=first))  # type: ignore[arg-type]
     seeds = [request.seed for pool in context.pools for request in pool.requests]
     assert len(set(seeds)) == len(seeds) == 10
+
+
+def test_a_temperature_ladder_draws_each_rung_by_its_own_temperature(context: Context) -> None:
+    rungs = {"cold": 0.3, "warm": 0.7, "hot": 1.2}
+    sources = [
+        AnswerSource(count=2, sampling=SamplingConfig(temperature=temperature), name=name)
+        for name, temperature in rungs.items()
+    ]
+    first, second = drawn(context, sources)
+    assert [place for place, _ in first] == [place for place, _ in second] == [*range(6)]
+    assert labels(sources, "please") == ["cold", "cold", "warm", "warm", "hot", "hot"]
+    (pool,) = context.pools  # one model, loaded once
+    assert [request.sampling.temperature for request in pool.requests] == [0.3, 0.3, 0.7, 0.7, 1.2, 1.2] * 2
+    assert len({request.seed for request in pool.requests}) == 12
+
+
+def test_the_ladder_of_the_documents_is_a_list_of_sources() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text(encoding="utf-8")
+    shown = text.partition("A *temperature ladder*")[2].partition("    sources:")[2].partition("\n\n")[0]
+    stage = {"kind": "generate", "model": "m", "sources": yaml.safe_load(shown)}
+    sources = GenerateStage.model_validate(stage).answer_sources
+    assert [source.sampling and source.sampling.temperature for source in sources] == [0.3, 0.7, 1.2]
 
 
 def test_what_failed_is_absent(context: Context) -> None:
