@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.config import EvaluateStage, LoadedJob, MergeStage, TrainStage, load_job
+from rayalign.config import EvaluateStage, GenerateStage, LoadedJob, MergeStage, TrainStage, load_job
 from rayalign.config.evolve import EvolveStage
 from rayalign.errors import InputError
 from rayalign.pipeline.checks import check
@@ -62,6 +62,27 @@ def test_the_study_with_adapters_has_one_in_every_role_of_every_step(tmp_path: P
             adapters[name, role] = kind.learner(role).lora
     assert set(adapters) == {("sft", "policy"), ("rm", "reward"), ("ppo", "policy"), ("ppo", "critic")}
     assert None not in adapters.values()
+
+
+def test_the_full_study_of_rrhf_has_every_setting_of_the_paper(tmp_path: Path) -> None:
+    loaded = load(FOLDER / "rrhf.yaml", tmp_path)
+    drawn, rank_weights, online = set(), {}, {}
+    for name, stage in loaded.job.stages.items():
+        if isinstance(stage, GenerateStage):
+            drawn.add(stage.sources)
+        elif isinstance(stage, TrainStage) and stage.algorithm["name"] == "rrhf":
+            rank_weights[name] = stage.algorithm.get("rank_weight", 1)
+            online[name] = (stage.candidates, stage.algorithm.get("kl_coefficient", 0))
+    assert drawn == {"BP", "SP", "D", "P", "IP"}  # the first round of IP is DP
+    assert [name for name, weight in rank_weights.items() if weight == 0] == ["bp_no_rank"]
+    assert {name: online[name] for name in ("op_32", "op_32_no_kl")} == {
+        "op_32": ("OP-32", 0.01),
+        "op_32_no_kl": ("OP-32", 0),
+    }
+    evaluation = loaded.job.stages["final"]
+    assert isinstance(evaluation, EvaluateStage)
+    trained = {f"stage:{name}" for name in rank_weights} | {"stage:ppo", "Qwen/Qwen2.5-7B-Instruct"}
+    assert set(evaluation.models.values()) == trained
 
 
 SOUPS = [FOLDER / "personalized_soups.yaml", FOLDER / "small" / "personalized_soups.yaml"]

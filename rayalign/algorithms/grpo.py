@@ -18,12 +18,13 @@ from rayalign.types import Batch, Minibatch, Rollouts
 
 
 class GrpoConfig(GroupConfig):
-    """Settings of GRPO; the defaults are the paper's."""
+    """Settings of GRPO; the defaults are the paper's, but for the KL, which is DeepSeek-V3.2's."""
 
     kl_coefficient: NonNegativeFloat = 0.04
     """beta of the KL in the loss; 0: no reference model"""
     unbiased_kl: bool = True
-    """k3 times the policy ratio, with the gradient of KL(policy || reference); false: k3 alone, as the paper has it"""
+    """k3 times the policy ratio, with the gradient of KL(policy || reference), as DeepSeek-V3.2 has it in equation 7;
+    false: k3 alone, as GRPO's paper has it"""
     aggregation: ops.Aggregation = "seq-mean-token-mean"
     no_std: bool = False
     """advantages are not divided by the group's deviation"""
@@ -32,8 +33,9 @@ class GrpoConfig(GroupConfig):
 class Grpo(GroupRelative[GrpoConfig]):
     """A policy trained on scores relative to those of its group.
 
-    `-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl_coefficient k3` for each token, r its ratio to the policy
-    that wrote it, `A = (score - mean) / deviation` of the group; with `no_std` it is not divided.
+    `-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl_coefficient r k3` for each token, r its ratio to the old
+    policy, `A = (score - mean) / deviation` of the group. With `no_std` it is not divided; without `unbiased_kl` the
+    KL is k3 alone.
     """
 
     Config = GrpoConfig

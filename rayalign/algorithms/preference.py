@@ -37,7 +37,12 @@ def dpo_loss(
     With label smoothing e: `(1 - e) cost(beta h) + e cost(-beta h)` (cDPO, Mitchell 2023). Where robust:
     `((1 - e) cost(beta h) - e cost(-beta h)) / (1 - 2 e)`, unbiased under labels that are flipped with probability e
     (rDPO, Chowdhury 2024, arXiv 2403.00409).
+
+    Raises:
+        InputError: robust with a label smoothing of 0.5 or more.
     """
+    if robust and label_smoothing >= 0.5:
+        raise InputError(f"robust DPO takes a label_smoothing below 0.5, this is {label_smoothing}; lower it")
     logits = beta * (chosen - rejected - (ref_chosen - ref_rejected))
     return _smoothed(logits, label_smoothing, robust)
 
@@ -198,8 +203,13 @@ def kto_pair_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_reje
 
 
 def win_probabilities(scores_K: Tensor) -> Tensor:
-    """[i, j]: that candidate i beats j by Bradley-Terry, `sigmoid(score_i - score_j)`; 1/2 against itself."""
-    return torch.sigmoid(scores_K[:, None] - scores_K[None, :])
+    """[i, j]: that candidate i beats j by Bradley-Terry, `sigmoid(score_i - score_j)`.
+
+    The diagonal is 1/2, of an absent score (NaN) too; its comparisons with others are NaN.
+    """
+    diagonal_KK = torch.eye(len(scores_K), dtype=torch.bool, device=scores_K.device)
+    gaps_KK = scores_K[:, None] - scores_K[None, :]
+    return torch.sigmoid(gaps_KK.masked_fill(diagonal_KK, 0))
 
 
 def order_free_logits(straight: Tensor, swapped: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ class ReinforcePpConfig(PolicyGradientConfig):
 class ReinforcePp(PolicyGradient[ReinforcePpConfig]):
     """PPO's policy loss on returns that are normalised over the whole batch.
 
-    `A_t = (G_t - mean) / deviation`, `G_t = score - beta * sum of log(pi / reference) from t on`, without a discount.
+    `A_t = (G_t - mean) / deviation`, `G_t = score - beta * sum of log(pi / reference) from t on`. With a `gamma` below
+    1 each reward counts less by the tokens that it comes later.
     """
 
     Config = ReinforcePpConfig

@@ -199,8 +199,21 @@ class AnnotatorConfig(Section):
     judge: JudgeSection
     human: HumanConfig | None = None
     """noise over the judge; only for judges that score single answers"""
+    humans: tuple[HumanConfig, ...] = ()
+    """in the place of `human`, several: one of them is drawn for each prompt, by the seed"""
     pooled: bool = True
     """whether `pool` may draw it"""
+
+    @property
+    def people(self) -> tuple[HumanConfig, ...]:
+        """The simulated humans: none, one or several."""
+        return self.humans if self.human is None else (self.human,)
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_noise(self) -> AnnotatorConfig:
+        if self.human is not None and self.humans:
+            raise ValueError("`human` and `humans` contradict each other; leave one of them out")
+        return self
 
 
 class BudgetConfig(Section):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
 from rayalign.config.sections import BeamConfig, SamplingConfig, Section
 
@@ -20,7 +22,9 @@ __all__ = [
     "Mixture",
     "Sources",
     "merged_sampling",
+    "taken",
 ]
+_Answer = TypeVar("_Answer")
 
 DATASET = "dataset"
 """source of the answers that a row of the data brings"""
@@ -33,6 +37,8 @@ class CandidateSource(Section):
     """the policy as it is now, or the answers of the row"""
     count: PositiveInt = 4
     """answers drawn for each prompt, or at most so many of the row's own"""
+    last: bool = False
+    """of the row's own answers take the last ones; in rows of RRHF these are the provided ones, chosen and rejected"""
     sampling: SamplingConfig | None = None
     """of the live policy; keys that it does not set are those of the stage's `sampling`"""
 
@@ -65,6 +71,8 @@ class AnswerSource(Section):
     """in the place of `source`: a model over HTTP"""
     count: PositiveInt = 4
     """candidates of each prompt, or at most so many of those that are there"""
+    last: bool = False
+    """of those that are there take the last ones; in rows of RRHF these are the provided ones, chosen and rejected"""
     sampling: SamplingConfig | None = None
     """keys that it does not set are those of the stage's `sampling`"""
     name: str | None = None
@@ -87,28 +95,30 @@ class AnswerSource(Section):
 
 
 Mixture = Literal["BP", "DP", "SP", "D", "P", "IP"]
-_DIVERSE_BEAMS = SamplingConfig(temperature=0.8, beams=BeamConfig(width=4, groups=4, penalty=1.0))
-_BEAMS = AnswerSource(sampling=SamplingConfig(beams=BeamConfig(width=4)))
+_ROUND = re.compile(r"IP-[1-9][0-9]*")
+_DIVERSE_BEAMS = SamplingConfig(temperature=0.8, top_p=1.0, top_k=0, beams=BeamConfig(width=4, groups=4, penalty=1.0))
+_BEAMS = AnswerSource(sampling=SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, beams=BeamConfig(width=4)))
 _DIVERSE = AnswerSource(sampling=_DIVERSE_BEAMS)
-_DRAWN = AnswerSource(sampling=SamplingConfig(temperature=1.0))
-_PUBLISHED = AnswerSource(source=DATASET, count=2)
+_DRAWN = AnswerSource(sampling=SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, beams=None))
+_PROVIDED = AnswerSource(source=DATASET, count=2, last=True)
 MIXTURES: MappingProxyType[Mixture, tuple[AnswerSource, ...]] = MappingProxyType(
     {
-        "BP": (_BEAMS, _PUBLISHED),
-        "DP": (_DIVERSE, _PUBLISHED),
-        "SP": (_DRAWN, _PUBLISHED),
+        "BP": (_BEAMS, _PROVIDED),
+        "DP": (_DIVERSE, _PROVIDED),
+        "SP": (_DRAWN, _PROVIDED),
         "D": (_DIVERSE,),
-        "P": (_PUBLISHED,),
-        "IP": (_DIVERSE, _PUBLISHED),
+        "P": (_PROVIDED,),
+        "IP": (_DIVERSE, _PROVIDED),
     }
 )
 """RRHF's sampling settings (Yuan 2023, table 1): four answers by a model, two of the data set; SP is ours.
 
-IP is DP by the model of the round before: round n of a loop is IP-n, and IP-1 is DP.
+All keys of their sampling but `max_tokens` are set, so that a stage's `sampling` changes none of them. IP is DP by the
+model of the round before: round n of a loop is IP-n, and IP-1 is DP.
 """
 _LIVE = CandidateSource(source="live", sampling=_DIVERSE_BEAMS)
 ONLINE_MIXTURES: MappingProxyType[str, tuple[CandidateSource, ...]] = MappingProxyType(
-    {"OP": (_LIVE, CandidateSource(source="dataset", count=2)), "OD": (_LIVE,)}
+    {"OP": (_LIVE, CandidateSource(source="dataset", count=2, last=True)), "OD": (_LIVE,)}
 )
 """RRHF's online settings: OP-k, with the data set's answers, draws with new weights after every k optimizer steps.
 
@@ -123,6 +133,10 @@ def _online(name: str) -> str:
     return name
 
 
+def _without_round(name: Any) -> Any:
+    return "IP" if isinstance(name, str) and _ROUND.fullmatch(name) else name
+
+
 def _form(value: Any) -> str:
     return "name" if isinstance(value, str) else "sources"
 
@@ -132,10 +146,17 @@ _Online = Annotated[str, AfterValidator(_online), Tag("name")]
 Candidates = Annotated[_Live | _Online, Discriminator(_form)]
 """sources, or an online setting of RRHF by its name, such as OP-32"""
 
+_Round = Annotated[str, Field(pattern=f"^{_ROUND.pattern}$")]
+"""the sampling of IP under the number of its round, such as IP-2"""
 _Places = Annotated[tuple[AnswerSource, ...], Tag("sources")]
-_Named = Annotated[Mixture, Tag("name")]
+_Named = Annotated[Mixture, BeforeValidator(_without_round, json_schema_input_type=Mixture | _Round), Tag("name")]
 Sources = Annotated[_Places | _Named, Discriminator(_form)]
 """several places, or a mixture of RRHF by its name"""
+
+
+def taken(source: AnswerSource | CandidateSource, answers: Sequence[_Answer]) -> Sequence[_Answer]:
+    """The answers that a source takes of those that are there."""
+    return answers[-source.count :] if source.last else answers[: source.count]
 
 
 def merged_sampling(stage: SamplingConfig, own: SamplingConfig | None) -> SamplingConfig:

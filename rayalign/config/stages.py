@@ -162,7 +162,7 @@ class GenerateStage(DrawingSection):
     count: PositiveInt = 4
     """answers to each prompt"""
     sources: Sources | None = None
-    """several places in the place of `count`, or a mixture of RRHF by its name: BP, DP, SP, D, P, IP"""
+    """several places in the place of `count`, or a mixture of RRHF by name: BP, DP, SP, D, P, IP or IP-n"""
     best_of: BestOf | None = None
     """each answer is the best of several candidates; `stage:NAME/drawn` are all of them with their scores"""
 
@@ -182,6 +182,8 @@ class AnnotateStage(ReadingSection):
     """compares in this process"""
     annotator: str | None = None
     """in the place of `judge`, a name of the annotator service"""
+    flip: float | None = Field(default=None, ge=0.0, le=0.5)
+    """probability that a verdict of `annotator` is turned round, drawn by prompt and seed; AlpacaFarm: 0.25, null: 0"""
     pairwise: str | None = None
     """in the place of both, a pairwise reward model; its verdicts are probabilities"""
     pairs: PositiveInt = 1

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rayalign.algorithms.base import Algorithm
-from rayalign.config import SamplingConfig, TrainStage, merged_sampling
+from rayalign.config import SamplingConfig, TrainStage, merged_sampling, taken
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder, GroupResult
 from rayalign.coordinator.heap import frozen_heap
 from rayalign.coordinator.order import PromptOrder, Ticket
@@ -201,7 +201,7 @@ class RolloutLoop:
         dataset: list[Candidate] = []
         for source in self.settings.candidate_sources:
             if source.source == "dataset":
-                dataset += ticket.example.candidates[: source.count]
+                dataset += taken(source, ticket.example.candidates)
         prompt = ticket.example.prompt
         # a small data set may give a slot the same prompt again
         live = len(self._draws)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from rayalign.data.dialogue import described, dialogue
@@ -15,6 +16,7 @@ from rayalign.data.fields import (
     text_field,
 )
 from rayalign.data.files import Row
+from rayalign.data.left_out import Reduced
 from rayalign.errors import InputError
 from rayalign.types import Candidate, Example, Message, Prompt
 
@@ -52,20 +54,27 @@ def webgpt(row: Row, where: str) -> Example | str:
     return _ordered(make_prompt((Message("user", text),)), *scored)
 
 
-def ultrafeedback(row: Row, where: str) -> Example | str:
+def ultrafeedback(row: Row, where: str) -> Example | Reduced | str:
     """UltraFeedback: `instruction` and `completions`, each with `response` and `overall_score`."""
     completions = row.get("completions")
     if not isinstance(completions, list) or not all(isinstance(entry, dict) for entry in completions):
         raise InputError(f"{where}: `completions` must be a list of objects, but it is {described(completions)}")
     candidates: list[Candidate] = []
+    absent: Counter[str] = Counter()
     for number, entry in enumerate(completions, start=1):
         place = f"{where}: completion {number}"
         text = text_field(entry, "response", place)
-        if text.strip() and entry.get("overall_score") is not None:
+        if not text.strip():
+            absent[EMPTY] += 1
+        elif entry.get("overall_score") is None:
+            absent["no score"] += 1
+        else:
             source = str(entry.get("model") or "dataset")
             candidates.append(Candidate(text, source, score=number_field(entry, "overall_score", place)))
-    prompt = instruction_prompt(row, where)
-    return Example(prompt, tuple(candidates)) if len(candidates) > 1 else "fewer than two scored answers"
+    if len(candidates) < 2:
+        return "fewer than two scored answers"
+    example = Example(instruction_prompt(row, where), tuple(candidates))
+    return Reduced(example, absent) if absent else example
 
 
 def _numbered_answers(row: Row, where: str) -> Example | str:

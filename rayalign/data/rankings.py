@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from rayalign.data.comparisons import EMPTY
 from rayalign.data.fields import (
     ANSWERS,
     QUESTIONS,
@@ -18,6 +19,7 @@ from rayalign.data.fields import (
     text_field,
 )
 from rayalign.data.files import Row
+from rayalign.data.left_out import Reduced
 from rayalign.errors import InputError
 from rayalign.types import Candidate, Example, Message, Prompt
 
@@ -38,18 +40,25 @@ class Rankings(NamedTuple):
     """examples that are left out, by reason"""
 
 
-def rankings(row: Row, where: str) -> Example | str:
+def rankings(row: Row, where: str) -> Example | Reduced | str:
     """RRHF: `query` with `responses` and their `scores`; the query may be a dialogue in the notation of HH.
 
     The three may have other usual names, and the answers may be objects that hold their own score or rank.
     """
-    candidates = tuple(answer for answer in _scored_answers(row, where) if answer.text.strip())
+    answers = _scored_answers(row, where)
+    candidates = tuple(answer for answer in answers if answer.text.strip())
     if len(candidates) < 2:
         return "fewer than two answers"
+    example = Example(_prompt(row, where), candidates)
+    empty = len(answers) - len(candidates)
+    return Reduced(example, Counter({EMPTY: empty})) if empty else example
+
+
+def _prompt(row: Row, where: str) -> Prompt:
     key = first_present(row, QUESTIONS)
     if key is None or not isinstance(row[key], str):
-        return Example(question_prompt(row, where), candidates)
-    return Example(dialogue_prompt(row, _messages(row[key], where), where), candidates)
+        return question_prompt(row, where)
+    return dialogue_prompt(row, _messages(row[key], where), where)
 
 
 def _scored_answers(row: Row, where: str) -> list[Candidate]:
@@ -125,7 +134,7 @@ def _is_present(candidate: Candidate, absent: Counter[str]) -> bool:
     elif candidate.turns:
         absent["several turns"] += 1
     elif not candidate.text.strip():
-        absent["an empty answer"] += 1
+        absent[EMPTY] += 1
     else:
         return True
     return False

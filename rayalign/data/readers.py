@@ -18,7 +18,7 @@ from rayalign.data.fields import prompt_id
 from rayalign.data.files import Row, is_hub_name, rows
 from rayalign.data.formats import alpaca, demonstrations, hh, prompts
 from rayalign.data.gsm8k import gsm8k
-from rayalign.data.left_out import Report, log_left_out, no_report
+from rayalign.data.left_out import Reduced, Report, log_left_out, no_report
 from rayalign.data.made_here import made_here
 from rayalign.data.preferences import under_profiles
 from rayalign.data.rankings import rankings
@@ -30,8 +30,8 @@ from rayalign.errors import InputError
 from rayalign.types import Example
 
 Use = Literal["prompts", "demonstrations", "comparisons", "feedback", "corpus"]
-Reader = Callable[[Row, str], "Example | str"]
-"""From one row and its place to an example, or to the reason why it is left out."""
+Reader = Callable[[Row, str], "Example | Reduced | str"]
+"""From one row and its place to an example, perhaps of fewer answers, or to the reason why it is left out."""
 Placed = Iterator[tuple[Example, str]]
 """examples, each with the place of its row"""
 
@@ -65,7 +65,7 @@ def load_examples(config: DataConfig, *, seed: int, use: Use, report: Report = l
     `prompts`: one example for each distinct prompt, with the candidates that the format has (maybe none);
     `demonstrations`: the best candidate; `comparisons`: at least two scored ones; `feedback`: these, or one that is
     good or bad; `corpus`: one example for each candidate, of a prompt without messages where it is plain text.
-    Unsuitable rows are left out, counted, and reported; by default in a warning.
+    Unsuitable rows and empty answers are left out, counted, and reported; by default in a warning.
 
     Raises:
         InputError: unknown format, nothing to read, a malformed row, or a format that cannot serve this use.
@@ -238,10 +238,14 @@ def _rows_in_split(config: DataConfig, reader: Reader, use: Use, report: Report)
     if by_hash and split not in ("train", "test"):
         raise InputError(f"data {_name(config)}: one file has the splits train, test and all")
     skipped: Counter[str] = Counter()
+    absent: Counter[str] = Counter()
     usable = 0
     try:
         for row, where in _renamed_rows(config):
             example = reader(row, where)
+            if isinstance(example, Reduced):
+                absent += example.absent
+                example = example.example
             shaped = example if isinstance(example, str) else _shape(example, use, where)
             if isinstance(shaped, str):
                 skipped[shaped] += 1
@@ -254,10 +258,13 @@ def _rows_in_split(config: DataConfig, reader: Reader, use: Use, report: Report)
                 f"data {_name(config)}: its rows hold no answer and cannot serve as {use}; choose another `data.format`"
             )
     finally:
+        is_file = Path(_path(config)).is_file()
+        of_split = "" if is_file else f" [{split}]"  # of a file all rows were counted, whatever the split
+        name = f"{config.format} {config.path}{of_split}"
         if skipped:
-            is_file = Path(_path(config)).is_file()
-            of_split = "" if is_file else f" [{split}]"  # of a file all rows were counted, whatever the split
-            report(f"{config.format} {config.path}{of_split}", skipped)
+            report(name, skipped)
+        if absent:
+            report(name, absent, "answers")
 
 
 def _shape(example: Example, use: Use, where: str) -> list[Example] | str:

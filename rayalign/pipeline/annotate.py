@@ -52,6 +52,8 @@ class AnnotateKind(StageKind[AnnotateStage]):
     def problems(self) -> Iterator[Problem]:
         if self.stage.annotator and self.stage.pairwise:
             yield "pairwise", "the annotator compares these answers; leave one of the two out"
+        if self.stage.flip is not None and not self.stage.annotator:
+            yield "flip", "only verdicts of an `annotator` are flipped by it; set `judge.flip`, or leave it out"
         yield from host_problems(self.stage.roles, runs=["reward"])
 
     def roles(self, job: Job) -> Sequence[RoleNeed]:
@@ -99,8 +101,9 @@ def _verdicts(
 
     with closing(context.annotator(stage.annotator)) as service:
         items = (item_of(*question) for question in questions)
-        announce(service, items, lambda line: logger.info("%s: %s", name, line), seed=seed)
-        return service.compare(questions, seed=seed)
+        flip = stage.flip or 0.0
+        announce(service, items, lambda line: logger.info("%s: %s", name, line), seed=seed, flip=flip)
+        return service.compare(questions, seed=seed, flip=flip)
 
 
 def _model_verdicts(

@@ -37,4 +37,4 @@ def annotator_problems(key: str, job: Job, reads: Sequence[AnnotatorRead]) -> It
 
 def _scores(annotator: AnnotatorConfig) -> bool:
     scoring = RubricJudgeConfig | RewardJudgeConfig | CriteriaJudgeConfig
-    return annotator.human is None and isinstance(annotator.judge, scoring)
+    return not annotator.people and isinstance(annotator.judge, scoring)

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 
 from rayalign.annotator.endpoints.answers import AnswerRequest, write_answers
-from rayalign.config import DATASET, AnswerSource, DrawingSection, Endpoint, merged_sampling
+from rayalign.config import DATASET, AnswerSource, DrawingSection, Endpoint, merged_sampling, taken
 from rayalign.coordinator.groups import GroupAssembler, GroupOrder
 from rayalign.coordinator.rendering import Draw, Renderer, draws
 from rayalign.pipeline.context import RunContext
@@ -140,10 +140,10 @@ async def _written_elsewhere(
     if share.source.endpoint is not None:
         return await _over_http(context, stage, share, share.source.endpoint, examples)
     if share.source.examples is None:
-        return [example.candidates for example in examples]
+        return [taken(share.source, example.candidates) for example in examples]
     rows = [decode(Example, row) for row in read_jsonl(context.output(share.source.examples))]
     by_prompt = {example.prompt.id: example.candidates for example in rows}
-    return [by_prompt.get(example.prompt.id, ()) for example in examples]
+    return [taken(share.source, by_prompt.get(example.prompt.id, ())) for example in examples]
 
 
 async def _over_http(

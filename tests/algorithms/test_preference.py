@@ -36,6 +36,13 @@ def test_dpo():
     assert preference.dpo_loss(*(1000 * x for x in SUMS), beta=1.0).tolist() == [0.0]
 
 
+@pytest.mark.parametrize("label_smoothing", [0.5, 0.7])
+def test_robust_dpo_refuses_labels_that_tell_nothing(label_smoothing):
+    with pytest.raises(InputError, match=r"label_smoothing below 0\.5, this is 0\.[57]"):
+        preference.dpo_loss(*SUMS, beta=0.5, label_smoothing=label_smoothing, robust=True)
+    assert preference.dpo_loss(*SUMS, beta=0.5, label_smoothing=label_smoothing).isfinite().all()
+
+
 def test_robust_dpo_is_unbiased_under_flips():
     forward = preference.dpo_loss(*SUMS, beta=0.5, label_smoothing=0.3, robust=True)
     backward = preference.dpo_loss(
@@ -128,6 +135,13 @@ def test_kto_on_pairs():
 def test_win_probabilities():
     found = preference.win_probabilities(tensor(1, 0))
     assert found.tolist() == [[0.5, pytest.approx(sigmoid(1))], [pytest.approx(sigmoid(-1)), 0.5]]
+
+
+def test_an_absent_score_is_even_with_itself_alone():
+    found = preference.win_probabilities(tensor(math.nan, 1, math.inf))
+    assert found.diagonal().tolist() == [0.5, 0.5, 0.5]
+    assert found[0, 1:].isnan().all() and found[1:, 0].isnan().all()
+    assert found[1, 2] == 0 and found[2, 1] == 1
 
 
 NAN = math.nan

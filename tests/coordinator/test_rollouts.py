@@ -414,6 +414,7 @@ def test_op_k_is_four_diverse_beams_and_two_answers_of_the_data_set() -> None:
     diverse = SamplingConfig(temperature=0.8, beams=BeamConfig(width=4, groups=4, penalty=1.0))
     assert live_draws(stage) == tuple(Draw(diverse, place) for place in range(4))
     assert [(source.source, source.count) for source in stage.candidate_sources] == [("live", 4), ("dataset", 2)]
+    assert stage.candidate_sources[1].last  # rows of RRHF end with the answers that the data set provides
     assert (stage.renewal_steps, stage.candidates_per_prompt) == (8, 6)
 
 
@@ -424,6 +425,17 @@ def test_a_data_set_gives_at_most_the_answers_that_its_source_counts(make: Calla
     bench.loop.order = PromptOrder([replace(EXAMPLES[0], candidates=answers)], 5)
     [group] = bench.run()[0]
     assert [trajectory.text for trajectory in group.trajectories[2:]] == ["one", "two"]
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_data_set_gives_its_first_answers_or_its_last(make: Callable[..., Bench], last: bool) -> None:
+    sources = (CandidateSource(source="live", count=2), CandidateSource(source="dataset", count=2, last=last))
+    bench = make(candidates=sources, prompts=1, iterations=1)
+    answers = tuple(Candidate(text) for text in ("sampled", "chosen", "rejected"))
+    bench.loop.order = PromptOrder([replace(EXAMPLES[0], candidates=answers)], 5)
+    [group] = bench.run()[0]
+    expected = ["chosen", "rejected"] if last else ["sampled", "chosen"]
+    assert [trajectory.text for trajectory in group.trajectories[2:]] == expected
 
 
 def test_a_prompt_that_occurs_twice_has_different_candidates(make: Callable[..., Bench]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def data(tmp_path: Path) -> DataConfig:
 
 def test_the_same_rows_are_reported_once_and_other_counts_again() -> None:
     reported: list[tuple[str, Counter[str]]] = []
-    once = OncePerRun(lambda name, counts: reported.append((name, counts)))
+    once = OncePerRun(lambda name, counts, what="rows": reported.append((name, counts)))
     for count in (2, 2, 3):
         once("pairs", Counter({"a tie": count}))
     once("others", Counter({"a tie": 2}))
@@ -46,3 +47,44 @@ def test_a_look_at_the_first_rows_counts_none(data: DataConfig, caplog: pytest.L
     assert data.format == "auto"
     check(data, use="comparisons")
     assert caplog.messages == []
+
+
+RANKED = [
+    {"query": "q", "responses": ["a", " ", "b", ""], "scores": [1.0, 2.0, 3.0, 4.0]},
+    {"query": "r", "responses": ["a", "", "b"], "scores": [1.0, 2.0, 3.0]},
+    {"query": "s", "responses": ["a", ""], "scores": [1.0, 2.0]},
+]
+COMPLETED = [
+    {
+        "instruction": "q",
+        "completions": [
+            {"response": "a", "overall_score": 1.0},
+            {"response": "b", "overall_score": 2.0},
+            {"response": "", "overall_score": 2.0},
+            {"response": "c", "overall_score": None},
+        ],
+    }
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "rows", "messages"),
+    [
+        (
+            "rankings",
+            RANKED,
+            ["1 rows left out (fewer than two answers: 1)", "3 answers left out (an empty answer: 3)"],
+        ),
+        ("ultrafeedback", COMPLETED, ["2 answers left out (an empty answer: 1, no score: 1)"]),
+    ],
+)
+def test_answers_that_are_left_out_of_rows_that_stay_are_counted_once(
+    form: str, rows: list[dict[str, Any]], messages: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    write_jsonl(file, rows)
+    config, once = DataConfig(format=form, path=str(file)), OncePerRun()
+    check(config, use="comparisons", whole=True, report=once)
+    examples = load_examples(config, seed=0, use="comparisons", report=once)
+    assert [candidate.text for candidate in examples[0].candidates] == ["a", "b"]
+    assert caplog.messages == [f"data {form} {file}: {message}" for message in messages]

@@ -94,9 +94,11 @@ class Service:
 
     def __init__(self) -> None:
         self.seeds: list[int] = []
+        self.flips: list[float] = []
 
-    def compare(self, questions: Sequence[Any], *, seed: int) -> list[float]:
+    def compare(self, questions: Sequence[Any], *, seed: int, flip: float) -> list[float]:
         self.seeds.append(seed)
+        self.flips.append(flip)
         return [2.0] * len(questions)
 
     def close(self) -> None:
@@ -112,7 +114,27 @@ def test_an_annotator_of_the_service_is_asked_by_its_name_with_the_jobs_seed(
     monkeypatch.setattr("rayalign.annotator.asking.connect.announce", lambda *arguments, **settings: None)
     comparisons, _ = compared(study("stages.verdicts.annotator=gold", "seed=9"), drawn(2, "a", "b"))
     assert (named, service.seeds) == (["gold"], [9])
+    assert service.flips == [0.0]
     assert {(row.annotator, row.preference) for row in comparisons} == {("gold", 2.0)}
+
+
+def test_the_share_of_flips_reaches_the_annotator_and_its_estimate(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service()
+    estimated: Asked = []
+    monkeypatch.setattr(RunContext, "annotator", lambda context, name: service)
+    monkeypatch.setattr(
+        "rayalign.annotator.asking.connect.announce", lambda *arguments, **options: estimated.append(options)
+    )
+    compared(study("stages.verdicts.annotator=gold", "stages.verdicts.flip=0.25", "seed=9"), drawn(2, "a", "b"))
+    assert (service.flips, estimated) == ([0.25], [{"seed": 9, "flip": 0.25}])
+
+
+@pytest.mark.parametrize("override", ["stages.verdicts.judge.flip=0.1", "stages.verdicts.pairwise=someone/pairwise"])
+def test_only_an_annotators_verdicts_are_flipped(study: Study, override: str) -> None:
+    stage = study("stages.verdicts.flip=0.25", override).job.stages["verdicts"]
+    assert [key for key, _ in kind_of(stage).problems()] == ["flip"]
 
 
 @pytest.fixture

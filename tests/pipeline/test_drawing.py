@@ -12,6 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
+from pydantic import ValidationError
 
 from rayalign.config import (
     MIXTURES,
@@ -20,10 +22,12 @@ from rayalign.config import (
     ClusterConfig,
     Endpoint,
     GenerateStage,
+    Mixture,
     SamplingConfig,
     merged_sampling,
 )
 from rayalign.data.chat import load_tokenizer
+from rayalign.data.rankings import rankings
 from rayalign.errors import InputError, LostError
 from rayalign.pipeline.drawing import draw, draw_sources, labels, shares
 from rayalign.pipeline.finished_groups import FinishedGroups
@@ -151,6 +155,28 @@ def test_draws_from_other_places_are_independent(context: Context) -> None:
     assert len(set(seeds)) == len(seeds) == 10
 
 
+def test_a_temperature_ladder_draws_each_rung_by_its_own_temperature(context: Context) -> None:
+    rungs = {"cold": 0.3, "warm": 0.7, "hot": 1.2}
+    sources = [
+        AnswerSource(count=2, sampling=SamplingConfig(temperature=temperature), name=name)
+        for name, temperature in rungs.items()
+    ]
+    first, second = drawn(context, sources)
+    assert [place for place, _ in first] == [place for place, _ in second] == [*range(6)]
+    assert labels(sources, "please") == ["cold", "cold", "warm", "warm", "hot", "hot"]
+    (pool,) = context.pools  # one model, loaded once
+    assert [request.sampling.temperature for request in pool.requests] == [0.3, 0.3, 0.7, 0.7, 1.2, 1.2] * 2
+    assert len({request.seed for request in pool.requests}) == 12
+
+
+def test_the_ladder_of_the_documents_is_a_list_of_sources() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text(encoding="utf-8")
+    shown = text.partition("A *temperature ladder*")[2].partition("    sources:")[2].partition("\n\n")[0]
+    stage = {"kind": "generate", "model": "m", "sources": yaml.safe_load(shown)}
+    sources = GenerateStage.model_validate(stage).answer_sources
+    assert [source.sampling and source.sampling.temperature for source in sources] == [0.3, 0.7, 1.2]
+
+
 def test_what_failed_is_absent(context: Context) -> None:
     context.fail = ["0/0", "0/1", "1/0", "1/1"]
     first, second = drawn(context, SOURCES[:3])
@@ -257,10 +283,40 @@ def test_rrhfs_mixtures_are_drawn_as_published() -> None:
     beams = {name: sampling.beams for name, sampling in samplings.items()}
     assert beams == {"BP": BeamConfig(width=4, groups=1), "DP": diverse, "SP": None, "D": diverse, "IP": diverse}
     temperatures = {name: sampling.temperature for name, sampling in samplings.items()}
-    assert temperatures == {"BP": 0.5, "DP": 0.8, "SP": 1.0, "D": 0.8, "IP": 0.8}
+    assert temperatures == {"BP": 1.0, "DP": 0.8, "SP": 1.0, "D": 0.8, "IP": 0.8}
     published = {name: [source.source for source in sources] for name, sources in MIXTURES.items()}
     own = [None, "dataset"]
     assert published == {"BP": own, "DP": own, "SP": own, "D": [None], "P": ["dataset"], "IP": own}
+
+
+@pytest.mark.parametrize("name", ["BP", "DP", "SP", "D", "IP"])
+def test_a_stages_sampling_changes_no_published_setting_but_the_length(name: Mixture) -> None:
+    beams = BeamConfig(width=8, groups=2)
+    stage = SamplingConfig(temperature=0.3, top_p=0.5, top_k=7, beams=beams, max_tokens=9)
+    sampling = merged_sampling(stage, MIXTURES[name][0].sampling)
+    assert sampling == merged_sampling(SamplingConfig(max_tokens=9), MIXTURES[name][0].sampling)
+
+
+@pytest.mark.parametrize("name", ["IP-1", "IP-2", "IP-12"])
+def test_a_round_of_ip_has_the_sampling_of_ip(name: str) -> None:
+    stage = GenerateStage.model_validate({"kind": "generate", "model": "m", "sources": name})
+    assert stage.answer_sources == MIXTURES["IP"] == MIXTURES["DP"]
+
+
+@pytest.mark.parametrize("name", ["IP-0", "IP-", "IP-x", "DP-1", "IP2"])
+def test_what_is_no_round_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="'BP', 'DP', 'SP', 'D', 'P' or 'IP'"):
+        GenerateStage.model_validate({"kind": "generate", "model": "m", "sources": name})
+
+
+def test_of_rows_of_rrhf_the_provided_answers_are_taken(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"query": "first", "responses": ["s1", "s2", "s3", "s4", "chosen", "rejected"], "scores": [0.0] * 6}
+    monkeypatch.setitem(globals(), "EXAMPLES", [rankings(row, "a row")])
+    assert drawn(context, MIXTURES["P"]) == [[(0, "chosen"), (1, "rejected")]]
+    assert drawn(context, [AnswerSource(source="dataset", count=2)]) == [[(0, "s1"), (1, "s2")]]
+    earlier = AnswerSource(examples="stage:before", count=1, last=True)
+    monkeypatch.setitem(globals(), "EXAMPLES", [Example(Prompt("b", (Message("user", "second"),)), ())])
+    assert drawn(context, [earlier]) == [[(0, "not taken")]]
 
 
 def test_a_source_sets_some_keys_of_the_sampling() -> None:

@@ -46,6 +46,8 @@ def changed(study: Study, *overrides: str) -> list[str]:
         ("stages.rl.iterations=20", ["rl", "test"]),
         ("stages.rm.learner.learning_rate=1", ["rm", "rl", "test"]),
         ("stages.verdicts.judge.flip=0.1", ["verdicts", "rm", "rl", "test"]),
+        ("stages.verdicts.flip=null", []),
+        ("stages.verdicts.flip=0.1", ["verdicts", "rm", "rl", "test"]),
         ("stages.rl.algorithm.kl_coefficient=0.2", ["rl", "test"]),
         ("seed=1", ["base", "sft", "draws", "verdicts", "rm", "rl", "test"]),
         ("rollout.dtype=bfloat16", ["draws", "verdicts", "rm", "rl", "test"]),

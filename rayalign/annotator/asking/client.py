@@ -153,10 +153,10 @@ class AnnotatorClient:
             total += Estimate(**self._ask("POST", "/v1/estimate", body))
         return total.model_copy(update={"pairs": count})
 
-    def compare(self, pairs: Sequence[Pair], *, seed: int) -> list[float | None]:
-        """As `Judge.compare`."""
+    def compare(self, pairs: Sequence[Pair], *, seed: int, flip: float = 0.0) -> list[float | None]:
+        """As `Annotator.compare`."""
         rows = [item_of(prompt, first, second) for prompt, first, second in pairs]
-        return [annotation.preference for annotation in self.annotate(rows, seed=seed)]
+        return [annotation.preference for annotation in self.annotate(rows, seed=seed, flip=flip)]
 
     def _ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, end: float | None = None

@@ -34,8 +34,8 @@ class Annotator(Protocol):
     ) -> Iterator[Annotation]:
         """One annotation for each pair, in their order; few rows are in memory at a time."""
 
-    def compare(self, pairs: Sequence[Pair], *, seed: int) -> list[float | None]:
-        """As `Judge.compare`."""
+    def compare(self, pairs: Sequence[Pair], *, seed: int, flip: float = 0.0) -> list[float | None]:
+        """As `Judge.compare`; a share `flip` of the verdicts is turned round, as label noise."""
 
     def estimate(self, rows: Iterable[PairItem], **options: Any) -> Estimate:
         """The estimated cost of `annotate` with the same rows and options now."""
@@ -61,10 +61,10 @@ class LocalAnnotator:
             for annotation in self._runner.run(self._in_order(request)):
                 yield annotation.model_copy(update={"index": start + annotation.index})
 
-    def compare(self, pairs: Sequence[Pair], *, seed: int) -> list[float | None]:
-        """As `Judge.compare`."""
+    def compare(self, pairs: Sequence[Pair], *, seed: int, flip: float = 0.0) -> list[float | None]:
+        """As `Annotator.compare`."""
         rows = [item_of(*pair) for pair in pairs]
-        return [annotation.preference for annotation in self.annotate(rows, seed=seed)]
+        return [annotation.preference for annotation in self.annotate(rows, seed=seed, flip=flip)]
 
     def estimate(self, rows: Iterable[PairItem], **options: Any) -> Estimate:
         """As `Annotator.estimate`."""

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -108,15 +109,18 @@ class UtilityJudge:
 
     Args:
         utilities: a number for each answer.
-        human: how a human departs from them; None: they are compared exactly, and only equal ones tie.
+        human: how a human departs from them; several: one of them is drawn for each prompt, by the seed; none: they are
+            compared exactly, and only equal ones tie.
         name: part of the noise; annotators with other names err elsewhere.
     """
 
     batch = 64
 
-    def __init__(self, utilities: Utilities, human: HumanConfig | None, name: str) -> None:
-        self._utilities, self._human, self._name = utilities, human, name
-        dump = None if human is None else human.model_dump()
+    def __init__(self, utilities: Utilities, human: HumanConfig | Sequence[HumanConfig] | None, name: str) -> None:
+        self._utilities, self._name = utilities, name
+        self._people = (human,) if isinstance(human, HumanConfig) else tuple(human or ())
+        dumps = [person.model_dump() for person in self._people]
+        dump = dumps if len(dumps) > 1 else next(iter(dumps), None)
         self.revision = _hash(name, dump, utilities.revision, inspect.getsource(humans))
 
     async def judge(self, pairs: Sequence[Pair], *, seed: int, paying: Paying | None = None) -> list[Verdict]:
@@ -133,30 +137,39 @@ class UtilityJudge:
     async def scores(self, items: Sequence[tuple[Prompt, str]]) -> list[Score]:
         """The utility of each answer to this annotator: with its tastes, without its noise."""
         scores = await self._utilities.scores(items)
-        return [self._own_score(score, answer) for score, (_, answer) in zip(scores, items, strict=True)]
+        own_scores: list[Score] = []
+        for score, (prompt, answer) in zip(scores, items, strict=True):
+            problem = _problem(score)
+            human = self._drawn_human(self._key(prompt), seed=0)
+            own_scores.append(Score(None, problem) if problem else Score(_felt(human, score, answer)))
+        return own_scores
 
-    def _own_score(self, score: Score, answer: str) -> Score:
-        problem = _problem(score)
-        return Score(None, problem) if problem else Score(self._felt(score, answer))
+    def _key(self, prompt: Prompt) -> str:
+        return "\0".join((self._name, *(message.content for message in prompt.messages)))
 
-    def _felt(self, score: Score, answer: str) -> float:
-        value = score.value or 0.0
-        return value if self._human is None else humans.felt(self._human, value, answer)
+    def _drawn_human(self, key: str, seed: int) -> HumanConfig | None:
+        if len(self._people) < 2:
+            return next(iter(self._people), None)
+        return random.Random(f"human{key}{seed}").choice(self._people)
 
     def _verdict(self, pair: Pair, first: Score, second: Score, seed: int) -> Verdict:
         prompt, answers = pair[0], (pair[1], pair[2])
         if problem := _problem(first) or _problem(second):
             return Verdict(None, problem)
-        felt = (self._felt(first, answers[0]), self._felt(second, answers[1]))
-        if self._human is None:
-            opinion = humans.Opinion(*_exact(felt))
-        else:
-            key = "\0".join((self._name, *(m.content for m in prompt.messages)))
-            opinion = humans.opinion(self._human, felt, answers, key, seed)
+        key = self._key(prompt)
+        human = self._drawn_human(key, seed)
+        felt = (_felt(human, first, answers[0]), _felt(human, second, answers[1]))
+        exact = humans.Opinion(*_exact(felt))
+        opinion = exact if human is None else humans.opinion(human, felt, answers, key, seed)
         if opinion.preference is None:
             return Verdict(None, opinion.explanation, utilities=felt)
         explanation = opinion.explanation + _grounds(first, second, opinion.preference)
         return Verdict(opinion.preference, explanation=explanation, utilities=felt)
+
+
+def _felt(human: HumanConfig | None, score: Score, answer: str) -> float:
+    value = score.value or 0.0
+    return value if human is None else humans.felt(human, value, answer)
 
 
 def _grounds(first: Score, second: Score, preference: float) -> str:

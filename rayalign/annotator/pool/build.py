@@ -60,9 +60,10 @@ def _annotator(name: str, config: AnnotatorConfig, models: Models | None) -> Poo
     if isinstance(judge, RewardJudgeConfig):
         assert models is not None
         return _scored(name, config, models.scoring(name, judge))
-    if config.human is not None:
+    if config.people:
+        key = "human" if config.human else "humans"
         raise InputError(
-            f"annotators.{name}.human: only judges that score single answers (rubric, reward_model) take it"
+            f"annotators.{name}.{key}: only judges that score single answers (rubric, reward_model) take it"
         )
     if isinstance(judge, HostedJudgeConfig):
         assert models is not None
@@ -76,10 +77,10 @@ def _annotator(name: str, config: AnnotatorConfig, models: Models | None) -> Poo
 
 
 def _scored(name: str, config: AnnotatorConfig, utilities: Utilities) -> PoolAnnotator:
-    judge = UtilityJudge(utilities, config.human, name)
-    noisy = config.human is not None
-    again = config.human is not None and config.human.self_disagreement > 0
-    return PoolAnnotator(name, config.judge.kind, judge, None if noisy else judge, pooled=config.pooled, seeded=again)
+    judge = UtilityJudge(utilities, config.people, name)
+    scoring = None if config.people else judge
+    seeded = len(config.people) > 1 or any(human.self_disagreement > 0 for human in config.people)
+    return PoolAnnotator(name, config.judge.kind, judge, scoring, pooled=config.pooled, seeded=seeded)
 
 
 def _graded(name: str, config: AnnotatorConfig, judge: CriteriaJudge, answers: int) -> PoolAnnotator:

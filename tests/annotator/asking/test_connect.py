@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
 
 from rayalign.annotator.asking.api import Annotation
 from rayalign.annotator.asking.client import item_of
-from rayalign.annotator.asking.connect import LocalAnnotator, public
+from rayalign.annotator.asking.connect import LocalAnnotator, connect, public
+from rayalign.annotator.service_file import load_service
 from rayalign.config import load_registry
 from rayalign.data.preferences import under_profile
 from rayalign.types import Message, Prompt
+from tests.annotator.served import serving
 from tests.annotator.stub_endpoint import Stub
 
 ROW = {"instruction": "q", "output_1": "a", "output_2": "b"}
@@ -55,3 +58,30 @@ def test_a_language_model_receives_the_criterion_of_the_prompt(tmp_path: Path, m
         annotator.close()
     (body,) = stub.bodies
     assert f"Decide {criterion}." in body["messages"][-1]["content"]
+
+
+def pairs_to_flip(count: int = 400) -> list[tuple[Prompt, str, str]]:
+    prompts = [Prompt(f"p{number}", (Message("user", f"question {number}"),)) for number in range(count)]
+    return [(prompt, "short", "much longer") for prompt in prompts]
+
+
+@pytest.mark.parametrize("over_http", [False, True])
+def test_so_many_verdicts_of_a_language_model_are_flipped_by_the_seed(
+    over_http: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_KEY", "some-key")
+    file = tmp_path / "pool.yaml"
+    with Stub() as stub:
+        judge = f"{{kind: llm, model: m, base_url: '{stub.url}', key_variable: STUB_KEY}}"
+        file.write_text(f"cache: sqlite:///{tmp_path / 'v.db'}\nannotators: {{m: {{judge: {judge}}}}}\n")
+        where = serving(load_service(file)) if over_http else nullcontext(str(file))
+        with where as address, closing(connect(address)) as annotator:
+            flipped = annotator.compare(pairs_to_flip(), seed=0, flip=0.25)
+            asked = len(stub.bodies)
+            again = annotator.compare(pairs_to_flip(), seed=0, flip=0.25)
+            other = annotator.compare(pairs_to_flip(), seed=1, flip=0.25)
+            plain = annotator.compare(pairs_to_flip(), seed=0)
+    assert plain == [2.0] * 400
+    assert flipped.count(1.0) == pytest.approx(100, abs=25)
+    assert asked == pytest.approx(200, abs=30)  # labels drawn as noise cost nothing, whichever way they fall
+    assert again == flipped != other

@@ -244,3 +244,22 @@ def test_dialogues_are_judged_whole() -> None:
     (verdict,) = judged(judge, [pair_of(replace(opening, meta=task), hasty, good)])
     assert verdict.preference == 2.0
     assert verdict.utilities == (gold.utility(whole, hasty.text), gold.utility(whole, good.text))
+
+
+def test_one_of_several_humans_is_drawn_for_each_prompt_by_the_seed(drawn: list[Pair]) -> None:
+    first, second = HumanConfig(temperature=1e-6), HumanConfig(temperature=1e-6, flip=0.5, position_bias=9.0)
+    alone = [judged(UtilityJudge(RubricUtilities(), human, "panel"), drawn) for human in (first, second)]
+    both = UtilityJudge(RubricUtilities(), (first, second), "panel")
+    verdicts = judged(both, drawn)
+    by_first = [verdict == other for verdict, other in zip(verdicts, alone[0], strict=True)]
+    by_second = [verdict == other for verdict, other in zip(verdicts, alone[1], strict=True)]
+    assert all(map(any, zip(by_first, by_second, strict=True)))
+    assert 0.3 < sum(by_first) / len(by_first) < 0.8
+    assert judged(both, drawn[::-1]) == verdicts[::-1]
+    assert judged(both, drawn, seed=1) != verdicts
+
+
+def test_one_human_in_a_list_is_that_human(drawn: list[Pair]) -> None:
+    human = HumanConfig(flip=0.1)
+    listed, alone = (UtilityJudge(RubricUtilities(), people, "ann") for people in ((human,), human))
+    assert listed.revision == alone.revision and judged(listed, drawn) == judged(alone, drawn)
