@@ -77,8 +77,8 @@ STUDIES = {
             "Two answers to each prompt, one verdict of the noisy pool on them, and every method of the paper. People "
             "of the pool who flip no verdict (`panel`) and a second judge, who is the truth itself, compare all models "
             "with the fine-tuned one. The order departs from the paper's where a sentence below the correlations says "
-            "so; no setting was tuned towards it. FeedME beats SFT here and not in the paper: it learns from answers that won a comparison. Their gold "
-            "utility was 0.56 in seed 0, and that of the answers that lost 0.37."
+            "so; no setting was tuned towards it. FeedME beats SFT here and not in the paper: it learns from answers "
+            "that won a comparison. Their gold utility was 0.56 in seed 0, and that of the answers that lost 0.37."
         ),
         published=ALPACA_FARM,
     ),
