@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from rayalign.rehearsal.devices import uses_gpus
 from rayalign.rehearsal.engine_names import ask_vllm
 from rayalign.rehearsal.events import Event, rehearse_events
 from rayalign.rehearsal.findings import Finding
+from rayalign.rehearsal.folder import RUN, prepare_folder
 from rayalign.rehearsal.full_devices import check_devices
 from rayalign.rehearsal.full_models import FullModels
 from rayalign.rehearsal.full_rows import FullRows
@@ -33,8 +33,6 @@ from rayalign.rehearsal.stand_ins import ReadModel, Standing, stand_in
 from rayalign.storage.records import encode, write_jsonl
 
 logger = logging.getLogger(__name__)
-RUN = "miniature"
-"""name of the miniature's run, in the rehearsal's folder"""
 
 
 @dataclass(slots=True)
@@ -69,10 +67,12 @@ def rehearse(loaded: LoadedJob, *, full: bool = False, output: Path | None = Non
         full: counts stay as they are.
         output: folder of everything that is written; None: `rehearsal` in the job's run folder.
         run: also run the miniature, where the full-size checks find nothing; else they are all.
+
+    Raises:
+        InputError: the folder holds something else than a rehearsal.
     """
     folder = (output or rehearsal_folder(loaded.job)).resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    prepare_folder(folder, loaded.job)
     rehearsal = Rehearsal(folder)
     with rehearsal.timed("checks at full size"):
         standing = stand_in(loaded.job, folder)

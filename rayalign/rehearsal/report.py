@@ -50,6 +50,8 @@ def rehearsed(job: Job, folder: Path | None = None) -> str | None:
         return f"the job was never rehearsed ({path} is missing); {remedy}"
     except (OSError, json.JSONDecodeError) as error:
         return f"{path} cannot be read ({error}); {remedy}"
+    if "job_hash" in content and content["job_hash"] is None:
+        return f"the last rehearsal did not end ({path}); {remedy}"
     if content.get("job_hash") != job_hash(job):
         return f"the job has changed since it was rehearsed ({path}); {remedy}"
     if not content.get("passed"):

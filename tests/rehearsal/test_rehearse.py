@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rayalign.config import LoadedJob, load_job
+from rayalign.errors import InputError
 from rayalign.rehearsal import rehearse as steps
 from rayalign.rehearsal.events import Event, Outcome
 from rayalign.rehearsal.findings import Finding
@@ -66,6 +67,12 @@ def test_the_report_is_of_the_job_as_it_is_written(loaded: LoadedJob, tmp_path: 
     assert any("Qwen/Qwen2.5-0.5B-Instruct: its weights" in line for line in content["diff"])
     small = Path(str(rehearsal.miniature.stages["ppo"].model))
     assert (small / "config.json").is_file()
+
+
+def test_a_folder_of_other_files_is_refused_before_anything_is_written(loaded: LoadedJob, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not empty and holds no rehearsal"):
+        rehearse(loaded, output=tmp_path, run=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
 
 
 def test_what_the_miniatures_run_found_is_in_the_report(
