@@ -14,6 +14,7 @@ from rayalign.rehearsal.miniature import Miniature, Small
 
 JOBS = Path(__file__).parents[2] / "jobs"
 FULL = sorted(JOBS.glob("*.yaml"))
+SHIPPED = sorted(JOBS.rglob("*.yaml"))
 
 
 def folded(path: Path, tmp_path: Path, *overrides: str, full: bool = False) -> tuple[Job, list[Change]]:
@@ -82,14 +83,39 @@ def test_each_change_has_a_line(hh: tuple[Job, list[Change]]) -> None:
     assert kinds == sorted(kinds, key=["kept", "folded", "shrunk", "substituted", "not covered"].index)
 
 
-def test_full_folds_nothing(tmp_path: Path) -> None:
-    job, changes = folded(JOBS / "hh_rlhf.yaml", tmp_path, full=True)
-    assert not [change for change in changes if change.kind == "folded" and "threads" not in change.key]
+def test_full_keeps_engines_ranks_candidates_and_devices(tmp_path: Path) -> None:
+    job, _ = folded(JOBS / "hh_rlhf.yaml", tmp_path, full=True)
     assert job.rollout.engines == 3
     assert job.stages["sft"].roles["policy"].actors == 8
     assert job.stages["ppo"].candidate_sources[0].count == 4
     assert job.cluster.logical_devices is not None
     assert job.cluster.logical_devices.count == 8
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_full_folds_nothing(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(JOBS.parent)
+    _, changes = folded(path, tmp_path, full=True)
+    assert [str(change) for change in changes if change.kind == "folded"] == []
+
+
+def test_full_keeps_devices_and_threads_of_each_actor_and_pairs_of_each_group(tmp_path: Path) -> None:
+    devices = ("rollout.tensor_parallel=2", "rollout.gpus=2", "rollout.threads=4", "stages.rrhf.roles.reward.gpus=2")
+    job, changes = folded(JOBS / "hh_rlhf.yaml", tmp_path, *devices, full=True)
+    assert (job.rollout.gpus, job.rollout.threads, job.stages["rrhf"].roles["reward"].gpus) == (2, 4, 2)
+    assert [change for change in changes if change.kind == "folded"] == []
+    assert [c.key for c in changes if c.kind == "not covered"] == ["rollout.tensor_parallel"]
+    job, _ = folded(JOBS / "quickstart.yaml", tmp_path, full=True)
+    assert job.stages["labels"].pairs == 6
+
+
+def test_extra_prompts_of_a_full_rehearsal_are_those_of_a_small_iteration(tmp_path: Path) -> None:
+    override = "stages.ppo.overlap={extra_prompts: 128, tail: later, in_flight: restart}"
+    job, changes = folded(JOBS / "hh_rlhf.yaml", tmp_path, override, full=True)
+    ppo = job.stages["ppo"]
+    assert ppo.overlap.extra_prompts == ppo.prompts
+    (change,) = (change for change in changes if change.key.endswith("extra_prompts"))
+    assert change.kind == "shrunk"
 
 
 def test_tensor_parallel_ranks_are_named_as_not_covered(tmp_path: Path) -> None:
