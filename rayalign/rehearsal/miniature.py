@@ -174,6 +174,9 @@ class Miniature:
             holder[last]["limit"] = min(limit or most, most)
 
     def _host(self, host: Tree, where: str) -> None:
+        fewer_may_go_on = host["min_actors"] is not None and host["min_actors"] < host["actors"]
+        fewest = self._most - 1 if fewer_may_go_on else self._most
+        self._cap("folded", host, "min_actors", fewest, where)
         self._cap("folded", host, "actors", self._most, where)
         self._cap("folded", host, "gpus", self._most_of_actor, where)
         self._set("substituted", host, "cpus", None, where)

@@ -37,6 +37,14 @@ def test_counts_above_two_become_two(hh: tuple[Job, list[Change]]) -> None:
     assert ppo.iterations == 4, "three, and one that is written ahead"
 
 
+@pytest.mark.parametrize(("fewest", "folded_fewest"), [(4, 1), (8, 2)])
+def test_ranks_that_may_be_fewer_may_be_fewer_than_two(tmp_path: Path, fewest: int, folded_fewest: int) -> None:
+    override = f"stages.sft.roles.policy={{actors: 8, gpus: 1, min_actors: {fewest}}}"
+    job, _ = folded(JOBS / "hh_rlhf.yaml", tmp_path, override)
+    policy = job.stages["sft"].roles["policy"]
+    assert (policy.actors, policy.min_actors) == (2, folded_fewest)
+
+
 def test_batches_stay_whole_steps_of_whole_units_on_every_rank(hh: tuple[Job, list[Change]]) -> None:
     ppo, rrhf = hh[0].stages["ppo"], hh[0].stages["rrhf"]
     assert (ppo.prompts * 2) % ppo.learner.minibatch == 0
