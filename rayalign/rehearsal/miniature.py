@@ -35,6 +35,8 @@ CACHE = 32 << 20
 RANK = 8
 """of an adapter"""
 LEAST_HOLDOUT = 0.2
+STEPS = 3
+"""optimizer steps of a training that names their number, where no more are needed to use every row"""
 PRESET = "preset:pico"
 VOCABULARY = 320
 """pieces of a tokenizer that is trained on the data"""
@@ -50,6 +52,8 @@ class Small:
     """name in the job -> folder"""
     rows: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """`STAGE.KEY` of a data section -> format and folder"""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """`STAGE.KEY` of a data section -> rows that were chosen or made"""
     annotators: str | None = None
     """file of a service in the place of the job's own"""
 
@@ -88,7 +92,9 @@ class Miniature:
         for stage_name, stage in tree["stages"].items():
             kind = kinds[stage_name]
             training = kind.training
-            arithmetic = small_batches(training, self._most) if training is not None else None
+            arithmetic = None
+            if training is not None:
+                arithmetic = small_batches(training, self._most, self._small.counts.get(f"{stage_name}.data", 0))
             self._stage(stage_name, kind, stage, arithmetic)
         tree["name"], tree["output"] = name, output
         tree["cluster"].update(fold_devices(self._job, as_job(tree)))
@@ -196,15 +202,13 @@ class Miniature:
             self._online(stage, where, arithmetic)
             return
         self._cap("shrunk", stage, "epochs", 2, where)
-        self._cap("shrunk", stage, "steps", 3, where)
+        self._cap("shrunk", stage, "steps", max(STEPS, arithmetic.pass_steps), where)
         if stage["holdout"]:
             self._set("shrunk", stage, "holdout", max(stage["holdout"], LEAST_HOLDOUT), where)
 
     def _online(self, stage: Tree, where: str, arithmetic: Arithmetic) -> None:
         self._cap("folded", stage, "max_staleness", self._most, where)
-        # Of what is written ahead, some must still be unscored after the first checkpoint, where the driver is killed.
-        iterations = arithmetic.iterations + stage["max_staleness"]
-        self._cap("shrunk", stage, "iterations", iterations, where)
+        self._cap("shrunk", stage, "iterations", arithmetic.iterations, where)
         self._set("shrunk", stage, "checkpoint_every", 1, where)
         self._set("shrunk", stage, "prompts", arithmetic.prompts, where)
         if stage.get("overlap"):

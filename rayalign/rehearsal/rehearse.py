@@ -26,7 +26,7 @@ from rayalign.rehearsal.full_devices import check_devices
 from rayalign.rehearsal.full_models import FullModels
 from rayalign.rehearsal.full_rows import FullRows
 from rayalign.rehearsal.full_schedule import check_memory, check_schedule
-from rayalign.rehearsal.miniature import Miniature, Small
+from rayalign.rehearsal.miniature import PROMPTS, Miniature, Small
 from rayalign.rehearsal.report import rehearsal_folder, write_report
 from rayalign.rehearsal.running import SmallRun
 from rayalign.rehearsal.stand_ins import ReadModel, Standing, stand_in
@@ -138,9 +138,12 @@ def _write_small(standing: Standing, rows: FullRows, folder: Path, changes: list
         models[name] = str(target)
         changes.append(_shrink(model, standing.job.chat_template, target))
     sections = {}
+    counts = {}
     for key, choice in rows.choices.items():
         if key in standing.made_rows:
+            counts[key] = min(choice.total, PROMPTS)
             continue
+        counts[key] = len(choice.examples)
         target = folder / "chosen" / key
         split = _split(standing.job, key)
         target.mkdir(parents=True)
@@ -149,7 +152,7 @@ def _write_small(standing: Standing, rows: FullRows, folder: Path, changes: list
         kinds = ", ".join(f"{count} {kind}" for kind, count in choice.kinds.items() if count)
         text = f"{choice.total} rows -> {len(choice.examples)} ({kinds})"
         changes.append(Change("shrunk", f"stages.{key}", text))
-    return Small(models, sections, _annotators(standing.job, models, folder))
+    return Small(models, sections, counts, _annotators(standing.job, models, folder))
 
 
 def _split(job: Job, key: str) -> str:

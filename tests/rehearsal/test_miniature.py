@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ FULL = sorted(JOBS.glob("*.yaml"))
 SHIPPED = sorted(JOBS.rglob("*.yaml"))
 
 
-def folded(path: Path, tmp_path: Path, *overrides: str, full: bool = False) -> tuple[Job, list[Change]]:
+def folded(
+    path: Path, tmp_path: Path, *overrides: str, full: bool = False, counts: Mapping[str, int] | None = None
+) -> tuple[Job, list[Change]]:
     job = load_job(path, [f"output={tmp_path}", *overrides]).job
-    builder = Miniature(job, Small(), fold=not full)
+    builder = Miniature(job, Small(counts=counts or {}), fold=not full)
     return builder.build("miniature", str(tmp_path / "small")), builder.changes
 
 
@@ -50,6 +53,30 @@ def test_batches_stay_whole_steps_of_whole_units_on_every_rank(hh: tuple[Job, li
     assert (ppo.prompts * 2) % ppo.learner.minibatch == 0
     assert ppo.prompts * 2 // ppo.learner.minibatch == 2, "several steps stay several"
     assert rrhf.learner.minibatch % (2 * 2) == 0, "groups of two on two ranks"
+
+
+def test_online_stages_use_every_chosen_row(tmp_path: Path) -> None:
+    counts = {"ppo.data": 20, "rrhf.data": 20}
+    job, _ = folded(JOBS / "hh_rlhf.yaml", tmp_path, counts=counts)
+    for name in ("ppo", "rrhf"):
+        stage = job.stages[name]
+        assert stage.prompts * stage.iterations >= 20, name
+        assert stage.prompts * 2 % stage.learner.minibatch == 0, name
+
+
+def test_an_online_stage_has_no_more_prompts_than_the_job(tmp_path: Path) -> None:
+    overrides = ("stages.ppo.prompts=4", "stages.ppo.learner.minibatch=4", "stages.ppo.critic_learner.minibatch=4")
+    job, _ = folded(JOBS / "hh_rlhf.yaml", tmp_path, *overrides, counts={"ppo.data": 20})
+    assert job.stages["ppo"].prompts == 4
+
+
+@pytest.mark.parametrize(("stage", "rows_of_a_step"), [("sft", 4), ("rm", 1)])
+def test_a_number_of_steps_is_enough_for_every_chosen_row(tmp_path: Path, stage: str, rows_of_a_step: int) -> None:
+    override = f"stages.{stage}.steps=100"
+    job, _ = folded(JOBS / "hh_rlhf.yaml", tmp_path, override, counts={f"{stage}.data": 20})
+    assert job.stages[stage].steps == 20 / rows_of_a_step
+    job, _ = folded(JOBS / "hh_rlhf.yaml", tmp_path, override)
+    assert job.stages[stage].steps == 3
 
 
 def test_what_a_rehearsal_is_about_stays(hh: tuple[Job, list[Change]]) -> None:
@@ -133,7 +160,7 @@ def test_tensor_parallel_ranks_are_named_as_not_covered(tmp_path: Path) -> None:
 
 
 def test_a_mixture_by_name_keeps_its_optimizer_steps(tmp_path: Path) -> None:
-    job, _ = folded(JOBS / "rrhf.yaml", tmp_path)
+    job, _ = folded(JOBS / "rrhf.yaml", tmp_path, counts={"op_32.data": 20})
     online = job.stages["op_32"]
     assert online.candidates == "OP-2"
     assert online.prompts * online.candidates_per_prompt == 2 * online.learner.minibatch

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rayalign.config import LoadedJob, load_job
+from rayalign.data.readers import load_examples
 from rayalign.errors import InputError
 from rayalign.rehearsal import rehearse as steps
 from rayalign.rehearsal.events import Event, Outcome
@@ -67,6 +68,21 @@ def test_the_report_is_of_the_job_as_it_is_written(loaded: LoadedJob, tmp_path: 
     assert any("Qwen/Qwen2.5-0.5B-Instruct: its weights" in line for line in content["diff"])
     small = Path(str(rehearsal.miniature.stages["ppo"].model))
     assert (small / "config.json").is_file()
+
+
+@pytest.mark.parametrize("reachable", [True, False], ids=["chosen", "made"])
+def test_the_miniature_trains_on_every_row(loaded: LoadedJob, tmp_path: Path, reachable: bool) -> None:
+    overrides = [f"output={tmp_path / 'runs'}", "stages.ppo.prompts=32"]
+    if reachable:
+        rows = [{"prompt": f"{number} words"} for number in range(100)]
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        overrides.append(f"stages.ppo.data.path={tmp_path / 'mine'}")
+    rehearsal = rehearse(load_job(tmp_path / "job.yaml", overrides), output=tmp_path / "out", run=False)
+    assert rehearsal.miniature is not None
+    ppo = rehearsal.miniature.stages["ppo"]
+    data = load_examples(ppo.data, seed=0, use="prompts")
+    assert 12 <= len(data) <= ppo.prompts * ppo.iterations
 
 
 def test_a_folder_of_other_files_is_refused_before_anything_is_written(loaded: LoadedJob, tmp_path: Path) -> None:
