@@ -73,7 +73,7 @@ def _run(run: SmallRun, outcome: Outcome) -> list[Event]:
     if trained:
         ending = run.start(run.strike_driver(trained[0]))
         outcome.endings.append(ending)
-        if not ending.struck:
+        if ending.exceeded or not ending.struck:
             return _give_up(outcome, ending, events)
         text = f"SIGKILL to the driver after the first checkpoint of {trained[0]}; the same command went on"
         events.append(Event("kill and resume", True, text))
@@ -82,7 +82,7 @@ def _run(run: SmallRun, outcome: Outcome) -> list[Event]:
     if scored:
         ending = run.start(run.strike_reward(scored[-1]))
         outcome.endings.append(ending)
-        if not ending.struck:
+        if ending.exceeded or not ending.struck:
             return _give_up(outcome, ending, events)
         text = f"SIGKILL to the reward of {scored[-1]} while it scored: "
         text += (

@@ -157,6 +157,17 @@ def test_a_start_that_fails_by_itself_ends_the_rehearsal(
     assert not opened and not outcome.events
 
 
+@pytest.mark.parametrize("before", [(), (KILLED,), (KILLED, LOST)])
+@pytest.mark.parametrize("struck", [True, False])
+def test_a_start_without_end_is_a_finding(
+    job: Job, opened: list[Path], before: tuple[Ending, ...], struck: bool
+) -> None:
+    late = Ending(-9, "ppo ...", struck=struck, seconds=3600.0, exceeded=True)
+    outcome, run = outcome_of(job, *before, late, WELL, WELL)
+    assert len(run.strikes) == len(before) + 1
+    assert outcome.findings == [Finding("rehearsal", late.message)]
+
+
 def test_what_did_not_happen_is_not_counted(job: Job, opened: list[Path]) -> None:
     run = Run(job, KILLED, LOST, WELL)
     for name in job.stages:
