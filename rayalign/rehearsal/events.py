@@ -142,8 +142,13 @@ def _evaluations(job: Job) -> Iterator[Event]:
 
 
 def _checkpoints(job: Job, run: SmallRun) -> Iterator[Event]:
+    trained = trained_stages(job)
+    if not trained:
+        yield Event("checkpoint", False, "no stage trains")
+        return
     count = len(list(run.folder.glob("stages/*/checkpoints/iteration-*/manifest.json")))
-    yield Event("checkpoint", count > 0, f"{count} committed with their checksums" if count else "no stage trains")
+    text = f"{count} committed with their checksums" if count else f"none was committed by {', '.join(trained)}"
+    yield Event("checkpoint", count > 0, text)
 
 
 def _partial_batches(job: Job) -> Iterator[Event]:

@@ -174,10 +174,12 @@ def test_what_did_not_happen_is_not_counted(job: Job, opened: list[Path]) -> Non
         stage_folder(job, name).mkdir(parents=True)
     (stage_folder(job, "test") / "records.jsonl").write_text("")
     small: Any = run
-    happened = {name: event.happened for name, event in by_name(rehearse_events(small)).items()}
+    events = by_name(rehearse_events(small))
+    happened = {name: event.happened for name, event in events.items()}
     for name in ("weight transfer with probe", "checkpoint", "last partial batch", "end of the schedule"):
         assert happened[name] is False, name
     assert happened["stage hand-off"] is False
+    assert events["checkpoint"].proof == "none was committed by ppo, sft, rm"
 
 
 LOOK = '{{"event": "stage_started", "stage": "{stage}"}}\n'
