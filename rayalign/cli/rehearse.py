@@ -36,7 +36,7 @@ def rehearse(
         typer.echo(line)
     typer.echo("")
     for event in rehearsal.events:
-        typer.echo(f"{'yes' if event.happened else 'no':<4} {event.name}: {event.proof}")
+        typer.echo(f"{event.state:<11}  {event.name}: {event.proof}")
     for finding in rehearsal.findings:
         typer.echo(str(finding))
     spent = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in rehearsal.seconds.items())

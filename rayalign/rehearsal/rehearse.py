@@ -45,11 +45,18 @@ class Rehearsal:
     events: list[Event] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     miniature: Job | None = None
+    ran: bool = False
+    """whether the miniature was run"""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was found so far that would end the run."""
+        return not any(finding.level == "error" for finding in self.findings)
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was found that would end the run."""
-        return not any(finding.level == "error" for finding in self.findings)
+        """Whether the miniature was run and all went well."""
+        return self.ran and self.is_sound
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -66,7 +73,7 @@ def rehearse(loaded: LoadedJob, *, full: bool = False, output: Path | None = Non
     Args:
         full: counts stay as they are.
         output: folder of everything that is written; None: `rehearsal` in the job's run folder.
-        run: also run the miniature, where the full-size checks find nothing; else they are all.
+        run: also run the miniature, where the full-size checks find nothing; without it no rehearsal passes.
 
     Raises:
         InputError: the folder holds something else than a rehearsal.
@@ -79,24 +86,25 @@ def rehearse(loaded: LoadedJob, *, full: bool = False, output: Path | None = Non
         rehearsal.changes += standing.changes
         rows = check_full_size(LoadedJob(standing.job, loaded.origins, loaded.path), standing, rehearsal.findings)
     rehearsal.changes += _lasting(loaded.job, standing)
-    if rehearsal.passed:
+    if rehearsal.is_sound:
         with rehearsal.timed("names on the engine's side"):
             names = ask_vllm(standing.job, standing.models, folder / "names")
             rehearsal.findings += names.findings
             rehearsal.changes += names.changes
-    if rehearsal.passed:
+    if rehearsal.is_sound:
         with rehearsal.timed("miniature models and rows"):
             small = _write_small(standing, rows, folder, rehearsal.changes)
             builder = Miniature(standing.job, small, fold=not full)
             rehearsal.miniature = builder.build(RUN, str(folder))
             rehearsal.changes += builder.changes
-    if rehearsal.passed and run:
+    if rehearsal.is_sound and run:
         with rehearsal.timed("the miniature's run"):
             _run(rehearsal)
     write_report(
         folder,
         loaded.job,
         full=full,
+        ran=rehearsal.ran,
         changes=rehearsal.changes,
         findings=rehearsal.findings,
         events=rehearsal.events,
@@ -225,6 +233,7 @@ def _run(rehearsal: Rehearsal) -> None:
     file = rehearsal.folder / "miniature.yaml"
     text = yaml.safe_dump(rehearsal.miniature.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     file.write_text(text, encoding="utf-8")
+    rehearsal.ran = True
     outcome = rehearse_events(SmallRun(rehearsal.miniature, file))
     rehearsal.events += outcome.events
     rehearsal.findings += outcome.findings

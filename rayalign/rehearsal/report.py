@@ -54,6 +54,9 @@ def rehearsed(job: Job, folder: Path | None = None) -> str | None:
         return f"the last rehearsal did not end ({path}); {remedy}"
     if content.get("job_hash") != job_hash(job):
         return f"the job has changed since it was rehearsed ({path}); {remedy}"
+    errors = [finding for finding in content.get("findings", ()) if finding["level"] == "error"]
+    if content.get("ran") is False and not errors:
+        return f"the last rehearsal did not run the miniature ({path}); {remedy}"
     if not content.get("passed"):
         return f"the last rehearsal found problems ({path}); correct them, and {remedy}"
     return None
@@ -70,12 +73,17 @@ def write_report(
     job: Job,
     *,
     full: bool,
+    ran: bool,
     changes: Sequence[Change],
     findings: Sequence[Finding],
     events: Sequence[Event],
     seconds: dict[str, float],
 ) -> Path:
-    """Write both files; the path of rehearsal.json."""
+    """Write both files; the path of rehearsal.json.
+
+    Args:
+        ran: whether the miniature was run, without which no rehearsal passes.
+    """
     lines = render(changes)
     errors = [finding for finding in findings if finding.level == "error"]
     content = {
@@ -83,7 +91,8 @@ def write_report(
         "job_hash": job_hash(job),
         "time": time.time(),
         "full": full,
-        "passed": not errors,
+        "ran": ran,
+        "passed": ran and not errors,
         "findings": [{"level": f.level, "key": f.key, "text": f.text} for f in findings],
         "events": [event.row() for event in events],
         "diff": lines,

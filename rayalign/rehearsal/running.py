@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,9 +158,12 @@ def scored_stages(job: Job) -> Iterator[str]:
 
 
 def _kill(process: int | None) -> bool:
+    """Whether there was a process to kill."""
     if process is None:
         return False
     logger.info("SIGKILL to process %d", process)
-    with suppress(ProcessLookupError):
+    try:
         os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
     return True

@@ -52,7 +52,7 @@ def test_a_file_is_refused(job: Job, tmp_path: Path) -> None:
 
 def test_of_an_earlier_rehearsal_only_what_it_wrote_is_removed(job: Job, tmp_path: Path) -> None:
     folder = tmp_path / "rehearsal"
-    write_report(folder, job, full=False, changes=[], findings=[], events=[], seconds={})
+    write_report(folder, job, full=False, ran=True, changes=[], findings=[], events=[], seconds={})
     (folder / "miniature" / "stages").mkdir(parents=True)
     (folder / "miniature.yaml").write_text("name: miniature")
     (folder / "models").symlink_to(tmp_path)

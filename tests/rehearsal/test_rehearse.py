@@ -55,8 +55,11 @@ def content_of(rehearsal: Rehearsal) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("full", "engines"), [(False, 2), (True, 3)])
-def test_the_report_is_of_the_job_as_it_is_written(loaded: LoadedJob, tmp_path: Path, full: bool, engines: int) -> None:
-    rehearsal = rehearse(loaded, full=full, output=tmp_path / "out", run=False)
+def test_the_report_is_of_the_job_as_it_is_written(
+    loaded: LoadedJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool, engines: int
+) -> None:
+    monkeypatch.setattr(steps, "rehearse_events", lambda run: Outcome())
+    rehearsal = rehearse(loaded, full=full, output=tmp_path / "out")
     assert rehearsal.folder == tmp_path / "out"
     assert rehearsal.passed and not rehearsal.events
     assert rehearsed(loaded.job, rehearsal.folder) is None, "not of the job with its stand-ins"
@@ -68,6 +71,13 @@ def test_the_report_is_of_the_job_as_it_is_written(loaded: LoadedJob, tmp_path: 
     assert any("Qwen/Qwen2.5-0.5B-Instruct: its weights" in line for line in content["diff"])
     small = Path(str(rehearsal.miniature.stages["ppo"].model))
     assert (small / "config.json").is_file()
+
+
+def test_a_rehearsal_without_the_miniatures_run_does_not_pass(loaded: LoadedJob, tmp_path: Path) -> None:
+    rehearsal = rehearse(loaded, output=tmp_path / "out", run=False)
+    assert rehearsal.findings == [] and not rehearsal.passed
+    assert content_of(rehearsal)["passed"] is False
+    assert "did not run the miniature" in str(rehearsed(loaded.job, rehearsal.folder))
 
 
 @pytest.mark.parametrize("reachable", [True, False], ids=["chosen", "made"])
@@ -104,7 +114,7 @@ def test_what_the_miniatures_run_found_is_in_the_report(
     rehearsal = rehearse(loaded, output=tmp_path / "out")
     content = content_of(rehearsal)
     assert not rehearsal.passed and not content["passed"]
-    assert content["events"] == [{"name": "checkpoint", "happened": True, "proof": "3"}]
+    assert content["events"] == [{"name": "checkpoint", "happened": True, "proof": "3", "due": True}]
     assert [finding["text"] for finding in content["findings"]] == ["policy died"]
     assert "found problems" in str(rehearsed(loaded.job, rehearsal.folder))
     (run,) = jobs

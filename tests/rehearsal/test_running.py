@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,3 +80,13 @@ def test_a_start_without_end_is_not_started_once_more(run: tuple[SmallRun, list[
     endings += [late, WELL]
     assert small.start() == late
     assert late.message.startswith("the miniature's run did not end within 3600 s (the last it printed: sft ...)")
+
+
+def test_a_process_that_has_ended_was_not_killed() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert running._kill(ended.pid) is False
+    assert running._kill(None) is False
+    going_on = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    assert running._kill(going_on.pid) is True
+    assert going_on.wait() == -signal.SIGKILL

@@ -58,6 +58,7 @@ def written(tmp_path: Path) -> tuple[Path, list[str]]:
         rehearsal_folder(job),
         job,
         full=False,
+        ran=True,
         changes=[Change("folded", "rollout.engines", "3 -> 2")],
         findings=[Finding("stages.final.data", "odd", "warning")],
         events=[Event("checkpoint", True, "3 committed")],
@@ -70,7 +71,7 @@ def test_the_report_says_what_happened(written: tuple[Path, list[str]]) -> None:
     folder, _ = written
     content = json.loads((folder / "rehearsal.json").read_text())
     assert content["passed"] is True, "a warning is no error"
-    assert content["events"] == [{"name": "checkpoint", "happened": True, "proof": "3 committed"}]
+    assert content["events"] == [{"name": "checkpoint", "happened": True, "proof": "3 committed", "due": True}]
     assert content["seconds"] == {"run": 12.3}
     assert (folder / "rehearsal.diff").read_text() == "folded       rollout.engines: 3 -> 2\n"
 
@@ -88,9 +89,11 @@ def test_a_rehearsal_counts_until_the_job_changes(written: tuple[Path, list[str]
 def test_a_rehearsal_that_found_problems_does_not_count(written: tuple[Path, list[str]]) -> None:
     folder, overrides = written
     job = load_job(JOBS / "hh_rlhf.yaml", overrides).job
-    arguments = {"full": False, "changes": [], "events": [], "seconds": {}}
+    arguments = {"full": False, "ran": True, "changes": [], "events": [], "seconds": {}}
     write_report(folder, job, findings=[Finding("stages.ppo", "wrong")], **arguments)
     assert "found problems" in str(rehearsed(job))
+    write_report(folder, job, findings=[], **{**arguments, "ran": False})
+    assert "did not run the miniature" in str(rehearsed(job))
     (folder / "rehearsal.json").write_text("{")
     assert "cannot be read" in str(rehearsed(job))
 
