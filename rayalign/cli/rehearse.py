@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rayalign.errors import RayalignError
+from rayalign.errors import InputError, RayalignError
 
 
 def rehearse(
@@ -19,19 +19,23 @@ def rehearse(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Keep all counts; else those above 2 become 2.")] = False,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of what is written; by default `rehearsal` in the run's folder.")
+        str | None,
+        typer.Option(help="Local folder of what is written; by default `rehearsal` in the run's folder."),
     ] = None,
 ) -> None:
     """Try a whole job in small on the CPU, and check at full size what the small one hides."""
     import rayalign
     from rayalign.rehearsal.changes import render
     from rayalign.rehearsal.rehearse import rehearse as rehearse_job
+    from rayalign.storage.remote import is_url
 
+    if output and is_url(output):
+        raise InputError(f"--output {output} is a URL, but a rehearsal is written on this machine; name a local folder")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the miniature's processes end with this one
     loaded = rayalign.load_job(job, overrides or ())
     rayalign.check(loaded)
     show_progress("rayalign.rehearsal")
-    rehearsal = rehearse_job(loaded, full=full, output=output)
+    rehearsal = rehearse_job(loaded, full=full, output=Path(output) if output else None)
     for line in render(rehearsal.changes):
         typer.echo(line)
     typer.echo("")

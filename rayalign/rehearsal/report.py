@@ -16,16 +16,20 @@ from rayalign.rehearsal.changes import Change, render
 from rayalign.rehearsal.events import Event
 from rayalign.rehearsal.findings import Finding
 from rayalign.storage.records import atomic_write
+from rayalign.storage.remote import is_url
 
 FILE = "rehearsal.json"
 DIFF = "rehearsal.diff"
+_RUNS = Path("runs")
+"""of the working directory"""
 _ELSEWHERE = ("name", "output", "tracking")
 """sections that change nothing of what a job does"""
 
 
 def rehearsal_folder(job: Job) -> Path:
-    """Where the rehearsal of a job lies unless another folder is named."""
-    return run_folder(job) / "rehearsal"
+    """Where the rehearsal of a job lies unless another folder is named: on this machine, even if `output` is a URL."""
+    run = _RUNS / job.name if is_url(job.output) else run_folder(job)
+    return run / "rehearsal"
 
 
 def job_hash(job: Job) -> str:
@@ -64,7 +68,7 @@ def rehearsed(job: Job, folder: Path | None = None) -> str | None:
 
 def _usual_folder(job: Job) -> Path:
     usual = rehearsal_folder(job)
-    here = Path("runs") / job.name / usual.name
+    here = _RUNS / job.name / usual.name
     return usual if (usual / FILE).exists() or not (here / FILE).exists() else here
 
 

@@ -98,6 +98,17 @@ def test_a_rehearsal_that_found_problems_does_not_count(written: tuple[Path, lis
     assert "cannot be read" in str(rehearsed(job))
 
 
+def test_the_rehearsal_of_a_job_whose_output_is_a_url_lies_in_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = load_job(JOBS / "hh_rlhf.yaml", ["output=s3://bucket/runs"]).job
+    monkeypatch.chdir(tmp_path)
+    assert rehearsal_folder(job) == Path("runs/hh_rlhf/rehearsal")
+    assert "never rehearsed" in str(rehearsed(job))
+    write_report(rehearsal_folder(job), job, full=False, ran=True, changes=[], findings=[], events=[], seconds={})
+    assert rehearsed(job) is None
+
+
 def test_metrics_and_names_are_no_part_of_the_hash() -> None:
     path = JOBS / "hh_rlhf.yaml"
     first = job_hash(load_job(path).job)
