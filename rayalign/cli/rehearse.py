@@ -27,7 +27,9 @@ def rehearse(
     import rayalign
     from rayalign.rehearsal.changes import render
     from rayalign.rehearsal.rehearse import rehearse as rehearse_job
+    from rayalign.rehearsal.report import rehearsal_folder
     from rayalign.storage.remote import is_url
+    from rayalign.storage.space import full_disk_named
 
     if output and is_url(output):
         raise InputError(f"--output {output} is a URL, but a rehearsal is written on this machine; name a local folder")
@@ -35,7 +37,9 @@ def rehearse(
     loaded = rayalign.load_job(job, overrides or ())
     rayalign.check(loaded)
     show_progress("rayalign.rehearsal")
-    rehearsal = rehearse_job(loaded, full=full, output=Path(output) if output else None)
+    folder = Path(output) if output else rehearsal_folder(loaded.job)
+    with full_disk_named(folder.resolve()):
+        rehearsal = rehearse_job(loaded, full=full, output=folder)
     for line in render(rehearsal.changes):
         typer.echo(line)
     typer.echo("")

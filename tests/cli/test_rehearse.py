@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,15 @@ def test_events_and_findings_are_printed_and_an_error_ends_in_code_one(
     assert result.exit_code == code, result.stderr
     assert "yes          checkpoint: 3\nnot covered  reward outage: no stage scores\n" in result.stdout
     assert f"{level}: rehearsal: odd\n" in result.stdout
+
+
+def test_a_full_disk_is_one_sentence_with_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rehearse(loaded: LoadedJob, *, full: bool, output: Path | None) -> Rehearsal:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(steps, "rehearse", rehearse)
+    result = CliRunner().invoke(app, ["rehearse", "job.yaml"])
+    assert result.exit_code == 1
+    place = folder / "runs" / "small" / "rehearsal"
+    assert result.stderr.startswith(f"rayalign: no space left on {place}; free space, or name another place")
+    assert result.stderr.count("\n") == 1
