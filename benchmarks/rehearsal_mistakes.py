@@ -115,6 +115,17 @@ def drop_weight(parts: Parts) -> None:
     save_file(weights, file)
 
 
+def copied_head(parts: Parts) -> None:
+    """The output head a second time beside the embeddings that it is tied to, as some tools write it."""
+    from safetensors.torch import load_file, save_file
+
+    parts.config("MODEL", tie_word_embeddings=True)
+    file = parts.path("MODEL") / "model.safetensors"
+    weights = load_file(file)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, file)
+
+
 def wrong_shape(parts: Parts) -> None:
     parts.config("MODEL", intermediate_size=512)
 
@@ -135,12 +146,6 @@ def drop_system(parts: Parts) -> None:
 def refuse_system(parts: Parts) -> None:
     refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     parts.template(refusal + DEFAULT_TEMPLATE)
-
-
-def rewrite_turns(parts: Parts) -> None:
-    """Earlier answers lose their text once a turn follows, as templates do that drop thoughts."""
-    last_alone = "(message.content if loop.last else '') + eos_token"
-    parts.template(DEFAULT_TEMPLATE.replace("message.content + eos_token", last_alone))
 
 
 def no_closing(parts: Parts) -> None:
@@ -193,12 +198,12 @@ EDITS: dict[str, Callable[[Parts], None]] = {
         odd_mlp,
         few_positions,
         drop_weight,
+        copied_head,
         wrong_shape,
         no_weights,
         two_outputs,
         drop_system,
         refuse_system,
-        rewrite_turns,
         no_closing,
         no_end,
         extra_token,

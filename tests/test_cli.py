@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
@@ -112,6 +113,34 @@ def test_a_failure_is_told_without_a_traceback(job: str, monkeypatch: pytest.Mon
     assert (result.exit_code, result.stderr) == (1, "rayalign: policy died\n")
     monkeypatch.setenv("RAYALIGN_DEBUG", "1")
     assert isinstance(call("run", job).exception, ActorError)
+
+
+@pytest.mark.parametrize(
+    ("error", "place"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/full/run/report.html"), "/full/run"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a disk that this command writes to"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 8"), "a disk that this command"),
+    ],
+)
+def test_a_full_disk_is_told_without_a_traceback(
+    job: str, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
+) -> None:
+    def write_report(run: Path) -> Path:
+        raise error
+
+    monkeypatch.setattr(rayalign, "write_report", write_report, raising=False)
+    result = call("report", ".")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"rayalign: no space left on {place}")
+    assert result.stderr.count("\n") == 1
+    monkeypatch.setenv("RAYALIGN_DEBUG", "1")
+    assert call("report", ".").exception is error
+
+
+def test_a_defect_keeps_its_traceback(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    end_with(KeyError("a"), monkeypatch)
+    assert isinstance(call("run", job).exception, KeyError)
 
 
 def test_an_interrupt_says_how_to_go_on(job: str, monkeypatch: pytest.MonkeyPatch) -> None:

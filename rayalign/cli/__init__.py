@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 
 
 class _Commands(TyperGroup):
-    """Prints rayalign's errors on stderr and exits with a code; other errors are defects and keep their traceback."""
+    """Prints rayalign's errors on stderr and exits with a code; other errors are defects and keep their traceback.
+
+    A full disk is no defect, whichever command met it.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -52,6 +55,13 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt as interrupt:
             _complain("interrupted; the same command goes on where this one stopped")
             raise typer.Exit(130) from interrupt
+        except Exception as error:
+            from rayalign.storage.space import comes_of_full_disk, full_disk_place
+
+            if os.environ.get("RAYALIGN_DEBUG") or not comes_of_full_disk(error):
+                raise
+            _complain(f"no space left on {full_disk_place(error)}; free space, and give the same command again")
+            raise typer.Exit(1) from error
 
 
 app = typer.Typer(

@@ -100,8 +100,7 @@ def _show_forecast(outcome: Forecast, job: Job, calibration: Calibration, prompt
     from rayalign.forecast import text
     from rayalign.forecast.splits import online_seconds, splits
 
-    verdict = "it fits" if outcome.fits else "it does not fit"
-    typer.echo(f"\n{job.name} on {outcome.hardware.name}: {verdict}")
+    typer.echo(f"\n{job.name} on {outcome.hardware.name}: {text.verdict(outcome)}")
     show.table(text.HEADINGS, [text.stage_row(stage, outcome) for stage in outcome.stages], words=3)
     lines = [text.total_line(outcome)]
     for stage in outcome.stages:
@@ -123,9 +122,7 @@ def _show_sizes(outcomes: list[Forecast], job: Job, calibration: Calibration, pr
         divisions = splits(job, outcome.hardware, calibration, prompts)
         best = divisions[0].forecast if divisions else outcome
         layout = str(divisions[0]) if divisions else "as the job is"
-        cost = text.span(best.cost, best.hardware.currency) if best.cost is not None else ""
-        fits = "yes" if best.fits else "no"
-        rows.append((outcome.hardware.name, layout, fits, text.duration(best.hours * 3600), cost))
+        rows.append((outcome.hardware.name, layout, *text.size_cells(best)))
     show.table(("machines", "best division", "fits", "whole time", "cost"), rows, words=3)
 
 
@@ -165,8 +162,9 @@ def show_memory(planned: Plan) -> None:
     rows = []
     for stage in planned.stages:
         fullest = max(stage.device_memory.values(), default=0)
-        device = size(fullest) if fullest else ""
-        rows.append((stage.name, size(stage.memory), size(stage.processes), device))
+        least = "at least " if any(role.unsized for role in stage.roles) else ""
+        device = f"{least}{size(fullest)}" if fullest else ""
+        rows.append((stage.name, f"{least}{size(stage.memory)}", size(stage.processes), device))
     show.table(("stage", "main memory", "of it processes", "fullest device"), rows)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rayalign.errors import RayalignError
+from rayalign.errors import InputError, RayalignError
 
 
 def rehearse(
@@ -19,24 +19,32 @@ def rehearse(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Keep all counts; else those above 2 become 2.")] = False,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of what is written; by default `rehearsal` in the run's folder.")
+        str | None,
+        typer.Option(help="Local folder of what is written; by default `rehearsal` in the run's folder."),
     ] = None,
 ) -> None:
     """Try a whole job in small on the CPU, and check at full size what the small one hides."""
     import rayalign
     from rayalign.rehearsal.changes import render
     from rayalign.rehearsal.rehearse import rehearse as rehearse_job
+    from rayalign.rehearsal.report import rehearsal_folder
+    from rayalign.storage.remote import is_url
+    from rayalign.storage.space import full_disk_named
 
+    if output and is_url(output):
+        raise InputError(f"--output {output} is a URL, but a rehearsal is written on this machine; name a local folder")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the miniature's processes end with this one
     loaded = rayalign.load_job(job, overrides or ())
     rayalign.check(loaded)
     show_progress("rayalign.rehearsal")
-    rehearsal = rehearse_job(loaded, full=full, output=output)
+    folder = Path(output) if output else rehearsal_folder(loaded.job)
+    with full_disk_named(folder.resolve()):
+        rehearsal = rehearse_job(loaded, full=full, output=folder)
     for line in render(rehearsal.changes):
         typer.echo(line)
     typer.echo("")
     for event in rehearsal.events:
-        typer.echo(f"{'yes' if event.happened else 'no':<4} {event.name}: {event.proof}")
+        typer.echo(f"{event.state:<11}  {event.name}: {event.proof}")
     for finding in rehearsal.findings:
         typer.echo(str(finding))
     spent = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in rehearsal.seconds.items())

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rayalign.cluster.group import Actor
 from rayalign.cluster.placement import Claim, process_environment
+from rayalign.storage.events import EventLog
 
 logger = logging.getLogger(__name__)
 Start = Callable[[dict[str, Any]], Actor]
@@ -27,11 +28,14 @@ LOOK = 0.01
 class FurtherEngines:
     """At most `count` engines, each in a placement group of its own."""
 
-    def __init__(self, count: int, claim: Claim, environment: Mapping[str, str], start: Start) -> None:
+    def __init__(
+        self, count: int, claim: Claim, environment: Mapping[str, str], start: Start, events: EventLog
+    ) -> None:
         self._count = count
         self._claim = claim
         self._environment = {**process_environment(claim), **environment}
         self._start = start
+        self._events = events
         self._pending: list[PlacementGroup] = []
         self._places: dict[Actor, PlacementGroup] = {}
 
@@ -62,7 +66,9 @@ class FurtherEngines:
 
     def lose(self, actor: Actor, error: Exception) -> None:
         """Give back the place of an engine that was lost; the next `fill` asks for another one."""
-        logger.warning("%s; the others write its candidates, and room for another one is requested", _first_line(error))
+        reason = _first_line(error)
+        self._events.write("actor_lost", role="generator", reason=reason, replaced=False)
+        logger.warning("%s; the others write its candidates, and room for another one is requested", reason)
         self.leave(actor)
 
     def ask_no_more(self) -> None:

@@ -73,7 +73,7 @@ async def start_pool(
         undo.pop_all()
     replaced = Seats("generator", {} if slots else seats, events, cluster.restarts)
     starting = StartingEngines(replaced, cluster.start_timeout)
-    further = _further_engines(config, claim, variables, arguments)
+    further = _further_engines(config, claim, variables, arguments, events)
     return GeneratorPool(group, placement, engine, model, cluster.call_timeout, adapter, starting, further)
 
 
@@ -84,10 +84,14 @@ def _start_engine(arguments: tuple[Any, ...], options: Mapping[str, Any], lost: 
 
 
 def _further_engines(
-    config: RolloutConfig, claim: Claim, environment: Mapping[str, str], arguments: tuple[Any, ...]
+    config: RolloutConfig,
+    claim: Claim,
+    environment: Mapping[str, str],
+    arguments: tuple[Any, ...],
+    events: EventLog,
 ) -> FurtherEngines | None:
     """Places for as many engines as the job allows beyond the first ones; None for a pool that stays as it is."""
     count = (config.max_engines or config.engines) - config.engines
     if count == 0:
         return None
-    return FurtherEngines(count, claim, environment, partial(_start_engine, arguments))
+    return FurtherEngines(count, claim, environment, partial(_start_engine, arguments), events)

@@ -71,6 +71,11 @@ class Forecast:
         return not self.misfits
 
     @property
+    def unsized(self) -> list[str]:
+        """Stages with a model of unknown sizes, of which nobody knows whether they fit."""
+        return [stage.name for stage in self.plan.stages if any(role.unsized for role in stage.roles)]
+
+    @property
     def hours(self) -> Span:
         """Of all stages whose time is known."""
         totals = [stage.total for stage in self.stages]
@@ -85,6 +90,11 @@ class Forecast:
     def untimed(self) -> list[str]:
         """Stages that the hours leave out."""
         return [stage.name for stage in self.stages if stage.total is None]
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the hours are of any stage."""
+        return len(self.untimed) < len(self.stages)
 
 
 def forecast(

@@ -43,7 +43,7 @@ class Split:
 def splits(
     job: Job, hardware: Hardware, calibration: Calibration, prompts: Mapping[str, float] = NOT_READ
 ) -> list[Split]:
-    """Every division that fits, the fastest first; empty where nothing is to be divided."""
+    """Every division that fits, the fastest first; empty where nothing is to be divided or a time is not known."""
     if hardware.total.gpus < 1 or not job.rollout.gpus or not _online_stages(job):
         return []
     divisions = []
@@ -52,6 +52,8 @@ def splits(
         if not _is_sound(changed):
             continue
         outcome = forecast(changed, hardware, calibration, prompts=prompts)
+        if not set(_online_stages(job)).isdisjoint(outcome.untimed):
+            return []
         if outcome.fits:
             divisions.append(Split(engines, training, shared, overrides, online_seconds(outcome, changed), outcome))
     # Where training takes the same time anyway, its spare devices are of more use to the engines.

@@ -8,6 +8,7 @@ from rayalign.forecast.forecast import Forecast, StageForecast
 from rayalign.forecast.splits import Split
 from rayalign.forecast.timing import Span
 
+UNKNOWN = "unknown"
 SPLITS_SHOWN = 3
 """the fastest divisions of devices"""
 
@@ -35,15 +36,31 @@ def duration(seconds: Span) -> str:
     return span(seconds * (1 / 3600), "h")
 
 
+def verdict(outcome: Forecast) -> str:
+    """Whether the job fits, as a sentence."""
+    if not outcome.fits:
+        return "it does not fit"
+    return "whether it fits is unknown" if outcome.unsized else "it fits"
+
+
+def fits_cell(outcome: Forecast) -> str:
+    """Whether the job fits, in a table."""
+    if not outcome.fits:
+        return "no"
+    return UNKNOWN if outcome.unsized else "yes"
+
+
 def stage_row(stage: StageForecast, outcome: Forecast) -> tuple[str, ...]:
     """Name, whether it fits, seconds of a unit, how many, whole time, slowest phase."""
-    fits = "no" if any(misfit.stage == stage.name for misfit in outcome.misfits) else "yes"
+    fits = UNKNOWN if stage.name in outcome.unsized else "yes"
+    if any(misfit.stage == stage.name for misfit in outcome.misfits):
+        fits = "no"
     if not stage.unit:
-        return stage.name, fits, "", "", "", ""
+        return stage.name, fits, "", "", UNKNOWN, ""
     seconds = f"{stage.unit} {span(stage.seconds, 's')}"
     count = "" if stage.count is None else str(stage.count)
     total = stage.total
-    whole = duration(total) if total is not None else ""
+    whole = duration(total) if total is not None else UNKNOWN
     return stage.name, fits, seconds, count, whole, stage.bottleneck
 
 
@@ -73,8 +90,19 @@ def calibration_lines(outcome: Forecast) -> Iterator[str]:
             yield f"lengths: {stage.lengths}"
 
 
+def size_cells(outcome: Forecast) -> tuple[str, str, str]:
+    """Whether the job fits on machines of a size, its whole time and its cost."""
+    whole = duration(outcome.hours * 3600) if outcome.is_timed else UNKNOWN
+    cost = ""
+    if outcome.cost is not None:
+        cost = span(outcome.cost, outcome.hardware.currency) if outcome.is_timed else UNKNOWN
+    return fits_cell(outcome), whole, cost
+
+
 def total_line(outcome: Forecast) -> str:
     """Hours and cost of the run."""
+    if not outcome.is_timed:
+        return f"whole run: {UNKNOWN}"
     total = duration(outcome.hours * 3600)
     cost, price = outcome.cost, outcome.hardware.price
     if cost is not None and price is not None:

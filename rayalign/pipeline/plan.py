@@ -47,6 +47,8 @@ class RolePlan:
     """on shared devices in every turn"""
     spread: bool = False
     """its actors are ranks that hold one frozen model in parts"""
+    unsized: bool = False
+    """it has a model whose sizes are not known here; a reward of rules, code or an annotator has none"""
 
     def memory_in(self, turn: Turn) -> int:
         """What one actor has on each of its shared devices in a turn [bytes]."""
@@ -235,6 +237,7 @@ def _role(job: Job, need: RoleNeed, share: float, threads: int) -> RolePlan:
         presence=need.presence or PRESENCE.get(need.role, {}),
         resident=host.resident,
         spread=host.spread,
+        unsized=need.models > 0 and memory is None,
     )
 
 

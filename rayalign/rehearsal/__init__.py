@@ -5,5 +5,6 @@ full_size     the job as it is, without a device                           job -
 row_choice    the rows that are most likely to break something             data -> few rows
 miniature     fewer actors, smaller models, fewer steps                    job -> job
 events        run it, kill it, run it again, and look what happened        folder -> events
+folder        where all of it lies
 report        rehearsal.json and rehearsal.diff
 """

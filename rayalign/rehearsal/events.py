@@ -29,6 +29,15 @@ class Event:
     happened: bool
     proof: str
     """or why it did not happen"""
+    due: bool = True
+    """whether it has to happen; False where the job has no place for it, or the run ended before it could"""
+
+    @property
+    def state(self) -> str:
+        """For people."""
+        if self.happened:
+            return "yes"
+        return "no" if self.due else "not covered"
 
     def row(self) -> dict[str, Any]:
         """As it stands in rehearsal.json."""
@@ -60,42 +69,67 @@ def rehearse_events(run: SmallRun) -> Outcome:
         _partial_batches(job),
         _schedules(job),
         _hand_offs(job),
-        _exports(job, outcome),
+        _exports(job),
     ):
         outcome.events += events
+    for event in outcome.events:
+        if event.due and not event.happened:
+            text = f"{event.name}: {event.proof}; look at events.jsonl and the folders of the stages in {run.folder}"
+            outcome.findings.append(Finding("rehearsal", text))
     return outcome
 
 
 def _run(run: SmallRun, outcome: Outcome) -> list[Event]:
     """Start the command until it ends by itself; the events of the kills."""
-    trained, scored = trained_stages(run.job), list(scored_stages(run.job))
-    events: list[Event] = []
-    if trained:
-        ending = run.start(run.strike_driver(trained[0]))
+    events = [_kill_driver(run, outcome)]
+    if not outcome.findings:
+        events.append(_kill_reward(run, outcome))
+    while not (outcome.findings or _has_ended(outcome)) and len(outcome.endings) < STARTS:
+        ending = run.start()
         outcome.endings.append(ending)
-        if not ending.struck:
-            return _give_up(outcome, ending, events)
-        text = f"SIGKILL to the driver after the first checkpoint of {trained[0]}; the same command went on"
-        events.append(Event("kill and resume", True, text))
-    else:
-        events.append(Event("kill and resume", False, "the job trains nothing"))
-    if scored:
-        ending = run.start(run.strike_reward(scored[-1]))
-        outcome.endings.append(ending)
-        if not ending.struck:
-            return _give_up(outcome, ending, events)
-        text = f"SIGKILL to the reward of {scored[-1]} while it scored: "
-        text += (
-            "the run went on" if ending.code == 0 else f"{_first_sentence(ending.message)}; the same command went on"
-        )
-        events.append(Event("reward outage", True, text))
-    else:
-        events.append(Event("reward outage", False, "no stage scores what the live policy writes"))
-    while len(outcome.endings) < STARTS and not (outcome.endings and outcome.endings[-1].code == 0):
-        outcome.endings.append(run.start())
-        if outcome.endings[-1].code:
-            return _give_up(outcome, outcome.endings[-1], events)
+        if ending.code:
+            outcome.findings.append(Finding("rehearsal", ending.message))
     return events
+
+
+def _kill_driver(run: SmallRun, outcome: Outcome) -> Event:
+    name, trained = "kill and resume", trained_stages(run.job)
+    if not trained:
+        return Event(name, False, "the job trains nothing", due=False)
+    ending = run.start(run.strike_driver(trained[0]))
+    outcome.endings.append(ending)
+    if ending.code == 0:
+        return Event(name, False, "the run ended before its driver was killed", due=False)
+    if ending.exceeded or not ending.struck:
+        outcome.findings.append(Finding("rehearsal", ending.message))
+        return Event(name, False, ending.message)
+    text = f"SIGKILL to the driver after the first checkpoint of {trained[0]}; the same command went on"
+    return Event(name, True, text)
+
+
+def _kill_reward(run: SmallRun, outcome: Outcome) -> Event:
+    name, scored = "reward outage", list(scored_stages(run.job))
+    too_late = Event(name, False, "the run ended before its reward was killed", due=False)
+    if not scored:
+        return Event(name, False, "no stage scores what the live policy writes", due=False)
+    if _has_ended(outcome):
+        return too_late
+    ending = run.start(run.strike_reward(scored[-1]))
+    outcome.endings.append(ending)
+    if ending.exceeded or (ending.code and not ending.struck):
+        outcome.findings.append(Finding("rehearsal", ending.message))
+        return Event(name, False, ending.message)
+    if not ending.struck:
+        return too_late
+    went_on = "the run went on"
+    if ending.code:
+        went_on = f"{_first_sentence(ending.message)}; the same command went on"
+    return Event(name, True, f"SIGKILL to the reward of {scored[-1]} while it scored: {went_on}")
+
+
+def _has_ended(outcome: Outcome) -> bool:
+    """Whether the last start went to the end of the run."""
+    return bool(outcome.endings) and outcome.endings[-1].code == 0
 
 
 def _first_sentence(message: str) -> str:
@@ -103,19 +137,10 @@ def _first_sentence(message: str) -> str:
     return message.partition(". ")[0]
 
 
-def _give_up(outcome: Outcome, ending: Ending, events: list[Event]) -> list[Event]:
-    """Take in a start that ended without its kill: by an error, or too soon."""
-    if ending.code:
-        outcome.findings.append(Finding("rehearsal", ending.message))
-    else:
-        events.append(Event("kill", False, "the run had ended before"))
-    return events
-
-
 def _transfers(job: Job, rows: list[dict[str, Any]]) -> Iterator[Event]:
     online = [name for name in trained_stages(job) if _online(job, name)]
     if not online:
-        yield Event("weight transfer with probe", False, "no stage trains a live policy")
+        yield Event("weight transfer with probe", False, "no stage trains a live policy", due=False)
         return
     published = [row for row in rows if row["event"] == "published"]
     missing = [name for name in online if not any(row["stage"] == name for row in published)]
@@ -134,7 +159,7 @@ def _evaluations(job: Job) -> Iterator[Event]:
     for name in stages:
         answers += len(list(read_jsonl(stage_folder(job, name) / "records.jsonl")))
     if not stages and not heldout:
-        yield Event("evaluation", False, "the job has no evaluate stage and holds no rows out")
+        yield Event("evaluation", False, "the job has no evaluate stage and holds no rows out", due=False)
         return
     parts = [f"{answers} answers in {', '.join(stages)}"] if stages else []
     parts += [f"held-out rows of {', '.join(heldout)}"] if heldout else []
@@ -142,8 +167,13 @@ def _evaluations(job: Job) -> Iterator[Event]:
 
 
 def _checkpoints(job: Job, run: SmallRun) -> Iterator[Event]:
+    trained = trained_stages(job)
+    if not trained:
+        yield Event("checkpoint", False, "no stage trains", due=False)
+        return
     count = len(list(run.folder.glob("stages/*/checkpoints/iteration-*/manifest.json")))
-    yield Event("checkpoint", count > 0, f"{count} committed with their checksums" if count else "no stage trains")
+    text = f"{count} committed with their checksums" if count else f"none was committed by {', '.join(trained)}"
+    yield Event("checkpoint", count > 0, text)
 
 
 def _partial_batches(job: Job) -> Iterator[Event]:
@@ -155,7 +185,7 @@ def _partial_batches(job: Job) -> Iterator[Event]:
         if trained is not None and trained % minibatch:
             partial.append(f"{name} ({trained} rows, minibatch {minibatch})")
     text = ", ".join(partial) or "every pass had whole minibatches"
-    yield Event("last partial batch", bool(partial), text)
+    yield Event("last partial batch", bool(partial), text, due=False)
 
 
 def _trained_rows(job: Job, name: str) -> int | None:
@@ -170,8 +200,13 @@ def _trained_rows(job: Job, name: str) -> int | None:
 
 
 def _schedules(job: Job) -> Iterator[Event]:
-    ended = [name for name in trained_stages(job) if read_done(stage_folder(job, name))]
-    yield Event("end of the schedule", bool(ended), ", ".join(ended) or "no stage trains")
+    trained = trained_stages(job)
+    if not trained:
+        yield Event("end of the schedule", False, "no stage trains", due=False)
+        return
+    unfinished = [name for name in trained if not read_done(stage_folder(job, name))]
+    text = f"{', '.join(unfinished)} did not end" if unfinished else ", ".join(trained)
+    yield Event("end of the schedule", not unfinished, text)
 
 
 def _hand_offs(job: Job) -> Iterator[Event]:
@@ -180,24 +215,22 @@ def _hand_offs(job: Job) -> Iterator[Event]:
         references |= {str(reference): None for _, reference in stage.references()}
     absent = [text for text in references if not output_path(job, text).exists()]
     if not references:
-        yield Event("stage hand-off", False, "no stage reads another")
+        yield Event("stage hand-off", False, "no stage reads another", due=False)
         return
     text = f"{', '.join(absent)} missing" if absent else f"{len(references)} outputs were read by later stages"
     yield Event("stage hand-off", not absent, text)
 
 
-def _exports(job: Job, outcome: Outcome) -> Iterator[Event]:
+def _exports(job: Job) -> Iterator[Event]:
     """The last trained policy, opened by others."""
     policies = [name for name, training in trainings_of(job).items() if training.trained[0] == "policy"]
     if not policies:
-        yield Event("final export", False, "the job trains no policy")
+        yield Event("final export", False, "the job trains no policy", due=False)
         return
     folder = output_path(job, f"stage:{policies[-1]}")
     for reader, problem in open_export(folder, job.rollout).items():
-        if problem:
-            outcome.findings.append(Finding("rehearsal", f"the model of {policies[-1]} cannot be used: {problem}"))
-        proof = problem or f"the model of {policies[-1]} writes a token"
-        yield Event(f"final export: {reader}", problem is None, proof)
+        able = f"cannot be used: {problem}" if problem else "writes a token"
+        yield Event(f"final export: {reader}", problem is None, f"the model of {policies[-1]} {able}")
 
 
 def _online(job: Job, name: str) -> bool:

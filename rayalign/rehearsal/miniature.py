@@ -20,6 +20,8 @@ from rayalign.rehearsal.stand_ins import at_folder
 
 MOST = 2
 """what folding leaves of a count"""
+UNLIMITED = 1 << 30
+"""what is left of a count without folding"""
 ANSWER = 16
 """tokens of an answer"""
 PROMPTS = 16
@@ -33,6 +35,8 @@ CACHE = 32 << 20
 RANK = 8
 """of an adapter"""
 LEAST_HOLDOUT = 0.2
+STEPS = 3
+"""optimizer steps of a training that names their number, where no more are needed to use every row"""
 PRESET = "preset:pico"
 VOCABULARY = 320
 """pieces of a tokenizer that is trained on the data"""
@@ -48,6 +52,8 @@ class Small:
     """name in the job -> folder"""
     rows: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """`STAGE.KEY` of a data section -> format and folder"""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """`STAGE.KEY` of a data section -> rows that were chosen or made"""
     annotators: str | None = None
     """file of a service in the place of the job's own"""
 
@@ -58,12 +64,13 @@ class Miniature:
     def __init__(self, job: Job, small: Small, *, fold: bool) -> None:
         """
         Args:
-            fold: counts above two become two; else they stay.
+            fold: counts above two become two, devices and threads of one actor become one; else they stay.
         """
         self.changes: list[Change] = []
         self._job = job
         self._small = small
-        self._most = MOST if fold else 1 << 30
+        self._most = MOST if fold else UNLIMITED
+        self._most_of_actor = 1 if fold else UNLIMITED
         self._tree = as_tree(job)
 
     def build(self, name: str, output: str) -> Job:
@@ -85,7 +92,9 @@ class Miniature:
         for stage_name, stage in tree["stages"].items():
             kind = kinds[stage_name]
             training = kind.training
-            arithmetic = small_batches(training, self._most) if training is not None else None
+            arithmetic = None
+            if training is not None:
+                arithmetic = small_batches(training, self._most, self._small.counts.get(f"{stage_name}.data", 0))
             self._stage(stage_name, kind, stage, arithmetic)
         tree["name"], tree["output"] = name, output
         tree["cluster"].update(fold_devices(self._job, as_job(tree)))
@@ -114,11 +123,11 @@ class Miniature:
             text = f"{ranks} ranks of an engine run as one; that {ranks} divides the model is checked at full size"
             self._note("not covered", "rollout.tensor_parallel", text)
             rollout["tensor_parallel"] = 1
-            rollout["gpus"] = min(rollout["gpus"], 1.0)
+            self._cap("folded", rollout, "gpus", self._most_of_actor, "rollout")
         self._cap("shrunk", rollout, "max_sequences", SEQUENCES, "rollout")
         self._cap("shrunk", rollout, "cache_bytes", CACHE, "rollout")
         self._set("substituted", rollout, "cpus", None, "rollout")
-        self._cap("folded", rollout, "threads", 1, "rollout")
+        self._cap("folded", rollout, "threads", self._most_of_actor, "rollout")
         if rollout["weights"] in ("nccl", "ipc"):
             self._set("substituted", rollout, "weights", "store", "rollout")
         elif rollout["gpus"] and rollout["weights"] == "auto":
@@ -171,8 +180,11 @@ class Miniature:
             holder[last]["limit"] = min(limit or most, most)
 
     def _host(self, host: Tree, where: str) -> None:
+        fewer_may_go_on = host["min_actors"] is not None and host["min_actors"] < host["actors"]
+        fewest = self._most - 1 if fewer_may_go_on else self._most
+        self._cap("folded", host, "min_actors", fewest, where)
         self._cap("folded", host, "actors", self._most, where)
-        self._cap("folded", host, "gpus", 1, where)
+        self._cap("folded", host, "gpus", self._most_of_actor, where)
         self._set("substituted", host, "cpus", None, where)
         self._set("substituted", host, "threads", None, where)
 
@@ -190,23 +202,23 @@ class Miniature:
             self._online(stage, where, arithmetic)
             return
         self._cap("shrunk", stage, "epochs", 2, where)
-        self._cap("shrunk", stage, "steps", 3, where)
+        self._cap("shrunk", stage, "steps", max(STEPS, arithmetic.pass_steps), where)
         if stage["holdout"]:
             self._set("shrunk", stage, "holdout", max(stage["holdout"], LEAST_HOLDOUT), where)
 
     def _online(self, stage: Tree, where: str, arithmetic: Arithmetic) -> None:
         self._cap("folded", stage, "max_staleness", self._most, where)
-        # Of what is written ahead, some must still be unscored after the first checkpoint, where the driver is killed.
-        iterations = arithmetic.iterations + stage["max_staleness"]
-        self._cap("shrunk", stage, "iterations", iterations, where)
+        self._cap("shrunk", stage, "iterations", arithmetic.iterations, where)
         self._set("shrunk", stage, "checkpoint_every", 1, where)
         self._set("shrunk", stage, "prompts", arithmetic.prompts, where)
         if stage.get("overlap"):
-            most = min(self._most, arithmetic.prompts)
-            self._cap("folded", stage["overlap"], "extra_prompts", most, f"{where}.overlap")
+            self._cap("folded", stage["overlap"], "extra_prompts", self._most, f"{where}.overlap")
+            self._cap("shrunk", stage["overlap"], "extra_prompts", arithmetic.prompts, f"{where}.overlap")
         if stage["candidates"] != arithmetic.candidates:
             text = f"{_shown(stage['candidates'])} -> {_shown(arithmetic.candidates)}"
-            self._note("folded", f"{where}.candidates", text)
+            # The number of a mixture by name is one of optimizer steps, and its candidates stay.
+            kind: ChangeKind = "shrunk" if isinstance(stage["candidates"], str) else "folded"
+            self._note(kind, f"{where}.candidates", text)
             stage["candidates"] = arithmetic.candidates
         if stage.get("mix"):
             self._cap("shrunk", stage["mix"], "samples", 2 * arithmetic.ranks, f"{where}.mix")
@@ -229,7 +241,7 @@ class Miniature:
         elif "count" in stage and kind.sampling is not None:
             self._cap("folded", stage, "count", self._most, where)
         if "pairs" in stage:
-            self._cap("folded", stage, "pairs", math.comb(MOST, 2), where)
+            self._cap("folded", stage, "pairs", math.comb(self._most, 2), where)
         if "evolutions" in stage:
             self._evolving(stage, where)
         best_of = stage.get("best_of") or {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,19 +21,18 @@ from rayalign.rehearsal.devices import uses_gpus
 from rayalign.rehearsal.engine_names import ask_vllm
 from rayalign.rehearsal.events import Event, rehearse_events
 from rayalign.rehearsal.findings import Finding
+from rayalign.rehearsal.folder import RUN, prepare_folder
 from rayalign.rehearsal.full_devices import check_devices
 from rayalign.rehearsal.full_models import FullModels
 from rayalign.rehearsal.full_rows import FullRows
 from rayalign.rehearsal.full_schedule import check_memory, check_schedule
-from rayalign.rehearsal.miniature import Miniature, Small
+from rayalign.rehearsal.miniature import PROMPTS, Miniature, Small
 from rayalign.rehearsal.report import rehearsal_folder, write_report
 from rayalign.rehearsal.running import SmallRun
 from rayalign.rehearsal.stand_ins import ReadModel, Standing, stand_in
 from rayalign.storage.records import encode, write_jsonl
 
 logger = logging.getLogger(__name__)
-RUN = "miniature"
-"""name of the miniature's run, in the rehearsal's folder"""
 
 
 @dataclass(slots=True)
@@ -47,11 +45,18 @@ class Rehearsal:
     events: list[Event] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     miniature: Job | None = None
+    ran: bool = False
+    """whether the miniature was run"""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was found so far that would end the run."""
+        return not any(finding.level == "error" for finding in self.findings)
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was found that would end the run."""
-        return not any(finding.level == "error" for finding in self.findings)
+        """Whether the miniature was run and all went well."""
+        return self.ran and self.is_sound
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -68,35 +73,38 @@ def rehearse(loaded: LoadedJob, *, full: bool = False, output: Path | None = Non
     Args:
         full: counts stay as they are.
         output: folder of everything that is written; None: `rehearsal` in the job's run folder.
-        run: also run the miniature, where the full-size checks find nothing; else they are all.
+        run: also run the miniature, where the full-size checks find nothing; without it no rehearsal passes.
+
+    Raises:
+        InputError: the folder holds something else than a rehearsal.
     """
     folder = (output or rehearsal_folder(loaded.job)).resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    prepare_folder(folder, loaded.job)
     rehearsal = Rehearsal(folder)
     with rehearsal.timed("checks at full size"):
         standing = stand_in(loaded.job, folder)
         rehearsal.changes += standing.changes
         rows = check_full_size(LoadedJob(standing.job, loaded.origins, loaded.path), standing, rehearsal.findings)
     rehearsal.changes += _lasting(loaded.job, standing)
-    if rehearsal.passed:
+    if rehearsal.is_sound:
         with rehearsal.timed("names on the engine's side"):
             names = ask_vllm(standing.job, standing.models, folder / "names")
             rehearsal.findings += names.findings
             rehearsal.changes += names.changes
-    if rehearsal.passed:
+    if rehearsal.is_sound:
         with rehearsal.timed("miniature models and rows"):
             small = _write_small(standing, rows, folder, rehearsal.changes)
             builder = Miniature(standing.job, small, fold=not full)
             rehearsal.miniature = builder.build(RUN, str(folder))
             rehearsal.changes += builder.changes
-    if rehearsal.passed and run:
+    if rehearsal.is_sound and run:
         with rehearsal.timed("the miniature's run"):
             _run(rehearsal)
     write_report(
         folder,
         loaded.job,
         full=full,
+        ran=rehearsal.ran,
         changes=rehearsal.changes,
         findings=rehearsal.findings,
         events=rehearsal.events,
@@ -138,9 +146,12 @@ def _write_small(standing: Standing, rows: FullRows, folder: Path, changes: list
         models[name] = str(target)
         changes.append(_shrink(model, standing.job.chat_template, target))
     sections = {}
+    counts = {}
     for key, choice in rows.choices.items():
         if key in standing.made_rows:
+            counts[key] = min(choice.total, PROMPTS)
             continue
+        counts[key] = len(choice.examples)
         target = folder / "chosen" / key
         split = _split(standing.job, key)
         target.mkdir(parents=True)
@@ -149,7 +160,7 @@ def _write_small(standing: Standing, rows: FullRows, folder: Path, changes: list
         kinds = ", ".join(f"{count} {kind}" for kind, count in choice.kinds.items() if count)
         text = f"{choice.total} rows -> {len(choice.examples)} ({kinds})"
         changes.append(Change("shrunk", f"stages.{key}", text))
-    return Small(models, sections, _annotators(standing.job, models, folder))
+    return Small(models, sections, counts, _annotators(standing.job, models, folder))
 
 
 def _split(job: Job, key: str) -> str:
@@ -222,6 +233,7 @@ def _run(rehearsal: Rehearsal) -> None:
     file = rehearsal.folder / "miniature.yaml"
     text = yaml.safe_dump(rehearsal.miniature.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     file.write_text(text, encoding="utf-8")
+    rehearsal.ran = True
     outcome = rehearse_events(SmallRun(rehearsal.miniature, file))
     rehearsal.events += outcome.events
     rehearsal.findings += outcome.findings

@@ -16,16 +16,20 @@ from rayalign.rehearsal.changes import Change, render
 from rayalign.rehearsal.events import Event
 from rayalign.rehearsal.findings import Finding
 from rayalign.storage.records import atomic_write
+from rayalign.storage.remote import is_url
 
 FILE = "rehearsal.json"
 DIFF = "rehearsal.diff"
+_RUNS = Path("runs")
+"""of the working directory"""
 _ELSEWHERE = ("name", "output", "tracking")
 """sections that change nothing of what a job does"""
 
 
 def rehearsal_folder(job: Job) -> Path:
-    """Where the rehearsal of a job lies unless another folder is named."""
-    return run_folder(job) / "rehearsal"
+    """Where the rehearsal of a job lies unless another folder is named: on this machine, even if `output` is a URL."""
+    run = _RUNS / job.name if is_url(job.output) else run_folder(job)
+    return run / "rehearsal"
 
 
 def job_hash(job: Job) -> str:
@@ -50,8 +54,13 @@ def rehearsed(job: Job, folder: Path | None = None) -> str | None:
         return f"the job was never rehearsed ({path} is missing); {remedy}"
     except (OSError, json.JSONDecodeError) as error:
         return f"{path} cannot be read ({error}); {remedy}"
+    if "job_hash" in content and content["job_hash"] is None:
+        return f"the last rehearsal did not end ({path}); {remedy}"
     if content.get("job_hash") != job_hash(job):
         return f"the job has changed since it was rehearsed ({path}); {remedy}"
+    errors = [finding for finding in content.get("findings", ()) if finding["level"] == "error"]
+    if content.get("ran") is False and not errors:
+        return f"the last rehearsal did not run the miniature ({path}); {remedy}"
     if not content.get("passed"):
         return f"the last rehearsal found problems ({path}); correct them, and {remedy}"
     return None
@@ -59,7 +68,7 @@ def rehearsed(job: Job, folder: Path | None = None) -> str | None:
 
 def _usual_folder(job: Job) -> Path:
     usual = rehearsal_folder(job)
-    here = Path("runs") / job.name / usual.name
+    here = _RUNS / job.name / usual.name
     return usual if (usual / FILE).exists() or not (here / FILE).exists() else here
 
 
@@ -68,12 +77,17 @@ def write_report(
     job: Job,
     *,
     full: bool,
+    ran: bool,
     changes: Sequence[Change],
     findings: Sequence[Finding],
     events: Sequence[Event],
     seconds: dict[str, float],
 ) -> Path:
-    """Write both files; the path of rehearsal.json."""
+    """Write both files; the path of rehearsal.json.
+
+    Args:
+        ran: whether the miniature was run, without which no rehearsal passes.
+    """
     lines = render(changes)
     errors = [finding for finding in findings if finding.level == "error"]
     content = {
@@ -81,7 +95,8 @@ def write_report(
         "job_hash": job_hash(job),
         "time": time.time(),
         "full": full,
-        "passed": not errors,
+        "ran": ran,
+        "passed": ran and not errors,
         "findings": [{"level": f.level, "key": f.key, "text": f.text} for f in findings],
         "events": [event.row() for event in events],
         "diff": lines,

@@ -34,21 +34,21 @@ def choose(examples: Iterable[Example], seed: int) -> Choice:
     most: dict[str, list[tuple[float, int, Example]]] = {
         kind: [] for kind in ("longest", "shortest", "emptiest answer", "odd Unicode", "most turns", "system turn")
     }
-    sample: list[Example] = []
+    sample: list[tuple[int, Example]] = []
     draw = random.Random(seed)
     total = 0
     for total, example in enumerate(examples, start=1):
         for kind, rank in _ranks(example).items():
             _keep(most[kind], (rank, -total, example))
         _draw_into(sample, example, total, draw)
-    chosen: dict[str, Example] = {}
+    # By the number of the row, since several rows may have one prompt.
+    chosen: dict[int, Example] = {}
     kinds: dict[str, int] = {}
     for kind, entries in most.items():
         kinds[kind] = len(entries)
-        for _, _, example in entries:
-            chosen.setdefault(example.prompt.id, example)
-    for example in sample:
-        chosen.setdefault(example.prompt.id, example)
+        for _, negative_number, example in entries:
+            chosen[-negative_number] = example
+    chosen.update(sample)
     kinds["random"] = len(sample)
     return Choice(tuple(chosen.values()), kinds, total)
 
@@ -83,11 +83,11 @@ def _keep(entries: list[tuple[float, int, Example]], entry: tuple[float, int, Ex
         heapq.heappushpop(entries, entry)
 
 
-def _draw_into(sample: list[Example], example: Example, number: int, draw: random.Random) -> None:
+def _draw_into(sample: list[tuple[int, Example]], example: Example, number: int, draw: random.Random) -> None:
     """Reservoir sampling: each row so far is in the sample with the same chance."""
     if len(sample) < SAMPLE:
-        sample.append(example)
+        sample.append((number, example))
         return
     place = draw.randrange(number)
     if place < SAMPLE:
-        sample[place] = example
+        sample[place] = (number, example)

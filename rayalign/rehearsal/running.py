@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,8 @@ class Ending:
     struck: bool
     """whether something was killed"""
     seconds: float
+    exceeded: bool = False
+    """whether it was ended because it took longer than its limit"""
 
     @property
     def is_refusal(self) -> bool:
@@ -52,6 +53,12 @@ class Ending:
     def message(self) -> str:
         """What the command said was wrong, else its last line."""
         lines = self.text.splitlines()
+        if self.exceeded:
+            last = lines[-1] if lines else "nothing"
+            return (
+                f"the miniature's run did not end within {self.seconds:.0f} s (the last it printed: {last}); look for "
+                "what waits without end, such as a reward or an environment of your own"
+            )
         own = [line for line in lines if line.startswith(_OWN)]
         return " ".join(own) or (lines[-1] if lines else "it printed nothing")
 
@@ -72,14 +79,16 @@ class SmallRun:
         """
         before = len(self.events())
         ending = self._start(strike)
-        if ending.code and not ending.is_refusal and len(self.events()) == before:
+        broke = ending.code != 0 and not ending.is_refusal and not ending.exceeded
+        if broke and len(self.events()) == before:
             logger.warning("it did not start (%s); once more", ending.message)
             ending = self._start(strike)
         return ending
 
     def _start(self, strike: Callable[[subprocess.Popen[str]], int | None] | None) -> Ending:
         logger.info("rayalign run %s", self._file)
-        begin, struck = time.monotonic(), False
+        begin = time.monotonic()
+        struck = exceeded = False
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
         environment.pop("CUDA_VISIBLE_DEVICES", None)  # of which Ray would count no more logical devices than there are
         with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
@@ -92,19 +101,18 @@ class SmallRun:
                 start_new_session=True,
             )
             try:
-                while running.poll() is None:
-                    if time.monotonic() - begin > LIMIT:
-                        raise subprocess.TimeoutExpired(_COMMAND, LIMIT)
+                while running.poll() is None and not exceeded:
                     if strike is not None and not struck:
                         struck = _kill(strike(running))
                     time.sleep(LOOK)
+                    exceeded = running.poll() is None and time.monotonic() - begin > LIMIT
             finally:
                 if running.poll() is None:
                     os.killpg(running.pid, signal.SIGKILL)
                     running.wait(timeout=30)
             log.seek(0)
             text = "\n".join(log.read().splitlines()[-LAST_LINES:])
-        return Ending(running.returncode, text, struck, time.monotonic() - begin)
+        return Ending(running.returncode, text, struck, time.monotonic() - begin, exceeded)
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far, each with the stage that was going on."""
@@ -150,9 +158,12 @@ def scored_stages(job: Job) -> Iterator[str]:
 
 
 def _kill(process: int | None) -> bool:
+    """Whether there was a process to kill."""
     if process is None:
         return False
     logger.info("SIGKILL to process %d", process)
-    with suppress(ProcessLookupError):
+    try:
         os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
     return True

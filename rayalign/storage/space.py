@@ -41,6 +41,15 @@ def full_disk_named(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def full_disk_place(error: BaseException | None) -> str:
+    """Where a file did not fit, for people: its folder, as far as the error names one."""
+    while error is not None:
+        if isinstance(error, OSError) and isinstance(error.filename, str):
+            return str(Path(error.filename).parent)
+        error = error.__cause__ or error.__context__
+    return "a disk that this command writes to"
+
+
 def _is_full(folder: Path) -> bool:
     """Whether the disk of a folder has no room at all."""
     try:

@@ -89,7 +89,7 @@ def test_a_job_whose_rehearsal_is_missing_or_outdated_is_sent_with_a_warning(fol
 def rehearse() -> None:
     """As a rehearsal of the job that went well would leave it."""
     job = load_job("jobs/job.yaml").job
-    write_report(rehearsal_folder(job), job, full=False, changes=[], findings=[], events=[], seconds={})
+    write_report(rehearsal_folder(job), job, full=False, ran=True, changes=[], findings=[], events=[], seconds={})
 
 
 def test_the_exit_code_is_that_of_the_job(capsys: pytest.CaptureFixture[str]) -> None:

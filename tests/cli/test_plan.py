@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,28 @@ def test_the_smallest_size_that_fits_is_shown(folder: Path) -> None:
 def test_a_stage_without_a_time_says_why(folder: Path) -> None:
     result = call("large.yaml", "stages.rl.model=someone/unheard-of", "--cluster", cluster())
     assert "rl: the sizes of a model are not known here; name a local folder to have its time" in result.stdout
-    assert "; without rl\n" in result.stdout
+    assert "study on 1 x box (8 x H100): whether it fits is unknown\n" in result.stdout
+    assert re.search(r"\n rl +unknown +unknown +\n", result.stdout), "fits, and whole time"
+    assert "whole run: unknown\n" in result.stdout
+    assert "at least 3.0 GiB" in result.stdout
+    assert "0.01" not in result.stdout and "best: " not in result.stdout
+
+
+def test_a_model_of_unknown_size_is_unknown_for_every_number_of_machines() -> None:
+    text = CLUSTER.format(devices=8, device="H100").replace("{cpus", "{count: 1, max_count: 2, cpus")
+    Path("cluster.yaml").write_text(text)
+    result = call("large.yaml", "stages.rl.model=someone/unheard-of", "--cluster", "cluster.yaml")
+    rows = [line.split() for line in result.stdout.splitlines() if " x box (8 x H100)   " in line]
+    assert [row[-3:] for row in rows] == [["unknown"] * 3] * 2, "fits, whole time and cost"
+
+
+def test_stages_of_known_sizes_are_timed_without_the_others() -> None:
+    sft = "stages.sft={kind: train, algorithm: {name: sft}, model: someone/other, learner: {minibatch: 8}, steps: 9}"
+    result = call("large.yaml", sft, "--cluster", cluster())
+    assert re.search(r"\n rl +yes +iteration", result.stdout)
+    assert re.search(r"\n sft +unknown +unknown +\n", result.stdout)
+    assert re.search(r"\nwhole run: .* to .*; without sft\n", result.stdout)
+    assert "best: rollout.engines=" in result.stdout
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:

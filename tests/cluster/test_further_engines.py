@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from rayalign.cluster import further_engines
 from rayalign.cluster.further_engines import FurtherEngines
 from rayalign.cluster.placement import Claim
 from rayalign.errors import LostError
+from rayalign.storage.events import EventLog
 
 
 class Group:
@@ -43,7 +45,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 @pytest.fixture
-def further(cluster: Cluster) -> FurtherEngines:
+def further(cluster: Cluster, events: EventLog) -> FurtherEngines:
     names = iter("abcdef")
 
     def start(options: dict[str, Any]) -> str:
@@ -51,7 +53,7 @@ def further(cluster: Cluster) -> FurtherEngines:
         assert options["runtime_env"]["env_vars"]["VLLM_X"] == "1"
         return next(names)
 
-    return FurtherEngines(2, Claim(2.0, 1.0, 1), {"VLLM_X": "1"}, start)
+    return FurtherEngines(2, Claim(2.0, 1.0, 1), {"VLLM_X": "1"}, start, events)
 
 
 def test_all_missing_places_are_asked_for_and_engines_start_where_there_is_room(
@@ -66,7 +68,10 @@ def test_all_missing_places_are_asked_for_and_engines_start_where_there_is_room(
 
 
 def test_the_place_of_an_engine_that_died_is_asked_for_anew(
-    cluster: Cluster, further: FurtherEngines, caplog: pytest.LogCaptureFixture
+    cluster: Cluster,
+    further: FurtherEngines,
+    caplog: pytest.LogCaptureFixture,
+    logged: Callable[[str], list[dict[str, Any]]],
 ) -> None:
     cluster.room = 2
     further.fill()
@@ -74,6 +79,9 @@ def test_the_place_of_an_engine_that_died_is_asked_for_anew(
     assert caplog.messages == [
         "generator (pid 7) died; the others write its candidates, and room for another one is requested"
     ]
+    (event,) = logged("actor_lost")
+    assert (event["role"], event["reason"]) == ("generator", "generator (pid 7) died")
+    assert event["replaced"] is False, "another one starts once there is room"
     assert "a" not in further and "b" in further and len(cluster.groups) == 1
     cluster.room = 1
     assert further.fill() == [] and len(cluster.groups) == 2

@@ -109,6 +109,21 @@ def test_rows_that_are_not_here_leave_the_total_open(job_of: JobOf, machines: Ma
     assert outcome.untimed == ["sft"]
 
 
+@pytest.mark.parametrize(
+    ("override", "unsized"),
+    [
+        ("stages.rl.reward=Qwen/Qwen2.5-1.5B", []),
+        ("stages.rl.reward=rules:length", []),
+        ("stages.rl.reward=someone/unheard-of", ["rl"]),
+        ("stages.rl.model=someone/unheard-of", ["rl"]),
+    ],
+)
+def test_only_a_model_of_unknown_sizes_leaves_open_whether_a_stage_fits(
+    job_of: JobOf, machines: Machines, override: str, unsized: list[str]
+) -> None:
+    assert forecast(job_of(override), machines(), NOTHING_MEASURED).unsized == unsized
+
+
 def test_a_model_of_unknown_sizes_has_no_time(job_of: JobOf, machines: Machines) -> None:
     stage = stage_of(forecast(job_of("stages.rl.model=some/model"), machines(), NOTHING_MEASURED))
     assert stage.unit == "" and "name a local folder" in stage.unknown

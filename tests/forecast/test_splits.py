@@ -56,6 +56,10 @@ def test_a_job_without_devices_has_nothing_to_divide(job_of: JobOf, machines: Ma
     assert splits(job_of("rollout.gpus=0"), machines(0), NOTHING_MEASURED) == []
 
 
+def test_divisions_of_a_model_of_unknown_sizes_are_not_compared(job_of: JobOf, machines: Machines) -> None:
+    assert splits(job_of("stages.rl.model=someone/unheard-of"), machines(8), NOTHING_MEASURED) == []
+
+
 def test_overlapped_stages_do_not_take_turns(job_of: JobOf, machines: Machines) -> None:
     divisions = splits(job_of("stages.rl.max_staleness=1"), machines(8), NOTHING_MEASURED)
     assert divisions and not any(division.shared for division in divisions)

@@ -87,6 +87,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return folders
 
 
+@pytest.fixture
+def readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports that all readers can open."""
+    monkeypatch.setattr(events, "open_export", lambda folder, rollout: {"transformers": None})
+
+
 def finish(job: Job) -> list[dict[str, Any]]:
     """Leave what a whole run leaves; its rows of events."""
     for name in job.stages:
@@ -142,9 +148,9 @@ def test_the_last_policy_is_opened_and_one_that_cannot_be_is_a_finding(job: Job,
     assert opened == [output_path(job, "stage:ppo")]
     events = by_name(outcome)
     assert events["final export: transformers"].happened and not events["final export: vllm"].happened
-    assert outcome.findings == [
-        Finding("rehearsal", "the model of ppo cannot be used: unknown architecture"),
-    ]
+    (finding,) = outcome.findings
+    assert finding.level == "error"
+    assert finding.text.startswith("final export: vllm: the model of ppo cannot be used: unknown architecture; look at")
 
 
 @pytest.mark.parametrize("endings", [(WRONG,), (KILLED, WRONG), (KILLED, LOST, WRONG)])
@@ -157,16 +163,72 @@ def test_a_start_that_fails_by_itself_ends_the_rehearsal(
     assert not opened and not outcome.events
 
 
-def test_what_did_not_happen_is_not_counted(job: Job, opened: list[Path]) -> None:
+@pytest.mark.parametrize("before", [(), (KILLED,), (KILLED, LOST)])
+@pytest.mark.parametrize("struck", [True, False])
+def test_a_start_without_end_is_a_finding(
+    job: Job, opened: list[Path], before: tuple[Ending, ...], struck: bool
+) -> None:
+    late = Ending(-9, "ppo ...", struck=struck, seconds=3600.0, exceeded=True)
+    outcome, run = outcome_of(job, *before, late, WELL, WELL)
+    assert len(run.strikes) == len(before) + 1
+    assert outcome.findings == [Finding("rehearsal", late.message)]
+
+
+DUE = ("weight transfer with probe", "checkpoint", "end of the schedule", "stage hand-off")
+
+
+def test_what_was_due_and_did_not_happen_is_a_finding(job: Job, opened: list[Path]) -> None:
     run = Run(job, KILLED, LOST, WELL)
     for name in job.stages:
         stage_folder(job, name).mkdir(parents=True)
     (stage_folder(job, "test") / "records.jsonl").write_text("")
     small: Any = run
-    happened = {name: event.happened for name, event in by_name(rehearse_events(small)).items()}
-    for name in ("weight transfer with probe", "checkpoint", "last partial batch", "end of the schedule"):
-        assert happened[name] is False, name
-    assert happened["stage hand-off"] is False
+    outcome = rehearse_events(small)
+    events = by_name(outcome)
+    texts = [finding.text for finding in outcome.findings]
+    for name in DUE:
+        assert events[name].state == "no", name
+        assert any(text.startswith(f"{name}: ") for text in texts), name
+    assert events["checkpoint"].proof == "none was committed by ppo, sft, rm"
+    assert events["last partial batch"].state == "not covered"
+    assert not any("last partial batch" in text for text in texts)
+
+
+def test_one_stage_that_did_not_end_is_a_finding(job: Job, opened: list[Path]) -> None:
+    run = Run(job, KILLED, LOST, WELL)
+    run.rows = finish(job)
+    (stage_folder(job, "rm") / "done.json").unlink()
+    small: Any = run
+    texts = [finding.text for finding in rehearse_events(small).findings]
+    assert any(text.startswith("end of the schedule: rm did not end; look at") for text in texts)
+
+
+@pytest.mark.parametrize("first", [WELL, Ending(0, "report", struck=True, seconds=1.0)])
+def test_a_run_that_ends_before_its_kills_is_not_covered_by_them(job: Job, readable: None, first: Ending) -> None:
+    outcome, run = outcome_of(job, first)
+    assert run.strikes == ["driver of ppo"]
+    events = by_name(outcome)
+    for name in ("kill and resume", "reward outage"):
+        assert events[name].state == "not covered", name
+        assert events[name].proof.startswith("the run ended before"), name
+    assert outcome.findings == []
+
+
+def test_a_reward_that_was_not_killed_in_time_is_not_covered(job: Job, readable: None) -> None:
+    outcome, run = outcome_of(job, KILLED, WELL)
+    assert len(run.strikes) == 2
+    assert by_name(outcome)["reward outage"].state == "not covered"
+    assert outcome.findings == []
+
+
+def test_events_that_a_job_has_no_place_for_are_not_covered(tmp_path: Path) -> None:
+    stages = {"base": {"kind": "pretrain"}}
+    run = Run(Job.model_validate({"name": "small", "output": str(tmp_path), "stages": stages}), WELL)
+    run.folder.mkdir()
+    small: Any = run
+    outcome = rehearse_events(small)
+    assert {event.state for event in outcome.events} == {"not covered"}
+    assert outcome.findings == []
 
 
 LOOK = '{{"event": "stage_started", "stage": "{stage}"}}\n'

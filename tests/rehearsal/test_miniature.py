@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ from rayalign.rehearsal.miniature import Miniature, Small
 
 JOBS = Path(__file__).parents[2] / "jobs"
 FULL = sorted(JOBS.glob("*.yaml"))
+SHIPPED = sorted(JOBS.rglob("*.yaml"))
 
 
-def folded(path: Path, tmp_path: Path, *overrides: str, full: bool = False) -> tuple[Job, list[Change]]:
+def folded(
+    path: Path, tmp_path: Path, *overrides: str, full: bool = False, counts: Mapping[str, int] | None = None
+) -> tuple[Job, list[Change]]:
     job = load_job(path, [f"output={tmp_path}", *overrides]).job
-    builder = Miniature(job, Small(), fold=not full)
+    builder = Miniature(job, Small(counts=counts or {}), fold=not full)
     return builder.build("miniature", str(tmp_path / "small")), builder.changes
 
 
@@ -36,11 +40,43 @@ def test_counts_above_two_become_two(hh: tuple[Job, list[Change]]) -> None:
     assert ppo.iterations == 4, "three, and one that is written ahead"
 
 
+@pytest.mark.parametrize(("fewest", "folded_fewest"), [(4, 1), (8, 2)])
+def test_ranks_that_may_be_fewer_may_be_fewer_than_two(tmp_path: Path, fewest: int, folded_fewest: int) -> None:
+    override = f"stages.sft.roles.policy={{actors: 8, gpus: 1, min_actors: {fewest}}}"
+    job, _ = folded(JOBS / "hh_rlhf.yaml", tmp_path, override)
+    policy = job.stages["sft"].roles["policy"]
+    assert (policy.actors, policy.min_actors) == (2, folded_fewest)
+
+
 def test_batches_stay_whole_steps_of_whole_units_on_every_rank(hh: tuple[Job, list[Change]]) -> None:
     ppo, rrhf = hh[0].stages["ppo"], hh[0].stages["rrhf"]
     assert (ppo.prompts * 2) % ppo.learner.minibatch == 0
     assert ppo.prompts * 2 // ppo.learner.minibatch == 2, "several steps stay several"
     assert rrhf.learner.minibatch % (2 * 2) == 0, "groups of two on two ranks"
+
+
+def test_online_stages_use_every_chosen_row(tmp_path: Path) -> None:
+    counts = {"ppo.data": 20, "rrhf.data": 20}
+    job, _ = folded(JOBS / "hh_rlhf.yaml", tmp_path, counts=counts)
+    for name in ("ppo", "rrhf"):
+        stage = job.stages[name]
+        assert stage.prompts * stage.iterations >= 20, name
+        assert stage.prompts * 2 % stage.learner.minibatch == 0, name
+
+
+def test_an_online_stage_has_no_more_prompts_than_the_job(tmp_path: Path) -> None:
+    overrides = ("stages.ppo.prompts=4", "stages.ppo.learner.minibatch=4", "stages.ppo.critic_learner.minibatch=4")
+    job, _ = folded(JOBS / "hh_rlhf.yaml", tmp_path, *overrides, counts={"ppo.data": 20})
+    assert job.stages["ppo"].prompts == 4
+
+
+@pytest.mark.parametrize(("stage", "rows_of_a_step"), [("sft", 4), ("rm", 1)])
+def test_a_number_of_steps_is_enough_for_every_chosen_row(tmp_path: Path, stage: str, rows_of_a_step: int) -> None:
+    override = f"stages.{stage}.steps=100"
+    job, _ = folded(JOBS / "hh_rlhf.yaml", tmp_path, override, counts={f"{stage}.data": 20})
+    assert job.stages[stage].steps == 20 / rows_of_a_step
+    job, _ = folded(JOBS / "hh_rlhf.yaml", tmp_path, override)
+    assert job.stages[stage].steps == 3
 
 
 def test_what_a_rehearsal_is_about_stays(hh: tuple[Job, list[Change]]) -> None:
@@ -82,14 +118,39 @@ def test_each_change_has_a_line(hh: tuple[Job, list[Change]]) -> None:
     assert kinds == sorted(kinds, key=["kept", "folded", "shrunk", "substituted", "not covered"].index)
 
 
-def test_full_folds_nothing(tmp_path: Path) -> None:
-    job, changes = folded(JOBS / "hh_rlhf.yaml", tmp_path, full=True)
-    assert not [change for change in changes if change.kind == "folded" and "threads" not in change.key]
+def test_full_keeps_engines_ranks_candidates_and_devices(tmp_path: Path) -> None:
+    job, _ = folded(JOBS / "hh_rlhf.yaml", tmp_path, full=True)
     assert job.rollout.engines == 3
     assert job.stages["sft"].roles["policy"].actors == 8
     assert job.stages["ppo"].candidate_sources[0].count == 4
     assert job.cluster.logical_devices is not None
     assert job.cluster.logical_devices.count == 8
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_full_folds_nothing(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(JOBS.parent)
+    _, changes = folded(path, tmp_path, full=True)
+    assert [str(change) for change in changes if change.kind == "folded"] == []
+
+
+def test_full_keeps_devices_and_threads_of_each_actor_and_pairs_of_each_group(tmp_path: Path) -> None:
+    devices = ("rollout.tensor_parallel=2", "rollout.gpus=2", "rollout.threads=4", "stages.rrhf.roles.reward.gpus=2")
+    job, changes = folded(JOBS / "hh_rlhf.yaml", tmp_path, *devices, full=True)
+    assert (job.rollout.gpus, job.rollout.threads, job.stages["rrhf"].roles["reward"].gpus) == (2, 4, 2)
+    assert [change for change in changes if change.kind == "folded"] == []
+    assert [c.key for c in changes if c.kind == "not covered"] == ["rollout.tensor_parallel"]
+    job, _ = folded(JOBS / "quickstart.yaml", tmp_path, full=True)
+    assert job.stages["labels"].pairs == 6
+
+
+def test_extra_prompts_of_a_full_rehearsal_are_those_of_a_small_iteration(tmp_path: Path) -> None:
+    override = "stages.ppo.overlap={extra_prompts: 128, tail: later, in_flight: restart}"
+    job, changes = folded(JOBS / "hh_rlhf.yaml", tmp_path, override, full=True)
+    ppo = job.stages["ppo"]
+    assert ppo.overlap.extra_prompts == ppo.prompts
+    (change,) = (change for change in changes if change.key.endswith("extra_prompts"))
+    assert change.kind == "shrunk"
 
 
 def test_tensor_parallel_ranks_are_named_as_not_covered(tmp_path: Path) -> None:
@@ -99,7 +160,7 @@ def test_tensor_parallel_ranks_are_named_as_not_covered(tmp_path: Path) -> None:
 
 
 def test_a_mixture_by_name_keeps_its_optimizer_steps(tmp_path: Path) -> None:
-    job, _ = folded(JOBS / "rrhf.yaml", tmp_path)
+    job, _ = folded(JOBS / "rrhf.yaml", tmp_path, counts={"op_32.data": 20})
     online = job.stages["op_32"]
     assert online.candidates == "OP-2"
     assert online.prompts * online.candidates_per_prompt == 2 * online.learner.minibatch

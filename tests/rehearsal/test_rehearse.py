@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from rayalign.config import LoadedJob, load_job
+from rayalign.data.readers import load_examples
+from rayalign.errors import InputError
 from rayalign.rehearsal import rehearse as steps
 from rayalign.rehearsal.events import Event, Outcome
 from rayalign.rehearsal.findings import Finding
@@ -53,8 +55,11 @@ def content_of(rehearsal: Rehearsal) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("full", "engines"), [(False, 2), (True, 3)])
-def test_the_report_is_of_the_job_as_it_is_written(loaded: LoadedJob, tmp_path: Path, full: bool, engines: int) -> None:
-    rehearsal = rehearse(loaded, full=full, output=tmp_path / "out", run=False)
+def test_the_report_is_of_the_job_as_it_is_written(
+    loaded: LoadedJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool, engines: int
+) -> None:
+    monkeypatch.setattr(steps, "rehearse_events", lambda run: Outcome())
+    rehearsal = rehearse(loaded, full=full, output=tmp_path / "out")
     assert rehearsal.folder == tmp_path / "out"
     assert rehearsal.passed and not rehearsal.events
     assert rehearsed(loaded.job, rehearsal.folder) is None, "not of the job with its stand-ins"
@@ -66,6 +71,34 @@ def test_the_report_is_of_the_job_as_it_is_written(loaded: LoadedJob, tmp_path: 
     assert any("Qwen/Qwen2.5-0.5B-Instruct: its weights" in line for line in content["diff"])
     small = Path(str(rehearsal.miniature.stages["ppo"].model))
     assert (small / "config.json").is_file()
+
+
+def test_a_rehearsal_without_the_miniatures_run_does_not_pass(loaded: LoadedJob, tmp_path: Path) -> None:
+    rehearsal = rehearse(loaded, output=tmp_path / "out", run=False)
+    assert rehearsal.findings == [] and not rehearsal.passed
+    assert content_of(rehearsal)["passed"] is False
+    assert "did not run the miniature" in str(rehearsed(loaded.job, rehearsal.folder))
+
+
+@pytest.mark.parametrize("reachable", [True, False], ids=["chosen", "made"])
+def test_the_miniature_trains_on_every_row(loaded: LoadedJob, tmp_path: Path, reachable: bool) -> None:
+    overrides = [f"output={tmp_path / 'runs'}", "stages.ppo.prompts=32"]
+    if reachable:
+        rows = [{"prompt": f"{number} words"} for number in range(100)]
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        overrides.append(f"stages.ppo.data.path={tmp_path / 'mine'}")
+    rehearsal = rehearse(load_job(tmp_path / "job.yaml", overrides), output=tmp_path / "out", run=False)
+    assert rehearsal.miniature is not None
+    ppo = rehearsal.miniature.stages["ppo"]
+    data = load_examples(ppo.data, seed=0, use="prompts")
+    assert 12 <= len(data) <= ppo.prompts * ppo.iterations
+
+
+def test_a_folder_of_other_files_is_refused_before_anything_is_written(loaded: LoadedJob, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not empty and holds no rehearsal"):
+        rehearse(loaded, output=tmp_path, run=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
 
 
 def test_what_the_miniatures_run_found_is_in_the_report(
@@ -81,7 +114,7 @@ def test_what_the_miniatures_run_found_is_in_the_report(
     rehearsal = rehearse(loaded, output=tmp_path / "out")
     content = content_of(rehearsal)
     assert not rehearsal.passed and not content["passed"]
-    assert content["events"] == [{"name": "checkpoint", "happened": True, "proof": "3"}]
+    assert content["events"] == [{"name": "checkpoint", "happened": True, "proof": "3", "due": True}]
     assert [finding["text"] for finding in content["findings"]] == ["policy died"]
     assert "found problems" in str(rehearsed(loaded.job, rehearsal.folder))
     (run,) = jobs

@@ -75,6 +75,13 @@ def test_the_extreme_rows_are_chosen_among_many() -> None:
     assert choice.kinds["random"] == 8
 
 
+def test_extreme_rows_of_one_prompt_are_all_chosen() -> None:
+    plain = [row(f"plain{number}", "some words " * 5) for number in range(2000)]
+    extreme = [row("same", "ask", answer="word " * 900), row("same", "ask", answer=""), row("same", "a", answer="b")]
+    choice = choose([*plain, *extreme], seed=0)
+    assert all(example in choice.examples for example in extreme), "the longest, the emptiest, and the shortest"
+
+
 def test_the_choice_follows_from_the_seed() -> None:
     rows = [row(f"row{number}", f"text {number}") for number in range(500)]
     one, same, other = choose(rows, 1), choose(rows, 1), choose(rows, 2)

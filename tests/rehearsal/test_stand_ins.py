@@ -58,6 +58,7 @@ def written(tmp_path: Path) -> tuple[Path, list[str]]:
         rehearsal_folder(job),
         job,
         full=False,
+        ran=True,
         changes=[Change("folded", "rollout.engines", "3 -> 2")],
         findings=[Finding("stages.final.data", "odd", "warning")],
         events=[Event("checkpoint", True, "3 committed")],
@@ -70,7 +71,7 @@ def test_the_report_says_what_happened(written: tuple[Path, list[str]]) -> None:
     folder, _ = written
     content = json.loads((folder / "rehearsal.json").read_text())
     assert content["passed"] is True, "a warning is no error"
-    assert content["events"] == [{"name": "checkpoint", "happened": True, "proof": "3 committed"}]
+    assert content["events"] == [{"name": "checkpoint", "happened": True, "proof": "3 committed", "due": True}]
     assert content["seconds"] == {"run": 12.3}
     assert (folder / "rehearsal.diff").read_text() == "folded       rollout.engines: 3 -> 2\n"
 
@@ -88,11 +89,24 @@ def test_a_rehearsal_counts_until_the_job_changes(written: tuple[Path, list[str]
 def test_a_rehearsal_that_found_problems_does_not_count(written: tuple[Path, list[str]]) -> None:
     folder, overrides = written
     job = load_job(JOBS / "hh_rlhf.yaml", overrides).job
-    arguments = {"full": False, "changes": [], "events": [], "seconds": {}}
+    arguments = {"full": False, "ran": True, "changes": [], "events": [], "seconds": {}}
     write_report(folder, job, findings=[Finding("stages.ppo", "wrong")], **arguments)
     assert "found problems" in str(rehearsed(job))
+    write_report(folder, job, findings=[], **{**arguments, "ran": False})
+    assert "did not run the miniature" in str(rehearsed(job))
     (folder / "rehearsal.json").write_text("{")
     assert "cannot be read" in str(rehearsed(job))
+
+
+def test_the_rehearsal_of_a_job_whose_output_is_a_url_lies_in_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = load_job(JOBS / "hh_rlhf.yaml", ["output=s3://bucket/runs"]).job
+    monkeypatch.chdir(tmp_path)
+    assert rehearsal_folder(job) == Path("runs/hh_rlhf/rehearsal")
+    assert "never rehearsed" in str(rehearsed(job))
+    write_report(rehearsal_folder(job), job, full=False, ran=True, changes=[], findings=[], events=[], seconds={})
+    assert rehearsed(job) is None
 
 
 def test_metrics_and_names_are_no_part_of_the_hash() -> None:
