@@ -55,7 +55,7 @@ VENDORS = {
     "tensorboard": ("storage.metrics",),
     "openai": ("annotator",),
     "datasets": ("data.files",),
-    "transformers": ("data", "models", "rollout.local"),
+    "transformers": ("data", "models", "rollout.local", "rollout.growing_cache"),
 }
 """library -> the modules that may import it, inside a function"""
 GOLD = ("evaluation", "annotator.judges", "data.paddock")

@@ -53,7 +53,6 @@ EXCEPTIONS = {
     ("rollout/vllm_chat.py", "request.outcomes.get()"): "within `asyncio.wait_for`",
     ("annotator/web/connections.py", "self._idle.wait()"): "`drain` gives the request that waits a timeout",
     ("weights/paths/line.py", "answer.wait()"): "an endpoint's answer has the line's timeout",
-    ("models/process_group.py", "dist.init_process_group"): "a world of one rank, who waits for nobody",
     ("pipeline/machines.py", "self._growth.wait_for(name)"): "Growth.wait_for ends after cluster.scale_timeout",
 }
 """(file, how the call begins) -> why it may wait without a deadline of its own"""

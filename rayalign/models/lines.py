@@ -93,7 +93,8 @@ def cost(line_length: int, hidden: int, *, causal: bool) -> float:
 
 def rows_of(lines: Iterable[Line]) -> list[int]:
     """The rows of lines, one line after the other."""
-    return list(chain.from_iterable(block.rows for line in lines for block in line.blocks))
+    blocks = chain.from_iterable(line.blocks for line in lines)
+    return list(chain.from_iterable(block.rows for block in blocks))
 
 
 def lay_out(lines: Sequence[Line], input_ids_BT: Tensor, lengths_B: Tensor) -> Layout:

@@ -61,8 +61,10 @@ def in_buckets(blocks: Sequence[Block], least: int) -> list[Reading]:
 
 def alike(lines: Sequence[Line], least: int) -> list[Reading]:
     """Lines of like length together, so that little is padding; at least so many tokens are read at once."""
-    buckets = length_buckets([line.length for line in lines], least)
-    return [[lines[place] for place in places] for places in buckets]
+    readings: list[Reading] = []
+    for places in length_buckets([line.length for line in lines], least):
+        readings.append([lines[place] for place in places])
+    return readings
 
 
 def end_to_end(blocks: Sequence[Block], width: int) -> Reading:

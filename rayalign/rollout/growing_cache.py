@@ -6,65 +6,95 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import DynamicCache, PretrainedConfig
 
 LEAST = 32
-"""tokens that there is room for at least when memory is allocated; later it doubles"""
+"""tokens that memory has room for at least when it is allocated; later it doubles"""
 
 
-class GrowingLayer(DynamicLayer):
-    """One layer's keys and values [B, heads, T, width], views of memory with room for further tokens.
+class GrowingLayer:
+    """One layer's keys and values [B, heads, T, width] in memory with room for further tokens.
 
-    transformers' own layer copies all of it for each token, and again for each row that leaves.
+    It does what transformers asks of a layer of its caches. Their own layer copies everything for each token, and once
+    more for each row that leaves.
     """
 
-    keys: Tensor
-    values: Tensor
+    is_sliding = False
+    is_compileable = False
+    is_croppable = False
+    supports_early_init = False
 
     def __init__(self) -> None:
-        super().__init__()
-        self._memory: tuple[Tensor, Tensor] | None = None
-        """keys and values"""
+        self._memory: list[Tensor] = []
+        """keys and values, once there are any"""
+        self._rows = 0
+        self._length = 0
+
+    @property
+    def is_initialized(self) -> bool:
+        """Whether it has seen a token."""
+        return bool(self._memory)
+
+    @property
+    def states(self) -> tuple[Tensor, Tensor]:
+        """The keys and the values of all tokens, as views of the memory."""
+        keys, values = (states[: self._rows, :, : self._length] for states in self._memory)
+        return keys, values
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append the states of new tokens; those of all tokens."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        before = self.get_seq_length()
-        rows, heads, new, width = key_states.shape
-        length = before + new
-        if self._memory is None or self._memory[0].shape[2] < length:
-            shape = (rows, heads, length + max(length, LEAST))
-            memory = key_states.new_empty(*shape, width), value_states.new_empty(*shape, value_states.shape[-1])
-            if before:
-                memory[0][:, :, :before], memory[1][:, :, :before] = self.keys, self.values
-            self._memory = memory
-        keys, values = self._memory
-        keys[:rows, :, before:length], values[:rows, :, before:length] = key_states, value_states
-        self.keys, self.values = keys[:rows, :, :length], values[:rows, :, :length]
-        return self.keys, self.values
+        begin = self._length
+        end = begin + key_states.shape[2]
+        if not self._memory or self._memory[0].shape[2] < end:
+            self._allocate(key_states, value_states, end + max(end, LEAST))
+        self._rows, self._length = len(key_states), end
+        for states, new in zip(self.states, (key_states, value_states), strict=True):
+            states[:, :, begin:] = new
+        return self.states
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Make the rows those of these numbers; in the same memory where they are not more than before."""
-        if self._memory is None:
-            return
-        count, length = len(indices), self.get_seq_length()
-        if count > len(self.keys):
-            self._memory = self._memory[0][indices], self._memory[1][indices]
+        count = len(indices)
+        if count > self._rows:
+            self._memory = [states[indices] for states in self._memory]
         else:
-            places = (indices != torch.arange(count, device=indices.device)).nonzero()[:, 0]
-            for states in self._memory:
-                states[places, :, :length] = states[indices[places], :, :length]
-        keys, values = self._memory
-        self.keys, self.values = keys[:count, :, :length], values[:count, :, :length]
+            moved = (indices != torch.arange(count, device=indices.device)).nonzero()[:, 0]
+            sources = indices[moved]
+            for states in self.states:
+                states[moved] = states[sources]
+        self._rows = count
+
+    def get_seq_length(self) -> int:
+        """Tokens of each row."""
+        return self._length
+
+    def get_max_length(self) -> int:
+        """-1, which means: any number of tokens."""
+        return -1
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Tokens that a mask speaks of once so many are appended, and the first of them."""
+        return self._length + query_length, 0
+
+    def _allocate(self, key_states: Tensor, value_states: Tensor, room: int) -> None:
+        """Memory for so many tokens, which holds the present ones."""
+        before = self.states if self._memory else ()
+        self._memory = []
+        for new in (key_states, value_states):
+            rows, heads, _, width = new.shape
+            self._memory.append(new.new_empty(rows, heads, room, width))
+        for states, old in zip(self._memory, before, strict=False):
+            states[:, :, : self._length] = old
 
 
 def growing_cache(config: PretrainedConfig) -> DynamicCache:
     """A cache for a model; layers that are not full attention keep the kind that transformers gives them."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+
+    CacheLayerMixin.register(GrowingLayer)  # transformers asks whether a layer is one of attention
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

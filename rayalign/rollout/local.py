@@ -14,6 +14,7 @@ from rayalign.config import RolloutConfig, SamplingConfig
 from rayalign.rollout.base import EnginePart, Finished, Request
 from rayalign.rollout.beam_drafts import BeamDrafts
 from rayalign.rollout.drafts import Draft, Drafts
+from rayalign.rollout.growing_cache import growing_cache
 from rayalign.weights.files import exactly
 from rayalign.weights.sets import WeightSet
 
@@ -137,8 +138,6 @@ class LocalEngine:
 
     def _read_prefixes(self) -> Tensor:
         """Fill the cache; a prefix that several sequences share, such as a prompt's candidates, is read once."""
-        from rayalign.rollout.growing_cache import growing_cache
-
         prefixes = [(*row.draft.request.prompt_ids, *row.draft.tokens) for row in self._wave]
         places = {prefix: place for place, prefix in enumerate(dict.fromkeys(prefixes))}
         rows = [torch.tensor(prefix) for prefix in places]

@@ -22,26 +22,29 @@ def test_it_holds_what_transformers_own_layer_holds() -> None:
             assert torch.equal(own, other)
         for layer in (ours, theirs):
             layer.batch_select_indices(torch.tensor(chosen))
-        assert torch.equal(ours.keys, theirs.keys)
-        assert torch.equal(ours.values, theirs.values)
+        keys, values = ours.states
+        assert torch.equal(keys, theirs.keys)
+        assert torch.equal(values, theirs.values)
     assert ours.get_seq_length() == theirs.get_seq_length() == 7 + LEAST
 
 
 def test_a_token_is_written_into_memory_that_is_there() -> None:
     layer = GrowingLayer()
     layer.update(*states(3, 4))
-    before = layer.keys.data_ptr()
+    before = layer.states[0].data_ptr()
     for _ in range(LEAST):
         layer.update(*states(3, 1))
     layer.batch_select_indices(torch.tensor([0, 2]))
-    assert layer.keys.data_ptr() == before
+    assert layer.states[0].data_ptr() == before
     layer.update(*states(2, 1))
-    assert layer.keys.data_ptr() != before
+    assert layer.states[0].data_ptr() != before
 
 
 def test_layers_with_a_window_stay_as_they_are() -> None:
     sizes = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2}
-    assert all(type(layer) is GrowingLayer for layer in growing_cache(LlamaConfig(**sizes)).layers)
+    cache = growing_cache(LlamaConfig(**sizes))
+    assert all(type(layer) is GrowingLayer for layer in cache.layers)
+    assert cache.get_seq_length() == 0
     windowed = growing_cache(MistralConfig(**sizes, sliding_window=4))
     assert all(type(layer) is DynamicSlidingWindowLayer for layer in windowed.layers)
 
