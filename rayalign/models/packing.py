@@ -8,6 +8,7 @@ Every way is weighed by what its positions cost, padding included, and by the st
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 from rayalign.models.batching import length_buckets
@@ -68,16 +69,19 @@ def alike(lines: Sequence[Line], least: int) -> list[Reading]:
 
 
 def end_to_end(blocks: Sequence[Block], width: int) -> Reading:
-    """Blocks in few lines of at most this width: the longest first, each in the first line that has room."""
+    """Blocks in few lines of at most this width: the longest first, each in the line that it fills best."""
     contents: list[list[Block]] = []
-    rooms: list[int] = []
+    rooms: list[tuple[int, int]] = []
+    """of each line, with its place; ascending"""
     for block in sorted(blocks, key=lambda block: -block.length):
-        place = next((place for place, room in enumerate(rooms) if room >= block.length), len(rooms))
-        if place == len(rooms):
+        found = bisect_left(rooms, (block.length, 0))
+        if found == len(rooms):
+            room, place = width, len(contents)
             contents.append([])
-            rooms.append(width)
+        else:
+            room, place = rooms.pop(found)
         contents[place].append(block)
-        rooms[place] -= block.length
+        insort(rooms, (room - block.length, place))
     return [Line(tuple(content)) for content in contents]
 
 

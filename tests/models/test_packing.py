@@ -15,9 +15,9 @@ def padding(readings: list[list[Line]]) -> float:
     return 1 - sum(line.length for lines in readings for line in lines) / read
 
 
-def test_the_longest_block_comes_first_into_the_first_line_with_room() -> None:
-    lines = end_to_end(alone(3, 7, 5, 2, 4), width=10)
-    assert [[block.length for block in line.blocks] for line in lines] == [[7, 3], [5, 4], [2]]
+def test_the_longest_block_comes_first_into_the_line_that_it_fills_best() -> None:
+    lines = end_to_end(alone(3, 6, 7, 2), width=10)
+    assert [[block.length for block in line.blocks] for line in lines] == [[7, 3], [6, 2]]
 
 
 def test_rows_by_themselves_are_read_apart_from_those_of_a_prompt() -> None:
