@@ -53,7 +53,8 @@ STUDIES = {
             "rows. Each learning rate is the first one tried, so the rows do not rank the methods at their best. "
             "The order departs from AlpacaFarm's where a sentence below the correlations says so; no setting was tuned "
             "towards it. FeedME beats SFT here and not in the paper: it learns from answers that won a comparison. "
-            "Their gold utility was 0.56 in seed 0, and that of the answers that lost 0.38."
+            "Their gold utility was 0.56 in seed 0, and that of the answers that lost 0.38. `sppo_hard` and `sppo_single` "
+            "are one loss where each pair has one verdict."
         ),
         published=ALPACA_FARM,
     ),

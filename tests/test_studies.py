@@ -198,7 +198,7 @@ def test_win_rates_of_best_of_n_stand_beside_their_bound() -> None:
     assert pool["within"] and not gold["within"]
 
 
-@pytest.mark.parametrize("name", ["methods", "alpacafarm"])
+@pytest.mark.parametrize("name", list(STUDIES))
 def test_pages_are_written_anew_from_what_is_recorded(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
