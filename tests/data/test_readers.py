@@ -114,6 +114,29 @@ def test_a_hub_name_is_read_by_its_repository_configuration_and_split(monkeypatc
     assert requests == expected
 
 
+ALPACA_FARM_PREFERENCES = {
+    "alpaca_human_preference": {},
+    "alpaca_gpt4_preference": {},
+    "alpaca_noisy_multi_preference": {"raw_preference": 2, "is_flipped": True},
+}
+"""AlpacaFarm's configurations of pairs, and what one of them has besides"""
+
+
+@pytest.mark.parametrize("configuration", ALPACA_FARM_PREFERENCES)
+def test_pairs_of_alpaca_farm_are_read_by_their_hub_name(configuration: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    row = {"instruction": "add", "input": "1 1", "output_1": "two", "output_2": "three", "preference": 1}
+
+    def load_dataset(name: str, asked: str, split: str) -> list[dict[str, object]]:
+        assert (name, asked, split) == ("tatsu-lab/alpaca_farm", configuration, "preference")
+        return [row | ALPACA_FARM_PREFERENCES[configuration]]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    (example,) = load(Path(f"tatsu-lab/alpaca_farm:{configuration}"), "comparisons", "comparisons", "preference")
+    assert example.prompt.messages == (Message("user", "add\n\n1 1"),)
+    assert [(answer.text, answer.score) for answer in example.candidates] == [("two", 1.0), ("three", 0.0)]
+
+
 def test_a_hub_name_out_of_reach_is_refused_with_the_remedy() -> None:
     pytest.importorskip("datasets")
     with pytest.raises(InputError, match="no such local path, nor .* download it"):
