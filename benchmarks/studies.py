@@ -150,12 +150,12 @@ def _win_rates(summaries: Mapping[int, Mapping[str, Any]], model: str) -> dict[s
 
 def _perplexity(summaries: Mapping[int, Mapping[str, Any]], model: str) -> float | None:
     """The mean over seeds of the perplexity of a model's answers; None where the job measures none."""
-    found = []
+    perplexities = []
     for summary in summaries.values():
         for row in summary["results"]:
             if row["name"] == model and row["metric"] == "perplexity":
-                found.append(row["mean"])
-    return sum(found) / len(found) if found else None
+                perplexities.append(row["mean"])
+    return sum(perplexities) / len(perplexities) if perplexities else None
 
 
 def _seconds(summaries: Mapping[int, Mapping[str, Any]], model: str) -> float | None:
@@ -193,7 +193,9 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the jobs; hh_rlhf: data.path")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="of the jobs; hh_rlhf: data.path"
+    )
     parser.add_argument("--recorded", action="store_true", help="run nothing; write the pages from the results")
     options = parser.parse_args()
     unknown = set(options.studies) - set(STUDIES)

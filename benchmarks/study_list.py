@@ -53,8 +53,8 @@ STUDIES = {
             "rows. Each learning rate is the first one tried, so the rows do not rank the methods at their best. "
             "The order departs from AlpacaFarm's where a sentence below the correlations says so; no setting was tuned "
             "towards it. FeedME beats SFT here and not in the paper: it learns from answers that won a comparison. "
-            "Their gold utility was 0.56 in seed 0, and that of the answers that lost 0.38. `sppo_hard` and `sppo_single` "
-            "are one loss where each pair has one verdict."
+            "Their gold utility was 0.56 in seed 0, and that of the answers that lost 0.38. `sppo_hard` and "
+            "`sppo_single` are one loss where each pair has one verdict."
         ),
         published=ALPACA_FARM,
     ),
@@ -91,10 +91,10 @@ STUDIES = {
         title="DeepSpeed-Chat's three steps on real dialogues",
         introduction=(
             "Dialogues of Anthropic's HH-RLHF, a few thousand of them, and a model of a million parameters that begins "
-            "from nothing: every step on real data, not good answers. The steps have prompts of their own (2 : 4 : 4), "
-            "PPO mixes the loss of step 1 in, and `ppo_average` is the moving average of its weights. The reward is "
-            "that of the model that step 2 trained, so nothing here says whether people would agree. The job takes "
-            "its data from `--set data.path=FOLDER`."
+            "from nothing. The study exercises every step on real data; it does not aim at good answers. The steps "
+            "have prompts of their own (2 : 4 : 4), PPO mixes the loss of step 1 in, and `ppo_average` is the moving "
+            "average of its weights. The reward is that of the model that step 2 trained, so nothing here says whether "
+            "people would agree. The job takes its data from `--set data.path=FOLDER`."
         ),
     ),
 }

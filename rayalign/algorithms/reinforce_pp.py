@@ -29,7 +29,7 @@ class ReinforcePp(PolicyGradient[ReinforcePpConfig]):
     """PPO's policy loss on returns that are normalised over the whole batch.
 
     `A_t = (G_t - mean) / deviation`, `G_t = score - beta * sum of log(pi / reference) from t on`. With a `gamma` below
-    1 each reward counts less by the tokens that it comes later.
+    1 each reward is discounted by gamma for every token that lies between.
     """
 
     Config = ReinforcePpConfig

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import typer
 from typer.core import TyperGroup
 
@@ -52,6 +53,8 @@ class _Commands(TyperGroup):
                 raise
             _complain(str(error))
             raise typer.Exit(2 if isinstance(error, InputError) else 1) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
         except KeyboardInterrupt as interrupt:
             _complain("interrupted; the same command goes on where this one stopped")
             raise typer.Exit(130) from interrupt

@@ -38,7 +38,7 @@ def rehearse(
     rayalign.check(loaded)
     show_progress("rayalign.rehearsal")
     folder = Path(output) if output else rehearsal_folder(loaded.job)
-    with full_disk_named(folder.resolve()):
+    with full_disk_named(folder.resolve(), "--output"):
         rehearsal = rehearse_job(loaded, full=full, output=folder)
     for line in render(rehearsal.changes):
         typer.echo(line)

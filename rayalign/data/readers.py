@@ -243,14 +243,15 @@ def _rows_in_split(config: DataConfig, reader: Reader, use: Use, report: Report)
     try:
         for row, where in _renamed_rows(config):
             example = reader(row, where)
+            left_out: Counter[str] = Counter()
             if isinstance(example, Reduced):
-                absent += example.absent
-                example = example.example
+                example, left_out = example
             shaped = example if isinstance(example, str) else _shape(example, use, where)
             if isinstance(shaped, str):
                 skipped[shaped] += 1
                 continue
             usable += 1
+            absent += left_out
             if not by_hash or hashed_split(prompt_id(shaped[0].prompt.messages[:1])) == split:
                 yield from ((example, where) for example in shaped)
         if not usable and skipped[_NO_ANSWER]:

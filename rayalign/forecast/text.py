@@ -92,10 +92,11 @@ def calibration_lines(outcome: Forecast) -> Iterator[str]:
 
 def size_cells(outcome: Forecast) -> tuple[str, str, str]:
     """Whether the job fits on machines of a size, its whole time and its cost."""
-    whole = duration(outcome.hours * 3600) if outcome.is_timed else UNKNOWN
+    least = "at least " if set(outcome.unsized) & set(outcome.untimed) else ""
+    whole = f"{least}{duration(outcome.hours * 3600)}" if outcome.is_timed else UNKNOWN
     cost = ""
     if outcome.cost is not None:
-        cost = span(outcome.cost, outcome.hardware.currency) if outcome.is_timed else UNKNOWN
+        cost = f"{least}{span(outcome.cost, outcome.hardware.currency)}" if outcome.is_timed else UNKNOWN
     return fits_cell(outcome), whole, cost
 
 

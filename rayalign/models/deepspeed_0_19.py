@@ -18,7 +18,9 @@ def skip_shared_memory_operator() -> None:
 
 
 def bound_world_group(limit: timedelta) -> None:
-    """Give the group of all ranks that DeepSpeed makes for itself a deadline; it has torch's half an hour.
+    """Give the group of all ranks that DeepSpeed makes for itself a deadline, in the place of torch's own.
+
+    torch's is half an hour with gloo and ten minutes with NCCL.
 
     It can go once DeepSpeed passes the deadline of `init_distributed` on to its groups.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 START = {"cpu": 64, "cuda": 4096}
-"""tokens that take as long as to start a reading: with fewer the device is hardly faster (nano on a CPU: 80)"""
+"""tokens whose reading takes about as long as to start one; with fewer the device is hardly faster"""
 PACKS = frozenset({"cpu"})
 """devices on which a mask slows attention little; others read a row by itself in a kernel without one"""
 SHARES_PROMPTS = frozenset({"llama", "mistral", "qwen2", "qwen3"})

@@ -1,4 +1,4 @@
-"""Rows laid out so that a model reads a prompt that several of them share once, and little padding. Pure.
+"""Lays rows out so that a model reads a shared prompt once, and little padding. Pure.
 
 A *block* is a prompt, then what follows it in each of its rows, one after another. A *line* is what the model reads:
 one block, or several end to end. A mask lets each row see its own prompt and itself, and positions go on from the
@@ -16,8 +16,8 @@ from torch import Tensor
 
 WORTHWHILE = 0.9
 """share of the work that a longer block may cost at most: to lay it out takes time too"""
-PADDING, PROMPT = -2, -1
-"""owners of positions that belong to no row, and to all rows of a block"""
+NOBODY, EVERY_ROW = -2, -1
+"""owners of padding, and of a block's prompt"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def lay_out(lines: Sequence[Line], input_ids_BT: Tensor, lengths_B: Tensor) -> L
     width = int(lengths_B[rows_B].max())
     span = max(line.length for line in lines)
     size = len(lines) * span
-    prompts_B1, starts_B1, shifts_B1, blocks_B1 = _seats(lines, lengths_B, span).to(device).T[:, :, None]
+    prompts_B1, starts_B1, shifts_B1, blocks_B1 = _seats(lines, lengths_B.tolist(), span).to(device).T[:, :, None]
     column_T = torch.arange(width, device=device)
     behind_BT = column_T >= prompts_B1
     real_BT = column_T < lengths_B[rows_B][:, None]
@@ -112,17 +112,17 @@ def lay_out(lines: Sequence[Line], input_ids_BT: Tensor, lengths_B: Tensor) -> L
     places_M = place_BT[real_BT]
     input_ids_N = input_ids_BT.new_zeros(size)
     positions_N = torch.zeros(size, dtype=torch.long, device=device)
-    blocks_N = torch.full((size,), PADDING, device=device)
-    owners_N = torch.full((size,), PADDING, device=device)
+    blocks_N = torch.full((size,), NOBODY, device=device)
+    owners_N = torch.full((size,), NOBODY, device=device)
     input_ids_N[places_M] = input_ids_BT[rows_B, :width][real_BT]
     positions_N[places_M] = column_T.expand_as(place_BT)[real_BT]
     blocks_N[places_M] = blocks_B1.expand_as(place_BT)[real_BT]
-    owners_N[places_M] = torch.where(behind_BT, rows_B[:, None], PROMPT)[real_BT]
+    owners_N[places_M] = torch.where(behind_BT, rows_B[:, None], EVERY_ROW)[real_BT]
     mask_L1SS = _mask(blocks_N.view(-1, span), owners_N.view(-1, span))
     return Layout(input_ids_N.view(-1, span), positions_N.view(-1, span), mask_L1SS, place_BT)
 
 
-def _seats(lines: Sequence[Line], lengths_B: Tensor, span: int) -> Tensor:
+def _seats(lines: Sequence[Line], lengths: Sequence[int], span: int) -> Tensor:
     """For each row: tokens of its prompt, where its block starts, how far its answer is moved, the block's number."""
     seats: list[tuple[int, int, int, int]] = []
     number = 0
@@ -132,7 +132,7 @@ def _seats(lines: Sequence[Line], lengths_B: Tensor, span: int) -> Tensor:
             shift = 0
             for row in block.rows:
                 seats.append((block.prompt, start, shift, number))
-                shift += int(lengths_B[row]) - block.prompt
+                shift += lengths[row] - block.prompt
             start += block.length
             number += 1
     return torch.tensor(seats)
@@ -143,7 +143,7 @@ def _mask(blocks_LS: Tensor, owners_LS: Tensor) -> Tensor:
     span = owners_LS.shape[1]
     same_block_LSS = blocks_LS[:, :, None] == blocks_LS[:, None, :]
     same_row_LSS = owners_LS[:, :, None] == owners_LS[:, None, :]
-    prompt_L1S = (owners_LS == PROMPT)[:, None, :]
+    prompt_L1S = (owners_LS == EVERY_ROW)[:, None, :]
     earlier_SS = torch.ones(span, span, dtype=torch.bool, device=owners_LS.device).tril()
     return (same_block_LSS & (same_row_LSS | prompt_L1S) & earlier_SS)[:, None]
 

@@ -17,7 +17,7 @@ from rayalign.models.lines import Block, Line, cost
 Reading = list[Line]
 """lines that a model reads at once"""
 WIDTHS = (*(part / 16 for part in range(6, 17)), 1.25, 1.5, 2.0)
-"""widths of lines that are tried, over the width of the model: at 2 a mask adds a third to the matrix products"""
+"""widths of lines that are tried, over the width of the model: at 2, attention costs a third of the matrix products"""
 
 
 def in_one_reading(blocks: Sequence[Block], hidden: int, *, packs: bool) -> Reading:
@@ -71,15 +71,15 @@ def alike(lines: Sequence[Line], least: int) -> list[Reading]:
 def end_to_end(blocks: Sequence[Block], width: int) -> Reading:
     """Blocks in few lines of at most this width: the longest first, each in the line that it fills best."""
     contents: list[list[Block]] = []
+    # of each line, with its place; ascending
     rooms: list[tuple[int, int]] = []
-    """of each line, with its place; ascending"""
     for block in sorted(blocks, key=lambda block: -block.length):
-        found = bisect_left(rooms, (block.length, 0))
-        if found == len(rooms):
+        fit = bisect_left(rooms, (block.length, 0))
+        if fit == len(rooms):
             room, place = width, len(contents)
             contents.append([])
         else:
-            room, place = rooms.pop(found)
+            room, place = rooms.pop(fit)
         contents[place].append(block)
         insort(rooms, (room - block.length, place))
     return [Line(tuple(content)) for content in contents]

@@ -126,6 +126,11 @@ class GenerateKind(StageKind[GenerateStage]):
         for place, source in enumerate(stage.answer_sources):
             if source.places > 1:
                 yield f"sources.{place}", "set only one of source, examples and endpoint"
+            if source.last and (source.is_drawn or source.endpoint):
+                yield (
+                    f"sources.{place}.last",
+                    "is for answers that are there; leave it out where they are drawn",
+                )
             sampling = merged_sampling(stage.sampling, source.sampling)
             if source.is_drawn:
                 yield from beam_problems(source.count, sampling, f"sources.{place}")

@@ -1,4 +1,4 @@
-"""The folder of a rehearsal: nothing in it is deleted that an earlier rehearsal did not write."""
+"""The folder of a rehearsal: nothing in it is deleted but what rehearsals write, by name."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def prepare_folder(folder: Path, job: Job) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         if not _holds_report(folder):
             raise InputError(
-                f"{folder} is not empty and holds no rehearsal; name another folder with --output, as a rehearsal "
-                "replaces what is in its own"
+                f"{folder} is not empty and holds no rehearsal; name another folder with --output, or delete this one "
+                "if a rehearsal left it"
             )
         _remove_written(folder)
     folder.mkdir(parents=True, exist_ok=True)

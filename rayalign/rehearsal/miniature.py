@@ -261,7 +261,7 @@ def _candidates(stage: Tree) -> int:
     """Candidates of a prompt of a stage with sources."""
     if isinstance(stage["sources"], list):
         return sum(source["count"] for source in stage["sources"])
-    return 1 << 30
+    return UNLIMITED
 
 
 def _shown(candidates: Any) -> str:

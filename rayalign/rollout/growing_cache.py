@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from transformers import DynamicCache, PretrainedConfig
 
 LEAST = 32
-"""tokens that memory has room for at least when it is allocated; later it doubles"""
+"""further tokens that memory has room for, at least; as many as there are, if these are more"""
 
 
 class GrowingLayer:
@@ -26,7 +26,12 @@ class GrowingLayer:
     is_croppable = False
     supports_early_init = False
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int) -> None:
+        """
+        Args:
+            longest: tokens that a row may have.
+        """
+        self._longest = longest
         self._memory: list[Tensor] = []
         """keys and values, once there are any"""
         self._rows = 0
@@ -48,7 +53,8 @@ class GrowingLayer:
         begin = self._length
         end = begin + key_states.shape[2]
         if not self._memory or self._memory[0].shape[2] < end:
-            self._allocate(key_states, value_states, end + max(end, LEAST))
+            room = max(end, min(end + max(end, LEAST), self._longest))
+            self._allocate(key_states, value_states, room)
         self._rows, self._length = len(key_states), end
         for states, new in zip(self.states, (key_states, value_states), strict=True):
             states[:, :, begin:] = new
@@ -58,7 +64,11 @@ class GrowingLayer:
         """Make the rows those of these numbers; in the same memory where they are not more than before."""
         count = len(indices)
         if count > self._rows:
-            self._memory = [states[indices] for states in self._memory]
+            memory = []
+            for states, old in zip(self._memory, self.states, strict=True):
+                memory.append(states.new_empty(count, *states.shape[1:]))
+                memory[-1][:, :, : self._length] = old[indices]
+            self._memory = memory
         else:
             moved = (indices != torch.arange(count, device=indices.device)).nonzero()[:, 0]
             sources = indices[moved]
@@ -89,12 +99,16 @@ class GrowingLayer:
             states[:, :, : self._length] = old
 
 
-def growing_cache(config: PretrainedConfig) -> DynamicCache:
-    """A cache for a model; layers that are not full attention keep the kind that transformers gives them."""
+def growing_cache(config: PretrainedConfig, longest: int) -> DynamicCache:
+    """A cache for rows of a model; layers that are not full attention keep the kind that transformers gives them.
+
+    Args:
+        longest: tokens that a row may have.
+    """
     from transformers import DynamicCache
     from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
     CacheLayerMixin.register(GrowingLayer)  # transformers asks whether a layer is one of attention
     cache = DynamicCache(config=config)
-    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [GrowingLayer(longest) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

@@ -145,7 +145,7 @@ class LocalEngine:
         lengths_B = torch.tensor([len(row) for row in rows])
         width = input_BT.shape[1]
         self._attention_BT = (torch.arange(width) >= width - lengths_B[:, None]).long().to(self._device)
-        self._cache = growing_cache(self._model.config)
+        self._cache = growing_cache(self._model.config, self._config.context)
         logits_BV = self._read(input_BT, (self._attention_BT.cumsum(-1) - 1).clamp(min=0))
         if len(places) == len(prefixes):
             return logits_BV
@@ -213,6 +213,8 @@ class LocalEngine:
             return
         if not rows:
             self._cache = None
+        if not rows and not self._waiting:
+            self._samplings.clear()
         if self._cache is not None:
             rows = filled(rows)
             self._select(torch.tensor(rows, device=self._device))

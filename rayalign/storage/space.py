@@ -19,13 +19,17 @@ _FULL = (
     "database or disk is full",
 )
 """what the system says, torch's writer of archives and SQLite"""
+_CODES = (errno.ENOSPC, errno.EDQUOT)
 _LEFT = 1 << 16
 """bytes; with fewer a disk is full, and what cannot be written fails in words of its own"""
 
 
 @contextmanager
-def full_disk_named(folder: Path) -> Iterator[None]:
+def full_disk_named(folder: Path, setting: str = "`output`") -> Iterator[None]:
     """Turn an error that comes of a full disk, in this process or an actor, into one that says so.
+
+    Args:
+        setting: what names the folder.
 
     Raises:
         RayalignError: what was written under the folder did not fit.
@@ -37,14 +41,15 @@ def full_disk_named(folder: Path) -> Iterator[None]:
         if not (exactly_full or comes_of_full_disk(error)):
             raise
         raise RayalignError(
-            f"no space left on {folder}; free space, or name another place as `output`, and give the same command again"
+            f"no space left on {folder}; free space, or name another place as {setting}, "
+            "and give the same command again"
         ) from error
 
 
 def full_disk_place(error: BaseException | None) -> str:
     """Where a file did not fit, for people: its folder, as far as the error names one."""
     while error is not None:
-        if isinstance(error, OSError) and isinstance(error.filename, str):
+        if isinstance(error, OSError) and error.errno in _CODES and isinstance(error.filename, str):
             return str(Path(error.filename).parent)
         error = error.__cause__ or error.__context__
     return "a disk that this command writes to"
@@ -61,7 +66,7 @@ def _is_full(folder: Path) -> bool:
 def comes_of_full_disk(error: BaseException | None) -> bool:
     """Whether an error, or what it came of, is that a file did not fit."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in _CODES:
             return True
         if any(text in str(error) for text in _FULL):
             return True

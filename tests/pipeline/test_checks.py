@@ -71,6 +71,7 @@ def test_a_second_objective_and_an_average_are_checked(study: Study, override: s
             "draws.sources=[{source: a, examples: stage:sft}]",
             "sources.0: set only one of source, examples",
         ),
+        ("draws.sources=[{last: true}]", "sources.0.last: is for answers that are there; leave it out"),
         ("draws.sampling.beams={width: 3}", "sampling: 4 candidates of a beam search of width 3; raise beams.width"),
         ("draws.sampling={beams: {width: 4}, top_k: 3}", "sampling: a beam search takes the likeliest tokens anyway"),
         ("draws.sources=[{sampling: {beams: {width: 2}}}]", "sources.0: 4 candidates of a beam search of width 2"),

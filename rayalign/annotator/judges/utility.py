@@ -138,9 +138,9 @@ class UtilityJudge:
         """The utility of each answer to this annotator: with its tastes, without its noise."""
         scores = await self._utilities.scores(items)
         own_scores: list[Score] = []
-        for score, (prompt, answer) in zip(scores, items, strict=True):
+        human = next(iter(self._people), None)
+        for score, (_, answer) in zip(scores, items, strict=True):
             problem = _problem(score)
-            human = self._drawn_human(self._key(prompt), seed=0)
             own_scores.append(Score(None, problem) if problem else Score(_felt(human, score, answer)))
         return own_scores
 
