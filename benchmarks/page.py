@@ -39,6 +39,7 @@ TABLES: Mapping[str, Callable[[Row], str]] = MappingProxyType(
         "merge_speed": page_parts.merge_speed,
         "gae_speed": page_parts.gae_speed,
         "prompt_selection": page_parts.prompt_selection,
+        "generation": page_parts.generation,
         "engine_choice": page_parts.engine_choice,
         "annotator_service": page_services.annotator_service,
         "upstream_faults": page_services.upstream_faults,

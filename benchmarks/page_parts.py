@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -124,6 +125,24 @@ def prompt_selection(results: Row) -> str:
                 [name.replace("_", " "), *(number(row[key]) for key in ("values", "weights", "drawing", "all"))]
             )
     return table(["measure, or way of drawing", "values", "weights", "drawing", "all"], cells)
+
+
+def generation(results: Row) -> str:
+    """One batch by Hugging Face's `generate` and by both engines."""
+    limit, cells = results["limit_ratio"], []
+    for row in results["rows"]:
+        seconds = [number(statistics.median(row["seconds"][side])) for side in ("hf", "vllm", "local")]
+        ratios = [at_most(row[f"{engine}_over_hf"], limit) for engine in ("vllm", "local")]
+        cells.append([row["model"], *seconds, *ratios])
+    heading = [
+        "model",
+        "generate [s]",
+        "vLLM [s]",
+        "local [s]",
+        f"vLLM, at most {limit:g}",
+        f"local, at most {limit:g}",
+    ]
+    return table(heading, cells)
 
 
 def engine_choice(results: Row) -> str:
