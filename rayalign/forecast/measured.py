@@ -106,11 +106,14 @@ def _stage(name: str, kind: TrainKind, rows: list[Mapping[str, float]]) -> Measu
 
 
 def _lengths(kind: TrainKind, written: float, learned: float) -> Lengths:
-    """Mean prompt and answer, from the tokens that engines wrote and that all trained roles learned from."""
+    """Mean prompt and answer, from the tokens that engines wrote and those that the policy learned from.
+
+    Another trained role has tokens of its own name, so they are not among these.
+    """
     stage = kind.stage
     samples = stage.prompts * stage.candidates_per_prompt
     answer = written / (stage.prompts * draws_from_engines(stage))
-    total = learned / (samples * kind.algorithm.passes * len(kind.trained))
+    total = learned / (samples * kind.algorithm.passes)
     return Lengths(max(total - answer, 0.0), answer)
 
 

@@ -44,7 +44,7 @@ def write_run(folder: Path, iterations: int = 8, job: str = JOB) -> Path:
         phases = {f"phase/{name}": value * factor for name, value in SECONDS.items()}
         total = sum(phases.values()) + 7.0
         # 128 samples, read by policy and critic
-        tokens = {"rollout/tokens": 128 * 20, "learner/tokens": 2 * 128 * 30}
+        tokens = {"rollout/tokens": 128 * 20, "learner/tokens": 128 * 30, "critic/tokens": 128 * 30}
         metrics = {**phases, "phase/checkpoint": 7.0, "phase/total": total, **tokens}
         rows.append(json.dumps({"step": step, "time": 0.0, "metrics": metrics}))
     (stage / "metrics.jsonl").write_text("\n".join(rows) + "\n")
