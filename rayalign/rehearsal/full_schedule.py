@@ -90,7 +90,8 @@ def _online(loaded: LoadedJob, where: str, kind: TrainKind, rows: int | None) ->
 
 def _unseen(kinds: Mapping[str, StageKind[Any]]) -> Iterator[Finding]:
     """Evaluations that all use rows which a policy was trained on; one of several may do so to show the difference."""
-    trained: dict[tuple[Any, ...], str] = {}
+    trained: dict[str, str] = {}
+    """source of rows -> the first stage that trains on them"""
     on_trained_rows: list[Finding] = []
     evaluations = 0
     for name, kind in kinds.items():
@@ -109,5 +110,6 @@ def _unseen(kinds: Mapping[str, StageKind[Any]]) -> Iterator[Finding]:
         yield from on_trained_rows
 
 
-def _source(data: DataConfig) -> tuple[Any, ...]:
-    return data.format, data.path, data.split, data.phase, data.blend
+def _source(data: DataConfig) -> str:
+    """Where rows come from; in JSON, since the parts of a blend may rename columns, and mappings have no hash."""
+    return data.model_dump_json(include={"format", "path", "split", "phase", "blend"})

@@ -14,7 +14,9 @@ from rayalign.data.chat import train_tokenizer
 from rayalign.data.templates import DEFAULT_TEMPLATE
 from rayalign.models.miniature import catalogue_config, shrunk, write_miniature
 from rayalign.pipeline.checks import check
+from rayalign.pipeline.kind import kinds_of
 from rayalign.rehearsal.findings import Finding
+from rayalign.rehearsal.full_schedule import check_schedule
 from rayalign.rehearsal.made_rows import RowMaker, texts
 from rayalign.rehearsal.rehearse import check_full_size
 from rayalign.rehearsal.stand_ins import stand_in
@@ -124,6 +126,12 @@ def test_a_mistake_is_found_where_it_was_made(
 ) -> None:
     matching = [finding for finding in findings(override) if finding.key == key]
     assert matching and text in matching[0].text
+
+
+def test_a_job_whose_data_are_a_blend_is_checked_too() -> None:
+    job = load_job(Path(__file__).parents[2] / "jobs/small/personalized_soups.yaml")
+    assert any(kind.data and kind.data.blend for kind in kinds_of(job.job).values())
+    assert list(check_schedule(job, {})) == []
 
 
 def copied(model: Path, folder: Path) -> Path:
