@@ -46,7 +46,7 @@ async def iterate(loop: RolloutLoop, update: float) -> float:
 async def measure(pool: GeneratorPool, folder: Path, events: EventLog, staleness: int, update: float) -> float:
     """Seconds of an iteration with the engines of a pool."""
     with closing(Journal(folder / f"{staleness}-{update}.jsonl")) as journal:
-        loop = rollout_loop(pool, folder / "model", ITERATIONS, events, journal, max_staleness=staleness)
+        loop = await rollout_loop(pool, folder / "model", ITERATIONS, events, journal, max_staleness=staleness)
         rollouts = asyncio.ensure_future(loop.run())
         training = asyncio.ensure_future(iterate(loop, update))
         await asyncio.wait({rollouts, training}, return_when=asyncio.FIRST_COMPLETED)

@@ -30,6 +30,7 @@ from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.placement import Claim, Placement
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.pool_start import CONCURRENCY
+from rayalign.cluster.roles import WIRE_THREADS
 from rayalign.cluster.session import Session
 from rayalign.config import CandidateSource, ClusterConfig, RoleConfig, SamplingConfig, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
@@ -99,7 +100,7 @@ async def _measure(engines: int, iterations: int, folder: Path) -> dict[str, Any
     with closing(EventLog(folder / "events.jsonl")) as events, closing(Journal(folder / "journal.jsonl")) as journal:
         pool = await start_scripted(engines, events)
         imports_torch = await pool.group.all(lambda actor: actor.imports_torch.remote(), timeout=DEADLINE)
-        loop = rollout_loop(pool, model, iterations, events, journal)
+        loop = await rollout_loop(pool, model, iterations, events, journal)
         rollouts = asyncio.ensure_future(loop.run())
         training = asyncio.ensure_future(take_all(loop, iterations))
         await asyncio.wait({rollouts, training}, return_when=asyncio.FIRST_COMPLETED)
@@ -127,11 +128,12 @@ async def start_scripted(engines: int, events: EventLog) -> GeneratorPool:
     for _ in range(engines):
         options = placement.options(claim, {})
         actors.append(remote.options(max_concurrency=CONCURRENCY, **options).remote(seconds, CANDIDATES))
-    group = ActorGroup("generator", actors, events=events, timeout=DEADLINE)
+    group = ActorGroup("generator", actors, events=events, timeout=DEADLINE, wire_threads=CONCURRENCY)
+    await group.connect()
     return GeneratorPool(group, placement, "local", "", DEADLINE)
 
 
-def rollout_loop(
+async def rollout_loop(
     pool: GeneratorPool, model: Path, iterations: int, events: EventLog, journal: Journal, *, max_staleness: int = 1
 ) -> RolloutLoop:
     """The loop as an online stage makes it."""
@@ -144,7 +146,9 @@ def rollout_loop(
         max_staleness=max_staleness,
         candidates=(CandidateSource(source="live", count=CANDIDATES),),
     )
-    reward = ActorGroup("reward", [ray.remote(ScriptedReward).remote()], events=events, timeout=DEADLINE)
+    scorers = [ray.remote(ScriptedReward).remote()]
+    reward = ActorGroup("reward", scorers, events=events, timeout=DEADLINE, wire_threads=WIRE_THREADS["reward"])
+    await reward.connect()
     renderer = Renderer(str(model), 128, SamplingConfig(max_tokens=TOKENS))
     examples = [Example(prompt, ()) for prompt in prompts(0, "train", 2048)]
     return RolloutLoop(

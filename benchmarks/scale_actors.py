@@ -9,6 +9,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import ray
+from tokenizers import Tokenizer
+
+from rayalign.actors.wire import Door, WireEnd
 from rayalign.rollout.base import Finished, Request
 from rayalign.types import Group, Score
 
@@ -16,7 +20,15 @@ TOKENS = 64
 """of each answer"""
 
 
-class ScriptedGenerator:
+class Hosted:
+    """What the run's own actors answer, whatever their role; their base class imports torch."""
+
+    def listen(self, threads: int) -> Door:
+        """Wait at a door for the coordinator, as `HostedActor.listen`."""
+        return WireEnd(self, ray.util.get_node_ip_address(), threads).door
+
+
+class ScriptedGenerator(Hosted):
     """An engine that writes one group after another, each in the same time; all its candidates end together."""
 
     def __init__(self, seconds: float, group: int) -> None:
@@ -28,13 +40,15 @@ class ScriptedGenerator:
         self._seconds = seconds
         self._group = group
         self._version = 0
+        self._tokenizer: Tokenizer | None = None
         self._waiting: deque[Request] = deque()
         self._finished: deque[Finished] = deque()
         self._changed = threading.Condition()
         threading.Thread(target=self._write, daemon=True).start()
 
-    def submit(self, requests: Sequence[Request]) -> None:
-        """Accept candidates."""
+    def submit(self, requests: Sequence[Request], tokenizer: str) -> None:
+        """Accept candidates, to be decoded with the tokenizer of that model."""
+        self._tokenizer = self._tokenizer or Tokenizer.from_file(f"{tokenizer}/tokenizer.json")
         with self._changed:
             self._waiting.extend(requests)
             self._changed.notify_all()
@@ -65,10 +79,12 @@ class ScriptedGenerator:
     def _answer(self, request: Request) -> Finished:
         tokens = tuple(8 + (request.seed + place) % 200 for place in range(TOKENS))
         logprobs = tuple(-0.01 * (token % 97) for token in tokens)
-        return Finished(request.key, tokens, logprobs, ((0, self._version),), "length")
+        assert self._tokenizer is not None, "it came with the request"
+        text = self._tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
+        return Finished(request.key, tokens, logprobs, ((0, self._version),), "length", text=text)
 
 
-class ScriptedReward:
+class ScriptedReward(Hosted):
     """The length of an answer as its score."""
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:

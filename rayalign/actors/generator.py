@@ -12,6 +12,7 @@ from rayalign.actors.store import path_end
 from rayalign.config import LoraConfig, RolloutConfig
 from rayalign.rollout import EngineName, build
 from rayalign.rollout.base import Engine, EnginePart, Finished, Request, restart
+from rayalign.rollout.decoding import Decoder
 from rayalign.rollout.loop import EngineLoop
 from rayalign.weights.files import read_folder
 from rayalign.weights.paths.base import Header, PathConfig, WeightPath
@@ -29,6 +30,7 @@ class GeneratorActor(HostedActor):
         self._source = (engine, model, config, adapter)
         self._path: WeightPath | None = None
         self._working: Callable[[], float] = lambda: 0.0
+        self._decoder = Decoder()
 
     def setup(self) -> None:
         """Make the engine in its loop's thread."""
@@ -40,9 +42,10 @@ class GeneratorActor(HostedActor):
         """As `HostedActor.pulse`, with what the engine does."""
         return replace(own_pulse(), working=self._working())
 
-    def submit(self, requests: Sequence[Request]) -> None:
-        """Accept candidates."""
+    def submit(self, requests: Sequence[Request], tokenizer: str | None = None) -> None:
+        """Accept candidates; they are decoded with the tokenizer of that model, where it is at hand here."""
         self._loop.submit(requests)
+        self._decoder.use(tokenizer)
 
     def abort(self, keys: Collection[str]) -> None:
         """Give up candidates."""
@@ -67,7 +70,7 @@ class GeneratorActor(HostedActor):
 
     def collect(self, timeout: float) -> list[Finished]:
         """Candidates that have finished; waits for the first one, at most `timeout` seconds."""
-        return self._loop.collect(timeout)
+        return self._decoder.with_texts(self._loop.collect(timeout))
 
     def open_path(self, config: PathConfig) -> None:
         """Prepare the engine's end of a weight path, in the place of the one before."""

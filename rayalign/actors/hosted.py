@@ -12,6 +12,7 @@ import psutil
 import ray
 import torch
 
+from rayalign.actors.wire import Door, WireEnd
 from rayalign.config import LearnerConfig
 
 LOGICAL = "logical:"
@@ -109,6 +110,10 @@ class HostedActor:
     def pulse(self) -> Pulse:
         """The heartbeat; Ray serves it in a thread of its own, whatever the actor does."""
         return own_pulse()
+
+    def listen(self, threads: int) -> Door:
+        """Wait at a door for the coordinator, whose calls are then answered by so many threads."""
+        return WireEnd(self, ray.util.get_node_ip_address(), threads).door
 
     def close(self) -> None:
         """Release what the garbage collector would not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from rayalign.actors.hosted import HostedActor, Rendezvous
@@ -15,6 +16,8 @@ class RewardActor(HostedActor):
 
     def __init__(self, spec: RewardSpec) -> None:
         self._spec = spec
+        self._computing = threading.Lock()
+        """the models do one thing at a time: scores are requested over a wire, and all else through Ray"""
 
     def setup(self, meeting: Rendezvous) -> None:
         """Load the models: whole in a replica, in parts in a rank."""
@@ -28,18 +31,21 @@ class RewardActor(HostedActor):
 
     def offload(self, parts: Sequence[str]) -> None:
         """Move the models of the reward to host memory."""
-        for model in frozen_models(self._scorer):
-            model.offload()
+        with self._computing:
+            for model in frozen_models(self._scorer):
+                model.offload()
 
     def reload(self, parts: Sequence[str]) -> None:
         """Move the models back to their device."""
-        for model in frozen_models(self._scorer):
-            model.reload()
+        with self._computing:
+            for model in frozen_models(self._scorer):
+                model.reload()
 
     def close(self) -> None:
         """Release the models."""
-        for model in frozen_models(self._scorer):
-            model.close()
+        with self._computing:
+            for model in frozen_models(self._scorer):
+                model.close()
 
     def compare(self, questions: Sequence[Question]) -> list[Score]:
         """The probability that the first answer of each question is the better one; for a pairwise reward model."""
@@ -50,4 +56,5 @@ class RewardActor(HostedActor):
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """One score for each candidate of each group."""
-        return self._scorer.score(groups)
+        with self._computing:
+            return self._scorer.score(groups)

@@ -20,7 +20,8 @@ from ray.exceptions import (
 
 from rayalign.actors.hosted import Place, Pulse, memory_kills
 from rayalign.cluster.heart import Condition, Machine, condition_of
-from rayalign.cluster.machine_watch import ask_machine
+from rayalign.cluster.machine_watch import ask_machine, last_log_lines
+from rayalign.cluster.wires import CallError
 from rayalign.errors import ActorError, DeadlineError, LostDataError, LostError, RayalignError
 
 _GIB = 1 << 30
@@ -40,15 +41,15 @@ FAR_SECONDS = 15.0
 _MORE_MEMORY = "give it a machine with more memory, or fewer actors on this one"
 
 
-def explain(name: str, error: RayError, place: Place | None, pulse: Pulse | None, kills: int = 0) -> RayalignError:
-    """The error of ours for one of Ray's; an error of ours that came through Ray stays what it is.
+def explain(name: str, error: Exception, place: Place | None, pulse: Pulse | None, kills: int = 0) -> RayalignError:
+    """The error of ours for one of Ray's or of an actor's; an error of ours that an actor raised stays what it is.
 
     Args:
         name: of the actor: role, rank and process.
         pulse: its last heartbeat.
         kills: processes that the kernel of its machine has killed for memory since that.
     """
-    cause = error.cause if isinstance(error, RayTaskError) else error
+    cause = error.cause if isinstance(error, RayTaskError | CallError) else error
     if isinstance(cause, RayalignError):
         return cause
     if isinstance(cause, ObjectLostError):
@@ -62,6 +63,22 @@ def explain(name: str, error: RayError, place: Place | None, pulse: Pulse | None
     if isinstance(cause, _ENDED) and started:
         return LostError(f"{name} died: {_end(cause, place, pulse, kills)}")
     return ActorError(f"{name} failed: {_summary(cause)}")
+
+
+def explain_with_log(name: str, error: Exception, place: Place | None, pulse: Pulse | None) -> RayalignError:
+    """As `explain`, with the actor's last log lines; waits until Ray knows more of an actor that it cannot reach."""
+    if isinstance(error, ActorUnavailableError):
+        await_news(place)
+    explained = explain(name, error, place, pulse, kills_since(place, pulse))
+    if type(explained) in (ActorError, LostError):
+        return type(explained)(f"{explained}{_log(place)}")
+    return explained
+
+
+def silence(name: str, reason: str, place: Place | None, pulse: Pulse | None) -> LostError:
+    """The error of an actor that is lost, though Ray knows of no end."""
+    where = f" on {place.address}" if place else ""
+    return LostError(f"{name} is lost{where}: {reason}{memory_text(pulse)}{_log(place)}")
 
 
 def node_is_gone(place: Place | None) -> bool:
@@ -110,7 +127,12 @@ def await_news(place: Place | None) -> None:
         time.sleep(1.0)
 
 
-def _end(cause: RayError, place: Place | None, pulse: Pulse | None, kills: int) -> str:
+def _log(place: Place | None) -> str:
+    log = last_log_lines(place.pid if place else 0, place.address if place else "")
+    return f"\nlast log lines:\n{log}" if log else ""
+
+
+def _end(cause: Exception, place: Place | None, pulse: Pulse | None, kills: int) -> str:
     """How a process ended."""
     text = str(cause)
     where = f" on {place.address}" if place else ""

@@ -12,49 +12,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from rayalign.actors.hosted import PULSE, Place, Pulse
-from rayalign.cluster.causes import (
-    await_news,
-    condition_at,
-    explain,
-    kills_since,
-    memory_text,
-    node_is_gone,
-    precedence,
-)
+from rayalign.cluster.causes import condition_at, explain_with_log, node_is_gone, precedence, silence
 from rayalign.cluster.ending import end_actor
 from rayalign.cluster.heart import ASKS, Condition, Heart
-from rayalign.cluster.machine_watch import last_log_lines
 from rayalign.cluster.seats import Renewal
-from rayalign.cluster.traffic import arrays_in
-from rayalign.errors import ActorError, DeadlineError, LostDataError, LostError, RayalignError
+from rayalign.cluster.traffic import Traffic
+from rayalign.cluster.waits import together
+from rayalign.cluster.wires import Answer, CallError, ClosedError, Wires, are_allowed
+from rayalign.errors import DeadlineError, LostDataError, LostError, RayalignError
 from rayalign.storage.events import EventLog
 
-T = TypeVar("T")
 Actor = Any
 """a Ray actor handle; Ray gives it the methods of its role's class at run time"""
-Call = Callable[[Actor], ray.ObjectRef]
+Call = Callable[[Actor], ray.ObjectRef | Answer]
 HEARTBEAT = 30.0
 """seconds until an actor without a heartbeat counts as lost, where nothing else is given"""
 PATIENCE = 5.0
 """seconds in which the other ranks of one that failed fail too; the first error need not be the cause"""
-
-
-async def together(*waits: Awaitable[T]) -> list[T]:
-    """All answers, once every call has ended; then the first failure, and none that nobody hears of."""
-    outcomes = await asyncio.gather(*waits, return_exceptions=True)
-    answers: list[T] = []
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-        answers.append(outcome)
-    return answers
 
 
 class ActorGroup:
@@ -69,12 +50,14 @@ class ActorGroup:
         timeout: float,
         heartbeat: float = HEARTBEAT,
         spread: bool = False,
+        wire_threads: int = 0,
     ) -> None:
         """
         Args:
             timeout: of a call [seconds].
             heartbeat: seconds without one after which an actor is lost.
             spread: the actors hold one frozen model in parts, so each call is for all of them.
+            wire_threads: calls that an actor answers over its wire at a time; 0: there are no wires.
         """
         self.role = role
         self.actors = list(actors)
@@ -83,7 +66,10 @@ class ActorGroup:
         """None: a lost actor is not replaced"""
         self.spread = spread
         self._events = events
+        self._traffic = Traffic(role, events)
         self._timeout, self._heartbeat = timeout, heartbeat
+        self.wires = Wires()
+        self._wire_threads = wire_threads
         self._hearts: dict[Actor, Heart] = {}
         self._renewing = [asyncio.Lock() for _ in self.actors]
 
@@ -139,7 +125,7 @@ class ActorGroup:
         limit = timeout or self._timeout
         try:
             value = await self._answer(actor, call(actor), limit)
-        except RayTaskError as error:  # first: it may be a TimeoutError of the actor's own too
+        except (RayTaskError, CallError) as error:  # first: it may be a TimeoutError of the actor's own too
             raise await asyncio.to_thread(self._explain, actor, error) from error
         except (TimeoutError, GetTimeoutError) as error:
             raise DeadlineError(
@@ -148,9 +134,9 @@ class ActorGroup:
             ) from error
         except RayError as error:
             raise await asyncio.to_thread(self._explain, actor, error) from error
-        arrays = arrays_in(value)
-        size = sum(array.nbytes for array in arrays)
-        self._events.write("received", role=self.role, bytes=size, tensor=bool(arrays))
+        except ClosedError as error:  # of a wire
+            raise await self._end_of(actor) from error
+        self._traffic.note(value)
         return value
 
     def pid(self, actor: Actor) -> int:
@@ -179,6 +165,12 @@ class ActorGroup:
         self.note(actor, len(self.actors), place)
         self.actors.append(actor)
         self._renewing.append(asyncio.Lock())
+        await self.connect()
+
+    async def connect(self) -> None:
+        """Open a wire to each actor that has none yet."""
+        if self._wire_threads and are_allowed():
+            await together(*(self._connect(actor) for actor in self.actors if self.wires.to(actor) is actor))
 
     def note(self, actor: Actor, rank: int, place: Place) -> None:
         """Keep where an actor runs."""
@@ -191,11 +183,13 @@ class ActorGroup:
         for actor in self.actors:
             ray.kill(actor)
         self.actors = []
+        self.wires.close()
 
     def discard(self, actor: Actor) -> None:
         """End one actor and forget it, whatever it is doing."""
         self.actors.remove(actor)
         self._hearts.pop(actor, None)
+        self.wires.drop(actor)
         end_actor(actor, self.places.pop(actor, None), lost=True)
 
     async def _renew(self, rank: int, actor: Actor, error: LostError) -> None:
@@ -216,13 +210,18 @@ class ActorGroup:
                 self.actors[rank] = replacement  # so that it ends with the group, whatever happens
                 self.places.pop(actor, None)
                 self._hearts.pop(actor, None)
+                self.wires.drop(actor)
                 try:
                     await self.renewal.set_up(rank, replacement)
                     return
                 except LostError as again:
                     actor, error = replacement, again
 
-    async def _answer(self, actor: Actor, ref: ray.ObjectRef, limit: float) -> Any:
+    async def _connect(self, actor: Actor) -> None:
+        door = await self.one(actor, lambda actor: actor.listen.remote(self._wire_threads))
+        await self.wires.connect(actor, door, self._name(actor))
+
+    async def _answer(self, actor: Actor, ref: ray.ObjectRef | Answer, limit: float) -> Any:
         """The value of a call, while the heartbeat goes on."""
         answer = asyncio.wrap_future(ref.future())
         deadline = time.monotonic() + limit
@@ -244,12 +243,27 @@ class ActorGroup:
         if actor not in self.places:
             return
         heart = self._hearts.setdefault(actor, Heart(self._heartbeat))
-        silence = heart.listen(lambda: actor.pulse.options(concurrency_group=PULSE).remote().future())
-        if silence < heart.every:
+        waited = heart.listen(lambda: actor.pulse.options(concurrency_group=PULSE).remote().future())
+        if isinstance(heart.failure, RayError):  # of a call over a wire Ray itself says nothing
+            raise heart.failure
+        if waited < heart.every:
             return
         reason = heart.judge(await asyncio.to_thread(condition_at, self.places[actor]))
         if reason is not None and actor in self.places:
             raise await asyncio.to_thread(self._silent, actor, reason)
+
+    async def _end_of(self, actor: Actor) -> RayalignError:
+        """Why the wire of an actor has ended: mostly with its process, of which Ray hears within moments."""
+        end = time.monotonic() + PATIENCE
+        while (left := end - time.monotonic()) > 0:
+            try:
+                await self._answer(actor, actor.pulse.options(concurrency_group=PULSE).remote(), left)
+            except RayError as error:
+                return await asyncio.to_thread(self._explain, actor, error)
+            except (TimeoutError, LostError):
+                break
+            await asyncio.sleep(PATIENCE / 10)
+        return await asyncio.to_thread(self._silent, actor, "its connection to the coordinator has ended")
 
     async def _first_cause(self, error: RayalignError, waits: Sequence[asyncio.Future[Any]]) -> RayalignError:
         """Of several ranks that fail, the failure that made the others fail: a rank that is gone or stopped."""
@@ -280,21 +294,7 @@ class ActorGroup:
         return f"{self.role}{rank} (pid {self.pid(actor)})"
 
     def _silent(self, actor: Actor, reason: str) -> LostError:
-        place = self.places.get(actor)
-        where = f" on {place.address}" if place else ""
-        memory = memory_text(self.pulse(actor))
-        return LostError(f"{self._name(actor)} is lost{where}: {reason}{memory}{self._log(actor)}")
+        return silence(self._name(actor), reason, self.places.get(actor), self.pulse(actor))
 
-    def _explain(self, actor: Actor, error: RayError) -> RayalignError:
-        place, pulse = self.places.get(actor), self.pulse(actor)
-        if isinstance(error, ActorUnavailableError):
-            await_news(place)
-        explained = explain(self._name(actor), error, place, pulse, kills_since(place, pulse))
-        if type(explained) in (ActorError, LostError):
-            return type(explained)(f"{explained}{self._log(actor)}")
-        return explained
-
-    def _log(self, actor: Actor) -> str:
-        address = self.places[actor].address if actor in self.places else ""
-        log = last_log_lines(self.pid(actor), address)
-        return f"\nlast log lines:\n{log}" if log else ""
+    def _explain(self, actor: Actor, error: Exception) -> RayalignError:
+        return explain_with_log(self._name(actor), error, self.places.get(actor), self.pulse(actor))

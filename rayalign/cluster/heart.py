@@ -53,6 +53,8 @@ class Heart:
         self.every = timeout / ASKS
         """seconds between two heartbeats"""
         self.last: Pulse | None = None
+        self.failure: BaseException | None = None
+        """what the last heartbeat came to, where it could not be given"""
         self._clock = clock
         self._asked: Future[Pulse] | None = None
         self._since = 0.0
@@ -63,7 +65,8 @@ class Heart:
     def listen(self, ask: Callable[[], Future[Pulse]]) -> float:
         """Ask for the next heartbeat where the last one was answered; seconds since one is not."""
         if self._asked is not None and self._asked.done():
-            if self._asked.exception() is None:
+            self.failure = self._asked.exception()
+            if self.failure is None:
                 self.last = self._asked.result()
             self._asked = None
         if self._asked is None:

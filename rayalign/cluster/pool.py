@@ -21,14 +21,15 @@ import ray
 
 from rayalign.cluster.ending import end_actor
 from rayalign.cluster.further_engines import FurtherEngines
-from rayalign.cluster.group import Actor, ActorGroup, Call, together
+from rayalign.cluster.group import Actor, ActorGroup, Call
 from rayalign.cluster.placement import Placement
 from rayalign.cluster.polling import POLL, Poll, Polls
-from rayalign.cluster.spreading import Homes, pieces
+from rayalign.cluster.spreading import Homes, spread
 from rayalign.cluster.starting_engines import StartingEngines
+from rayalign.cluster.waits import together
+from rayalign.cluster.wires import Answer
 from rayalign.config import LoraConfig
 from rayalign.errors import ActorError, DeadlineError, LostError, WeightError
-from rayalign.pickling import Packed
 from rayalign.rollout import EngineName
 from rayalign.rollout.base import Finished, Request
 
@@ -60,11 +61,14 @@ class GeneratorPool:
             starting: starts engines in the place of lost ones; None: none does.
         """
         self.group = group
+        self._wires = group.wires
         self.engine = engine
         self.adapter = adapter
         """the largest that the engines take beside their base; None: they get adapters merged"""
         self.model = model
         """folder that the engines were built from: their architecture and tokenizer"""
+        self.tokenizer: str | None = None
+        """folder or hub name of the model with whose tokenizer engines decode; None: they do not"""
         self._placement = placement
         self.timeout = timeout
         self._open: dict[Actor, dict[str, Request]] = {actor: {} for actor in group.actors}
@@ -78,7 +82,7 @@ class GeneratorPool:
         self._holds = False
         """new candidates wait until `release`"""
         # a poll under way outlives the stream that began it: what it brings home must not be lost
-        self._polls: dict[Actor, ray.ObjectRef] = {}
+        self._polls: dict[Actor, ray.ObjectRef | Answer] = {}
 
     @property
     def pending(self) -> int:
@@ -105,14 +109,11 @@ class GeneratorPool:
         if self._holds or not self._open:
             self._held += requests
             return
-        shares: dict[Actor, Packed[Request]] = {}
         fair_share = math.ceil((self.pending + len(requests)) / len(self._open))
-        for piece in pieces(requests, fair_share):
-            home = self._homes.pop(piece[0], self._open)
-            actor = home or min(self._open.items(), key=lambda item: len(item[1]))[0]
-            self._open[actor].update((request.key, request) for request in piece)
-            shares.setdefault(actor, Packed()).extend(piece)
-        await together(*(self._submit_to(actor, share) for actor, share in shares.items()))
+        calls: list[Awaitable[None]] = []
+        for actor, share in spread(requests, self._open, self._homes, fair_share).items():
+            calls.append(self._call(actor, lambda a, share=share: a.submit.remote(share, self.tokenizer)))  # type: ignore[misc]
+        await together(*calls)
 
     async def abort(self, keys: Collection[str]) -> None:
         """Give up candidates, which never come; an engine that is found dead is discarded."""
@@ -262,13 +263,10 @@ class GeneratorPool:
             requests, self._held = self._held, []
             await self.submit(requests)
 
-    def _submit_to(self, actor: Actor, share: Packed[Request]) -> Awaitable[None]:
-        return self._call(actor, lambda a: a.submit.remote(share))
-
     async def _call(self, actor: Actor, call: Call) -> None:
-        """Call an engine, which is discarded where it fails."""
+        """Call an engine over its wire; it is discarded where it fails."""
         try:
-            await self.group.one(actor, call)
+            await self.group.one(actor, lambda a: call(self._wires.to(a)))
         except FAILURES as error:
             await self.discard(actor, error)
 
@@ -280,7 +278,7 @@ class GeneratorPool:
 
     def _poll(self, actor: Actor) -> Poll:
         if actor not in self._polls:
-            self._polls[actor] = actor.collect.remote(POLL)
+            self._polls[actor] = self._wires.to(actor).collect.remote(POLL)
         return asyncio.ensure_future(self.group.one(actor, lambda a: self._polls[a], timeout=POLL + self.timeout))
 
     async def _harvest(self, actor: Actor, poll: Poll) -> list[Finished]:

@@ -24,7 +24,7 @@ from rayalign.rollout.vllm import LIBRARIES, environment
 from rayalign.storage.events import EventLog
 
 CONCURRENCY = 8
-"""calls that an engine's actor serves at the same time"""
+"""calls that an engine's actor answers at the same time, from Ray and over its wire alike"""
 
 
 async def start_pool(
@@ -64,12 +64,14 @@ async def start_pool(
         events=events,
         timeout=cluster.call_timeout,
         heartbeat=cluster.heartbeat_timeout,
+        wire_threads=CONCURRENCY,
     )
     with ExitStack() as undo:
         undo.callback(placement.remove)
         undo.callback(group.kill)
         await group.locate(cluster.start_timeout)
         await group.all(lambda actor: actor.setup.remote(), timeout=cluster.start_timeout)
+        await group.connect()
         undo.pop_all()
     replaced = Seats("generator", {} if slots else seats, events, cluster.restarts)
     starting = StartingEngines(replaced, cluster.start_timeout)

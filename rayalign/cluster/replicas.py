@@ -22,7 +22,8 @@ class Replicas:
         Raises:
             RayalignError: as `ActorGroup.steady`.
         """
+        wires = self._group.wires
         if not self._group.spread:
-            return await self._group.steady(number, call)
-        answers = await self._group.all(call)
+            return await self._group.steady(number, lambda actor: call(wires.to(actor)))
+        answers = await self._group.all(lambda actor: call(wires.to(actor)))
         return answers[0]

@@ -14,10 +14,11 @@ from rayalign.actors.learner import CriticActor, LearnerSpec, PolicyActor
 from rayalign.actors.preparer import PreparerActor, PreparerSpec
 from rayalign.actors.reference import ReferenceActor
 from rayalign.actors.reward import RewardActor
-from rayalign.cluster.group import ActorGroup, together
+from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.seats import Renewal, Seats
 from rayalign.cluster.sharing import SharedRoles
 from rayalign.cluster.threads import IDLE_ENGINES, EngineThreads
+from rayalign.cluster.waits import together
 from rayalign.cluster.workers import Process, Workers
 from rayalign.config import ClusterConfig, RoleConfig
 from rayalign.scoring.sources import RewardSpec
@@ -25,6 +26,8 @@ from rayalign.storage.events import EventLog
 from rayalign.types import Role
 
 PREPARER = "preparer"
+WIRE_THREADS = {"reward": 1}
+"""calls that an actor answers over its wire at a time; the other roles are called seldom, and have none"""
 KINDS: Mapping[Role, type[HostedActor]] = {
     "policy": PolicyActor,
     "critic": CriticActor,
@@ -70,14 +73,19 @@ class Roles:
             await together(*(group.all(lambda actor: actor.actor.end.remote()) for group in self.groups.values()))
             undo.pop_all()
         self.workers.release(self._processes())
-        self.groups = {}
+        self._forget_groups()
 
     def stop(self) -> None:
         """End every actor and free what it claimed."""
         self.workers.kill(self._processes())
-        self.groups = {}
+        self._forget_groups()
         if self.shared is not None:
             self.shared.leave()
+
+    def _forget_groups(self) -> None:
+        for group in self.groups.values():
+            group.wires.close()
+        self.groups = {}
 
     def _processes(self) -> list[Process]:
         processes: list[Process] = []
@@ -139,6 +147,7 @@ def actor_group(
         timeout=cluster.call_timeout,
         heartbeat=cluster.heartbeat_timeout,
         spread=spread,
+        wire_threads=WIRE_THREADS.get(role, 0),
     )
 
 
@@ -169,6 +178,7 @@ async def _set_up_one(
     group.note(process, rank, place)
     meeting = Rendezvous(rank, len(group), place.address, place.port)
     await group.one(process, lambda new: new.setup.remote(meeting), timeout=limit)
+    await group.connect()
 
 
 async def _load_models(roles: Roles, specs: Specs, cluster: ClusterConfig) -> None:
@@ -194,3 +204,4 @@ async def set_up(group: ActorGroup, kind: type[HostedActor], spec: Any, cluster:
     for rank, actor in enumerate(group.actors):
         meetings[actor] = Rendezvous(rank, len(group), home.address, home.port, group.spread)
     await group.all(lambda actor: actor.setup.remote(meetings[actor]), timeout=limit)
+    await group.connect()

@@ -1,7 +1,8 @@
-"""What an actor's answer brings to the driver."""
+"""What the answers of actors bring to the driver: records, and never a tensor of training."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -9,8 +10,34 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import torch
 
+from rayalign.storage.events import EventLog
+
+INTERVAL = 1.0
+"""seconds between two entries of answers without tensors"""
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 """types that hold nothing, of which most answers consist"""
+
+
+class Traffic:
+    """The answers of one role, in the event log: at most once a second, and at once where one holds a tensor."""
+
+    def __init__(self, role: str, events: EventLog) -> None:
+        self._role = role
+        self._events = events
+        self._answers = 0
+        """since the last entry"""
+        self._written = 0.0
+        """when that was"""
+
+    def note(self, answer: Any) -> None:
+        """Count one answer."""
+        self._answers += 1
+        arrays = arrays_in(answer)
+        now = time.monotonic()
+        if arrays or now - self._written >= INTERVAL:
+            size = sum(array.nbytes for array in arrays)
+            self._events.write("received", role=self._role, answers=self._answers, bytes=size, tensor=bool(arrays))
+            self._answers, self._written = 0, now
 
 
 def arrays_in(answer: Any) -> list[torch.Tensor | np.ndarray]:

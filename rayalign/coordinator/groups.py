@@ -96,6 +96,7 @@ class GroupAssembler:
             max_turns: of the policy in one candidate.
         """
         self._pool = pool
+        pool.tokenizer = renderer.model
         self._renderer = renderer
         self._timeout = timeout
         self._environment = environment
@@ -142,7 +143,8 @@ class GroupAssembler:
                 if turn.failure is not None:
                     await self._drop(dialogue, turn.failure, settle)
                     continue
-                dialogue.write(turn, self._renderer.decode(turn.tokens))
+                text = turn.text if turn.text is not None else self._renderer.decode(turn.tokens)
+                dialogue.write(turn, text)
                 if self._environment is None:
                     await self._complete(dialogue, settle)
                 else:

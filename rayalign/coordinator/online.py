@@ -5,7 +5,6 @@
 
 The training loop waits for groups (`take`) and for its actors; the rollout loop waits for `published`. What moves
 through here is token records and numbers; tensors go from actor to actor by reference.
-
 Another actor replaces a lost engine, preparer, whole reward or whole reference; what that one had kept is made again. A
 lost rank of a learner or model in parts ends the loop, as a guard may: the stage starts again from its last checkpoint.
 
@@ -28,11 +27,12 @@ from typing import Any, NoReturn
 from rayalign.actors.store import Handle
 from rayalign.algorithms.base import Algorithm
 from rayalign.cluster.channel import WeightChannel
-from rayalign.cluster.group import ActorGroup, together
+from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.quiet import quiet
 from rayalign.cluster.roles import Roles
 from rayalign.cluster.turns import DeviceTurns
+from rayalign.cluster.waits import together
 from rayalign.config import TrackingConfig, TrainStage
 from rayalign.coordinator.failures import raise_first
 from rayalign.coordinator.guards import Firing, Guards

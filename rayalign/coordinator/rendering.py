@@ -41,6 +41,8 @@ class Renderer:
     """Token ids in and out for one model, context and sampling."""
 
     def __init__(self, model: str, context: int, sampling: SamplingConfig) -> None:
+        self.model = model
+        """folder or hub name that the tokenizer is from"""
         self.tokenizer = load_tokenizer(model)
         self.context = context
         self.turns = Turns(lambda messages: encode_turn(self.tokenizer, messages))

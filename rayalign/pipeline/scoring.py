@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from rayalign.cluster.group import Actor, ActorGroup, together
+from rayalign.cluster.group import Actor, ActorGroup
 from rayalign.cluster.replicas import Replicas
+from rayalign.cluster.waits import together
 from rayalign.config import BestOf, DrawingSection, LearnerConfig, RewardSource
 from rayalign.coordinator.scoring import GROUPS_PER_CALL
 from rayalign.data.pairs import Question

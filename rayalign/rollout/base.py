@@ -59,6 +59,8 @@ class Finished:
     reason: FinishReason | None = None
     """why the answer ended; None when it failed"""
     failure: str | None = None
+    text: str | None = None
+    """of the tokens; None: whoever gets the candidate decodes them"""
 
 
 class Engine(Protocol):

@@ -39,8 +39,8 @@ def test_tensors_are_seen_wherever_they_stand(value: Any, expected: tuple[int, b
     assert (sum(array.nbytes for array in found), bool(found)) == expected
 
 
-@pytest.fixture
-def clerks(ray_session: None, events: EventLog) -> Iterator[ActorGroup]:
+@pytest.fixture(params=[0, 2], ids=["through Ray", "over wires"])
+def clerks(request: pytest.FixtureRequest, ray_session: None, events: EventLog) -> Iterator[ActorGroup]:
     # in here, so that it goes to the workers by value
     class Clerk(HostedActor):
         """An actor that does as it is told."""
@@ -62,8 +62,12 @@ def clerks(ray_session: None, events: EventLog) -> Iterator[ActorGroup]:
             time.sleep(seconds)
 
     kind = ray.remote(concurrency_groups=GROUPS)(Clerk).options(num_cpus=0)
-    group = ActorGroup("clerk", [kind.remote(i) for i in range(2)], events=events, timeout=300.0, heartbeat=8.0)
+    actors = [kind.remote(i) for i in range(2)]
+    threads: int = request.param
+    group = ActorGroup("clerk", actors, events=events, timeout=300.0, heartbeat=8.0, wire_threads=threads)
     asyncio.run(group.locate(300.0))
+    asyncio.run(group.connect())
+    assert all((group.wires.to(actor) is actor) == (threads == 0) for actor in actors)
     yield group
     group.kill()
 
@@ -72,8 +76,8 @@ def clerks(ray_session: None, events: EventLog) -> Iterator[ActorGroup]:
 def test_answers_come_in_the_order_of_ranks_and_are_logged(
     clerks: ActorGroup, logged: Callable[[str], list[dict[str, Any]]]
 ) -> None:
-    assert asyncio.run(clerks.all(lambda actor: actor.tell.remote())) == [0, 1]
-    assert asyncio.run(clerks.first(lambda actor: actor.tell.remote())) == 0
+    assert asyncio.run(clerks.all(lambda actor: clerks.wires.to(actor).tell.remote())) == [0, 1]
+    assert asyncio.run(clerks.first(lambda actor: clerks.wires.to(actor).tell.remote())) == 0
     started = logged("actor_started")[-2:]
     assert [(row["role"], row["rank"], row["actor_pid"]) for row in started] == [
         ("clerk", rank, clerks.pid(actor)) for rank, actor in enumerate(clerks.actors)
@@ -85,7 +89,7 @@ def test_answers_come_in_the_order_of_ranks_and_are_logged(
 @pytest.mark.ray
 def test_a_failure_names_role_process_cause_and_last_log_lines(clerks: ActorGroup) -> None:
     with pytest.raises(ActorError) as caught:
-        asyncio.run(clerks.first(lambda actor: actor.fail.remote()))
+        asyncio.run(clerks.first(lambda actor: clerks.wires.to(actor).fail.remote()))
     head, tail = str(caught.value).split("\nlast log lines:\n")
     assert head == f"clerk rank 0 (pid {clerks.pid(clerks.actors[0])}) failed: KeyError: 'no such drawer'"
     assert "the ink is dry" in tail.splitlines()
@@ -94,7 +98,7 @@ def test_a_failure_names_role_process_cause_and_last_log_lines(clerks: ActorGrou
 @pytest.mark.ray
 def test_an_error_of_our_own_comes_through_as_it_is(clerks: ActorGroup) -> None:
     with pytest.raises(CapacityError, match="^the desk is full; take another one$"):
-        asyncio.run(clerks.all(lambda actor: actor.refuse.remote()))
+        asyncio.run(clerks.all(lambda actor: clerks.wires.to(actor).refuse.remote()))
 
 
 @pytest.mark.ray
@@ -112,7 +116,7 @@ def test_a_killed_or_stopped_process_is_named_in_one_sentence(
     start = time.monotonic()
 
     async def strike_it_at_work() -> None:
-        work = asyncio.ensure_future(clerks.all(lambda actor: actor.sleep.remote(60)))
+        work = asyncio.ensure_future(clerks.all(lambda actor: clerks.wires.to(actor).sleep.remote(60)))
         await asyncio.sleep(5.0)  # a heartbeat or two
         os.kill(pid, number)
         await work
@@ -130,4 +134,4 @@ def test_a_killed_or_stopped_process_is_named_in_one_sentence(
 @pytest.mark.ray
 def test_who_does_not_answer_in_time_is_named(clerks: ActorGroup) -> None:
     with pytest.raises(DeadlineError, match=r"clerk rank \d \(pid \d+\) did not answer within 1 s"):
-        asyncio.run(clerks.all(lambda actor: actor.sleep.remote(20), timeout=0.6))
+        asyncio.run(clerks.all(lambda actor: clerks.wires.to(actor).sleep.remote(20), timeout=0.6))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
+from rayalign.cluster import causes
 from rayalign.cluster import group as groups
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.heart import Condition
@@ -28,8 +29,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[int, Condition]:
     """What the system knows of each process: it runs and computes, where nothing else is said."""
     conditions: dict[int, Condition] = {}
     monkeypatch.setattr(groups, "condition_at", lambda place: conditions.get(place.pid, Condition(False, time.time())))
-    monkeypatch.setattr(groups, "kills_since", lambda place, pulse: 0)
-    monkeypatch.setattr(groups, "last_log_lines", lambda pid, address: f"the last words of {pid}")
+    monkeypatch.setattr(causes, "kills_since", lambda place, pulse: 0)
+    monkeypatch.setattr(causes, "last_log_lines", lambda pid, address: f"the last words of {pid}")
     monkeypatch.setattr(groups, "PATIENCE", 0.2)
     return conditions
 

@@ -40,13 +40,15 @@ def test_another_process_takes_the_place_of_a_lost_one(
         roles = await start_roles({"reward": spec}, {"reward": host}, CLUSTER, events)
         async with roles:
             reward = roles["reward"]
-            before = await reward.all(lambda actor: actor.score.remote([GROUP]))
+            before = await reward.all(lambda actor: reward.wires.to(actor).score.remote([GROUP]))
+            assert all(reward.wires.to(actor) is not actor for actor in reward.actors)
             lost = reward.pid(reward.actors[-1])
             os.kill(lost, number)
             begin = time.monotonic()
-            after = await reward.all(lambda actor: actor.score.remote([GROUP]))
+            after = await reward.all(lambda actor: reward.wires.to(actor).score.remote([GROUP]))
             assert time.monotonic() - begin < 60.0
             assert reward.pid(reward.actors[-1]) != lost
+            assert all(reward.wires.to(actor) is not actor for actor in reward.actors)
             assert not psutil.pid_exists(lost) or psutil.Process(lost).status() == psutil.STATUS_ZOMBIE
             assert logged("actor_lost")[-1]["replaced"]
             assert f"(pid {lost})" in logged("actor_lost")[-1]["reason"]

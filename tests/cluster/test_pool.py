@@ -28,6 +28,7 @@ from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.pool_start import start_pool
 from rayalign.cluster.roles import start_roles
 from rayalign.config import ClusterConfig, LearnerConfig, RoleConfig, RolloutConfig, SamplingConfig
+from rayalign.data.chat import decode_answer, load_tokenizer
 from rayalign.data.collate import EncodedRow, collate_examples
 from rayalign.errors import WeightError
 from rayalign.rollout.base import Finished, Request
@@ -164,6 +165,19 @@ def test_a_candidate_that_cannot_be_written_fails_alone(pool: GeneratorPool) -> 
     good, bad = generate(pool, [*requests(1), long])
     assert good.failure is None
     assert bad.failure is not None and "no room for an answer" in bad.failure
+
+
+def test_engines_decode_with_the_tokenizer_that_the_pool_names(
+    pool: GeneratorPool, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(pool.group.wires.to(actor) is not actor for actor in pool.group.actors)
+    assert {candidate.text for candidate in generate(pool, requests(3))} == {None}
+    monkeypatch.setattr(pool, "tokenizer", model)
+    tokenizer = load_tokenizer(model)
+    for candidate in generate(pool, requests(3)):
+        assert candidate.text in (None, decode_answer(tokenizer, candidate.tokens))
+    later = generate(pool, requests(3))  # by now every engine has loaded it
+    assert [each.text for each in later] == [decode_answer(tokenizer, each.tokens) for each in later]
 
 
 def test_a_transfer_is_proven_and_logged(

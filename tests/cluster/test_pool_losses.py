@@ -13,9 +13,9 @@ import pytest
 from ray.exceptions import RayActorError
 
 from rayalign.actors.hosted import Pulse
+from rayalign.cluster import causes, starting_engines
 from rayalign.cluster import group as groups
 from rayalign.cluster import pool as pools
-from rayalign.cluster import starting_engines
 from rayalign.cluster.channel import load_folder
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.heart import Condition
@@ -41,7 +41,7 @@ class Engine(Actor):
         self.got: list[str] = []
         self.answers |= {"setup": setup, "submit": self._submit, "collect": self._collect, "load_folder": None}
 
-    def _submit(self, requests: Sequence[Request]) -> None:
+    def _submit(self, requests: Sequence[Request], tokenizer: str | None) -> None:
         self.got += [request.key for request in requests]
         self.written += [Finished(r.key, (1,), (-1.0,), ((0, 0),), "stop") for r in requests]
 
@@ -61,8 +61,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[int, Condition]:
     """What the system knows of the processes; all of them are here, and Ray is not."""
     conditions: dict[int, Condition] = {}
     monkeypatch.setattr(groups, "condition_at", lambda place: conditions.get(place.pid, Condition(False, 1.0)))
-    monkeypatch.setattr(groups, "kills_since", lambda place, pulse: 0)
-    monkeypatch.setattr(groups, "last_log_lines", lambda pid, address: "")
+    monkeypatch.setattr(causes, "kills_since", lambda place, pulse: 0)
+    monkeypatch.setattr(causes, "last_log_lines", lambda pid, address: "")
     for module in (groups, pools, starting_engines):
         monkeypatch.setattr(module, "end_actor", lambda actor, place, **_: None)
     monkeypatch.setattr(pools, "LOOK", 0.02)

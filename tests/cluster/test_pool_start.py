@@ -62,16 +62,24 @@ def start(
     async def locate(group: ActorGroup, timeout: float) -> list[Any]:
         return await call_all(group, None, timeout=timeout)
 
+    async def connect(group: ActorGroup) -> None:
+        assert group._wire_threads == pool_start.CONCURRENCY
+        connected.append(group)
+
     monkeypatch.setattr(pool_start, "Placement", Placement)
     monkeypatch.setattr(pool_start, "free_cpus", lambda: 8.0)
     monkeypatch.setattr(pool_start, "_start_engine", engine)
     monkeypatch.setattr(ActorGroup, "all", call_all)
     monkeypatch.setattr(ActorGroup, "locate", locate)
+    monkeypatch.setattr(ActorGroup, "connect", connect)
 
     def pool(cluster: ClusterConfig = CLUSTER, slots: Any = (), **rollout: Any) -> GeneratorPool:
         config = RolloutConfig(**rollout)
-        return asyncio.run(pool_start.start_pool("local", "m", config, cluster, events, ADAPTER, slots))
+        made = asyncio.run(pool_start.start_pool("local", "m", config, cluster, events, ADAPTER, slots))
+        assert connected.pop() is made.group
+        return made
 
+    connected: list[ActorGroup] = []
     return pool
 
 

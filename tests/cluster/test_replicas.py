@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 from rayalign.cluster.group import ActorGroup
 from rayalign.cluster.replicas import Replicas
+from rayalign.cluster.wires import Wires
 from rayalign.storage.events import EventLog
+
+
+class Actor:
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 class Group:
@@ -16,8 +21,9 @@ class Group:
 
     def __init__(self, *, spread: bool) -> None:
         self.spread = spread
+        self.wires = Wires()
         self.called: list[int] = []
-        self._actors = [SimpleNamespace(number=number) for number in range(3)]
+        self._actors = [Actor(number) for number in range(3)]
 
     def __len__(self) -> int:
         return len(self._actors)

@@ -11,6 +11,7 @@ from rayalign.actors.learner import LearnerSpec
 from rayalign.actors.preparer import PreparerSpec
 from rayalign.actors.reference import ReferenceActor
 from rayalign.cluster.roles import PREPARER, Roles, _renew_the_lost, _set_up_one, actor_group, set_up
+from rayalign.cluster.wires import Wires
 from rayalign.config import ClusterConfig, LearnerConfig
 from rayalign.storage.events import EventLog
 
@@ -58,6 +59,11 @@ class Group:
         self.actors = [Process()]
         self.places: dict[Any, Place] = {}
         self.spread = False
+        self.wires = Wires()
+        self.connected = False
+
+    async def connect(self) -> None:
+        self.connected = True
 
     def __len__(self) -> int:
         return len(self.actors)

@@ -12,6 +12,7 @@ import pytest
 
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.quiet import quiet
+from rayalign.cluster.wires import Wires
 from rayalign.config import SamplingConfig
 from rayalign.errors import ActorError
 from rayalign.rollout.base import Finished, Request
@@ -31,7 +32,7 @@ class Engine:
     def finish(self, key: str) -> None:
         self._finished.put_nowait(Finished(key, (1,), (-1.0,), ((0, 0),), "stop"))
 
-    async def _submit(self, requests: Sequence[Request]) -> None:
+    async def _submit(self, requests: Sequence[Request], tokenizer: str | None) -> None:
         if self.dead:
             raise ActorError("generator died")
         self.keys += [request.key for request in requests]
@@ -53,6 +54,7 @@ class Engines:
 
     def __init__(self, count: int) -> None:
         self.actors = [Engine() for _ in range(count)]
+        self.wires = Wires()
 
     async def one(self, actor: Engine, call: Callable[[Engine], Any], *, timeout: float | None = None) -> Any:
         return await call(actor)

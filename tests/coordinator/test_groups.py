@@ -52,6 +52,7 @@ class Renderer:
 
     def __init__(self, context: int = 100) -> None:
         self.context = context
+        self.model = "policy"
         self.turns = Turns(lambda messages: (8, len(messages[0].content), 9))
 
     def requests(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rayalign.algorithms.base import load
+from rayalign.cluster.wires import Wires
 from rayalign.config import BeamConfig, CandidateSource, RewardSource, SamplingConfig, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.order import PriorityOrder, PromptOrder, Rewards
@@ -64,14 +65,22 @@ class Pool:
                 yield item
 
 
+class Replica:
+    """One actor of the reward."""
+
+    def __init__(self, score: Callable[[Sequence[Group]], Any]) -> None:
+        self.score = SimpleNamespace(remote=score)
+
+
 class Reward:
     """The reward's actor group: `judge` says a group's scores."""
 
     def __init__(self, judge: Callable[[Group], tuple[Score, ...]], replicas: int = 1) -> None:
         self.asked: list[list[str]] = []
         self._judge = judge
-        self.actors = [SimpleNamespace(score=SimpleNamespace(remote=self._score)) for _ in range(replicas)]
+        self.actors = [Replica(self._score) for _ in range(replicas)]
         self.spread = False
+        self.wires = Wires()
 
     def __len__(self) -> int:
         return len(self.actors)
@@ -89,7 +98,7 @@ class Reward:
 class Renderer:
     """Token ids of its own, without a tokenizer."""
 
-    context, turns = 128, None
+    context, turns, model = 128, None, "policy"
 
     def requests(self, group_id: str, prompt: Prompt, seeds: Sequence[int], own_draws: Sequence[Draw]) -> list[Request]:
         drawn = enumerate(zip(seeds, own_draws, strict=True))

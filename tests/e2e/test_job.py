@@ -153,7 +153,7 @@ def test_every_role_is_a_process_of_its_own(finished: Run) -> None:
 
 def test_no_tensor_reaches_the_driver(finished: Run) -> None:
     received = finished.events("received")
-    assert len(received) > 100
+    assert sum(row["answers"] for row in received) > 100
     assert not any(row["tensor"] or row["bytes"] for row in received)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rayalign.actors.hosted import FrozenSpec
+from rayalign.cluster.wires import Wires
 from rayalign.config import EvaluateStage, LearnerConfig
 from rayalign.data.chat import load_tokenizer
 from rayalign.pipeline.figures import evaluate
@@ -47,6 +48,7 @@ class Frozen:
     """The only actor of a frozen role: each token has probability 1/2, and each answer the score 5."""
 
     spread = False
+    wires = Wires()
 
     def __init__(self) -> None:
         self.groups: list[Group] = []

@@ -1,0 +1,20 @@
+"""Several waits at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def together(*waits: Awaitable[T]) -> list[T]:
+    """All answers, once every call has ended; then the first failure, and none that nobody hears of."""
+    outcomes = await asyncio.gather(*waits, return_exceptions=True)
+    answers: list[T] = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        answers.append(outcome)
+    return answers
