@@ -17,7 +17,7 @@ from benchmarks.pages import replace_section
 from benchmarks.record import RESULTS, machine, now
 from benchmarks.study_page import table
 from rayalign.storage.records import read_jsonl
-from tests.faults.blows import KINDS, PHASES, ROLES
+from tests.faults.blows import DISK, KINDS, PHASES, ROLES
 
 Row = Mapping[str, Any]
 PATH = RESULTS / "faults.json"
@@ -70,8 +70,10 @@ def section(content: Row) -> str:
         for phase in PHASES:
             cells = [content["cells"].get(f"{role}/{phase}/{kind}") for kind in KINDS]
             lines.append([role, phase, *(_entry(cell) for cell in cells)])
+    disk = [[phase, _entry(content["cells"].get(f"{DISK}/{phase}/full"))] for phase in PHASES]
     runs = [_run_line(run, content["cells"]) for run in content["runs"].values()]
-    return "\n\n".join([table(["role", "phase", *KINDS], lines), "\n".join(runs)])
+    tables = [table(["role", "phase", *KINDS], lines), table(["phase", "the disk is full"], disk)]
+    return "\n\n".join([*tables, "\n".join(runs)])
 
 
 def _entry(cell: Row | None) -> str:

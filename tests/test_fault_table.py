@@ -27,8 +27,16 @@ def test_a_later_run_replaces_its_own_cells_and_keeps_the_others() -> None:
     lines = section(content).splitlines()
     assert "| reward | update | replaced, named after 2 s, 9 s | - | - | - |" in lines
     assert "| critic | publish | - | - | went on, 6 s | - |" in lines
+    assert "| publish | - |" in lines
     assert "- 1: 1 cells, load 3 at the end, 2 starts" in lines
     assert "- 2: 1 cells, load 0 at the end, one start, weights bit-equal to an undisturbed run" in lines
+
+
+def test_a_full_disk_strikes_all_roles_at_once_and_has_a_table_by_phase() -> None:
+    full = row("disk", "update", "full", 21.0, "no space left on /runs")
+    lines = section(merge(NOTHING, [full | {"outcome": "ended"}], {"time": "1", "machine": {}})).splitlines()
+    assert "| phase | the disk is full |" in lines
+    assert "| update | ended, named after 2 s, 21 s |" in lines
 
 
 def test_a_run_without_cells_of_its_own_is_forgotten() -> None:

@@ -45,6 +45,9 @@ stages:
 ITERATIONS = 6
 
 
+STOP = "stages.rl.guards=[{metric: learner/learning_rate, above: 1.5e-4, action: stop}]"
+
+
 @dataclass
 class Story:
     """A run that was killed with two ranks, and went on with one."""
@@ -93,6 +96,14 @@ def test_a_guard_sends_the_stage_back_once_and_it_comes_to_its_end(story: Story)
 def test_a_guard_that_warns_ends_nothing_and_one_that_stops_stays_quiet(story: Story) -> None:
     assert "iteration 0: learner/learning_rate is 0.0001, below 0.00015" in story.killed.text
     assert "above 1" not in story.last.text
+
+
+def test_a_guard_that_stops_ends_the_run_where_it_fires(story: Story) -> None:
+    stopped = story.run.finish(STOP)
+    assert stopped.code == 1, stopped.text
+    assert "iteration 1: learner/learning_rate is 0.0002, above 0.00015" in stopped.text
+    assert "Traceback" not in stopped.text
+    assert len(story.metrics) == 2
 
 
 def test_it_goes_on_with_other_prompts_and_loses_no_group(story: Story) -> None:

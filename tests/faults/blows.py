@@ -24,10 +24,15 @@ import psutil
 
 from rayalign.storage.records import Appender, read_jsonl
 
-Kind = Literal["kill", "stop", "slow", "memory"]
+Kind = Literal["kill", "stop", "slow", "memory", "full"]
 ROLES = ("generator", "reward", "reference", "preparer", "policy", "critic")
 PHASES = ("generate", "evaluate", "update", "publish")
 KINDS: tuple[Kind, ...] = ("kill", "stop", "slow", "memory")
+"""of what happens to one process"""
+DISK = "disk"
+"""stands where a role does: the disk of the run fills up, for all of them"""
+CHUNKS = (1 << 20, 1 << 12, 1)
+"""bytes by which a disk is filled, until not one more has room"""
 SLOW_SECONDS = 4.0
 """for which a slow process runs a fifth of the time"""
 
@@ -64,10 +69,16 @@ class Result:
 class Striker:
     """Deals the blows of a run in this process, and writes down what came of them."""
 
-    def __init__(self, blows: Sequence[Blow], path: Path) -> None:
+    def __init__(self, blows: Sequence[Blow], path: Path, disk: Path) -> None:
+        """
+        Args:
+            path: of the results, on a disk that is not struck.
+            disk: folder of the run.
+        """
         done = len(list(read_jsonl(path, growing=True))) if path.exists() else 0
         self._blows = list(blows[done:])
         self._results = Appender(path)
+        self._filler = disk / "filler"
         self._open: Result | None = None
         self._processes: dict[str, int] = {}
         """role -> its process; of several the one that started last"""
@@ -104,18 +115,22 @@ class Striker:
         if self._open is not None or not self._blows or iteration == 0 or self._blows[0].phase != phase:
             return
         blow = self._blows[0]
-        pid = self._processes[blow.role]
+        pid = os.getpid() if blow.role == DISK else self._processes[blow.role]
         if not psutil.pid_exists(pid):
             return  # lost by the blow before, and the next one has not started
         del self._blows[0]
         self._open = Result(blow.role, phase, blow.kind, iteration, pid)
-        strike(pid, blow.kind)
+        if blow.kind == "full":
+            fill(self._filler)
+        else:
+            strike(pid, blow.kind)
 
     def _close(self) -> None:
         assert self._open is not None
         result, self._open = self._open, None
         result.seconds = time.monotonic() - result.began
         end(result.pid, result.kind)
+        self._filler.unlink(missing_ok=True)
         row = asdict(result)
         del row["began"]
         self._results.append(row)
@@ -143,6 +158,15 @@ def end(pid: int, kind: Kind) -> None:
             process = psutil.Process(pid)
             _, most = process.rlimit(psutil.RLIMIT_AS)
             process.rlimit(psutil.RLIMIT_AS, (most, most))
+
+
+def fill(filler: Path) -> None:
+    """Leave no room on the disk of a file."""
+    with filler.open("wb", buffering=0) as file:
+        for chunk in CHUNKS:
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(chunk))
 
 
 def _slow_down(pid: int) -> None:

@@ -40,7 +40,7 @@ def main(job: str, results: str, *cells: str) -> int:
     """Run the job to its end; the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     blows = [Blow(*cell.split("/")) for cell in cells] if cells else matrix()  # type: ignore[arg-type]
-    striker = Striker(blows, Path(results))
+    striker = Striker(blows, Path(results), Path(rayalign.load_job(job).job.output))
     watched(striker)
     try:
         rayalign.run(job)
