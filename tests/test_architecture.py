@@ -16,7 +16,7 @@ from rayalign.config import Stage
 
 PACKAGE = Path(__file__).parents[1] / "rayalign"
 ROWS = [
-    {"config", "dialogues", "errors", "metric", "pickling", "types", "user_code", "waiting"},
+    {"config", "cores", "dialogues", "errors", "metric", "pickling", "types", "user_code", "waiting"},
     {"algorithms", "data", "statistics"},
     {"models", "weights", "rollout", "scoring", "storage", "annotator", "serving"},
     {"actors"},

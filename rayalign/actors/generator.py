@@ -34,7 +34,8 @@ class GeneratorActor(HostedActor):
 
     def setup(self) -> None:
         """Make the engine in its loop's thread."""
-        self._loop = EngineLoop(lambda: build(*self._source))
+        on_cores = not self._source[2].gpus
+        self._loop = EngineLoop(lambda: build(*self._source), yields=on_cores)
         self._working = self._loop.working
         self._loop.call(lambda engine: engine.version, timeout=self._timeout)
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
 
+from rayalign.cores import yield_to_learners
 from rayalign.errors import ActorError
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class WireEnd:
             threads: calls that are answered at the same time.
         """
         self._target = target
-        self._calls = ThreadPoolExecutor(threads, thread_name_prefix="wire")
+        self._calls = ThreadPoolExecutor(threads, thread_name_prefix="wire", initializer=yield_to_learners)
         self._listener = socket.create_server((address, 0))
         self.door = Door(address, self._listener.getsockname()[1], secrets.token_bytes(SECRET_BYTES))
         self._sending = threading.Lock()

@@ -87,6 +87,8 @@ class Wire:
         self._received = bytearray()
         """the beginning of a frame"""
         self._unsent = bytearray()
+        self._writes = False
+        """whether the event loop waits until the connection takes more"""
         self._numbers = count()
         self._open: dict[int, Answer] = {}
         """number of a call -> its answer to come"""
@@ -103,8 +105,8 @@ class Wire:
             answer.settle(False, ClosedError())
             return answer
         number = next(self._numbers)
-        self._open[number] = answer
         self._unsent += frame_of(number, pickle.dumps((method, arguments), pickle.HIGHEST_PROTOCOL))
+        self._open[number] = answer
         self.attach()
         self._send()
         return answer
@@ -116,7 +118,7 @@ class Wire:
             self._detach()
             self._loop = loop
             loop.add_reader(self._connection, self._receive)
-            if self._unsent:
+            if self._writes:
                 loop.add_writer(self._connection, self._send)
 
     def end(self) -> None:
@@ -146,7 +148,10 @@ class Wire:
             self.end()
             return
         del self._unsent[:sent]
-        if self._unsent:
+        if bool(self._unsent) == self._writes:
+            return
+        self._writes = not self._writes
+        if self._writes:
             self._loop.add_writer(self._connection, self._send)
         else:
             self._loop.remove_writer(self._connection)

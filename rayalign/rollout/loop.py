@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from threading import Condition
 from typing import TypeVar
 
+from rayalign.cores import yield_to_learners
 from rayalign.errors import ActorError, DeadlineError, RayalignError
 from rayalign.rollout.base import Engine, Finished, Request
 
@@ -26,7 +27,11 @@ T = TypeVar("T")
 class EngineLoop:
     """One engine with the thread that steps it; see the picture above."""
 
-    def __init__(self, factory: Callable[[], Engine]) -> None:
+    def __init__(self, factory: Callable[[], Engine], *, yields: bool = False) -> None:
+        """
+        Args:
+            yields: the engine computes on cores that learners want too.
+        """
         self._changed = Condition()
         self._finished: list[Finished] = []
         self._failure: BaseException | None = None
@@ -34,7 +39,8 @@ class EngineLoop:
         self._stepping = False
         self._began: float | None = None
         """when the thread began what it does now; None: it is idle"""
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        beginning = yield_to_learners if yields else None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine", initializer=beginning)
         self._engine: Future[Engine] = self._put(factory)
 
     def submit(self, requests: Sequence[Request]) -> None:

@@ -185,8 +185,18 @@ class Appender:
     def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write several rows in one call."""
         lines = b"".join(map(_line, rows))
-        if self._file.write(lines) != len(lines):
+        written = self._file.write(lines)
+        if written != len(lines):
+            self._take_back(written)
             raise RayalignError(f"{self.path} took only a part of a row: the disk is full. Free space and resume.")
+
+    def _take_back(self, size: int) -> None:
+        """Remove rows of which only a part had room, since later ones would be written behind it.
+
+        The other processes that share the file have no room either, so that theirs do not come in between.
+        """
+        end = os.fstat(self._file.fileno()).st_size
+        os.ftruncate(self._file.fileno(), end - size)
 
     def close(self) -> None:
         """Close the file."""

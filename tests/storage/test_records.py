@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rayalign.errors import InputError
+from rayalign.errors import InputError, RayalignError
 from rayalign.storage.records import (
     Appender,
     atomic_write,
@@ -107,3 +108,20 @@ def test_torn_line_is_cut_at_every_byte(tmp_path: Path) -> None:
         assert cut_torn_line(path) == (0 < kept < len(last))
         assert path.read_bytes() == (first + last if kept == len(last) else first)
     assert not cut_torn_line(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_row_of_which_only_a_part_has_room_is_taken_back(shared: bool, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(Appender(tmp_path / "x.jsonl", shared=shared)) as file:
+        file.append({"row": 1})
+        size = (tmp_path / "x.jsonl").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, limits[1]))
+        try:
+            with pytest.raises(RayalignError, match="took only a part of a row: the disk is full"):
+                file.extend([{"row": 2}, {"row": 3}])
+            assert (tmp_path / "x.jsonl").stat().st_size == size
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        file.append({"row": 4})
+    assert list(read_jsonl(tmp_path / "x.jsonl")) == [{"row": 1}, {"row": 4}]
