@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -16,7 +17,7 @@ from typing import Any, TypeVar, cast
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from rayalign.errors import InputError, RayalignError
+from rayalign.errors import InputError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -188,7 +189,8 @@ class Appender:
         written = self._file.write(lines)
         if written != len(lines):
             self._take_back(written)
-            raise RayalignError(f"{self.path} took only a part of a row: the disk is full. Free space and resume.")
+            # what the system would have said if there had been no room at all
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def _take_back(self, size: int) -> None:
         """Remove rows of which only a part had room, since later ones would be written behind it.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rayalign.errors import InputError, RayalignError
+from rayalign.errors import InputError
 from rayalign.storage.records import (
     Appender,
     atomic_write,
@@ -118,7 +118,7 @@ def test_a_row_of_which_only_a_part_has_room_is_taken_back(shared: bool, tmp_pat
         size = (tmp_path / "x.jsonl").stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, limits[1]))
         try:
-            with pytest.raises(RayalignError, match="took only a part of a row: the disk is full"):
+            with pytest.raises(OSError, match=r"No space left on device: .*x\.jsonl"):
                 file.extend([{"row": 2}, {"row": 3}])
             assert (tmp_path / "x.jsonl").stat().st_size == size
         finally:
