@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.page_cells import at_least, at_most, number, percent
@@ -97,17 +97,16 @@ def iteration_before(results: Row) -> str:
 def scale(results: Row) -> str:
     """The coordinator's time for each candidate."""
     most, spread = COORDINATOR_LIMITS
-    rows = [
-        [
-            str(row["engines"]),
-            at_most(row["coordinator_microseconds"], most),
-            percent(row["coordinator_share_of_a_core"]),
-        ]
-        for row in results["runs"]
-    ]
-    heading = ["engines", f"microseconds of a candidate, at most {most:.0f}", "share of a core"]
-    ratio = at_most(results["most_against_least"], spread)
-    parts = [table(heading, rows), f"The most is {ratio} times the least (at most {spread})."]
+    parts = []
+    for prefix in ("", "busy_"):
+        rows = []
+        for row in results[f"{prefix}runs"]:
+            microseconds = at_most(row["coordinator_microseconds"], most)
+            rows.append([str(row["engines"]), microseconds, percent(row["coordinator_share_of_a_core"])])
+        ratio = at_most(results[f"{prefix}most_against_least"], spread)
+        heading = ["engines", f"microseconds of a candidate, at most {most:.0f}", "share of a core"]
+        parts.append(f"At {results[f'{prefix}groups_per_second']:.0f} groups a second:")
+        parts += [table(heading, rows), f"The most is {ratio} times the least (at most {spread})."]
     if "ranks" in results:
         ranks = [
             [str(row["ranks"]), number(row["coordinator_microseconds"]), number(1000 * row["seconds_of_an_iteration"])]
@@ -120,11 +119,20 @@ def scale(results: Row) -> str:
 def scale_plot(results: Row) -> str:
     """Microseconds over the number of engines, and of ranks."""
     charts = []
-    for key, rows in (("engines", results["runs"]), ("ranks", results.get("ranks", []))):
-        points = [(float(row[key]), row["coordinator_microseconds"]) for row in rows]
-        if points:
-            charts.append((f"microseconds of a candidate, by {key}", [Series("coordinator", points)]))
+    engines: list[Series] = []
+    for prefix in ("", "busy_"):
+        name = f"{results[f'{prefix}groups_per_second']:.0f} groups a second"
+        engines.append(Series(name, _costs(results[f"{prefix}runs"], "engines")))
+    charts.append(("microseconds of a candidate, by engines", engines))
+    if "ranks" in results:
+        ranks = [Series("coordinator", _costs(results["ranks"], "ranks"))]
+        charts.append(("microseconds of a candidate, by ranks", ranks))
     return lines(charts, "how many")
+
+
+def _costs(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
+    """The coordinator's microseconds by the number of engines or ranks."""
+    return [(float(row[key]), row["coordinator_microseconds"]) for row in rows]
 
 
 def weight_transfer(results: Row) -> str:

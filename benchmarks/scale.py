@@ -4,7 +4,8 @@ python -m benchmarks.scale [--quick]
 
 Prompts, groups, journal, event log, scoring and admission are the run's own. The engines and the reward are scripted
 and import no torch, so that the machine's cores are left to the coordinator. All engines together write the same number
-of groups a second, however many they are: only the number of actors that the coordinator attends to changes.
+of groups a second, however many they are: only the number of actors that the coordinator attends to changes. There are
+two such rates: at the lower one the coordinator sleeps between any two groups, and wakes to cold caches.
 
 The ranks of a learner are scripted too. Every rank is called for each forward pass, update and checkpoint of an
 iteration, so what they cost grows with their number, and is counted for each candidate of that iteration.
@@ -52,6 +53,8 @@ PROMPTS = 64
 """of an iteration"""
 GROUPS_PER_SECOND = 60.0
 """of all engines together"""
+BUSY = 600.0
+"""groups a second that keep the coordinator busy for most of the time"""
 RANK_ITERATIONS = 40
 """measured with each number of ranks"""
 WARM = 2
@@ -66,15 +69,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="1 and 4 of each, and nothing is recorded")
     quick = parser.parse_args().quick
     counts, iterations = ((1, 4), 4) if quick else (ENGINES, 14)
-    rows = [measure(count, iterations) for count in counts]
+    rows = [measure(count, iterations, GROUPS_PER_SECOND) for count in counts]
+    busy_rows = [measure(count, 4 * iterations, BUSY) for count in counts]
     rank_rows = [measure_ranks(count) for count in (counts if quick else RANKS)]
-    per_candidate = [row["coordinator_microseconds"] for row in rows]
     figures = {
         "candidates_per_group": CANDIDATES,
         "tokens_per_candidate": TOKENS,
         "groups_per_second": GROUPS_PER_SECOND,
         "runs": rows,
-        "most_against_least": max(per_candidate) / min(per_candidate),
+        "most_against_least": most_against_least(rows),
+        "busy_groups_per_second": BUSY,
+        "busy_runs": busy_rows,
+        "busy_most_against_least": most_against_least(busy_rows),
         "ranks": rank_rows,
     }
     if quick:
@@ -83,10 +89,16 @@ def main() -> None:
         record("scale", figures)
 
 
-def measure(engines: int, iterations: int) -> dict[str, Any]:
-    """CPU time of this process for each candidate [microseconds], with so many engines."""
+def most_against_least(rows: list[dict[str, Any]]) -> float:
+    """How much the number of engines changes."""
+    per_candidate = [row["coordinator_microseconds"] for row in rows]
+    return max(per_candidate) / min(per_candidate)
+
+
+def measure(engines: int, iterations: int, rate: float) -> dict[str, Any]:
+    """CPU time of this process for each candidate [microseconds], with so many engines and groups a second."""
     with tempfile.TemporaryDirectory() as folder, scripted_session():
-        return asyncio.run(_measure(engines, iterations, Path(folder)))
+        return asyncio.run(_measure(engines, iterations, rate, Path(folder)))
 
 
 def scripted_session() -> Session:
@@ -94,11 +106,11 @@ def scripted_session() -> Session:
     return Session(ClusterConfig(object_store=128 << 20), share_imports=False)
 
 
-async def _measure(engines: int, iterations: int, folder: Path) -> dict[str, Any]:
+async def _measure(engines: int, iterations: int, rate: float, folder: Path) -> dict[str, Any]:
     model = folder / "model"
     make_preset("nano", build_tokenizer(), 0, model)
     with closing(EventLog(folder / "events.jsonl")) as events, closing(Journal(folder / "journal.jsonl")) as journal:
-        pool = await start_scripted(engines, events)
+        pool = await start_scripted(engines, events, rate)
         imports_torch = await pool.group.all(lambda actor: actor.imports_torch.remote(), timeout=DEADLINE)
         loop = await rollout_loop(pool, model, iterations, events, journal)
         rollouts = asyncio.ensure_future(loop.run())
@@ -117,13 +129,13 @@ async def _measure(engines: int, iterations: int, folder: Path) -> dict[str, Any
     }
 
 
-async def start_scripted(engines: int, events: EventLog) -> GeneratorPool:
-    """A pool of scripted engines, of which each writes its share of the groups a second."""
+async def start_scripted(engines: int, events: EventLog, rate: float = GROUPS_PER_SECOND) -> GeneratorPool:
+    """A pool of scripted engines, of which each writes its share of so many groups a second."""
     claim = Claim(cpus=0.01, gpus=0.0, threads=1)
     hosting = RoleConfig(actors=engines, cpus=claim.cpus)
     placement = Placement({"generator": hosting}, {"generator": claim}, timeout=DEADLINE, slots={})
     remote = ray.remote(ScriptedGenerator)
-    seconds = engines / GROUPS_PER_SECOND
+    seconds = engines / rate
     actors = []
     for _ in range(engines):
         options = placement.options(claim, {})

@@ -52,7 +52,8 @@ class RewardActor(HostedActor):
         from rayalign.scoring.pairwise import PairwiseScorer
 
         assert isinstance(self._scorer, PairwiseScorer), "the stage has seen that its model compares"
-        return self._scorer.compare(questions)
+        with self._computing:
+            return self._scorer.compare(questions)
 
     def score(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """One score for each candidate of each group."""
