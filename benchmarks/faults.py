@@ -48,7 +48,7 @@ def keep(rows: Iterable[Row], path: Path = PATH, **facts: Any) -> None:
     """Merge the cells of a run that has just ended into the file.
 
     Args:
-        facts: of the whole run: starts of the command, whether the weights are those of an undisturbed run.
+        facts: of the whole run: starts of the command, and the largest difference of a weight to an undisturbed run.
     """
     run = {"time": now(), "machine": machine(), **facts}
     text = json.dumps(merge(load(path), rows, run), indent=1)
@@ -90,11 +90,18 @@ def _run_line(run: Row, cells: Mapping[str, Row]) -> str:
         parts.append(f"load {run['machine']['load_at_end']:.0f} at the end")
     if "starts" in run:
         parts.append("one start" if run["starts"] == 1 else f"{run['starts']} starts")
-    if "same_weights" in run:
-        parts.append("weights bit-equal to an undisturbed run" if run["same_weights"] else "weights differ")
+    if "difference" in run:
+        parts.append(_weights(run["difference"]))
     if "note" in run:
         parts.append(run["note"])
     return ", ".join(parts)
+
+
+def _weights(difference: float) -> str:
+    """What the blows did to the weights."""
+    if difference == 0.0:
+        return "weights bit-equal to an undisturbed run"
+    return f"weights within {difference:.0e} of an undisturbed run's"
 
 
 def main() -> None:

@@ -141,7 +141,7 @@ async def start_scripted(engines: int, events: EventLog, rate: float = GROUPS_PE
         options = placement.options(claim, {})
         actors.append(remote.options(max_concurrency=CONCURRENCY, **options).remote(seconds, CANDIDATES))
     group = ActorGroup("generator", actors, events=events, timeout=DEADLINE, wire_threads=CONCURRENCY)
-    await group.connect()
+    await group.connect(*actors)
     return GeneratorPool(group, placement, "local", "", DEADLINE)
 
 
@@ -160,7 +160,7 @@ async def rollout_loop(
     )
     scorers = [ray.remote(ScriptedReward).remote()]
     reward = ActorGroup("reward", scorers, events=events, timeout=DEADLINE, wire_threads=WIRE_THREADS["reward"])
-    await reward.connect()
+    await reward.connect(*scorers)
     renderer = Renderer(str(model), 128, SamplingConfig(max_tokens=TOKENS))
     examples = [Example(prompt, ()) for prompt in prompts(0, "train", 2048)]
     return RolloutLoop(

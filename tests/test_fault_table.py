@@ -21,7 +21,7 @@ def row(role: str, phase: str, kind: str, seconds: float, reason: str = "") -> d
 def test_a_later_run_replaces_its_own_cells_and_keeps_the_others() -> None:
     lost = row("reward", "update", "kill", 9.0, "reward (pid 7) died")
     first = {"time": "1", "machine": {"load_at_end": 3.2}, "starts": 2}
-    second = {"time": "2", "machine": {"load_at_end": 0.4}, "starts": 1, "same_weights": True}
+    second = {"time": "2", "machine": {"load_at_end": 0.4}, "starts": 1, "difference": 0.0}
     content = merge(NOTHING, [lost, row("critic", "publish", "slow", 4.0)], first)
     content = merge(content, [row("critic", "publish", "slow", 6.0)], second)
     lines = section(content).splitlines()

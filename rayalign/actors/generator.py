@@ -45,8 +45,9 @@ class GeneratorActor(HostedActor):
 
     def submit(self, requests: Sequence[Request], tokenizer: str | None = None) -> None:
         """Accept candidates; they are decoded with the tokenizer of that model, where it is at hand here."""
+        self._decoder.expect(tokenizer)
         self._loop.submit(requests)
-        self._decoder.use(tokenizer)
+        self._decoder.load()
 
     def abort(self, keys: Collection[str]) -> None:
         """Give up candidates."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from contextlib import suppress
@@ -15,6 +16,7 @@ import torch
 from rayalign.actors.wire import Door, WireEnd
 from rayalign.config import LearnerConfig
 
+logger = logging.getLogger(__name__)
 LOGICAL = "logical:"
 """beginning of a logical device's name"""
 LOGICAL_VARIABLE = "RAYALIGN_LOGICAL_DEVICES"
@@ -111,9 +113,26 @@ class HostedActor:
         """The heartbeat; Ray serves it in a thread of its own, whatever the actor does."""
         return own_pulse()
 
-    def listen(self, threads: int) -> Door:
-        """Wait at a door for the coordinator, whose calls are then answered by so many threads."""
-        return WireEnd(self, ray.util.get_node_ip_address(), threads).door
+    _wire: WireEnd | None = None
+
+    def listen(self, threads: int) -> Door | None:
+        """Wait at a door for the coordinator, whose calls are then answered by so many threads.
+
+        None where nobody can listen at the machine's address in Ray, which may be that of a gateway.
+        """
+        self.hang_up()
+        try:
+            self._wire = WireEnd(self, ray.util.get_node_ip_address(), threads, yields=not torch.cuda.is_available())
+        except OSError as error:
+            logger.warning("no door for the coordinator: %s", error)
+            return None
+        return self._wire.door
+
+    def hang_up(self) -> None:
+        """End the wire to the coordinator, if there is one."""
+        if self._wire is not None:
+            self._wire.end()
+        self._wire = None
 
     def close(self) -> None:
         """Release what the garbage collector would not."""

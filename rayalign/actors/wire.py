@@ -3,12 +3,15 @@
 A call through Ray costs either side about a millisecond of computing, a call over a wire a tenth of that. Engines
 bring their candidates this way, and rewards their scores. Ray starts and ends the actor, and says why it ended.
 
-    frame               length of the contents, number of the call, contents (pickled)
-    coordinator -> actor     method and arguments
-    actor -> coordinator     whether it went well, and the answer or the error
+    coordinator                                   actor, one thread reads, others answer
+        connect, send the door's key        -->   turn away whoever does not know the key
+        know the actor by its reply         <--   send the reply
+        frame: method and arguments         -->   call
+        frame: went well?, answer or error  <--   answer
+        close                               -->   end
 
-The door, which travels through Ray, holds a secret. Whoever does not send it first is turned away, since a pickle may
-run code.
+A frame is the length of its contents, the number of the call, and the contents, which are pickled. Key and reply are
+secrets that reach the coordinator through Ray, since a pickle may run code at either end.
 """
 
 from __future__ import annotations
@@ -35,11 +38,11 @@ HEADER = struct.Struct("!QI")
 """length of the contents [bytes], number of the call"""
 PATIENCE = 30.0
 """seconds in which the coordinator must come to the door"""
-SECRET_SECONDS = 2.0
-"""in which whoever has come must have sent the secret; others wait behind"""
-SECRET_BYTES = 32
-UNPICKLABLE = (pickle.PicklingError, TypeError, AttributeError)
-"""what `pickle` raises where it cannot write an object"""
+KEY_SECONDS = 2.0
+"""in which a visitor must send the whole key; others wait behind"""
+KEY_BYTES = 32
+_QUIET_SECONDS, _PROBES = 60, 4
+"""without traffic until the system probes a connection, and unanswered probes until it is broken"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,42 +51,63 @@ class Door:
 
     address: str
     port: int
-    secret: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+    """by which the actor knows the coordinator"""
+    reply: bytes = field(repr=False)
+    """by which the coordinator knows the actor"""
 
 
 class WireEnd:
-    """Answers calls of an object's methods, until the coordinator closes the connection."""
+    """Answers calls of an object's methods, until either side closes the connection."""
 
-    def __init__(self, target: object, address: str, threads: int) -> None:
+    def __init__(self, target: object, address: str, threads: int, *, yields: bool = False) -> None:
         """
         Args:
             address: of this machine, at which the coordinator reaches it.
             threads: calls that are answered at the same time.
+            yields: calls compute on cores that learners want too.
+
+        Raises:
+            OSError: nobody can listen at that address here.
         """
-        self._target = target
-        self._calls = ThreadPoolExecutor(threads, thread_name_prefix="wire", initializer=yield_to_learners)
-        self._listener = socket.create_server((address, 0))
-        self.door = Door(address, self._listener.getsockname()[1], secrets.token_bytes(SECRET_BYTES))
+        self._target: object | None = target
+        beginning = yield_to_learners if yields else None
+        self._calls = ThreadPoolExecutor(threads, thread_name_prefix="wire", initializer=beginning)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._listener = socket.create_server((address, 0), family=family)
+        port = self._listener.getsockname()[1]
+        self.door = Door(address, port, secrets.token_bytes(KEY_BYTES), secrets.token_bytes(KEY_BYTES))
+        self._connection: socket.socket | None = None
         self._sending = threading.Lock()
         threading.Thread(target=self._serve, name="wire", daemon=True).start()
 
+    def end(self) -> None:
+        """Close the connection and forget the object, which may hold a model."""
+        self._target = None
+        for end in (self._listener, self._connection):
+            if end is not None:
+                with suppress(OSError):  # it has ended already
+                    end.shutdown(socket.SHUT_RDWR)
+
     def _serve(self) -> None:
         with self._listener:
-            connection = self._await_coordinator()
+            self._connection = connection = self._await_coordinator()
         if connection is None:
             return
         # a connection that breaks ends here too: the coordinator sees it at its own end
         with suppress(OSError), connection, connection.makefile("rb") as frames:
+            connection.sendall(self.door.reply)
             while (frame := read_frame(frames)) is not None:
                 number, contents = frame
                 call = self._calls.submit(self._call, contents)
-                call.add_done_callback(partial(self._reply, connection, number))
+                call.add_done_callback(partial(self._answer, connection, number))
+        self._target = None
         self._calls.shutdown(wait=False, cancel_futures=True)
 
     def _await_coordinator(self) -> socket.socket | None:
-        """The connection of whoever knows the secret; None where nobody came in time."""
+        """The connection of whoever knows the key; None where nobody came in time."""
         end = time.monotonic() + PATIENCE
-        while (left := end - time.monotonic()) > 0:
+        while (left := end - time.monotonic()) > 0 and self._target is not None:
             with suppress(OSError):
                 self._listener.settimeout(left)
                 connection, _ = self._listener.accept()
@@ -94,10 +118,9 @@ class WireEnd:
 
     def _is_coordinator(self, connection: socket.socket) -> bool:
         with suppress(OSError):
-            connection.settimeout(SECRET_SECONDS)
-            if hmac.compare_digest(_received(connection, SECRET_BYTES), self.door.secret):
+            if hmac.compare_digest(receive(connection, KEY_BYTES, KEY_SECONDS), self.door.key):
                 connection.settimeout(None)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                prepare(connection)
                 return True
         return False
 
@@ -105,7 +128,7 @@ class WireEnd:
         method, arguments = pickle.loads(contents)
         return getattr(self._target, method)(*arguments)
 
-    def _reply(self, connection: socket.socket, number: int, call: Future[Any]) -> None:
+    def _answer(self, connection: socket.socket, number: int, call: Future[Any]) -> None:
         if call.cancelled():
             return
         error = call.exception()
@@ -130,21 +153,36 @@ def read_frame(frames: BinaryIO) -> tuple[int, bytes] | None:
     return (number, contents) if len(contents) == length else None
 
 
+def prepare(connection: socket.socket) -> None:
+    """Have a connection send small frames at once, and stay known to the network between two stages."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _QUIET_SECONDS // _PROBES)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+
+
+def receive(connection: socket.socket, size: int, seconds: float) -> bytes:
+    """So many bytes, or fewer where the other side ends before; TimeoutError where they do not come in time."""
+    end = time.monotonic() + seconds
+    received = b""
+    while len(received) < size:
+        connection.settimeout(max(end - time.monotonic(), 1e-3))
+        piece = connection.recv(size - len(received))
+        if not piece:
+            break
+        received += piece
+    return received
+
+
 def _outcome(call: Future[Any], error: BaseException | None) -> bytes:
+    """What the call came to, pickled; an error that cannot be read again is put into words."""
     try:
         if error is None:
             return pickle.dumps((True, call.result()), pickle.HIGHEST_PROTOCOL)
         failure = pickle.dumps((False, error))
-        pickle.loads(failure)  # an error whose constructor wants more than its words cannot be read again
+        pickle.loads(failure)
         return failure
-    except UNPICKLABLE as refusal:
+    except Exception as refusal:  # a user's class may raise anything here, and the coordinator waits for a frame
         described = error or refusal
         return pickle.dumps((False, ActorError(f"{type(described).__name__}: {described}")))
-
-
-def _received(connection: socket.socket, size: int) -> bytes:
-    """So many bytes, or fewer where the other side ends before."""
-    received = b""
-    while len(received) < size and (piece := connection.recv(size - len(received))):
-        received += piece
-    return received

@@ -74,6 +74,7 @@ class Worker:
         """Drop the role, and release what it used."""
         if self._role is not None:
             self._role.close()
+            self._role.hang_up()
         self._role = None
         if torch.distributed.is_initialized():
             from rayalign.models.process_group import leave

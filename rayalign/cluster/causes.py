@@ -81,6 +81,14 @@ def silence(name: str, reason: str, place: Place | None, pulse: Pulse | None) ->
     return LostError(f"{name} is lost{where}: {reason}{memory_text(pulse)}{_log(place)}")
 
 
+def stopped(name: str, place: Place | None, pulse: Pulse | None) -> list[LostError]:
+    """That an actor's process is stopped, if it is."""
+    condition = condition_at(place) if place else None
+    if isinstance(condition, Condition) and condition.stopped:
+        return [silence(name, "its process is stopped (SIGSTOP)", place, pulse)]
+    return []
+
+
 def node_is_gone(place: Place | None) -> bool:
     """Whether Ray counts the machine of an actor as dead."""
     if place is None or not place.node or not ray.is_initialized():

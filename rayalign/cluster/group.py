@@ -3,6 +3,7 @@
     one      a call of one actor, with a deadline; meanwhile its heartbeat is listened to     -> LostError
     steady   as `one` of a rank; a lost actor is replaced where the group has seats, and called again
     all      every rank at once; where several fail, the one that made the others fail is named
+    connect  a wire to an actor that is called often (`wires.py`); its calls are waited for in the same way
 
 A failure names the role, the cause and the actor's last log lines. What reaches the driver is written to the event log,
 so that a run can show that no tensor passed it.
@@ -19,9 +20,9 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from rayalign.actors.hosted import PULSE, Place, Pulse
-from rayalign.cluster.causes import condition_at, explain_with_log, node_is_gone, precedence, silence
+from rayalign.cluster.causes import condition_at, explain_with_log, node_is_gone, precedence, silence, stopped
 from rayalign.cluster.ending import end_actor
-from rayalign.cluster.heart import ASKS, Condition, Heart
+from rayalign.cluster.heart import ASKS, Heart
 from rayalign.cluster.seats import Renewal
 from rayalign.cluster.traffic import Traffic
 from rayalign.cluster.waits import together
@@ -153,7 +154,7 @@ class ActorGroup:
         return node_is_gone(self.places.get(actor))
 
     async def locate(self, timeout: float) -> list[Place]:
-        """Note where each rank runs, and tell it."""
+        """Note where each rank runs."""
         places: list[Place] = await self.all(lambda actor: actor.where.remote(), timeout=timeout)
         for rank, (actor, place) in enumerate(zip(self.actors, places, strict=True)):
             self.note(actor, rank, place)
@@ -163,14 +164,14 @@ class ActorGroup:
         """Add an actor that started after the others, as the last rank."""
         place = await self.one(actor, lambda actor: actor.where.remote())
         self.note(actor, len(self.actors), place)
+        await self.connect(actor)
         self.actors.append(actor)
         self._renewing.append(asyncio.Lock())
-        await self.connect()
 
-    async def connect(self) -> None:
-        """Open a wire to each actor that has none yet."""
+    async def connect(self, *actors: Actor) -> None:
+        """Open a wire to each of these actors; where there can be none, Ray goes on carrying its calls."""
         if self._wire_threads and are_allowed():
-            await together(*(self._connect(actor) for actor in self.actors if self.wires.to(actor) is actor))
+            await together(*(self._connect(actor) for actor in actors))
 
     def note(self, actor: Actor, rank: int, place: Place) -> None:
         """Keep where an actor runs."""
@@ -219,7 +220,8 @@ class ActorGroup:
 
     async def _connect(self, actor: Actor) -> None:
         door = await self.one(actor, lambda actor: actor.listen.remote(self._wire_threads))
-        await self.wires.connect(actor, door, self._name(actor))
+        if door is not None:
+            await self.wires.connect(actor, door, self._name(actor))
 
     async def _answer(self, actor: Actor, ref: ray.ObjectRef | Answer, limit: float) -> Any:
         """The value of a call, while the heartbeat goes on."""
@@ -244,7 +246,7 @@ class ActorGroup:
             return
         heart = self._hearts.setdefault(actor, Heart(self._heartbeat))
         waited = heart.listen(lambda: actor.pulse.options(concurrency_group=PULSE).remote().future())
-        if isinstance(heart.failure, RayError):  # of a call over a wire Ray itself says nothing
+        if heart.failures > 1 and isinstance(heart.failure, RayError):  # of a call over a wire Ray says nothing
             raise heart.failure
         if waited < heart.every:
             return
@@ -255,14 +257,17 @@ class ActorGroup:
     async def _end_of(self, actor: Actor) -> RayalignError:
         """Why the wire of an actor has ended: mostly with its process, of which Ray hears within moments."""
         end = time.monotonic() + PATIENCE
-        while (left := end - time.monotonic()) > 0:
-            try:
-                await self._answer(actor, actor.pulse.options(concurrency_group=PULSE).remote(), left)
-            except RayError as error:
-                return await asyncio.to_thread(self._explain, actor, error)
-            except (TimeoutError, LostError):
-                break
-            await asyncio.sleep(PATIENCE / 10)
+        try:
+            while time.monotonic() < end:
+                pulse = actor.pulse.options(concurrency_group=PULSE).remote()
+                await self._answer(actor, pulse, self._timeout)
+                await asyncio.sleep(PATIENCE / 10)
+        except RayError as error:
+            return await asyncio.to_thread(self._explain, actor, error)
+        except LostError as error:
+            return error
+        except TimeoutError:
+            pass
         return await asyncio.to_thread(self._silent, actor, "its connection to the coordinator has ended")
 
     async def _first_cause(self, error: RayalignError, waits: Sequence[asyncio.Future[Any]]) -> RayalignError:
@@ -276,16 +281,10 @@ class ActorGroup:
             if isinstance(failure, RayalignError):
                 failures.append(failure)
             if not isinstance(failure, LostError) and rank < len(self):
-                failures += await asyncio.to_thread(self._stopped, self.actors[rank])
+                actor = self.actors[rank]
+                known = self._name(actor), self.places.get(actor), self.pulse(actor)
+                failures += await asyncio.to_thread(stopped, *known)
         return min(failures, key=precedence)
-
-    def _stopped(self, actor: Actor) -> list[RayalignError]:
-        """That an actor is stopped, if it is."""
-        place = self.places.get(actor)
-        condition = condition_at(place) if place else None
-        if isinstance(condition, Condition) and condition.stopped:
-            return [self._silent(actor, "its process is stopped (SIGSTOP)")]
-        return []
 
     def _name(self, actor: Actor) -> str:
         """Role, rank and process."""

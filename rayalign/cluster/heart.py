@@ -55,6 +55,8 @@ class Heart:
         self.last: Pulse | None = None
         self.failure: BaseException | None = None
         """what the last heartbeat came to, where it could not be given"""
+        self.failures = 0
+        """in a row; a single one may be of a call that has ended long ago"""
         self._clock = clock
         self._asked: Future[Pulse] | None = None
         self._since = 0.0
@@ -67,7 +69,9 @@ class Heart:
         if self._asked is not None and self._asked.done():
             self.failure = self._asked.exception()
             if self.failure is None:
-                self.last = self._asked.result()
+                self.last, self.failures = self._asked.result(), 0
+            else:
+                self.failures += 1
             self._asked = None
         if self._asked is None:
             self._asked = ask()

@@ -71,7 +71,7 @@ async def start_pool(
         undo.callback(group.kill)
         await group.locate(cluster.start_timeout)
         await group.all(lambda actor: actor.setup.remote(), timeout=cluster.start_timeout)
-        await group.connect()
+        await group.connect(*group.actors)
         undo.pop_all()
     replaced = Seats("generator", {} if slots else seats, events, cluster.restarts)
     starting = StartingEngines(replaced, cluster.start_timeout)

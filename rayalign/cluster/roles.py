@@ -178,7 +178,7 @@ async def _set_up_one(
     group.note(process, rank, place)
     meeting = Rendezvous(rank, len(group), place.address, place.port)
     await group.one(process, lambda new: new.setup.remote(meeting), timeout=limit)
-    await group.connect()
+    await group.connect(process)
 
 
 async def _load_models(roles: Roles, specs: Specs, cluster: ClusterConfig) -> None:
@@ -204,4 +204,4 @@ async def set_up(group: ActorGroup, kind: type[HostedActor], spec: Any, cluster:
     for rank, actor in enumerate(group.actors):
         meetings[actor] = Rendezvous(rank, len(group), home.address, home.port, group.spread)
     await group.all(lambda actor: actor.setup.remote(meetings[actor]), timeout=limit)
-    await group.connect()
+    await group.connect(*group.actors)

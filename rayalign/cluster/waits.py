@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def together(*waits: Awaitable[T]) -> list[T]:
-    """All answers, once every call has ended; then the first failure, and none that nobody hears of."""
+    """All answers, once every call has ended. Raises the first failure; later ones mostly follow from it."""
     outcomes = await asyncio.gather(*waits, return_exceptions=True)
     answers: list[T] = []
     for outcome in outcomes:

@@ -1,23 +1,28 @@
 """The coordinator's ends of the wires to the actors of one group (`rayalign.actors.wire`).
 
-    wire.collect.remote(10.0)  -->  frame  -->  actor
-    answer.future()            <--  frame  <--  actor
+    stage 1, its event loop                         stage 2, another loop
+        wire.collect.remote(10.0)  -->  frame           answer.future()   attaches the wire to this loop
+        answer.future()  waits; cancelled               <--  frame        the answer of the call that stage 1 made
 
-A wire is called as Ray's handle of its actor is. Whichever event loop runs reads and writes it: a group outlives the
-event loop of a stage, and an answer that nobody reads meanwhile waits in the connection.
+A wire is called as Ray's handle of its actor is. It has no thread: the loop in which somebody calls or waits reads and
+writes the connection, and what comes while no loop runs waits in it. A wire ends where the actor's process does, where
+the connection breaks, and where the group drops it; all its open calls fail then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import os
 import pickle
 import socket
+from contextlib import ExitStack
 from itertools import count
 from typing import Any
 
-from rayalign.actors.wire import HEADER, Door, frame_of
+from rayalign.actors.wire import HEADER, KEY_BYTES, Door, frame_of, prepare, receive
+from rayalign.errors import ActorError
 
 logger = logging.getLogger(__name__)
 CONNECT = 10.0
@@ -52,15 +57,15 @@ class Answer:
         self._wire.attach()
         wait = asyncio.get_running_loop().create_future()
         self._waits.append(wait)
-        self._tell()
+        self._deliver()
         return wait
 
     def settle(self, went_well: bool, answer: Any) -> None:
         """Let those who wait have it; a call that did not go well came to an error."""
         self._outcome = went_well, answer
-        self._tell()
+        self._deliver()
 
-    def _tell(self) -> None:
+    def _deliver(self) -> None:
         if self._outcome is None:
             return
         went_well, answer = self._outcome
@@ -79,7 +84,6 @@ class Wire:
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -169,8 +173,7 @@ class Wire:
         self._received += data
         while (frame := self._whole_frame()) is not None:
             number, contents = frame
-            went_well, answer = pickle.loads(contents)
-            self._open.pop(number).settle(went_well, answer if went_well else CallError(answer))
+            self._open.pop(number).settle(*_read(contents))
 
     def _whole_frame(self) -> tuple[int, bytes] | None:
         """Number and contents of the first frame, once all of it has come."""
@@ -207,6 +210,7 @@ class Wires:
 
     async def connect(self, actor: Any, door: Door, name: str) -> None:
         """Connect with an actor; where it cannot be reached, Ray goes on carrying its calls."""
+        self.drop(actor)
         try:
             self._wires[actor] = Wire(await asyncio.to_thread(_connected, door))
         except OSError as error:
@@ -228,11 +232,26 @@ class Wires:
 
 def are_allowed() -> bool:
     """Whether calls may travel beside Ray: where Ray encrypts its own, nothing else may carry them in the clear."""
-    return os.environ.get("RAY_USE_TLS") != "1"
+    return os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true")
 
 
 def _connected(door: Door) -> socket.socket:
-    """A connection whose other end has been told the secret."""
+    """A connection whose other end knows the coordinator, and is known to it."""
     connection = socket.create_connection((door.address, door.port), timeout=CONNECT)
-    connection.sendall(door.secret)
+    with ExitStack() as undo:
+        undo.enter_context(connection)
+        connection.sendall(door.key)
+        if not hmac.compare_digest(receive(connection, KEY_BYTES, CONNECT), door.reply):
+            raise ConnectionError("it is not the actor who answers there")
+        prepare(connection)
+        undo.pop_all()
     return connection
+
+
+def _read(contents: bytes) -> tuple[bool, Any]:
+    """What a call came to: whether it went well, and its answer or error."""
+    try:
+        went_well, answer = pickle.loads(contents)
+    except Exception as error:  # a user's class may raise anything here, and somebody waits for the answer
+        return False, CallError(ActorError(f"its answer cannot be read: {type(error).__name__}: {error}"))
+    return went_well, answer if went_well else CallError(answer)

@@ -5,6 +5,7 @@
 
 The training loop waits for groups (`take`) and for its actors; the rollout loop waits for `published`. What moves
 through here is token records and numbers; tensors go from actor to actor by reference.
+
 Another actor replaces a lost engine, preparer, whole reward or whole reference; what that one had kept is made again. A
 lost rank of a learner or model in parts ends the loop, as a guard may: the stage starts again from its last checkpoint.
 
@@ -81,8 +82,7 @@ class OnlineTrainer:
     """The one training loop; it does not know which algorithm it runs."""
 
     def __init__(self, settings: TrainStage, tracking: TrackingConfig, parts: Parts, *, seed: int, pad_id: int) -> None:
-        self._settings = settings
-        self._tracking = tracking
+        self._settings, self._tracking = settings, tracking
         self._parts = parts
         self._seed = seed
         self._pad_id = pad_id

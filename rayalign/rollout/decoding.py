@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,18 +18,26 @@ logger = logging.getLogger(__name__)
 
 
 class Decoder:
-    """The tokenizer of the model that an engine writes for."""
+    """The tokenizer of the model that an engine writes for; several threads may call it."""
 
     def __init__(self) -> None:
+        self._changing = threading.Lock()
         self._model: str | None = None
+        self._loads = False
+        """whether its tokenizer has to be loaded yet"""
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
-    def use(self, model: str | None) -> None:
-        """Decode with the tokenizer of this model from now on; where it is not at hand, not at all."""
-        if model == self._model:
-            return
-        self._tokenizer = _loaded(model) if model is not None else None
-        self._model = model
+    def expect(self, model: str | None) -> None:
+        """Decode for this model from now on, once `load` has its tokenizer; until then not at all."""
+        with self._changing:
+            if model != self._model:
+                self._model, self._tokenizer, self._loads = model, None, model is not None
+
+    def load(self) -> None:
+        """Load the tokenizer that is expected; where it is not at hand, nothing is decoded."""
+        with self._changing:
+            if self._loads and self._model is not None:
+                self._tokenizer, self._loads = _loaded(self._model), False
 
     def with_texts(self, candidates: Sequence[Finished]) -> list[Finished]:
         """The candidates, each that was written with its text."""

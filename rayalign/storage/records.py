@@ -193,12 +193,10 @@ class Appender:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def _take_back(self, size: int) -> None:
-        """Remove rows of which only a part had room, since later ones would be written behind it.
-
-        The other processes that share the file have no room either, so that theirs do not come in between.
-        """
-        end = os.fstat(self._file.fileno()).st_size
-        os.ftruncate(self._file.fileno(), end - size)
+        """Remove rows of which only a part had room, since later ones would be written behind it."""
+        end = self._file.tell()
+        if os.fstat(self._file.fileno()).st_size == end:  # else another process has found room behind it
+            os.ftruncate(self._file.fileno(), end - size)
 
     def close(self) -> None:
         """Close the file."""

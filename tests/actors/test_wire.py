@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import pickle
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
 import pytest
 
-from rayalign.actors import wire
-from rayalign.actors.wire import WireEnd, frame_of, read_frame
+from rayalign.actors import hosted, wire
+from rayalign.actors.hosted import HostedActor
+from rayalign.actors.wire import Door, WireEnd, frame_of, read_frame
 from rayalign.errors import ActorError, CapacityError
 
 
@@ -22,6 +26,13 @@ class TwoWordsError(Exception):
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} and {second}")
+
+
+class CountError(Exception):
+    """Its constructor wants a number, and gets its own words when it is read from a pickle."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"no more than {int(number)}")
 
 
 class Desk:
@@ -47,13 +58,28 @@ class Desk:
     def two_words(self) -> None:
         raise TwoWordsError("pen", "paper")
 
+    def count(self) -> None:
+        raise CountError(7)
+
 
 @contextmanager
-def connected(threads: int = 2, secret: bytes | None = None) -> Iterator[tuple[socket.socket, BinaryIO]]:
+def connected(threads: int = 2) -> Iterator[tuple[socket.socket, BinaryIO]]:
     end = WireEnd(Desk(), "127.0.0.1", threads)
-    with socket.create_connection((end.door.address, end.door.port), timeout=10.0) as connection:
-        connection.sendall(end.door.secret if secret is None else secret)
-        yield connection, connection.makefile("rb")
+    with visitor(end.door) as connection:
+        yield connection, greeted(connection, end.door)
+
+
+def visitor(door: Door) -> socket.socket:
+    """A connection to a door."""
+    return socket.create_connection((door.address, door.port), timeout=10.0)
+
+
+def greeted(connection: socket.socket, door: Door) -> BinaryIO:
+    """What comes over a connection once either side knows the other."""
+    connection.sendall(door.key)
+    frames = connection.makefile("rb")
+    assert frames.read(len(door.reply)) == door.reply
+    return frames
 
 
 def send(connection: socket.socket, number: int, method: str, *arguments: Any) -> None:
@@ -94,6 +120,7 @@ def test_with_one_thread_calls_are_answered_in_their_order() -> None:
         ("refuse", CapacityError, "the desk is full"),
         ("lock", ActorError, "TypeError: cannot pickle '_thread.lock' object"),
         ("two_words", ActorError, "TwoWordsError: pen and paper"),
+        ("count", ActorError, "CountError: no more than 7"),
         ("missing", AttributeError, "'Desk' object has no attribute 'missing'"),
     ],
 )
@@ -105,17 +132,16 @@ def test_an_error_travels_as_it_is_or_in_words(method: str, kind: type[Exception
     assert str(error) == words
 
 
-def test_who_does_not_know_the_secret_is_turned_away_and_the_door_stays_open() -> None:
-    end = WireEnd(Desk(), "127.0.0.1", 1)
-    where = (end.door.address, end.door.port)
-    for wrong in (bytes(len(end.door.secret)), b""):
-        with socket.create_connection(where, timeout=10.0) as stranger:
+def test_who_does_not_know_the_key_is_turned_away_and_the_door_stays_open() -> None:
+    door = WireEnd(Desk(), "127.0.0.1", 1).door
+    for wrong in (bytes(len(door.key)), b""):
+        with visitor(door) as stranger:
             stranger.sendall(wrong + frame_of(0, pickle.dumps(("add", (1,)))))
             assert _rest(stranger) == b""
-    with socket.create_connection(where, timeout=10.0) as connection:
-        connection.sendall(end.door.secret)
+    with visitor(door) as connection:
+        frames = greeted(connection, door)
         send(connection, 1, "add", 4)
-        assert answer(connection.makefile("rb")) == (1, True, 4)
+        assert answer(frames) == (1, True, 4)
 
 
 def _rest(connection: socket.socket) -> bytes:
@@ -125,28 +151,82 @@ def _rest(connection: socket.socket) -> bytes:
         return b""
 
 
-def test_the_secret_is_not_printed() -> None:
+def test_key_and_reply_are_not_printed() -> None:
     door = WireEnd(Desk(), "127.0.0.1", 1).door
-    assert len(door.secret) == wire.SECRET_BYTES
-    assert str(door.secret) not in repr(door)
+    assert len(door.key) == len(door.reply) == wire.KEY_BYTES
+    assert str(door.key) not in repr(door) and str(door.reply) not in repr(door)
+
+
+def is_closed(door: Door) -> bool:
+    try:
+        visitor(door).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_the_door_closes_where_nobody_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "PATIENCE", 0.1)
     end = WireEnd(Desk(), "127.0.0.1", 1)
     time.sleep(0.5)
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((end.door.address, end.door.port), timeout=10.0)
+    assert is_closed(end.door)
 
 
-def test_who_says_nothing_keeps_others_from_the_door_for_moments_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "SECRET_SECONDS", 0.1)
-    end = WireEnd(Desk(), "127.0.0.1", 1)
-    where = (end.door.address, end.door.port)
-    with socket.create_connection(where), socket.create_connection(where, timeout=10.0) as connection:
-        connection.sendall(end.door.secret)
+def test_a_visitor_keeps_others_from_the_door_for_moments_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "KEY_SECONDS", 0.5)
+    door = WireEnd(Desk(), "127.0.0.1", 1).door
+    with visitor(door) as stranger, visitor(door) as connection:
+        begin = time.monotonic()
+        for _ in range(4):  # a byte now and then does not prolong it
+            stranger.sendall(b"x")
+            time.sleep(0.1)
+        frames = greeted(connection, door)
+        assert time.monotonic() - begin < 2.0
         send(connection, 1, "add", 4)
-        assert answer(connection.makefile("rb")) == (1, True, 4)
+        assert answer(frames) == (1, True, 4)
+
+
+@pytest.mark.parametrize("came", [False, True])
+def test_an_end_forgets_its_object_at_once(came: bool) -> None:
+    desk = Desk()
+    end = WireEnd(desk, "127.0.0.1", 1)
+    held = weakref.ref(desk)
+    del desk
+    with ExitStack() as open_ones:
+        if came:
+            greeted(open_ones.enter_context(visitor(end.door)), end.door)
+        end.end()
+        gc.collect()
+        assert held() is None
+        time.sleep(0.2)
+        assert is_closed(end.door)
+    end.end()
+
+
+def test_nobody_can_listen_at_an_address_of_another_machine() -> None:
+    with pytest.raises(OSError, match="assign"):
+        WireEnd(Desk(), "192.0.2.1", 1)
+
+
+def test_an_actor_behind_a_gateway_has_no_door(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hosted.ray.util, "get_node_ip_address", lambda: "192.0.2.1")
+    with caplog.at_level(logging.WARNING):
+        assert HostedActor().listen(1) is None
+    assert "no door for the coordinator" in caplog.text
+
+
+def test_an_actor_that_hangs_up_has_no_door_any_more() -> None:
+    actor = HostedActor()
+    first = actor.listen(1)
+    second = actor.listen(1)
+    assert first is not None and second is not None
+    time.sleep(0.2)
+    assert [is_closed(first), is_closed(second)] == [True, False]
+    actor.hang_up()
+    time.sleep(0.2)
+    assert is_closed(second)
 
 
 @pytest.mark.parametrize("cut", [0, 5, 12, 13])

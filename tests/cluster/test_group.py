@@ -66,7 +66,7 @@ def clerks(request: pytest.FixtureRequest, ray_session: None, events: EventLog) 
     threads: int = request.param
     group = ActorGroup("clerk", actors, events=events, timeout=300.0, heartbeat=8.0, wire_threads=threads)
     asyncio.run(group.locate(300.0))
-    asyncio.run(group.connect())
+    asyncio.run(group.connect(*actors))
     assert all((group.wires.to(actor) is actor) == (threads == 0) for actor in actors)
     yield group
     group.kill()
@@ -135,3 +135,20 @@ def test_a_killed_or_stopped_process_is_named_in_one_sentence(
 def test_who_does_not_answer_in_time_is_named(clerks: ActorGroup) -> None:
     with pytest.raises(DeadlineError, match=r"clerk rank \d \(pid \d+\) did not answer within 1 s"):
         asyncio.run(clerks.all(lambda actor: clerks.wires.to(actor).sleep.remote(20), timeout=0.6))
+
+
+@pytest.mark.ray
+def test_an_actor_whose_connection_ends_is_lost_though_it_lives(clerks: ActorGroup) -> None:
+    actor = clerks.actors[1]
+    if clerks.wires.to(actor) is actor:
+        pytest.skip("this group has no wires")
+
+    async def work() -> None:
+        call = asyncio.ensure_future(clerks.one(actor, lambda actor: clerks.wires.to(actor).sleep.remote(60)))
+        await asyncio.sleep(0.5)
+        await clerks.one(actor, lambda actor: actor.hang_up.remote())
+        await call
+
+    words = rf"^clerk rank 1 \(pid {clerks.pid(actor)}\) is lost on \S+: its connection to the coordinator has ended"
+    with pytest.raises(LostError, match=words):
+        asyncio.run(work())

@@ -115,3 +115,14 @@ def test_the_system_knows_whether_a_process_is_stopped() -> None:
 
 def test_a_heartbeat_tells_the_memory_of_its_process() -> None:
     assert own_pulse().memory == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+
+
+def test_heartbeats_that_fail_in_a_row_are_counted_and_one_that_comes_ends_the_row(heart: Heart, asked: Asked) -> None:
+    heart.listen(asked)
+    for number in (1, 2):
+        asked.futures[-1].set_exception(RuntimeError("unavailable"))
+        heart.listen(asked)
+        assert (heart.failures, str(heart.failure)) == (number, "unavailable")
+    asked.futures[-1].set_result(own_pulse())
+    heart.listen(asked)
+    assert (heart.failures, heart.failure) == (0, None)

@@ -28,7 +28,10 @@ DEAD = RayActorError("a", "The actor is dead because its worker process has died
 def machine(monkeypatch: pytest.MonkeyPatch) -> dict[int, Condition]:
     """What the system knows of each process: it runs and computes, where nothing else is said."""
     conditions: dict[int, Condition] = {}
-    monkeypatch.setattr(groups, "condition_at", lambda place: conditions.get(place.pid, Condition(False, time.time())))
+    for module in (groups, causes):
+        monkeypatch.setattr(
+            module, "condition_at", lambda place: conditions.get(place.pid, Condition(False, time.time()))
+        )
     monkeypatch.setattr(causes, "kills_since", lambda place, pulse: 0)
     monkeypatch.setattr(causes, "last_log_lines", lambda pid, address: f"the last words of {pid}")
     monkeypatch.setattr(groups, "PATIENCE", 0.2)

@@ -60,7 +60,8 @@ class Engine(Actor):
 def machine(monkeypatch: pytest.MonkeyPatch) -> dict[int, Condition]:
     """What the system knows of the processes; all of them are here, and Ray is not."""
     conditions: dict[int, Condition] = {}
-    monkeypatch.setattr(groups, "condition_at", lambda place: conditions.get(place.pid, Condition(False, 1.0)))
+    for module in (groups, causes):
+        monkeypatch.setattr(module, "condition_at", lambda place: conditions.get(place.pid, Condition(False, 1.0)))
     monkeypatch.setattr(causes, "kills_since", lambda place, pulse: 0)
     monkeypatch.setattr(causes, "last_log_lines", lambda pid, address: "")
     for module in (groups, pools, starting_engines):

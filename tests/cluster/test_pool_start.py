@@ -62,7 +62,8 @@ def start(
     async def locate(group: ActorGroup, timeout: float) -> list[Any]:
         return await call_all(group, None, timeout=timeout)
 
-    async def connect(group: ActorGroup) -> None:
+    async def connect(group: ActorGroup, *actors: Any) -> None:
+        assert list(actors) == group.actors
         assert group._wire_threads == pool_start.CONCURRENCY
         connected.append(group)
 

@@ -60,10 +60,10 @@ class Group:
         self.places: dict[Any, Place] = {}
         self.spread = False
         self.wires = Wires()
-        self.connected = False
+        self.connected: list[Any] = []
 
-    async def connect(self) -> None:
-        self.connected = True
+    async def connect(self, *actors: Any) -> None:
+        self.connected += actors
 
     def __len__(self) -> int:
         return len(self.actors)
