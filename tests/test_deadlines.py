@@ -28,6 +28,7 @@ MERELY_LOCAL = "the thread that it waits for only reads, computes or writes on t
 CANCELLED = "what it waits for has just been cancelled"
 CALLER = "waits for work until its task is cancelled; who wants the work's result has a deadline"
 EXCEPTIONS = {
+    ("actors/reward.py", "self._thread.submit(work).result()"): "the actor's own; each call of it has a deadline",
     ("actors/wire.py", "call.result()"): OVER,
     ("annotator/store/database.py", "late.result()"): OVER,
     ("cluster/heart.py", "self._asked.result()"): OVER,

@@ -122,7 +122,7 @@ class HostedActor:
         """
         self.hang_up()
         try:
-            self._wire = WireEnd(self, ray.util.get_node_ip_address(), threads, yields=not torch.cuda.is_available())
+            self._wire = WireEnd(self, ray.util.get_node_ip_address(), threads)
         except OSError as error:
             logger.warning("no door for the coordinator: %s", error)
             return None

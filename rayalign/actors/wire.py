@@ -30,7 +30,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
 
-from rayalign.cores import yield_to_learners
 from rayalign.errors import ActorError
 
 logger = logging.getLogger(__name__)
@@ -60,19 +59,17 @@ class Door:
 class WireEnd:
     """Answers calls of an object's methods, until either side closes the connection."""
 
-    def __init__(self, target: object, address: str, threads: int, *, yields: bool = False) -> None:
+    def __init__(self, target: object, address: str, threads: int) -> None:
         """
         Args:
             address: of this machine, at which the coordinator reaches it.
             threads: calls that are answered at the same time.
-            yields: calls compute on cores that learners want too.
 
         Raises:
             OSError: nobody can listen at that address here.
         """
         self._target: object | None = target
-        beginning = yield_to_learners if yields else None
-        self._calls = ThreadPoolExecutor(threads, thread_name_prefix="wire", initializer=beginning)
+        self._calls = ThreadPoolExecutor(threads, thread_name_prefix="wire")
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._listener = socket.create_server((address, 0), family=family)
         port = self._listener.getsockname()[1]
