@@ -50,7 +50,7 @@ jobs: setup ## the tests of whole jobs
 test-cluster: setup ## jobs, annotators and engines on a simulated cluster that grows and shrinks; minutes, by itself
 	@$(BIN)/pytest -m autoscaling
 
-test-faults: setup ## every role struck in every phase in every way, and a table of what came of it; an hour, by itself
+test-faults: setup ## every fault in every role and phase, a full disk in every phase, and a table of the results; an hour, by itself
 	@$(BIN)/pytest -m faults -rP
 
 mutants: setup ## break each point of the arithmetic by one line: a test has to fail; POINTS="1 2" for some

@@ -53,7 +53,7 @@ PROMPTS = 64
 """of an iteration"""
 GROUPS_PER_SECOND = 60.0
 """of all engines together"""
-BUSY = 600.0
+BUSY_GROUPS_PER_SECOND = 600.0
 """groups a second that keep the coordinator busy for most of the time"""
 RANK_ITERATIONS = 40
 """measured with each number of ranks"""
@@ -70,7 +70,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     counts, iterations = ((1, 4), 4) if quick else (ENGINES, 14)
     rows = [measure(count, iterations, GROUPS_PER_SECOND) for count in counts]
-    busy_rows = [measure(count, 4 * iterations, BUSY) for count in counts]
+    busy_rows = [measure(count, 4 * iterations, BUSY_GROUPS_PER_SECOND) for count in counts]
     rank_rows = [measure_ranks(count) for count in (counts if quick else RANKS)]
     figures = {
         "candidates_per_group": CANDIDATES,
@@ -78,7 +78,7 @@ def main() -> None:
         "groups_per_second": GROUPS_PER_SECOND,
         "runs": rows,
         "most_against_least": most_against_least(rows),
-        "busy_groups_per_second": BUSY,
+        "busy_groups_per_second": BUSY_GROUPS_PER_SECOND,
         "busy_runs": busy_rows,
         "busy_most_against_least": most_against_least(busy_rows),
         "ranks": rank_rows,
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def most_against_least(rows: list[dict[str, Any]]) -> float:
-    """How much the number of engines changes."""
+    """The largest cost of a candidate over the smallest, among all numbers of engines."""
     per_candidate = [row["coordinator_microseconds"] for row in rows]
     return max(per_candidate) / min(per_candidate)
 

@@ -1,22 +1,22 @@
-"""Who computes first where threads of several processes want the same cores."""
+"""Priorities of threads where several processes want the same cores."""
 
 from __future__ import annotations
 
 import os
 import threading
 
-YIELDING = 5
-"""added to the niceness of a thread that yields: of a core that it shares with another one it gets a quarter"""
-MOST = 19
-"""the system's largest niceness"""
+NICENESS_STEP = 5
+"""added to the niceness of a thread that yields: it then gets a quarter of a core that it shares with a usual thread"""
+MAX_NICENESS = 19
+"""of the system"""
 
 
 def yield_to_learners() -> None:
-    """Let threads of other processes go before this one and those that it starts.
+    """Lower the priority of this thread and of those that it starts.
 
-    Engines and rewards work for an iteration to come while learners update. The next weights wait for the learners
-    alone, so these should not lose their cores to the others. Alone on a core a thread loses nothing by it.
+    Engines and rewards work for a later iteration while learners update. Only the learners delay the next weights, so
+    they should keep their cores. A thread that has a core to itself loses nothing.
     """
     thread = threading.get_native_id()
-    niceness = os.getpriority(os.PRIO_PROCESS, thread) + YIELDING
-    os.setpriority(os.PRIO_PROCESS, thread, min(niceness, MOST))
+    niceness = os.getpriority(os.PRIO_PROCESS, thread) + NICENESS_STEP
+    os.setpriority(os.PRIO_PROCESS, thread, min(niceness, MAX_NICENESS))

@@ -116,15 +116,16 @@ class HostedActor:
     _wire: WireEnd | None = None
 
     def listen(self, threads: int) -> Door | None:
-        """Wait at a door for the coordinator, whose calls are then answered by so many threads.
+        """Open a door for the coordinator, and answer its calls in so many threads.
 
-        None where nobody can listen at the machine's address in Ray, which may be that of a gateway.
+        Returns:
+            None where the machine's address in Ray is not its own, but perhaps a gateway's.
         """
         self.hang_up()
         try:
             self._wire = WireEnd(self, ray.util.get_node_ip_address(), threads)
         except OSError as error:
-            logger.warning("no door for the coordinator: %s", error)
+            logger.warning("cannot listen for the coordinator: %s; Ray carries its calls, more slowly", error)
             return None
         return self._wire.door
 

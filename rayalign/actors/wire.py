@@ -1,7 +1,7 @@
 """The actor's end of a wire: a connection of its own to the coordinator, for the calls that it makes most often.
 
-A call through Ray costs either side about a millisecond of computing, a call over a wire a tenth of that. Engines
-bring their candidates this way, and rewards their scores. Ray starts and ends the actor, and says why it ended.
+A call through Ray costs each side about a millisecond of computing. A call over a wire costs a tenth of that. Engines
+return candidates this way, and rewards return scores. Ray starts and ends the actor, and reports why it ended.
 
     coordinator                                   actor, one thread reads, others answer
         connect, send the door's key        -->   turn away whoever does not know the key
@@ -30,18 +30,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
 
-from rayalign.errors import ActorError
-
 logger = logging.getLogger(__name__)
 HEADER = struct.Struct("!QI")
 """length of the contents [bytes], number of the call"""
 PATIENCE = 30.0
 """seconds in which the coordinator must come to the door"""
 KEY_SECONDS = 2.0
-"""in which a visitor must send the whole key; others wait behind"""
+"""in which a visitor must send the whole key; later visitors wait meanwhile"""
 KEY_BYTES = 32
 _QUIET_SECONDS, _PROBES = 60, 4
-"""without traffic until the system probes a connection, and unanswered probes until it is broken"""
+"""seconds without traffic before the system probes a connection; unanswered probes before it closes it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +49,9 @@ class Door:
     address: str
     port: int
     key: bytes = field(repr=False)
-    """by which the actor knows the coordinator"""
+    """proves the coordinator to the actor"""
     reply: bytes = field(repr=False)
-    """by which the coordinator knows the actor"""
+    """proves the actor to the coordinator"""
 
 
 class WireEnd:
@@ -130,7 +128,7 @@ class WireEnd:
             return
         error = call.exception()
         if error is not None:
-            logger.error("a call failed", exc_info=error)
+            logger.error("a call of the coordinator failed", exc_info=error)
         with self._sending, suppress(OSError):  # the thread that reads notices a broken connection
             connection.sendall(frame_of(number, _outcome(call, error)))
 
@@ -173,7 +171,7 @@ def receive(connection: socket.socket, size: int, seconds: float) -> bytes:
 
 
 def _outcome(call: Future[Any], error: BaseException | None) -> bytes:
-    """What the call came to, pickled; an error that cannot be read again is put into words."""
+    """The pickled outcome; an error in words stands for what cannot be pickled or read again."""
     try:
         if error is None:
             return pickle.dumps((True, call.result()), pickle.HIGHEST_PROTOCOL)
@@ -182,4 +180,4 @@ def _outcome(call: Future[Any], error: BaseException | None) -> bytes:
         return failure
     except Exception as refusal:  # a user's class may raise anything here, and the coordinator waits for a frame
         described = error or refusal
-        return pickle.dumps((False, ActorError(f"{type(described).__name__}: {described}")))
+        return pickle.dumps((False, RuntimeError(f"{type(described).__name__}: {described}")))

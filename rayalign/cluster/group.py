@@ -5,8 +5,8 @@
     all      every rank at once; where several fail, the one that made the others fail is named
     connect  a wire to an actor that is called often (`wires.py`); its calls are waited for in the same way
 
-A failure names the role, the cause and the actor's last log lines. What reaches the driver is written to the event log,
-so that a run can show that no tensor passed it.
+A failure names the role, the cause and the actor's last log lines. The event log counts the answers that reach the
+driver, so that a run can show that no tensor was among them.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class ActorGroup:
         """Call one actor and wait for its answer.
 
         Raises:
-            LostError: its process or its machine is gone, stopped or hung.
+            LostError: its process or its machine is gone, stopped or hung, or its wire has ended.
             ActorError: it failed.
             DeadlineError: it did not answer in time.
         """
@@ -241,12 +241,13 @@ class ActorGroup:
             answer.cancel()
 
     async def _listen(self, actor: Actor) -> None:
-        """Raise LostError where an actor that has been located has no heartbeat."""
+        """Raise LostError where a located actor has no heartbeat, Ray's error where two heartbeats in a row failed."""
         if actor not in self.places:
             return
         heart = self._hearts.setdefault(actor, Heart(self._heartbeat))
         waited = heart.listen(lambda: actor.pulse.options(concurrency_group=PULSE).remote().future())
-        if heart.failures > 1 and isinstance(heart.failure, RayError):  # of a call over a wire Ray says nothing
+        # Ray fails only its own calls: where a call over a wire waits, the heartbeat has to notice the end
+        if heart.failures > 1 and isinstance(heart.failure, RayError):
             raise heart.failure
         if waited < heart.every:
             return
@@ -255,7 +256,7 @@ class ActorGroup:
             raise await asyncio.to_thread(self._silent, actor, reason)
 
     async def _end_of(self, actor: Actor) -> RayalignError:
-        """Why the wire of an actor has ended: mostly with its process, of which Ray hears within moments."""
+        """The error of an ended wire. Mostly the process has ended too, and Ray reports that within moments."""
         end = time.monotonic() + PATIENCE
         try:
             while time.monotonic() < end:

@@ -1,6 +1,7 @@
 """The heartbeat of an actor, asked for while somebody waits for it.
 
 listen    nothing was asked -> ask        answered -> keep the answer, ask again
+          failed twice in a row ---------------------------------------> Ray's error, raised by whoever waits
 judge     unanswered, and its process is stopped ------------------------> lost at once
           unanswered, and its process has not computed for the timeout --> lost: it hangs
           unanswered, and its process computes --------------------------> a long call holds Python's lock: wait
@@ -54,9 +55,9 @@ class Heart:
         """seconds between two heartbeats"""
         self.last: Pulse | None = None
         self.failure: BaseException | None = None
-        """what the last heartbeat came to, where it could not be given"""
+        """error of the last heartbeat; None: it was answered"""
         self.failures = 0
-        """in a row; a single one may be of a call that has ended long ago"""
+        """heartbeats that failed in a row; a single failure may belong to a call that ended long ago"""
         self._clock = clock
         self._asked: Future[Pulse] | None = None
         self._since = 0.0

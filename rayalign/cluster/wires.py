@@ -1,12 +1,14 @@
 """The coordinator's ends of the wires to the actors of one group (`rayalign.actors.wire`).
 
-    stage 1, its event loop                         stage 2, another loop
-        wire.collect.remote(10.0)  -->  frame           answer.future()   attaches the wire to this loop
-        answer.future()  waits; cancelled               <--  frame        the answer of the call that stage 1 made
+    stage 1, its event loop                        stage 2, another event loop
+        wire.collect.remote(10.0)  -->  actor
+        answer.future()  is cancelled
+                                                       answer.future()  attaches the wire to this loop
+                                                       actor  -->  the answer to the call of stage 1
 
-A wire is called as Ray's handle of its actor is. It has no thread: the loop in which somebody calls or waits reads and
-writes the connection, and what comes while no loop runs waits in it. A wire ends where the actor's process does, where
-the connection breaks, and where the group drops it; all its open calls fail then.
+A wire is called like the Ray handle of its actor. It has no thread: the event loop of whoever calls or waits reads and
+writes the connection. Answers that arrive while no loop runs stay in the connection. A wire ends when the actor's
+process ends, when the connection breaks, or when the group drops the wire. All its open calls fail then.
 """
 
 from __future__ import annotations
@@ -22,17 +24,16 @@ from itertools import count
 from typing import Any
 
 from rayalign.actors.wire import HEADER, KEY_BYTES, Door, frame_of, prepare, receive
-from rayalign.errors import ActorError
 
 logger = logging.getLogger(__name__)
-CONNECT = 10.0
+CONNECT_SECONDS = 10.0
 """seconds in which an actor's door must open"""
 PIECE = 1 << 18
 """bytes that one read takes at most"""
 
 
 class CallError(Exception):
-    """An actor raised an error while it answered."""
+    """An actor raised an error, or its answer cannot be read; `cause` is that error."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(str(cause))
@@ -44,16 +45,16 @@ class ClosedError(Exception):
 
 
 class Answer:
-    """Of one call; it stands where Ray's object references do, for whoever waits in an event loop."""
+    """The answer to one call, for waits in an event loop; it takes the place of Ray's object reference."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._outcome: tuple[bool, Any] | None = None
-        """whether the call went well, and what it came to"""
+        """whether the call succeeded, and its answer or error"""
         self._waits: list[asyncio.Future[Any]] = []
 
     def future(self) -> asyncio.Future[Any]:
-        """The answer, a CallError, or a ClosedError; the event loop that runs now brings it."""
+        """A future of the running event loop; it raises CallError or ClosedError."""
         self._wire.attach()
         wait = asyncio.get_running_loop().create_future()
         self._waits.append(wait)
@@ -61,7 +62,7 @@ class Answer:
         return wait
 
     def settle(self, went_well: bool, answer: Any) -> None:
-        """Let those who wait have it; a call that did not go well came to an error."""
+        """Deliver the outcome to everybody who waits; where the call failed, `answer` is its error."""
         self._outcome = went_well, answer
         self._deliver()
 
@@ -236,13 +237,13 @@ def are_allowed() -> bool:
 
 
 def _connected(door: Door) -> socket.socket:
-    """A connection whose other end knows the coordinator, and is known to it."""
-    connection = socket.create_connection((door.address, door.port), timeout=CONNECT)
+    """A connection whose two ends have proven themselves to each other."""
+    connection = socket.create_connection((door.address, door.port), timeout=CONNECT_SECONDS)
     with ExitStack() as undo:
         undo.enter_context(connection)
         connection.sendall(door.key)
-        if not hmac.compare_digest(receive(connection, KEY_BYTES, CONNECT), door.reply):
-            raise ConnectionError("it is not the actor who answers there")
+        if not hmac.compare_digest(receive(connection, KEY_BYTES, CONNECT_SECONDS), door.reply):
+            raise ConnectionError("the other side did not send the actor's reply")
         prepare(connection)
         undo.pop_all()
     return connection
@@ -253,5 +254,5 @@ def _read(contents: bytes) -> tuple[bool, Any]:
     try:
         went_well, answer = pickle.loads(contents)
     except Exception as error:  # a user's class may raise anything here, and somebody waits for the answer
-        return False, CallError(ActorError(f"its answer cannot be read: {type(error).__name__}: {error}"))
+        return False, CallError(RuntimeError(f"its answer cannot be read: {type(error).__name__}: {error}"))
     return went_well, answer if went_well else CallError(answer)

@@ -1,4 +1,4 @@
-"""Texts of finished candidates, decoded where they were written: the coordinator's time is worth more."""
+"""Decodes candidates in the engine's process, since the coordinator has less time to spare."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class Decoder:
     def __init__(self) -> None:
         self._changing = threading.Lock()
         self._model: str | None = None
-        self._loads = False
-        """whether its tokenizer has to be loaded yet"""
+        self._needs_load = False
+        """whether the tokenizer has still to be loaded"""
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     def expect(self, model: str | None) -> None:
         """Decode for this model from now on, once `load` has its tokenizer; until then not at all."""
         with self._changing:
             if model != self._model:
-                self._model, self._tokenizer, self._loads = model, None, model is not None
+                self._model, self._tokenizer, self._needs_load = model, None, model is not None
 
     def load(self) -> None:
-        """Load the tokenizer that is expected; where it is not at hand, nothing is decoded."""
+        """Load the expected tokenizer; where it is not at hand, the coordinator decodes."""
         with self._changing:
-            if self._loads and self._model is not None:
-                self._tokenizer, self._loads = _loaded(self._model), False
+            if self._needs_load and self._model is not None:
+                self._tokenizer, self._needs_load = _loaded(self._model), False
 
     def with_texts(self, candidates: Sequence[Finished]) -> list[Finished]:
-        """The candidates, each that was written with its text."""
+        """The candidates; those that did not fail have their texts, if the tokenizer is loaded."""
         tokenizer = self._tokenizer
         if tokenizer is None:
             return list(candidates)
@@ -51,7 +51,7 @@ def _loaded(model: str) -> PreTrainedTokenizerBase | None:
     try:
         return load_tokenizer(model, dialogue=False)
     except InputError as error:
-        logger.warning("the coordinator decodes: %s", error)
+        logger.warning("the coordinator decodes this engine's answers: %s", error)
         return None
 
 

@@ -184,18 +184,19 @@ class Appender:
         self.extend([row])
 
     def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write several rows in one call."""
+        """Write several rows in one call; OSError where the disk has no room for all of them, and none stays."""
         lines = b"".join(map(_line, rows))
         written = self._file.write(lines)
         if written != len(lines):
             self._take_back(written)
-            # what the system would have said if there had been no room at all
+            # a partial write raises nothing by itself; this is the error of a write without any room
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def _take_back(self, size: int) -> None:
-        """Remove rows of which only a part had room, since later ones would be written behind it."""
+        """Remove the part that was written, since the next row would be written behind it."""
         end = self._file.tell()
-        if os.fstat(self._file.fileno()).st_size == end:  # else another process has found room behind it
+        # otherwise another process has written behind it, and the part has to stay
+        if os.fstat(self._file.fileno()).st_size == end:
             os.ftruncate(self._file.fileno(), end - size)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from rayalign.actors import reward
 from rayalign.actors.hosted import Rendezvous
 from rayalign.actors.reward import RewardActor
 from rayalign.config import LearnerConfig
-from rayalign.cores import YIELDING
+from rayalign.cores import NICENESS_STEP
 from rayalign.scoring.sources import RewardSpec
 from rayalign.types import Group, Message, Prompt, Score, Segment, Trajectory
 
@@ -54,7 +54,7 @@ def test_calls_from_several_threads_reach_the_scorer_in_the_thread_that_made_it(
     counts = sorted(len(scores) for (scores,) in answers)
     assert counts == [1, 2, 3, 4, 5, 6, 7, 8], "one after another"
     usual = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    assert {score.value for score in answers[-1][0]} == {1.0 + usual + YIELDING}
+    assert {score.value for score in answers[-1][0]} == {1.0 + usual + NICENESS_STEP}
     actor.offload(["weights"])
     actor.reload(["weights"])
     actor.close()

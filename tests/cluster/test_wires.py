@@ -199,12 +199,12 @@ def test_an_actor_that_reads_nothing_does_not_hold_up_the_coordinator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "words"), [(bytes(32), "it is not the actor who answers there"), (None, "timed out")]
+    ("reply", "words"), [(bytes(32), "the other side did not send the actor's reply"), (None, "timed out")]
 )
 def test_where_somebody_else_answers_or_nobody_the_actor_itself_is_called(
     reply: bytes | None, words: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(wires_module, "CONNECT", 0.3)
+    monkeypatch.setattr(wires_module, "CONNECT_SECONDS", 0.3)
 
     async def work(door: Door) -> Wires:
         wires = Wires()

@@ -1,11 +1,11 @@
 """Blows: what happens to which actor, in which phase of an iteration; and what came of it.
 
-    driver process    PhaseClock.phase begins --> the next blow, if it is due --> the signal, at once
+    driver process    PhaseClock.phase begins --> the next blow, if it is due --> the signal or the full disk, at once
                       EventLog.write ----------> what the run says of it
     results.jsonl     one line for each blow that is over; the command started again goes on after the last one
 
 A blow is over at the end of the iteration that follows it, so that what is lost in one iteration and noticed in the
-next counts to it.
+next counts to it. A full disk is over when the run ends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PHASES = ("generate", "evaluate", "update", "publish")
 KINDS: tuple[Kind, ...] = ("kill", "stop", "slow", "memory")
 """of what happens to one process"""
 DISK = "disk"
-"""stands where a role does: the disk of the run fills up, for all of them"""
+"""in the place of a role: the disk of the run, which all roles share"""
 CHUNKS = (1 << 20, 1 << 12, 1)
 """bytes by which a disk is filled, until not one more has room"""
 SLOW_SECONDS = 4.0
@@ -180,7 +180,7 @@ def _slow_down(pid: int) -> None:
 
 
 def matrix() -> list[Blow]:
-    """All cells, each role in each phase."""
+    """All cells of processes: each kind for each role in each phase."""
     blows: list[Blow] = []
     for role in ROLES:
         for phase in PHASES:

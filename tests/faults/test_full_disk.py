@@ -1,4 +1,4 @@
-"""A disk that fills up in a run, at some time or in each phase: named; with room the same command goes on."""
+"""A disk fills up at some time, or in each phase: the run names it, and with room the same command goes on."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def job_on(disk: Path, model: str) -> str:
 
 
 def mounted(script: str, *arguments: str) -> str:
-    """What a script prints that mounts a disk of its own."""
+    """The output of a script that mounts a disk of its own."""
     if shutil.which("unshare") is None:
         pytest.skip("the system allows no mounts of one's own (unshare)")
     done = subprocess.run(

@@ -1,7 +1,7 @@
-"""Every role struck in every phase in every way, in two runs, which have to end as if nothing had happened.
+"""Every fault in every role and phase, in two runs, which have to end as if nothing had happened.
 
 The blows that take memory away have a run of their own. A library that gets no memory for its buffers may add in
-another order: once the critic's loss differed in its last bits, in the iteration in which it had none.
+another order: once the critic's loss differed in its last bits, in the iteration in which the critic had no memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROMPTS = 4
 STARTS = 12
 """most starts of the command: where a blow ends it, another one goes on"""
 LAST_BITS = 1e-4
-"""of a weight, which differences in the last bits grow to within the run"""
+"""largest difference of a weight that grows within the run from a difference in last bits"""
 WITHIN = 60.0
 """seconds in which each loss has to be named"""
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536"}
@@ -68,7 +68,7 @@ class Struck:
 
 
 def chosen(takes_memory: bool) -> list[str]:
-    """The cells that RAYALIGN_FAULTS names as `role/phase/kind`, with spaces between them, else all; of one run."""
+    """The cells of one run: those that RAYALIGN_FAULTS names (`role/phase/kind`, spaces between them), else all."""
     named = os.environ.get("RAYALIGN_FAULTS", "").split()
     cells = named or [f"{blow.role}/{blow.phase}/{blow.kind}" for blow in matrix()]
     return [cell for cell in cells if cell.endswith("/memory") == takes_memory]

@@ -39,7 +39,7 @@ def test_without_a_tokenizer_there_is_no_text(model: str, caplog: pytest.LogCapt
         decoder.load()
         decoder.load()
     assert text_of(decoder) is None
-    assert caplog.text.count("the coordinator decodes: model /no/such/folder") == 1
+    assert caplog.text.count("the coordinator decodes this engine's answers: model /no/such/folder") == 1
 
 
 def test_no_text_is_that_of_the_tokenizer_before(model: str) -> None:
