@@ -98,14 +98,6 @@ def test_a_guard_that_warns_ends_nothing_and_one_that_stops_stays_quiet(story: S
     assert "above 1" not in story.last.text
 
 
-def test_a_guard_that_stops_ends_the_run_where_it_fires(story: Story) -> None:
-    stopped = story.run.finish(STOP)
-    assert stopped.code == 1, stopped.text
-    assert "iteration 1: learner/learning_rate is 0.0002, above 0.00015" in stopped.text
-    assert "Traceback" not in stopped.text
-    assert len(story.metrics) == 2
-
-
 def test_it_goes_on_with_other_prompts_and_loses_no_group(story: Story) -> None:
     account = accounts(story.run, "rl")
     account.check(ended=True)
@@ -116,3 +108,14 @@ def test_it_goes_on_with_other_prompts_and_loses_no_group(story: Story) -> None:
             prompts.setdefault(entry["group"].split(".")[1], []).append(entry["prompt"])
     first, second = (set(texts) for texts in prompts.values())
     assert first != second
+
+
+def test_a_guard_that_stops_ends_the_run_where_it_fires(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    run = Run(tmp_path / "runs", tmp_path / "job.yaml")
+    stopped = run.finish(STOP, "stages.rl.roles.policy.actors=1")
+    assert stopped.code == 1, stopped.text
+    assert "iteration 1: learner/learning_rate is 0.0002, above 0.00015; the run stops here" in stopped.text
+    assert "Traceback" not in stopped.text
+    rows = read_metrics(run.folder / "stages" / "rl" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 1]
