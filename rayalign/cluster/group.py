@@ -283,8 +283,8 @@ class ActorGroup:
                 failures.append(failure)
             if not isinstance(failure, LostError) and rank < len(self):
                 actor = self.actors[rank]
-                known = self._name(actor), self.places.get(actor), self.pulse(actor)
-                failures += await asyncio.to_thread(stopped, *known)
+                place, pulse = self.places.get(actor), self.pulse(actor)
+                failures += await asyncio.to_thread(stopped, self._name(actor), place, pulse)
         return min(failures, key=precedence)
 
     def _name(self, actor: Actor) -> str:
