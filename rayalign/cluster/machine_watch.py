@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 DEADLINE = 60.0
 """seconds until the other machines must have answered"""
+COUNTING_OUT = 90.0
+"""seconds in which Ray must have noticed that a machine is gone or has stopped"""
 LOG_BYTES = 1 << 20
 """kept of each log, the last ones"""
 
@@ -96,6 +98,24 @@ def other_machines() -> dict[str, str]:
     here = ray.get_runtime_context().get_node_id()
     alive = [node for node in ray.nodes() if node["Alive"]]
     return {node["NodeID"]: node["NodeManagerAddress"] for node in alive if node["NodeID"] != here}
+
+
+def await_lost_machines() -> None:
+    """Wait until Ray counts out each machine that is gone, or for long enough.
+
+    Ray counts a machine out by its own health check, which may come much later than a missing heartbeat. Until then Ray
+    gives away the machine's room again.
+    """
+    probes = []
+    for node in other_machines():
+        on_node = NodeAffinitySchedulingStrategy(node, soft=False)
+        probes.append(ray.remote(_answer).options(num_cpus=0, scheduling_strategy=on_node).remote())
+    if probes:  # a task on a machine that is counted out ends with an error
+        ray.wait(probes, num_returns=len(probes), timeout=COUNTING_OUT)
+
+
+def _answer() -> None:
+    """What a machine does that is still there."""
 
 
 def own_logs(pid: int | None = None) -> list[Path]:

@@ -25,7 +25,7 @@ STARTS = 3
 """how often a node is started before the run gives up"""
 _TIMED_OUT = "timed out during startup"
 _GRACE = 10.0
-"""seconds that the processes of a failed start have to end"""
+"""seconds that the processes of a failed start have to end, and Ray Train to count machines"""
 
 
 def start_node(start: Callable[[], object]) -> None:
@@ -134,6 +134,18 @@ def cancel_train_request(run_id: str) -> None:
     )
 
     TrainAutoscalingCoordinatorClient(f"train-{run_id}").cancel_resource_request()
+
+
+def recount_train_machines() -> None:
+    """Make Ray Train count the cluster's machines now; it does so every 20 s, and starts ranks on those that have gone.
+
+    Only an elastic run asks how many there are.
+    """
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+        get_or_create_autoscaling_coordinator,
+    )
+
+    ray.wait([get_or_create_autoscaling_coordinator()._tick.remote()], timeout=_GRACE)
 
 
 def bind_replica_to_node() -> None:

@@ -1,4 +1,4 @@
-"""Offline training on Ray Train, which launches the loop of `offline_loop.py`, places its ranks and restarts them.
+"""Offline training on Ray Train, which launches the loop of `offline_loop.py` and places its ranks.
 
     driver    main thread waits, watches the ranks, and hears Ctrl-C       fit thread: Ray Train's own wait
     ranks     train_offline, each in a worker of Ray Train                 heartbeat thread -> ranks/*.json
@@ -8,32 +8,38 @@ Ray Data is not in between: the rows are token ids in files of the stage's folde
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
-from rayalign.cluster.ray_2_60 import cancel_train_request, remove_placement_groups
+from rayalign.cluster.causes import explain_with_log, precedence
+from rayalign.cluster.machine_watch import await_lost_machines
+from rayalign.cluster.ray_2_60 import cancel_train_request, recount_train_machines, remove_placement_groups
 from rayalign.config import ClusterConfig
-from rayalign.coordinator.failures import explain_restart
 from rayalign.coordinator.offline_data import OfflineSpec
 from rayalign.coordinator.offline_loop import train_offline
 from rayalign.coordinator.progress import LONGEST_INTERVAL, Watch
+from rayalign.coordinator.restarts import Restarts
 from rayalign.errors import ActorError, LostError, RayalignError
+from rayalign.storage.events import EventLog
 from rayalign.types import Role
 
+if TYPE_CHECKING:
+    from ray.train import WorkerGroupError
+
 __all__ = ["OfflineSpec", "launch"]
-logger = logging.getLogger(__name__)
 LOOK = 0.2
 """seconds between two looks at the ranks"""
 PATIENCE = 15.0
 """seconds in which Ray Train must have noticed that its controller is gone"""
+TRACEBACK_LINES = 15
+"""quoted of what ended a rank"""
 CONTROLLER = "TrainController"
 OWN = (CONTROLLER, "RayTrainWorker")
 """classes of Ray Train's actors that end with a loop"""
@@ -47,11 +53,11 @@ def launch(
     resources: Mapping[str, float],
     environment: Mapping[str, str],
     cluster: ClusterConfig,
+    events: EventLog,
 ) -> None:
     """Run the loop on Ray Train and wait for it; its results are what it left in the stage's folder.
 
-    The rows must lie in `spec.rows_folder`. Ray Train itself restarts ranks that died, from the last checkpoint. Where
-    one is silent its launch starts again.
+    The rows must lie in `spec.rows_folder`.
 
     Args:
         fewest: ranks with which it starts, or goes on, where there is no room for all; it grows again once there is.
@@ -61,7 +67,9 @@ def launch(
         ActorError: the loop failed, and again after its restarts.
         DeadlineError: a rank did not get on; with what it waits for.
     """
-    for left in reversed(range(cluster.restarts + 1)):
+    restarts = Restarts(Path(spec.folder).name, spec.role, cluster.restarts, events)
+    count = ranks if fewest is None else (fewest, ranks)
+    while True:
         watch = Watch(
             spec.ranks_folder,
             spec.role,
@@ -70,16 +78,16 @@ def launch(
             timeout=spec.timeout,
             heartbeat=cluster.heartbeat_timeout + LONGEST_INTERVAL,
         )
+        trainer = _trainer(spec, count, resources, environment)
         try:
-            count = ranks if fewest is None else (fewest, ranks)
-            trainer = _trainer(spec, count, resources, environment, cluster.restarts)
             _fit(trainer, spec.role, watch)
             return
-        except LostError as error:
-            if not left:
-                raise
-            cancel_train_request(trainer.train_run_context.run_id)
-            logger.warning("%s; it starts again from its last checkpoint", error)
+        except ActorError as error:
+            restarts.after(error)
+        cancel_train_request(trainer.train_run_context.run_id)
+        if fewest is not None:  # the next launch must not count on a machine that has just gone
+            await_lost_machines()
+            recount_train_machines()
 
 
 def _trainer(
@@ -87,9 +95,8 @@ def _trainer(
     ranks: int | tuple[int, int],
     resources: Mapping[str, float],
     environment: Mapping[str, str],
-    restarts: int,
 ) -> Any:
-    """The loop as Ray Train runs it."""
+    """The loop as Ray Train runs it. It restarts nothing: it would count on machines that have just gone."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -102,7 +109,7 @@ def _trainer(
         run_config=RunConfig(
             name="launch",
             storage_path=str(Path(spec.folder).resolve()),
-            failure_config=FailureConfig(max_failures=restarts, controller_failure_limit=0),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
             worker_runtime_env={"env_vars": dict(environment)},
         ),
     )
@@ -110,7 +117,7 @@ def _trainer(
 
 def _train(config: Mapping[str, Any]) -> None:
     """What each worker of Ray Train runs."""
-    train_offline(config["spec"])
+    train_offline(config["spec"], ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id())
 
 
 def _fit(trainer: Any, role: Role, watch: Watch) -> None:
@@ -119,6 +126,7 @@ def _fit(trainer: Any, role: Role, watch: Watch) -> None:
     It runs in a thread, where it leaves Ctrl-C alone, so that the main thread can watch the ranks and be interrupted.
     """
     from ray.train import ControllerError, WorkerGroupError
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 
     fit = _Fit(trainer)
     fit.start()
@@ -133,13 +141,25 @@ def _fit(trainer: Any, role: Role, watch: Watch) -> None:
             fit.answer()
             undo.pop_all()
     except WorkerGroupError as error:
-        causes = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
-        for cause in causes:
-            if isinstance(cause, RayalignError):
-                raise cause from error
-        raise explain_restart(role, str(error)) from error
+        raise _first_cause(watch, error) from error
     except ControllerError as error:
-        raise ActorError(f"train:{role} could not be run: {str(error).strip()}") from error
+        if isinstance(error.controller_failure, WorkerGroupStartupTimeoutError | WorkerGroupStartupFailedError):
+            late = f"train:{role} did not start within cluster.start_timeout: a machine may have gone meanwhile"
+            raise LostError(late) from error
+        raise ActorError(f"train:{role} could not be run: {error.controller_failure}") from error
+
+
+def _first_cause(watch: Watch, error: WorkerGroupError) -> RayalignError:
+    """What ended the ranks, by Ray Train's account, with the lines of the traceback that it quotes."""
+    causes: list[RayalignError] = []
+    for rank, failure in error.worker_failures.items():
+        cause = getattr(failure, "health_check_failure", failure)
+        causes.append(explain_with_log(watch.name(rank), cause, watch.place(rank), None))
+    first = min(causes, key=precedence)
+    if type(first) is not ActorError:
+        return first
+    quoted = "\n".join(str(error).splitlines()[-TRACEBACK_LINES:])
+    return ActorError(f"{first}\n{quoted}")
 
 
 class _Fit(threading.Thread):

@@ -1,16 +1,12 @@
 """Offline training in worker processes of the run: the loop of `offline_loop.py` as a role, one rank in each process.
 
-    driver    asyncio: waits for the ranks, watches them, hears Ctrl-C
-    ranks     train_offline in a worker's main thread              heartbeat thread -> ranks/*.json
-
-A stage that lost a rank restarts from its last checkpoint, in new processes, as often as `cluster.restarts` allows; one
-that failed by an error of its own restarts once.
+driver    asyncio: waits for the ranks, watches them, hears Ctrl-C
+ranks     train_offline in a worker's main thread              heartbeat thread -> ranks/*.json
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,10 +18,10 @@ from rayalign.config import ClusterConfig, RoleConfig
 from rayalign.coordinator.offline_data import OfflineSpec
 from rayalign.coordinator.offline_loop import train_offline
 from rayalign.coordinator.progress import Watch
-from rayalign.errors import ActorError, LostError
+from rayalign.coordinator.restarts import Restarts
+from rayalign.errors import ActorError
 from rayalign.storage.events import EventLog
 
-logger = logging.getLogger(__name__)
 LOOK = 0.2
 """seconds between two looks at the ranks"""
 PATIENCE = 5.0
@@ -51,21 +47,13 @@ async def train_on_workers(
         ActorError: the loop failed, and again after its restarts.
         DeadlineError: a rank did not get on; with what it waits for.
     """
-    failed = False
-    for left in reversed(range(cluster.restarts + 1)):
+    restarts = Restarts(Path(spec.folder).name, spec.role, cluster.restarts, events)
+    while True:
         try:
             await _attempt(spec, host, workers, cluster, events, ready)
             return
         except ActorError as error:
-            lost = isinstance(error, LostError)
-            if left == cluster.restarts and not left:
-                raise
-            if not left or (failed and not lost):
-                raise ActorError(f"train:{spec.role} failed, and again after a restart: {error}") from error
-            failed = failed or not lost
-            reason = str(error).splitlines()[0]
-            events.write("stage_restarted", stage=Path(spec.folder).name, reason=reason, left=left - 1)
-            logger.warning("%s; it starts again from its last checkpoint", reason)
+            restarts.after(error)
 
 
 async def _attempt(

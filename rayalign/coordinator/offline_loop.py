@@ -41,10 +41,13 @@ BLOCK = 16
 """steps whose metrics the ranks exchange at once"""
 
 
-def train_offline(spec: OfflineSpec) -> None:
+def train_offline(spec: OfflineSpec, address: str = "", node: str = "") -> None:
     """The loop of one rank: passes over the rows, until they are done or the held-out loss stops falling.
 
     torch.distributed's environment names rank and world.
+
+    Args:
+        address: of this machine, and Ray's id of it, for the watch over the ranks.
 
     Raises:
         InputError: none of the rows can be trained on.
@@ -52,7 +55,8 @@ def train_offline(spec: OfflineSpec) -> None:
     """
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.manual_seed(spec.seed)
-    with Heartbeat(spec.ranks_folder, int(os.environ.get("RANK", "0")), spec.timeout) as heartbeat:
+    rank = int(os.environ.get("RANK", "0"))
+    with Heartbeat(spec.ranks_folder, rank, spec.timeout, address, node) as heartbeat:
         _train(spec, heartbeat)
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rayalign.actors.hosted import Place
 from rayalign.errors import DeadlineError, LostError
 
 LONGEST_INTERVAL = 5.0
@@ -34,8 +35,13 @@ def _interval(timeout: float) -> float:
 class Heartbeat:
     """The rank's side; a daemon thread beats while the main thread works or waits."""
 
-    def __init__(self, folder: Path, rank: int, timeout: float) -> None:
+    def __init__(self, folder: Path, rank: int, timeout: float, address: str = "", node: str = "") -> None:
+        """
+        Args:
+            address: of this machine, and Ray's id of it; empty where the driver knows them by other ways.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        self._address, self._node = address, node
         self._path = folder / f"{rank}.json"
         self._interval = _interval(timeout)
         self._activity, self._reports, self._beats = "the start", 0, 0
@@ -81,6 +87,8 @@ class Heartbeat:
         return {
             "pid": os.getpid(),
             "host": socket.gethostname(),
+            "address": self._address,
+            "node": self._node,
             "world": int(os.environ.get("WORLD_SIZE", "1")),
             "activity": self._activity,
             "ready": self._ready,
@@ -127,6 +135,17 @@ class Watch:
     def ready(self) -> bool:
         """True once every rank has loaded what it needs."""
         return all(rank.beat.get("ready") for rank in self._present().values())
+
+    def name(self, number: int) -> str:
+        """A rank, with the process that it last beat from."""
+        beat = self._ranks[number].beat if number in self._ranks else {}
+        process = f" (pid {beat['pid']} on {beat['host']})" if beat else ""
+        return f"train:{self._role} rank {number}{process}"
+
+    def place(self, number: int) -> Place | None:
+        """Where a rank runs, if it said so."""
+        beat = self._ranks[number].beat if number in self._ranks else {}
+        return Place(beat["pid"], beat["address"], 0, node=beat["node"]) if beat.get("node") else None
 
     def check(self) -> None:
         """Look at every rank.
@@ -185,17 +204,13 @@ class Watch:
                 f"machine, or raise cluster.start_timeout"
             )
         return (
-            f"{self._name(number)} has not run for {seconds:.0f} s, in {beat['activity']}: its process is stopped or "
+            f"{self.name(number)} has not run for {seconds:.0f} s, in {beat['activity']}: its process is stopped or "
             f"its machine is gone"
         )
 
     def _stuck(self, number: int, now: float) -> str:
         rank = self._ranks[number]
         return (
-            f"{self._name(number)} waits for {rank.beat['activity']} since {now - rank.reported:.0f} s; it is stuck or "
+            f"{self.name(number)} waits for {rank.beat['activity']} since {now - rank.reported:.0f} s; it is stuck or "
             f"starved: look at its log, or raise cluster.call_timeout"
         )
-
-    def _name(self, number: int) -> str:
-        beat = self._ranks[number].beat
-        return f"train:{self._role} rank {number} (pid {beat['pid']} on {beat['host']})"

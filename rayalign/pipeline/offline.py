@@ -240,6 +240,7 @@ def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
         resources=claim.bundle,
         environment=process_environment(claim),
         cluster=cluster,
+        events=context.events,
     )
 
 

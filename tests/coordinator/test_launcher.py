@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from rayalign.config import RoleConfig
-from rayalign.coordinator.failures import explain_restart
 from rayalign.coordinator.launcher import choose_launcher
 from rayalign.coordinator.offline_actors import _watch
 from rayalign.coordinator.progress import Watch
@@ -31,13 +30,6 @@ def test_ray_train_launches_what_no_machine_has_room_for(
     assert choose_launcher("auto", host, machines)[0] == expected
     assert choose_launcher("ray_train", host, machines)[0] == "ray_train"
     assert choose_launcher("actors", host, machines)[0] == "actors"
-
-
-def test_the_last_line_of_a_failure_comes_first() -> None:
-    error = explain_restart("policy", "Traceback (most recent call last):\n  File x\nValueError: no such column\n")
-    first, *rest = str(error).splitlines()
-    assert first == "train:policy failed, and again after a restart: ValueError: no such column"
-    assert rest == ["Traceback (most recent call last):", "  File x"]
 
 
 class StillWatch(Watch):

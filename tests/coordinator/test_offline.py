@@ -16,7 +16,9 @@ import psutil
 import pytest
 import ray
 import torch
-from ray.train import WorkerGroupError
+from ray.exceptions import NodeDiedError
+from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
 from rayalign.cluster.placement import Claim, process_environment
 from rayalign.cluster.workers import Workers
@@ -27,7 +29,7 @@ from rayalign.coordinator.offline_actors import train_on_workers
 from rayalign.coordinator.progress import Watch
 from rayalign.data.collate import EncodedRow
 from rayalign.data.rows import write_rows
-from rayalign.errors import ActorError, LostError
+from rayalign.errors import ActorError, InputError, LostError
 from rayalign.models.engine_state import stored_tensors
 from rayalign.storage.events import EventLog
 from rayalign.storage.records import read_jsonl
@@ -63,13 +65,32 @@ def watch(tmp_path: Path) -> Watch:
     return Watch(tmp_path / "ranks", "reward", 1, start_timeout=60.0, timeout=60.0)
 
 
-def test_a_failure_names_the_role_and_the_cause_first(watch: Watch) -> None:
+def test_a_failure_names_the_rank_and_the_cause_first(watch: Watch) -> None:
     snippet = "Traceback (most recent call last):\n  File x\nValueError: no such column"
     with pytest.raises(ActorError) as caught:
-        _fit(Trainer(WorkerGroupError(snippet, {})), "reward", watch)
+        _fit(Trainer(WorkerGroupError(snippet, {0: ValueError("no such column")})), "reward", watch)
     first, *rest = str(caught.value).splitlines()
-    assert first == "train:reward failed, and again after a restart: ValueError: no such column"
+    assert first == "train:reward rank 0 failed: ValueError: no such column"
     assert "  File x" in rest
+
+
+def test_a_lost_rank_is_the_cause_and_not_the_rank_that_missed_it(watch: Watch) -> None:
+    gone = WorkerHealthCheckFailedError("A worker health check failed.", NodeDiedError("its node has died"))
+    failures = {0: RuntimeError("Connection closed by peer"), 1: gone}
+    with pytest.raises(LostError, match="^train:reward rank 1 died: its machine is gone$"):
+        _fit(Trainer(WorkerGroupError("many lines", failures)), "reward", watch)
+
+
+def test_an_error_of_ours_stays_what_it_is(watch: Watch) -> None:
+    with pytest.raises(InputError, match="^no rows$"):
+        _fit(Trainer(WorkerGroupError("many lines", {0: InputError("no rows")})), "reward", watch)
+
+
+def test_ranks_that_do_not_start_are_a_loss_since_their_machine_may_have_gone(watch: Watch) -> None:
+    with pytest.raises(LostError, match="^train:reward did not start within cluster.start_timeout: a machine may"):
+        _fit(Trainer(ControllerError(WorkerGroupStartupTimeoutError(2))), "reward", watch)
+    with pytest.raises(ActorError, match="^train:reward could not be run: no storage$"):
+        _fit(Trainer(ControllerError(OSError("no storage"))), "reward", watch)
 
 
 def test_another_failure_of_ray_train_stays_what_it_is(watch: Watch) -> None:
@@ -106,11 +127,26 @@ def start(
 ) -> None:
     write_rows(spec.rows_folder, ROWS)
     if launcher == "ray_train":
-        environment = process_environment(Claim(1.0, 0.0, 1))
-        launch(spec, ranks=1, resources={"CPU": 1.0}, environment=environment, cluster=cluster)
+        start_on_ray_train(spec, cluster)
         return
     with closing(EventLog(Path(spec.events))) as events:
         asyncio.run(train_on_workers(spec, RoleConfig(threads=1), workers or Workers(cluster), cluster, events))
+
+
+def start_on_ray_train(
+    spec: OfflineSpec, cluster: ClusterConfig, *, ranks: int = 1, fewest: int | None = None, cores: float = 1.0
+) -> None:
+    environment = process_environment(Claim(cores, 0.0, 1))
+    with closing(EventLog(Path(spec.events))) as events:
+        launch(
+            spec,
+            ranks=ranks,
+            fewest=fewest,
+            resources={"CPU": cores},
+            environment=environment,
+            cluster=cluster,
+            events=events,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -214,9 +250,11 @@ def test_ray_train_goes_on_after_a_rank_was_killed(workers: Workers, endless: Of
     start(specs["whole"], "actors", workers)
     with once_it_trains(specs["killed"], signal.SIGKILL, driver=False) as pids:
         start(specs["killed"], "ray_train")
-    events = read_jsonl(Path(specs["killed"].events))
+    events = list(read_jsonl(Path(specs["killed"].events)))
     ranks = [row["actor_pid"] for row in events if row["event"] == "actor_started"]
     assert len(set(ranks)) == 2 and ranks[0] == pids[0]
+    (restart,) = [row for row in events if row["event"] == "stage_restarted"]
+    assert f"rank 0 (pid {pids[0]} on" in restart["reason"] and "died: its process has died" in restart["reason"]
     assert state(tmp_path / "killed") == state(tmp_path / "whole")
 
 
@@ -227,8 +265,7 @@ def test_ray_train_starts_with_as_many_ranks_as_there_is_room_for(ray_session: N
     spec = finite(endless, Path(endless.folder))
     write_rows(spec.rows_folder, ROWS)
     cores = ray.available_resources()["CPU"] / 2 + 0.25
-    environment = process_environment(Claim(cores, 0.0, 1))
-    launch(spec, ranks=2, fewest=1, resources={"CPU": cores}, environment=environment, cluster=CLUSTER)
+    start_on_ray_train(spec, CLUSTER, ranks=2, fewest=1, cores=cores)
     ranks = [row["rank"] for row in read_jsonl(Path(spec.events)) if row["event"] == "actor_started"]
     assert ranks == [0]
     assert (Path(spec.folder) / "model" / "model.safetensors").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,11 @@ from rayalign.coordinator.offline_data import OfflineSpec
 from rayalign.coordinator.progress import LONGEST_INTERVAL
 from rayalign.data.collate import EncodedRow
 from rayalign.data.rows import RowFile
-from rayalign.errors import GuardError, LostError, RollbackError
+from rayalign.errors import ActorError, GuardError, LostError, RollbackError
 from rayalign.pipeline import offline
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
+from rayalign.storage.events import EventLog
 
 Study = Callable[..., LoadedJob]
 ROWS = [EncodedRow((10 + g, 5, 6 + k), (False, True, True), g, float(k), str(g)) for g in range(4) for k in range(2)]
@@ -94,7 +96,7 @@ def launched(
     monkeypatch: pytest.MonkeyPatch, spec: OfflineSpec, *failures: Exception, fewest: int | None = None
 ) -> dict[str, Any]:
     """What Ray Train and the watch over its ranks were given."""
-    seen: dict[str, Any] = {"fits": 0, "cancelled": [], "watches": []}
+    seen: dict[str, Any] = {"fits": 0, "cancelled": [], "watches": [], "counts": []}
     following = list(failures)
 
     def fit(trainer: Any, role: str, watch: Any) -> None:
@@ -102,15 +104,26 @@ def launched(
         if following:
             raise following.pop(0)
 
-    def trainer(spec: OfflineSpec, ranks: Any, resources: Any, environment: Any, restarts: int) -> Any:
-        seen.update(ranks=ranks, resources=resources, environment=environment, restarts=restarts)
+    def trainer(spec: OfflineSpec, ranks: Any, resources: Any, environment: Any) -> Any:
+        seen.update(ranks=ranks, resources=resources, environment=environment)
         return SimpleNamespace(train_run_context=SimpleNamespace(run_id="run"))
 
     monkeypatch.setattr(ray_train, "_fit", fit)
     monkeypatch.setattr(ray_train, "_trainer", trainer)
     monkeypatch.setattr(ray_train, "Watch", lambda *places, **limits: seen["watches"].append((places, limits)))
     monkeypatch.setattr(ray_train, "cancel_train_request", seen["cancelled"].append)
-    ray_train.launch(spec, ranks=3, fewest=fewest, resources={"CPU": 1.0}, environment={"A": "1"}, cluster=CLUSTER)
+    monkeypatch.setattr(ray_train, "await_lost_machines", lambda: seen["counts"].append("Ray"))
+    monkeypatch.setattr(ray_train, "recount_train_machines", lambda: seen["counts"].append("Ray Train"))
+    with closing(EventLog(Path(spec.events))) as events:
+        ray_train.launch(
+            spec,
+            ranks=3,
+            fewest=fewest,
+            resources={"CPU": 1.0},
+            environment={"A": "1"},
+            cluster=CLUSTER,
+            events=events,
+        )
     return seen
 
 
@@ -122,7 +135,7 @@ def spec(study: Study, monkeypatch: pytest.MonkeyPatch) -> OfflineSpec:
 
 def test_ranks_are_watched_by_the_deadlines_of_the_job(spec: OfflineSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = launched(monkeypatch, spec)
-    assert (seen["ranks"], seen["resources"], seen["environment"], seen["restarts"]) == (3, {"CPU": 1.0}, {"A": "1"}, 2)
+    assert (seen["ranks"], seen["resources"], seen["environment"]) == (3, {"CPU": 1.0}, {"A": "1"})
     ((places, limits),) = seen["watches"]
     assert places == (spec.ranks_folder, "reward", 3)
     assert limits == {"start_timeout": 11.0, "timeout": 33.0, "heartbeat": 22.0 + LONGEST_INTERVAL}
@@ -134,5 +147,12 @@ def test_a_silent_rank_starts_the_launch_again_as_often_as_the_job_allows(
 ) -> None:
     seen = launched(monkeypatch, spec, LOST, LOST)
     assert (seen["fits"], seen["cancelled"], len(seen["watches"])) == (3, ["run", "run"], 3)
-    with pytest.raises(LostError, match="has not run for 20 s"):
+    assert seen["counts"] == []
+    with pytest.raises(ActorError, match="again after a restart: train:reward rank 0 has not run for 20 s"):
         launched(monkeypatch, spec, LOST, LOST, LOST)
+
+
+def test_a_launch_of_fewer_ranks_waits_until_the_lost_machine_is_counted_out(
+    spec: OfflineSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert launched(monkeypatch, spec, LOST, fewest=1)["counts"] == ["Ray", "Ray Train"]
