@@ -8,27 +8,58 @@ import torch
 from torch import Tensor
 
 from rayalign.config import LearnerConfig
+from rayalign.models.lines import prompts_of
 from rayalign.types import Batch
 
 PADDING = 0.05
 """largest share of a bucket that is padding"""
+BUNDLES_OF_A_RANK = 8
+"""so many bundles of units with one prompt make up a rank's share at least, so that shares are about equal"""
 
 
 def shard(batch: Batch, rank: int, world: int) -> Batch:
-    """The rank's rows: whole units, longest first to the rank with the fewest tokens so far; may be empty."""
+    """The rank's rows: whole units, most tokens first to the rank with the fewest so far; may be empty.
+
+    Units of one prompt go to the same rank, which reads that prompt once, unless they are too large a part of all.
+    """
     if world == 1:
         return batch
-    tokens_B = batch["attention_mask_BT"].sum(dim=1)
-    units = unit_rows(batch)
-    costs = [int(tokens_B[rows].sum()) for rows in units]
+    bundles = _bundles(batch, 1 / (world * BUNDLES_OF_A_RANK))
     loads = [0] * world
     mine: list[int] = []
-    for unit in sorted(range(len(units)), key=lambda u: -costs[u]):
+    for tokens, units in sorted(bundles, key=lambda bundle: -bundle[0]):
         target = loads.index(min(loads))
-        loads[target] += costs[unit]
+        loads[target] += tokens
         if target == rank:
-            mine.append(unit)
-    return batch.rows(_joined([units[u] for u in sorted(mine)]))
+            mine += units
+    rows = unit_rows(batch)
+    return batch.rows(_joined([rows[unit] for unit in sorted(mine)]))
+
+
+def _bundles(batch: Batch, share: float) -> list[tuple[int, list[int]]]:
+    """Units of one prompt, as numbers, with their tokens, the prompt counted once.
+
+    Args:
+        share: of all tokens that a bundle of several units has at most.
+    """
+    lengths_B = batch["attention_mask_BT"].sum(dim=1)
+    prompts_B = prompts_of(batch["policy_mask_BT"], batch["attention_mask_BT"]).tolist()
+    ids_BT = batch["input_ids_BT"].numpy()
+    most = share * int(lengths_B.sum())
+    bundles: list[tuple[int, list[int]]] = []
+    latest: dict[bytes, int] = {}
+    """prompt -> place of its bundle"""
+    for unit, rows in enumerate(unit_rows(batch)):
+        tokens, row = int(lengths_B[rows].sum()), int(rows[0])
+        prompt = ids_BT[row, : prompts_B[row]].tobytes()
+        place = latest.get(prompt)
+        if place is not None and bundles[place][0] + tokens - prompts_B[row] <= most:
+            before, units = bundles[place]
+            bundles[place] = (before + tokens - prompts_B[row], [*units, unit])
+        else:
+            latest[prompt] = len(bundles)
+            bundles.append((tokens, [unit]))
+    return bundles
 
 
 def minibatches(

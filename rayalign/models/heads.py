@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from rayalign.errors import InputError
 from rayalign.models.batching import micro_rows, trim
-from rayalign.models.hidden import hidden_states, prompts_of
+from rayalign.models.hidden import hidden_states
+from rayalign.models.lines import prompts_of
 from rayalign.types import Batch, Outputs
 
 if TYPE_CHECKING:

@@ -109,9 +109,3 @@ def _left_padded(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT
         input_ids=input_ids_BT, attention_mask=attention_mask_BT, position_ids=positions_BT, use_cache=False
     ).last_hidden_state
     return hidden_BTD
-
-
-def prompts_of(select_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-    """Tokens of each row before the first one that is read; rows of which none is read have no prompt."""
-    selected_BT = select_BT.bool() & attention_mask_BT.bool()
-    return selected_BT.int().argmax(dim=1)

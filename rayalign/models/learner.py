@@ -25,8 +25,9 @@ from rayalign.models.divided import divided
 from rayalign.models.engine_state import EngineState
 from rayalign.models.exact_kl import reference_of
 from rayalign.models.heads import HeadKind, TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
-from rayalign.models.hidden import prompts_of, token_metrics
+from rayalign.models.hidden import token_metrics
 from rayalign.models.inspection import minibatch_file, not_finite, save_minibatch
+from rayalign.models.lines import prompts_of
 from rayalign.models.load import Initial, load_head
 from rayalign.models.lora import adapter_off, add_adapter
 from rayalign.models.metrics import GRAD_NORM, LEARNING_RATE

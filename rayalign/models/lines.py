@@ -60,6 +60,12 @@ class Layout:
     """where each token of a row stands among the lines' positions, counted through; 0 behind a row's end"""
 
 
+def prompts_of(select_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    """Tokens of each row before the first one that is read; rows of which none is read have no prompt."""
+    selected_BT = select_BT.bool() & attention_mask_BT.bool()
+    return selected_BT.int().argmax(dim=1)
+
+
 def plan_blocks(input_ids_BT: Tensor, lengths_B: Tensor, prompts_B: Tensor, hidden: int) -> list[Block]:
     """All rows in blocks, the cheapest way by `cost`.
 

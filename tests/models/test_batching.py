@@ -15,10 +15,18 @@ from rayalign.models.batching import (
 from rayalign.types import Batch
 
 
-def batch_of(lengths: list[int], units: list[int]) -> Batch:
+def batch_of(lengths: list[int], units: list[int], prompts: list[list[int]] | None = None) -> Batch:
+    """Rows that are trained on behind their prompts; without prompts each row has one of its own."""
     mask_BT = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
     rows_B = torch.arange(len(lengths))
-    return Batch({"attention_mask_BT": mask_BT, "row_B": rows_B}, torch.tensor(units))
+    ids_BT = (100 + rows_B)[:, None].expand_as(mask_BT).clone()
+    trained_BT = mask_BT.clone()
+    trained_BT[:, 0] = 0
+    for row, prompt in enumerate(prompts or []):
+        ids_BT[row, : len(prompt)] = torch.tensor(prompt)
+        trained_BT[row, : len(prompt)] = 0
+    tensors = {"attention_mask_BT": mask_BT, "policy_mask_BT": trained_BT, "input_ids_BT": ids_BT, "row_B": rows_B}
+    return Batch(tensors, torch.tensor(units))
 
 
 def rows_of(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -38,6 +46,25 @@ def test_shard_balances_tokens_and_keeps_units() -> None:
     batch = batch_of([9, 2, 3, 3, 5], [0, 1, 1, 2, 3])
     # units cost 9, 5, 3, 5: the 9 goes to rank 0, both 5s to rank 1, then the 3 to rank 0
     assert [shard(batch, rank, 2)["row_B"].tolist() for rank in (0, 1)] == [[0, 3], [1, 2, 4]]
+
+
+def rows_of_ranks(batch: Batch, world: int) -> list[list[int]]:
+    return [shard(batch, rank, world)["row_B"].tolist() for rank in range(world)]
+
+
+def test_shard_keeps_the_rows_of_a_prompt_on_one_rank_and_counts_it_once() -> None:
+    prompts = [[1, 2, 3], [4], [1, 2, 3], [5], [1, 2, 3], *[[6 + i] for i in range(11)]]
+    batch = batch_of([4, 9, 4, 9, 4, *[9] * 11], list(range(16)), prompts)
+    # A bundle has at most 129 / 16 tokens: all three rows of 4 are one, of 3 + 3 * 1 tokens. It comes after thirteen
+    # rows of 9, of which rank 0 has seven.
+    assert rows_of_ranks(batch, 2) == [[1, 5, 7, 9, 11, 13, 15], [0, 2, 3, 4, 6, 8, 10, 12, 14]]
+
+
+def test_shard_spreads_a_prompt_that_all_rows_have() -> None:
+    batch = batch_of([4] * 16, list(range(16)), [[1, 2, 3]] * 16)
+    first, second = rows_of_ranks(batch, 2)
+    assert sorted(first + second) == list(range(16))
+    assert len(first) == len(second)
 
 
 def test_shard_may_leave_a_rank_without_rows() -> None:

@@ -23,12 +23,11 @@ from rayalign.models import hidden
 from rayalign.models.hidden import (
     SHARES_PROMPTS,
     hidden_states,
-    prompts_of,
     readings,
     shares_prompts,
     token_metrics,
 )
-from rayalign.models.lines import Block, Line
+from rayalign.models.lines import Block, Line, prompts_of
 from rayalign.types import Batch
 from tests.models.conftest import make_batch
 
