@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,8 +92,8 @@ def collate_examples(rows: Sequence[EncodedRow], pad_id: int) -> Rollouts:
     scores = [float("nan") if row.score is None else row.score for row in rows]
     return padded(
         torch.tensor([len(row.token_ids) for row in rows]),
-        _joined(row.token_ids for row in rows),
-        _joined(row.mask for row in rows),
+        _joined((row.token_ids for row in rows), np.int64),
+        _joined((row.mask for row in rows), np.bool_),
         group_B=torch.tensor([row.group for row in rows]),
         scores_B=torch.tensor(scores),
         pad_id=pad_id,
@@ -129,26 +130,22 @@ def collate_trajectories(groups: Sequence[Group], *, pad_id: int, version: int) 
         for trajectory, number, score in zip(trajectories, numbers, scores, strict=True)
     ]
     rollouts = collate_examples(rows, pad_id)
+    versions = [trajectory.version for trajectory in trajectories]
     rollouts.ended_B = torch.tensor([float(t.finish_reason == "stop") for t in trajectories])
-    rollouts.staleness_B = torch.tensor([0 if t.version is None else version - t.version for t in trajectories])
-    rollouts.behaviour_logprobs_BT = _behaviour_logprobs(trajectories, rollouts.policy_mask_BT.bool())
+    rollouts.staleness_B = torch.tensor([0 if written is None else version - written for written in versions])
+    rollouts.behaviour_logprobs_BT = _behaviour_logprobs(trajectories, rollouts)
     return rollouts
 
 
-def _behaviour_logprobs(trajectories: Sequence[Trajectory], trained_BT: Tensor) -> Tensor:
+def _behaviour_logprobs(trajectories: Sequence[Trajectory], rollouts: Rollouts) -> Tensor:
     """The engines' log-probs at the tokens that they wrote; NaN at other trained tokens, 0 at the rest."""
+    trained_BT = rollouts.policy_mask_BT.bool()
+    written_BT = torch.zeros_like(trained_BT)
+    written_BT[rollouts.attention_mask_BT.bool()] = _joined((t.policy_mask for t in trajectories), np.bool_)
     logprobs_BT = torch.zeros(trained_BT.shape).masked_fill(trained_BT, float("nan"))
-    for row, trajectory in enumerate(trajectories):
-        values = iter(torch.tensor(trajectory.logprobs, dtype=logprobs_BT.dtype).split(_policy_lengths(trajectory)))
-        for author, start, end in trajectory.spans:
-            if author == "policy":
-                logprobs_BT[row, start:end] = next(values)
+    logprobs_BT[written_BT] = _joined((t.logprobs for t in trajectories), np.float32)
     return logprobs_BT
 
 
-def _policy_lengths(trajectory: Trajectory) -> list[int]:
-    return [end - start for author, start, end in trajectory.spans if author == "policy"]
-
-
-def _joined(rows: Iterable[Sequence[int]]) -> Tensor:
-    return torch.tensor(list(chain.from_iterable(rows)))
+def _joined(rows: Iterable[Sequence[float]], dtype: type[np.generic]) -> Tensor:
+    return torch.from_numpy(np.fromiter(chain.from_iterable(rows), dtype))
