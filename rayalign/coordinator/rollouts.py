@@ -218,7 +218,8 @@ class RolloutLoop:
         if self.scoring is None:
             await self._fill(result.group)
         else:
-            self.scoring.put(result.group)
+            all_awaited = self._window.width == self._window.prompts
+            self.scoring.put(result.group, more=all_awaited and self.assembler.pending > 0)
 
     async def _settle(self, scored: ScoredGroup) -> None:
         group = scored.group

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -25,6 +26,8 @@ from rayalign.types import Group, Score
 
 GROUPS_PER_CALL = 32
 """most groups that one call scores: what a long queue has left goes to whichever actor is free next"""
+ENOUGH = 16
+"""groups that are scored at once, though engines are still writing more"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,8 @@ class Scoring(Protocol):
     def waiting(self) -> int:
         """Groups whose scoring has not begun."""
 
-    def put(self, group: Group) -> None:
-        """Have a group scored."""
+    def put(self, group: Group, *, more: bool = False) -> None:
+        """Have a group scored; `more`: others that the same iteration waits for are still written."""
 
     async def run(self, settle: Settle) -> None:
         """Score until cancelled."""
@@ -63,7 +66,7 @@ class EnvironmentScoring:
         """As `Scoring.waiting`."""
         return self._queue.qsize()
 
-    def put(self, group: Group) -> None:
+    def put(self, group: Group, *, more: bool = False) -> None:
         """As `Scoring.put`."""
         self._queue.put_nowait(group)
 
@@ -81,17 +84,21 @@ class EnvironmentScoring:
 class ScoringLoop:
     """Keeps the reward actors busy, and has failed scores computed again; the environment's rewards are added."""
 
-    def __init__(self, reward: ActorGroup, *, redo: int, alone: bool, events: EventLog) -> None:
+    def __init__(self, reward: ActorGroup, *, redo: int, alone: bool, events: EventLog, patience: float = 0.0) -> None:
         """
         Args:
             redo: how often an absent score is requested again.
             alone: score each group by itself; in a batch with others a score may differ in its last bits.
+            patience: seconds that a group may wait, while engines write, for others that are scored in the same call.
         """
         self._reward = Replicas(reward)
         self._redo = redo
         self._alone = alone
+        self._patience = 0.0 if alone else patience
         self._events = events
         self._queue: asyncio.Queue[Group] = asyncio.Queue()
+        self._enough = asyncio.Event()
+        """what waits is worth a call, or no more is awaited"""
         self._attempts: Counter[str] = Counter()
         self._partial: dict[str, tuple[Score, ...]] = {}
         """scores and parts already present of groups that are scored again"""
@@ -101,9 +108,13 @@ class ScoringLoop:
         """Groups that no actor has begun with."""
         return self._queue.qsize()
 
-    def put(self, group: Group) -> None:
-        """Have a group scored."""
+    def put(self, group: Group, *, more: bool = False) -> None:
+        """As `Scoring.put`."""
         self._queue.put_nowait(group)
+        if more and self._queue.qsize() < ENOUGH:
+            self._enough.clear()
+        else:
+            self._enough.set()
 
     async def run(self, settle: Settle) -> None:
         """Score until cancelled."""
@@ -114,6 +125,7 @@ class ScoringLoop:
     async def _serve(self, replica: int, settle: Settle) -> None:
         while True:
             groups = Packed([await self._queue.get()])
+            await self._wait_for_more()
             for _ in range(self._share() - 1):
                 groups.append(self._queue.get_nowait())
             self._events.write("score_started", groups=[group.id for group in groups])
@@ -122,6 +134,14 @@ class ScoringLoop:
                 scored = self._merge(group, scores)
                 if scored is not None:
                     await settle(scored)
+
+    async def _wait_for_more(self) -> None:
+        """Let one call score several groups, on each of which it then spends less."""
+        if not self._patience:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience):
+                await self._enough.wait()
 
     def _share(self) -> int:
         """How many groups one call takes: an even share of what waits, with the one already taken."""

@@ -17,7 +17,7 @@ from rayalign.algorithms.base import Algorithm, load
 from rayalign.cluster.channel import WeightChannel, sites
 from rayalign.cluster.pool import GeneratorPool
 from rayalign.cluster.roles import PREPARER, Roles, Specs
-from rayalign.config import TrainStage
+from rayalign.config import RoleConfig, TrainStage
 from rayalign.coordinator.groups import GroupAssembler
 from rayalign.coordinator.online import OnlineTrainer, Parts
 from rayalign.coordinator.recovery import consumed_iterations
@@ -58,6 +58,8 @@ logger = logging.getLogger(__name__)
 
 PROBE_PROMPTS = 16
 """prompts of the data among which the probe's sequences are looked for"""
+PATIENCE = 0.05
+"""seconds that groups wait for each other where reward and engines share cores: fewer calls leave engines more"""
 
 
 async def train_online(context: RunContext, name: str, stage: TrainStage) -> dict[str, Any]:
@@ -191,7 +193,14 @@ def _scoring(
 ) -> ScoringLoop | EnvironmentScoring | None:
     """By the reward, else by the environment; None where nothing needs scores."""
     if "reward" in roles:
-        return ScoringLoop(roles["reward"], redo=stage.redo, alone=stage.deterministic, events=context.events)
+        on_cores = not stage.roles.get("reward", RoleConfig()).gpus
+        return ScoringLoop(
+            roles["reward"],
+            redo=stage.redo,
+            alone=stage.deterministic,
+            events=context.events,
+            patience=PATIENCE if on_cores else 0.0,
+        )
     return EnvironmentScoring() if "scores" in algorithm.needs else None
 
 

@@ -578,6 +578,32 @@ def test_actors_share_the_queue_evenly_and_boundedly(
     assert sorted(int(scored.group.id) for scored in settled) == list(range(waiting))
 
 
+@pytest.mark.parametrize(
+    ("patience", "alone", "calls"), [(60.0, False, [3]), (0.001, False, [1, 1, 1]), (60.0, True, [1, 1, 1])]
+)
+def test_groups_wait_for_others_while_engines_write(
+    patience: float, alone: bool, calls: list[int], tmp_path: Path
+) -> None:
+    """The last group ends the wait of the others; without it they are scored once they have waited long enough."""
+    reward = Reward(lengths)
+    with closing(EventLog(tmp_path / "events.jsonl")) as events:
+        loop = ScoringLoop(reward, redo=0, alone=alone, events=events, patience=patience)  # type: ignore[arg-type]
+        scored: asyncio.Queue[ScoredGroup] = asyncio.Queue()
+
+        async def run() -> None:
+            task = asyncio.ensure_future(loop.run(scored.put))
+            for number in range(3):
+                loop.put(Group(str(number), EXAMPLES[0].prompt, 0, ()), more=number < 2)
+                await asyncio.sleep(0.05)
+            for _ in range(3):
+                await asyncio.wait_for(scored.get(), timeout=20.0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        asyncio.run(run())
+    assert [len(groups) for groups in reward.asked] == calls
+
+
 def test_each_source_of_candidates_is_drawn_by_its_own_sampling() -> None:
     own = CandidateSource(source="live", count=1, sampling={"temperature": 0.5})  # type: ignore[arg-type]
     sources = (CandidateSource(source="live", count=2), own)
