@@ -153,7 +153,14 @@ class LearnerActor(HostedActor):
         return self._path.send(weights, line)
 
     def probe(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probs of fixed tokens as the trainer computes them, at temperature 1."""
+        """Log-probs of fixed tokens as the trainer computes them, at temperature 1.
+
+        Where rank 0 has all weights it is the only one to answer: the others leave their cores to the engines.
+        """
+        from rayalign.models.zero import lies_in_parts
+
+        if self._meeting.rank and not lies_in_parts(self._spec.config, self._meeting.world):
+            return []
         return self._learner.score_probe(token_ids)
 
     def close(self) -> None:

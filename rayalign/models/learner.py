@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import torch.distributed as dist
+from torch.nn.utils.rnn import pad_sequence
 
 from rayalign.algorithms.base import Algorithm
 from rayalign.config import LearnerConfig
@@ -224,14 +225,13 @@ class Learner:
 
     @torch.no_grad()
     def score_probe(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probs at temperature 1 of each token after the first, one sequence at a time."""
+        """Log-probs at temperature 1 of each token after the first; under ZeRO-3 all ranks take part."""
         self._engine.eval()
-        rows: list[list[float]] = []
-        for ids in token_ids:
-            ids_BT = torch.tensor([list(ids)], device=self._device)
-            ones_BT = torch.ones_like(ids_BT)
-            rows.append(self._engine(ids_BT, ones_BT, ones_BT, temperature=1.0)[0][0, 1:].tolist())
-        return rows
+        rows = [torch.tensor(list(ids)) for ids in token_ids]
+        ids_BT = pad_sequence(rows, batch_first=True).to(self._device)
+        mask_BT = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(self._device)
+        logprobs_BT = self._engine(ids_BT, mask_BT, mask_BT, temperature=1.0)[0]
+        return [logprobs_T[1 : len(row)].tolist() for row, logprobs_T in zip(rows, logprobs_BT, strict=True)]
 
     def save(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write a plain Hugging Face folder from rank 0; an adapter is merged, and lies in the folder by itself too.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rayalign.config import RolloutConfig, SamplingConfig
 from rayalign.rollout.base import EnginePart, Finished, Request
@@ -107,12 +108,12 @@ class LocalEngine:
 
     @torch.inference_mode()
     def score(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
-        scores = []
-        for ids in token_ids:
-            ids_T = torch.tensor(ids, device=self._device)
-            logprobs_TV = self._model(ids_T[None]).logits[0, :-1].float().log_softmax(-1)
-            scores.append(logprobs_TV.gather(-1, ids_T[1:, None])[:, 0].tolist())
-        return scores
+        rows = [torch.tensor(list(ids)) for ids in token_ids]
+        # Causal attention never sees padding on the right.
+        ids_BT = pad_sequence(rows, batch_first=True).to(self._device)
+        logprobs_BTV = self._model(ids_BT).logits[:, :-1].float().log_softmax(-1)
+        logprobs_BT = logprobs_BTV.gather(-1, ids_BT[:, 1:, None])[..., 0]
+        return [logprobs_T[: len(row) - 1].tolist() for row, logprobs_T in zip(rows, logprobs_BT, strict=True)]
 
     def sleep(self, *, keep_weights: bool = False) -> None:
         assert not self.pending, "an engine sleeps with nothing in flight"

@@ -120,3 +120,12 @@ def test_only_the_policy_holds_a_reference() -> None:
 def test_the_learner_itself_holds_the_reference_of_an_exact_kl(reference: str | None) -> None:
     actor = started(PolicyActor, {"name": "quark"}, reference=reference)
     assert actor._learner.references == [reference] and actor._reference is None
+
+
+@pytest.mark.parametrize(("rank", "stage", "answers"), [(0, 0, True), (1, 0, False), (1, 2, False), (1, 3, True)])
+def test_a_rank_computes_the_probe_where_the_weights_take_it(rank: int, stage: int, answers: bool) -> None:
+    config = CONFIG.model_copy(update={"zero_stage": stage})
+    actor = PolicyActor(LearnerSpec("m", config, {"name": "ppo"}, temperature=1.0, total_steps=1, seed=0, timeout=9.0))
+    actor._meeting = Rendezvous(rank, 2, "127.0.0.1", 0)
+    actor._learner = SimpleNamespace(score_probe=lambda token_ids: [[-1.0]])
+    assert actor.probe([[1, 2]]) == ([[-1.0]] if answers else [])
