@@ -28,11 +28,19 @@ def step(results: Row) -> str:
     heading = ["placement", "seconds", *PHASES, "share of the ideal", "of the loops at once"]
     speed = at_least(results["overlap_speed"], limits["overlap_speed"])
     sentence = (
-        f"`sync` is to reach {number(limits['sync_share_of_ideal'])} of the ideal. Overlap makes an iteration {speed} "
+        f"`sync` is to reach {number(limits['sync_share_of_ideal'])} of the ideal; {_rounds(results)}. "
+        f"Overlap makes an iteration {speed} "
         f"times as fast (at least {number(limits['overlap_speed'])}); generating and scoring are "
         f"{percent(results['generation_share'])} of the work. {_slower_at_once(results)}"
     )
     return f"{table(heading, cells)}\n\n{sentence}"
+
+
+def _rounds(results: Row) -> str:
+    """The shares of all rounds."""
+    shares, at_once = results["sync_shares"], results["sync_shares_at_once"]
+    reached = f"its rounds reached {', '.join(map(number, shares))}"
+    return f"{reached}, and {', '.join(map(number, at_once))} of the loops at once"
 
 
 def _slower_at_once(results: Row) -> str:

@@ -42,6 +42,7 @@ from rayalign.coordinator.scoring import ScoringLoop
 from rayalign.data.paddock import prompts
 from rayalign.data.paddock.tokenizer import build_tokenizer
 from rayalign.models.load import make_preset
+from rayalign.pipeline.online import PATIENCE
 from rayalign.storage.events import EventLog
 from rayalign.storage.journal import Journal
 from rayalign.types import Example
@@ -169,7 +170,7 @@ async def rollout_loop(
         algorithm=load(stage.algorithm),
         order=PromptOrder(examples, 0),
         assembler=GroupAssembler(pool, renderer, timeout=DEADLINE),
-        scoring=ScoringLoop(reward, redo=1, alone=False, events=events),
+        scoring=ScoringLoop(reward, redo=1, alone=False, events=events, patience=PATIENCE),
         journal=journal,
         events=events,
         timeout=DEADLINE,
