@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rayalign.config import LearnerConfig
-from rayalign.models.lines import prompts_of
+from rayalign.models.lines import WORTHWHILE, prompts_of
 from rayalign.types import Batch
 
 PADDING = 0.05
@@ -37,7 +37,7 @@ def shard(batch: Batch, rank: int, world: int) -> Batch:
 
 
 def _bundles(batch: Batch, share: float) -> list[tuple[int, list[int]]]:
-    """Units of one prompt, as numbers, with their tokens, the prompt counted once.
+    """Units of one prompt, as numbers, with their tokens, the prompt counted once; a short prompt joins none.
 
     Args:
         share: of all tokens that a bundle of several units has at most.
@@ -52,7 +52,7 @@ def _bundles(batch: Batch, share: float) -> list[tuple[int, list[int]]]:
     for unit, rows in enumerate(unit_rows(batch)):
         tokens, row = int(lengths_B[rows].sum()), int(rows[0])
         prompt = ids_BT[row, : prompts_B[row]].tobytes()
-        place = latest.get(prompt)
+        place = latest.get(prompt) if prompts_B[row] >= (1 - WORTHWHILE) * tokens else None
         if place is not None and bundles[place][0] + tokens - prompts_B[row] <= most:
             before, units = bundles[place]
             bundles[place] = (before + tokens - prompts_B[row], [*units, unit])

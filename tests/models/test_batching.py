@@ -60,6 +60,11 @@ def test_shard_keeps_the_rows_of_a_prompt_on_one_rank_and_counts_it_once() -> No
     assert rows_of_ranks(batch, 2) == [[1, 5, 7, 9, 11, 13, 15], [0, 2, 3, 4, 6, 8, 10, 12, 14]]
 
 
+def test_shard_leaves_rows_apart_that_share_a_first_token_alone() -> None:
+    batch = batch_of([20] * 32, list(range(32)), [[1]] * 32)
+    assert rows_of_ranks(batch, 2) == [list(range(0, 32, 2)), list(range(1, 32, 2))]
+
+
 def test_shard_spreads_a_prompt_that_all_rows_have() -> None:
     batch = batch_of([4] * 16, list(range(16)), [[1, 2, 3]] * 16)
     first, second = rows_of_ranks(batch, 2)
