@@ -155,7 +155,8 @@ def _first_cause(watch: Watch, error: WorkerGroupError) -> RayalignError:
     for rank, failure in error.worker_failures.items():
         cause = getattr(failure, "health_check_failure", failure)
         causes.append(explain_with_log(watch.name(rank), cause, watch.place(rank), None))
-    first = min(causes, key=precedence)
+    unnamed = ActorError("a rank of Ray Train failed, and Ray Train names none")
+    first = min(causes, key=precedence, default=unnamed)
     if type(first) is not ActorError:
         return first
     quoted = "\n".join(str(error).splitlines()[-TRACEBACK_LINES:])

@@ -44,7 +44,7 @@ def _bundles(batch: Batch, share: float) -> list[tuple[int, list[int]]]:
     """
     lengths_B = batch["attention_mask_BT"].sum(dim=1)
     prompts_B = prompts_of(batch["policy_mask_BT"], batch["attention_mask_BT"]).tolist()
-    ids_BT = batch["input_ids_BT"].numpy()
+    ids_BT = batch["input_ids_BT"].cpu().numpy()
     most = share * int(lengths_B.sum())
     bundles: list[tuple[int, list[int]]] = []
     latest: dict[bytes, int] = {}

@@ -74,6 +74,11 @@ def test_a_failure_names_the_rank_and_the_cause_first(watch: Watch) -> None:
     assert "  File x" in rest
 
 
+def test_a_failure_without_a_rank_is_told_in_ray_trains_words(watch: Watch) -> None:
+    with pytest.raises(ActorError, match="(?s)^a rank of Ray Train failed, and Ray Train names none\n.*hangs$"):
+        _fit(Trainer(WorkerGroupError("NCCL hangs", {})), "reward", watch)
+
+
 def test_a_lost_rank_is_the_cause_and_not_the_rank_that_missed_it(watch: Watch) -> None:
     gone = WorkerHealthCheckFailedError("A worker health check failed.", NodeDiedError("its node has died"))
     failures = {0: RuntimeError("Connection closed by peer"), 1: gone}
