@@ -25,7 +25,9 @@ STARTS = 3
 """how often a node is started before the run gives up"""
 _TIMED_OUT = "timed out during startup"
 _GRACE = 10.0
-"""seconds that the processes of a failed start have to end, and Ray Train to count machines"""
+"""seconds that the processes of a failed start have to end"""
+_COUNTING = 10.0
+"""seconds in which Ray Train must have counted the cluster's machines"""
 
 
 def start_node(start: Callable[[], object]) -> None:
@@ -145,7 +147,23 @@ def recount_train_machines() -> None:
         get_or_create_autoscaling_coordinator,
     )
 
-    ray.wait([get_or_create_autoscaling_coordinator()._tick.remote()], timeout=_GRACE)
+    counted, _ = ray.wait([get_or_create_autoscaling_coordinator()._tick.remote()], timeout=_COUNTING)
+    if not counted:
+        logger.warning("Ray Train did not count the machines within %.0f s; one of them may be gone", _COUNTING)
+
+
+def starts_too_slowly(failure: BaseException) -> bool:
+    """Whether the ranks of Ray Train did not start in time; it names that error only within."""
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    return isinstance(failure, WorkerGroupStartupTimeoutError)
+
+
+def fails_at_the_start(failure: BaseException) -> bool:
+    """Whether a process of Ray Train ended while it started; it names that error only within."""
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
+
+    return isinstance(failure, WorkerGroupStartupFailedError)
 
 
 def bind_replica_to_node() -> None:

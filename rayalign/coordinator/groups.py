@@ -111,6 +111,10 @@ class GroupAssembler:
         """Groups submitted and not finished."""
         return len(self._open)
 
+    def writes_for(self, iteration: int) -> bool:
+        """Whether a group of this iteration is submitted and not finished."""
+        return any(group.order.iteration == iteration for group in self._open.values())
+
     async def submit(self, orders: Sequence[GroupOrder]) -> None:
         """Send the first turns of all candidates of all orders to the pool."""
         requests: list[Request] = []

@@ -19,19 +19,22 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from rayalign.cluster.causes import explain_with_log, precedence
-from rayalign.cluster.machine_watch import await_lost_machines
-from rayalign.cluster.ray_2_60 import cancel_train_request, recount_train_machines, remove_placement_groups
+from rayalign.cluster.ray_2_60 import (
+    cancel_train_request,
+    fails_at_the_start,
+    recount_train_machines,
+    remove_placement_groups,
+    starts_too_slowly,
+)
 from rayalign.config import ClusterConfig
 from rayalign.coordinator.offline_data import OfflineSpec
 from rayalign.coordinator.offline_loop import train_offline
 from rayalign.coordinator.progress import LONGEST_INTERVAL, Watch
-from rayalign.coordinator.restarts import Restarts
 from rayalign.errors import ActorError, LostError, RayalignError
-from rayalign.storage.events import EventLog
 from rayalign.types import Role
 
 if TYPE_CHECKING:
-    from ray.train import WorkerGroupError
+    from ray.train import TrainingFailedError, WorkerGroupError
 
 __all__ = ["OfflineSpec", "launch"]
 LOOK = 0.2
@@ -53,9 +56,8 @@ def launch(
     resources: Mapping[str, float],
     environment: Mapping[str, str],
     cluster: ClusterConfig,
-    events: EventLog,
 ) -> None:
-    """Run the loop on Ray Train and wait for it; its results are what it left in the stage's folder.
+    """Run the loop on Ray Train once and wait for it; its results are what it left in the stage's folder.
 
     The rows must lie in `spec.rows_folder`.
 
@@ -64,30 +66,26 @@ def launch(
             None: all of them.
 
     Raises:
-        ActorError: the loop failed, and again after its restarts.
+        LostError: a process or a machine was lost.
+        ActorError: the loop failed by itself.
         DeadlineError: a rank did not get on; with what it waits for.
     """
-    restarts = Restarts(Path(spec.folder).name, spec.role, cluster.restarts, events)
-    count = ranks if fewest is None else (fewest, ranks)
-    while True:
-        watch = Watch(
-            spec.ranks_folder,
-            spec.role,
-            ranks,
-            start_timeout=cluster.start_timeout,
-            timeout=spec.timeout,
-            heartbeat=cluster.heartbeat_timeout + LONGEST_INTERVAL,
-        )
-        trainer = _trainer(spec, count, resources, environment)
-        try:
-            _fit(trainer, spec.role, watch)
-            return
-        except ActorError as error:
-            restarts.after(error)
+    watch = Watch(
+        spec.ranks_folder,
+        spec.role,
+        ranks,
+        start_timeout=cluster.start_timeout,
+        timeout=spec.timeout,
+        heartbeat=cluster.heartbeat_timeout + LONGEST_INTERVAL,
+    )
+    if fewest is not None:  # it asks how many machines there are, and must not count on one that has just gone
+        recount_train_machines()
+    trainer = _trainer(spec, ranks if fewest is None else (fewest, ranks), resources, environment)
+    try:
+        _fit(trainer, spec.role, watch)
+    except ActorError:
         cancel_train_request(trainer.train_run_context.run_id)
-        if fewest is not None:  # the next launch must not count on a machine that has just gone
-            await_lost_machines()
-            recount_train_machines()
+        raise
 
 
 def _trainer(
@@ -96,7 +94,7 @@ def _trainer(
     resources: Mapping[str, float],
     environment: Mapping[str, str],
 ) -> Any:
-    """The loop as Ray Train runs it. It restarts nothing: it would count on machines that have just gone."""
+    """The loop as Ray Train runs it. It restarts nothing by itself; the stage does, within the job's limits."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -109,7 +107,7 @@ def _trainer(
         run_config=RunConfig(
             name="launch",
             storage_path=str(Path(spec.folder).resolve()),
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
             worker_runtime_env={"env_vars": dict(environment)},
         ),
     )
@@ -125,8 +123,7 @@ def _fit(trainer: Any, role: Role, watch: Watch) -> None:
 
     It runs in a thread, where it leaves Ctrl-C alone, so that the main thread can watch the ranks and be interrupted.
     """
-    from ray.train import ControllerError, WorkerGroupError
-    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+    from ray.train import TrainingFailedError
 
     fit = _Fit(trainer)
     fit.start()
@@ -140,27 +137,47 @@ def _fit(trainer: Any, role: Role, watch: Watch) -> None:
                 watch.check()
             fit.answer()
             undo.pop_all()
-    except WorkerGroupError as error:
-        raise _first_cause(watch, error) from error
-    except ControllerError as error:
-        if isinstance(error.controller_failure, WorkerGroupStartupTimeoutError | WorkerGroupStartupFailedError):
-            late = f"train:{role} did not start within cluster.start_timeout: a machine may have gone meanwhile"
-            raise LostError(late) from error
-        raise ActorError(f"train:{role} could not be run: {error.controller_failure}") from error
+    except TrainingFailedError as error:
+        raise _named(role, watch, error) from error
 
 
-def _first_cause(watch: Watch, error: WorkerGroupError) -> RayalignError:
+def _named(role: Role, watch: Watch, error: TrainingFailedError) -> RayalignError:
+    """Ray Train's failure in words of ours."""
+    from ray.train import ControllerError, NCCLHangError, PreemptionError, WorkerGroupError
+
+    if isinstance(error, PreemptionError):
+        ranks = ", ".join(watch.name(rank) for rank in error.preemption_info.preempted_ranks)
+        return LostError(f"{ranks or f'train:{role}'} died: the cluster takes its machine back")
+    if isinstance(error, NCCLHangError):
+        return LostError(f"train:{role} hangs in a collective of NCCL: {_last_line(error)}")
+    if isinstance(error, WorkerGroupError):
+        return _first_cause(role, watch, error)
+    assert isinstance(error, ControllerError)
+    failure = error.controller_failure
+    if starts_too_slowly(failure):
+        return LostError(f"train:{role} did not start within cluster.start_timeout: a machine may have gone meanwhile")
+    if fails_at_the_start(failure):
+        return LostError(f"train:{role} failed while it started: {_last_line(failure)}")
+    return ActorError(f"train:{role} could not be run: {failure}")
+
+
+def _first_cause(role: Role, watch: Watch, error: WorkerGroupError) -> RayalignError:
     """What ended the ranks, by Ray Train's account, with the lines of the traceback that it quotes."""
     causes: list[RayalignError] = []
     for rank, failure in error.worker_failures.items():
         cause = getattr(failure, "health_check_failure", failure)
         causes.append(explain_with_log(watch.name(rank), cause, watch.place(rank), None))
-    unnamed = ActorError("a rank of Ray Train failed, and Ray Train names none")
+    unnamed = ActorError(f"train:{role} failed, and Ray Train names no rank: {_last_line(error)}")
     first = min(causes, key=precedence, default=unnamed)
     if type(first) is not ActorError:
         return first
     quoted = "\n".join(str(error).splitlines()[-TRACEBACK_LINES:])
     return ActorError(f"{first}\n{quoted}")
+
+
+def _last_line(error: BaseException) -> str:
+    """The line of an error that says what happened, where Ray quotes a traceback."""
+    return ([type(error).__name__] + [line for line in str(error).splitlines() if line.strip()])[-1].strip()
 
 
 class _Fit(threading.Thread):

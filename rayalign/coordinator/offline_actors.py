@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from rayalign.actors.worker import RankActor, RankSpec
 from rayalign.cluster.causes import precedence
@@ -18,8 +17,6 @@ from rayalign.config import ClusterConfig, RoleConfig
 from rayalign.coordinator.offline_data import OfflineSpec
 from rayalign.coordinator.offline_loop import train_offline
 from rayalign.coordinator.progress import Watch
-from rayalign.coordinator.restarts import Restarts
-from rayalign.errors import ActorError
 from rayalign.storage.events import EventLog
 
 LOOK = 0.2
@@ -38,32 +35,16 @@ async def train_on_workers(
     events: EventLog,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run the loop to its end; its results are what it left in the stage's folder.
+    """Run the loop once and wait for it; its results are what it left in the stage's folder.
 
     Args:
         ready: called once every rank has loaded what it needs.
 
     Raises:
-        ActorError: the loop failed, and again after its restarts.
+        LostError: a process was lost.
+        ActorError: the loop failed by itself.
         DeadlineError: a rank did not get on; with what it waits for.
     """
-    restarts = Restarts(Path(spec.folder).name, spec.role, cluster.restarts, events)
-    while True:
-        try:
-            await _attempt(spec, host, workers, cluster, events, ready)
-            return
-        except ActorError as error:
-            restarts.after(error)
-
-
-async def _attempt(
-    spec: OfflineSpec,
-    host: RoleConfig,
-    workers: Workers,
-    cluster: ClusterConfig,
-    events: EventLog,
-    ready: Callable[[], None],
-) -> None:
     name = f"train:{spec.role}"
     processes = workers.take({name: host})[name]
     group = actor_group(name, processes, cluster, events)

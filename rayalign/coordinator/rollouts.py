@@ -219,7 +219,8 @@ class RolloutLoop:
             await self._fill(result.group)
         else:
             all_awaited = self._window.width == self._window.prompts
-            self.scoring.put(result.group, more=all_awaited and self.assembler.pending > 0)
+            others_follow = all_awaited and self.assembler.writes_for(result.group.iteration)
+            self.scoring.put(result.group, others_follow=others_follow)
 
     async def _settle(self, scored: ScoredGroup) -> None:
         group = scored.group

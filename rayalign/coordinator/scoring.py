@@ -26,7 +26,7 @@ from rayalign.types import Group, Score
 
 GROUPS_PER_CALL = 32
 """most groups that one call scores: what a long queue has left goes to whichever actor is free next"""
-ENOUGH = 16
+GROUPS_WORTH_A_CALL = 16
 """groups that are scored at once, though engines are still writing more"""
 
 
@@ -48,8 +48,8 @@ class Scoring(Protocol):
     def waiting(self) -> int:
         """Groups whose scoring has not begun."""
 
-    def put(self, group: Group, *, more: bool = False) -> None:
-        """Have a group scored; `more`: others that the same iteration waits for are still written."""
+    def put(self, group: Group, *, others_follow: bool = False) -> None:
+        """Have a group scored; `others_follow`: the same iteration waits for more, which are still written."""
 
     async def run(self, settle: Settle) -> None:
         """Score until cancelled."""
@@ -66,7 +66,7 @@ class EnvironmentScoring:
         """As `Scoring.waiting`."""
         return self._queue.qsize()
 
-    def put(self, group: Group, *, more: bool = False) -> None:
+    def put(self, group: Group, *, others_follow: bool = False) -> None:
         """As `Scoring.put`."""
         self._queue.put_nowait(group)
 
@@ -97,7 +97,7 @@ class ScoringLoop:
         self._patience = 0.0 if alone else patience
         self._events = events
         self._queue: asyncio.Queue[Group] = asyncio.Queue()
-        self._enough = asyncio.Event()
+        self._call_is_due = asyncio.Event()
         """what waits is worth a call, or no more is awaited"""
         self._attempts: Counter[str] = Counter()
         self._partial: dict[str, tuple[Score, ...]] = {}
@@ -108,13 +108,13 @@ class ScoringLoop:
         """Groups that no actor has begun with."""
         return self._queue.qsize()
 
-    def put(self, group: Group, *, more: bool = False) -> None:
+    def put(self, group: Group, *, others_follow: bool = False) -> None:
         """As `Scoring.put`."""
         self._queue.put_nowait(group)
-        if more and self._queue.qsize() < ENOUGH:
-            self._enough.clear()
+        if others_follow and self._queue.qsize() < GROUPS_WORTH_A_CALL:
+            self._call_is_due.clear()
         else:
-            self._enough.set()
+            self._call_is_due.set()
 
     async def run(self, settle: Settle) -> None:
         """Score until cancelled."""
@@ -141,7 +141,7 @@ class ScoringLoop:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
-                await self._enough.wait()
+                await self._call_is_due.wait()
 
     def _share(self) -> int:
         """How many groups one call takes: an even share of what waits, with the one already taken."""

@@ -72,7 +72,7 @@ class RunContext:
         self._session: Session | None = None
         self._stage: str | None = None
         """the one that is going on"""
-        self._machines: Machines | None = None
+        self.machines: Machines | None = None
         self.workers = workers or Workers(self.job.cluster)
         """processes that take the roles of the stages"""
         self._unfinished = unfinished(self.job)
@@ -130,8 +130,8 @@ class RunContext:
         self._stage = name
         if self._session is not None:
             self.workers.keep(hosting)
-        if self._machines is not None:
-            self._machines.await_stage(name)
+        if self.machines is not None:
+            self.machines.await_stage(name)
 
     def prepare_next(self) -> None:
         """Start the processes that later stages will need, roles and engines; called while this stage works."""
@@ -171,8 +171,8 @@ class RunContext:
             session = self._open.enter_context(Session(config))
         if session.attached:
             with self.starting("the cluster's machines"):
-                self._machines = self._open.enter_context(Machines(self._source, self.folder, session))
-                self._machines.await_stage(self._stage)
+                self.machines = self._open.enter_context(Machines(self._source, self.folder, session))
+                self.machines.await_stage(self._stage)
         return session
 
     def processes(self) -> list[int]:
@@ -181,7 +181,7 @@ class RunContext:
 
     def collect(self) -> int:
         """Bring the logs of other machines to the run's folder; the sum of the peaks of memory there [bytes]."""
-        return self._machines.collect() if self._machines else 0
+        return self.machines.collect() if self.machines else 0
 
     def annotator_url(self) -> str:
         """Where the annotator service is; the run's own has been starting since the session began."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rayalign.cluster.machine_watch import Watches
+from rayalign.cluster.machine_watch import Watches, await_lost_machines
 from rayalign.cluster.session import Session
 from rayalign.cluster.shared_folders import SharedFolders
 from rayalign.config import LoadedJob, Reference
@@ -46,6 +46,15 @@ class Machines:
             self._growth.wait_for(name)
         refuse(self._loaded, self._folders.problems())
         self._watches.extend()
+
+    def await_again(self, name: str) -> None:
+        """As `await_stage`, for a stage that has lost something: first Ray has to count out what is gone.
+
+        Raises:
+            InputError: as `await_stage`.
+        """
+        await_lost_machines()
+        self.await_stage(name)
 
     def collect(self) -> int:
         """Bring the logs of the other machines to the run's folder; the sum of their peaks of memory [bytes]."""

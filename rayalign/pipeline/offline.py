@@ -30,11 +30,12 @@ from rayalign.data.reward_tokens import chosen_answers, conditioned, labelled_an
 from rayalign.data.rows import write_rows
 from rayalign.data.two_answers import encode_comparisons
 from rayalign.data.unpaired import answers_of_pairs, single_answers, with_mismatched
-from rayalign.errors import InputError, RollbackError
+from rayalign.errors import ActorError, InputError, RollbackError
 from rayalign.models.configuration import positions, read_config
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.feedback import ranked
 from rayalign.pipeline.needs import host_alone
+from rayalign.pipeline.restarting import Restarts
 from rayalign.pipeline.row_checks import distinct_rows, report_leaks
 from rayalign.pipeline.time_left import later_stages
 from rayalign.pipeline.train import TrainKind
@@ -204,20 +205,27 @@ def fit(context: RunContext, name: str, stage: TrainStage, rows: Iterable[Encode
     start = time.perf_counter()
     total = stage.steps or stage.epochs * math.ceil(count * (1 - stage.holdout) / stage.learner.minibatch)
     with _following(context.stage_folder(name), total, later_stages(job, context.later)):
-        _launch_until_done(context, spec, host_alone(job.cluster, stage.roles.get(role, RoleConfig())))
+        _launch_until_done(context, name, spec, host_alone(job.cluster, stage.roles.get(role, RoleConfig())))
     shutil.rmtree(spec.rows_folder)
     context.fixed_seconds += time.perf_counter() - start - _computing_seconds(spec)
     return count
 
 
-def _launch_until_done(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
-    """Run the loop, again after each time that a guard sends it back; the guards count these."""
+def _launch_until_done(context: RunContext, name: str, spec: OfflineSpec, host: RoleConfig) -> None:
+    """Run the loop, again after each loss and each time that a guard sends it back, and once after another failure.
+
+    A rank may fail by itself because another one was lost, and Ray may notice that later, or never.
+    """
+    restarts = Restarts(context, name)
     while True:
         try:
             _launch(context, spec, host)
             return
-        except RollbackError as error:
+        except RollbackError as error:  # the guards count these
             logger.warning("%s", error)
+        except ActorError as error:
+            restarts.count(error)
+        restarts.await_machines()
 
 
 def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
@@ -240,7 +248,6 @@ def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
         resources=claim.bundle,
         environment=process_environment(claim),
         cluster=cluster,
-        events=context.events,
     )
 
 

@@ -193,13 +193,13 @@ def _scoring(
 ) -> ScoringLoop | EnvironmentScoring | None:
     """By the reward, else by the environment; None where nothing needs scores."""
     if "reward" in roles:
-        on_cores = not stage.roles.get("reward", RoleConfig()).gpus
+        shares_cores = not context.job.rollout.gpus and not stage.roles.get("reward", RoleConfig()).gpus
         return ScoringLoop(
             roles["reward"],
             redo=stage.redo,
             alone=stage.deterministic,
             events=context.events,
-            patience=PATIENCE if on_cores else 0.0,
+            patience=PATIENCE if shares_cores else 0.0,
         )
     return EnvironmentScoring() if "scores" in algorithm.needs else None
 

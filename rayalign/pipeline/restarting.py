@@ -1,7 +1,8 @@
-"""Stages that go on by themselves after they lost an actor that trains, or after a guard sent them back."""
+"""Stages that go on by themselves after they lost a process that trains, or after a guard sent them back."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -10,11 +11,49 @@ from rayalign.config import TrainStage
 from rayalign.coordinator.online import Parts
 from rayalign.coordinator.recovery import Resumption, recover, restore
 from rayalign.coordinator.window import Window
-from rayalign.errors import LostError, RollbackError
+from rayalign.errors import ActorError, LostError, RollbackError
 from rayalign.pipeline.context import RunContext
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
+
+
+class Restarts:
+    """How often one stage starts again from its last checkpoint, within what the job allows."""
+
+    def __init__(self, context: RunContext, stage: str) -> None:
+        self._context, self._stage = context, stage
+        self._left = context.job.cluster.restarts
+        self._failed = False
+        """by itself"""
+
+    def count(self, error: ActorError) -> None:
+        """Count and announce the restart that an error calls for: after a loss always, after another error once.
+
+        Raises:
+            ActorError: no further one is allowed; it begins with the reason.
+        """
+        lost = isinstance(error, LostError)
+        reason, *details = str(error).splitlines()
+        if not self._left and lost:
+            remedy = "the same command goes on from the last checkpoint, and cluster.restarts lets the run do so"
+            raise LostError("\n".join([f"{reason}; {remedy}", *details])) from error
+        if not self._left or (self._failed and not lost):
+            raise error
+        self._failed = self._failed or not lost
+        self._left -= 1
+        self._context.events.write("stage_restarted", stage=self._stage, reason=reason, left=self._left)
+        logger.warning("%s", error)
+        logger.warning("%s goes on from its last checkpoint; %d more restarts may follow", self._stage, self._left)
+
+    def await_machines(self) -> None:
+        """Wait until Ray counts out machines that are gone, and the cluster has what the stage needs.
+
+        Raises:
+            InputError: the cluster does not get it in time.
+        """
+        if self._context.machines is not None:
+            self._context.machines.await_again(self._stage)
 
 
 async def with_restarts(context: RunContext, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -22,23 +61,18 @@ async def with_restarts(context: RunContext, name: str, attempt: Callable[[], Aw
 
     Raises:
         LostError: of the attempt after the last restart that `cluster.restarts` allows.
+        ActorError: an actor failed by itself; it is not tried again, since a new process would fail as well.
     """
-    left = context.job.cluster.restarts
+    restarts = Restarts(context, name)
     while True:
         try:
             return await attempt()
         except RollbackError as error:  # the guards count these
             logger.warning("%s", error)
         except LostError as error:
-            reason, *details = str(error).splitlines()
-            if not left:
-                remedy = "the same command goes on from the last checkpoint, and cluster.restarts lets the run do so"
-                raise LostError("\n".join([f"{reason}; {remedy}", *details])) from error
-            left -= 1
-            context.events.write("stage_restarted", stage=name, reason=reason, left=left)
-            logger.warning("%s", error)
-            logger.warning("%s goes on from its last checkpoint; %d more restarts may follow", name, left)
+            restarts.count(error)
         context.stop_broken_pool()
+        await asyncio.to_thread(restarts.await_machines)
 
 
 def resume(stage: TrainStage, parts: Parts) -> Resumption:

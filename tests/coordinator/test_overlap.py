@@ -55,6 +55,21 @@ def ids(groups: Sequence[Group]) -> list[str]:
     return [group.id for group in groups]
 
 
+def test_the_last_group_of_an_iteration_waits_for_none_of_the_next_one(make: Callable[..., Bench]) -> None:
+    """Its place is the slow one; engines are by then writing the next iteration's answers."""
+    bench = make(max_staleness=1, deterministic=False, script=slow((0, 2), (1, 2)), iterations=2)
+    put, followed = bench.loop.scoring.put, dict[str, bool]()  # type: ignore[union-attr]
+
+    def note(group: Group, *, others_follow: bool) -> None:
+        followed[group.id] = others_follow
+        put(group, others_follow=others_follow)
+
+    bench.loop.scoring.put = note  # type: ignore[method-assign, union-attr]
+    bench.run()
+    assert [group for group, others in followed.items() if not others] == ["00000-0002.0", "00001-0002.0"]
+    assert len(followed) == 6
+
+
 def test_the_tail_of_an_iteration_is_dropped_counted_and_aborted(make: Callable[..., Bench]) -> None:
     bench = make(**DROP, script=slow((0, 0), (0, 3)))
     taken = bench.run()

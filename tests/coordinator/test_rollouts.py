@@ -593,7 +593,7 @@ def test_groups_wait_for_others_while_engines_write(
         async def run() -> None:
             task = asyncio.ensure_future(loop.run(scored.put))
             for number in range(3):
-                loop.put(Group(str(number), EXAMPLES[0].prompt, 0, ()), more=number < 2)
+                loop.put(Group(str(number), EXAMPLES[0].prompt, 0, ()), others_follow=number < 2)
                 await asyncio.sleep(0.05)
             for _ in range(3):
                 await asyncio.wait_for(scored.get(), timeout=20.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -45,4 +46,7 @@ def test_a_stage_over_two_machines_goes_on_without_the_one_that_is_lost(tmp_path
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     ranks = [event["rank"] for event in events if event["event"] == "actor_started"]
     assert sorted(ranks[:2]) == [0, 1] and ranks[2:] == [0]
+    (restart,) = [event for event in events if event["event"] == "stage_restarted"]
+    lost = r"train:policy rank \d \(pid \d+ on .*\) died: its machine on 127.0.0.2 \(node [0-9a-f]{8}\) is gone"
+    assert re.match(lost, restart["reason"]), restart["reason"]
     assert (run / "stages" / "base" / "model" / "model.safetensors").is_file()

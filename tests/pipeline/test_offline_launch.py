@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +20,10 @@ from rayalign.errors import ActorError, GuardError, LostError, RollbackError
 from rayalign.pipeline import offline
 from rayalign.pipeline.context import RunContext
 from rayalign.pipeline.inputs import Inputs
-from rayalign.storage.events import EventLog
 
 Study = Callable[..., LoadedJob]
+LOST = LostError("train:reward rank 0 has not run for 20 s")
+BROKEN = ActorError("train:reward rank 0 failed: ValueError: no such column")
 ROWS = [EncodedRow((10 + g, 5, 6 + k), (False, True, True), g, float(k), str(g)) for g in range(4) for k in range(2)]
 
 
@@ -78,6 +79,16 @@ def test_a_reference_is_the_one_that_the_stage_names_else_its_start(
     assert spec.reference is not None and spec.reference.endswith(f"stages/{stage}/model")
 
 
+def test_a_stage_is_launched_again_after_each_loss_and_once_after_another_failure(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(fitted(study("cluster.restarts=2"), "rm", monkeypatch, (LOST, BROKEN))) == 3
+    with pytest.raises(LostError, match="has not run for 20 s; the same command goes on from the last checkpoint"):
+        fitted(study("cluster.restarts=1", "name=lost"), "rm", monkeypatch, (LOST, LOST))
+    with pytest.raises(ActorError, match="no such column"):
+        fitted(study("cluster.restarts=9", "name=broken"), "rm", monkeypatch, (BROKEN, LOST, BROKEN))
+
+
 def test_a_stage_that_a_guard_sent_back_is_launched_again_on_the_same_rows(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,20 +100,17 @@ def test_a_stage_that_a_guard_sent_back_is_launched_again_on_the_same_rows(
 
 
 CLUSTER = ClusterConfig(start_timeout=11.0, heartbeat_timeout=22.0, call_timeout=33.0, restarts=2)
-LOST = LostError("train:reward rank 0 has not run for 20 s")
 
 
 def launched(
-    monkeypatch: pytest.MonkeyPatch, spec: OfflineSpec, *failures: Exception, fewest: int | None = None
+    monkeypatch: pytest.MonkeyPatch, spec: OfflineSpec, failure: Exception | None = None, fewest: int | None = None
 ) -> dict[str, Any]:
     """What Ray Train and the watch over its ranks were given."""
-    seen: dict[str, Any] = {"fits": 0, "cancelled": [], "watches": [], "counts": []}
-    following = list(failures)
+    seen: dict[str, Any] = {"cancelled": [], "watches": [], "counts": []}
 
     def fit(trainer: Any, role: str, watch: Any) -> None:
-        seen["fits"] += 1
-        if following:
-            raise following.pop(0)
+        if failure is not None:
+            raise failure
 
     def trainer(spec: OfflineSpec, ranks: Any, resources: Any, environment: Any) -> Any:
         seen.update(ranks=ranks, resources=resources, environment=environment)
@@ -112,18 +120,10 @@ def launched(
     monkeypatch.setattr(ray_train, "_trainer", trainer)
     monkeypatch.setattr(ray_train, "Watch", lambda *places, **limits: seen["watches"].append((places, limits)))
     monkeypatch.setattr(ray_train, "cancel_train_request", seen["cancelled"].append)
-    monkeypatch.setattr(ray_train, "await_lost_machines", lambda: seen["counts"].append("Ray"))
     monkeypatch.setattr(ray_train, "recount_train_machines", lambda: seen["counts"].append("Ray Train"))
-    with closing(EventLog(Path(spec.events))) as events:
-        ray_train.launch(
-            spec,
-            ranks=3,
-            fewest=fewest,
-            resources={"CPU": 1.0},
-            environment={"A": "1"},
-            cluster=CLUSTER,
-            events=events,
-        )
+    resources, environment = {"CPU": 1.0}, {"A": "1"}
+    with pytest.raises(type(failure)) if failure else nullcontext():
+        ray_train.launch(spec, ranks=3, fewest=fewest, resources=resources, environment=environment, cluster=CLUSTER)
     return seen
 
 
@@ -142,17 +142,13 @@ def test_ranks_are_watched_by_the_deadlines_of_the_job(spec: OfflineSpec, monkey
     assert launched(monkeypatch, spec, fewest=2)["ranks"] == (2, 3)
 
 
-def test_a_silent_rank_starts_the_launch_again_as_often_as_the_job_allows(
+def test_a_launch_that_fails_leaves_no_request_for_its_resources(
     spec: OfflineSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = launched(monkeypatch, spec, LOST, LOST)
-    assert (seen["fits"], seen["cancelled"], len(seen["watches"])) == (3, ["run", "run"], 3)
-    assert seen["counts"] == []
-    with pytest.raises(ActorError, match="again after a restart: train:reward rank 0 has not run for 20 s"):
-        launched(monkeypatch, spec, LOST, LOST, LOST)
+    assert launched(monkeypatch, spec)["cancelled"] == []
+    assert launched(monkeypatch, spec, LOST)["cancelled"] == ["run"]
 
 
-def test_a_launch_of_fewer_ranks_waits_until_the_lost_machine_is_counted_out(
-    spec: OfflineSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert launched(monkeypatch, spec, LOST, fewest=1)["counts"] == ["Ray", "Ray Train"]
+def test_a_launch_of_fewer_ranks_counts_the_machines_first(spec: OfflineSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launched(monkeypatch, spec)["counts"] == []
+    assert launched(monkeypatch, spec, fewest=1)["counts"] == ["Ray Train"]

@@ -127,6 +127,20 @@ def test_checkpoints_and_scores_are_kept_and_redone_as_often_as_the_stage_has_it
         assert not parts_of(context).rollouts.scoring._alone
 
 
+@pytest.mark.parametrize(
+    ("overrides", "waits"),
+    [((), True), (("rollout.gpus=1",), False), (("stages.rl.roles={reward: {gpus: 1}}",), False)],
+)
+def test_groups_wait_for_each_other_only_where_engines_and_reward_share_cores(
+    study: Study, overrides: tuple[str, ...], waits: bool
+) -> None:
+    devices = "cluster.logical_devices={count: 4, bytes: 1000000000}"
+    with run_of(study(devices, *overrides)) as context:
+        scoring = parts_of(context).rollouts.scoring
+    assert isinstance(scoring, ScoringLoop)
+    assert bool(scoring._patience) == waits
+
+
 @pytest.mark.parametrize(("in_flight", "restarts"), [("restart", True), ("continue", False), ("wait", False)])
 def test_engines_write_answers_anew_only_where_the_stage_has_it(study: Study, in_flight: str, restarts: bool) -> None:
     overlap = f"stages.rl.overlap={{in_flight: {in_flight}}}"

@@ -18,7 +18,7 @@ TORCH = "[enforce fail at inline_container.cc:672] . unexpected pos 9403584 vs 9
     "error",
     [
         OSError(errno.ENOSPC, "No space left on device"),
-        ActorError("train:policy failed, and again after a restart: I/O error: No space left on device (os error 28)"),
+        ActorError("train:policy rank 0 failed: I/O error: No space left on device (os error 28)"),
         RuntimeError(TORCH),
     ],
 )
