@@ -25,7 +25,7 @@ from rayalign.coordinator.offline_data import OfflineData, OfflineSpec, head_of
 from rayalign.coordinator.progress import Heartbeat
 from rayalign.coordinator.rollbacks import Rollbacks, read_rollbacks, rollback_error
 from rayalign.errors import GuardError
-from rayalign.models.batching import pieces, shard
+from rayalign.models.batching import pieces
 from rayalign.models.metrics import GRAD_NORM
 from rayalign.models.process_group import from_first, meet
 from rayalign.storage.checkpoints import CheckpointStore, Manifest
@@ -251,7 +251,7 @@ class _OfflineRun:
         metrics: list[Metrics] = []
         for rows_B in pieces(side.unit_B, self._stage.learner.minibatch):
             self._heartbeat.report(f"held-out row {int(rows_B[0]) + 1}")
-            share = shard(self._data.minibatch(side, rows_B, self._learner), self._rank, self._world)
+            share = self._learner.own_rows(self._data.minibatch(side, rows_B, self._learner))
             outputs = self._learner.evaluate(share)
             if not len(share):
                 continue

@@ -3,62 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rayalign.config import LearnerConfig
-from rayalign.models.lines import WORTHWHILE, prompts_of
+from rayalign.models.lines import prompts_of
 from rayalign.types import Batch
 
 PADDING = 0.05
 """largest share of a bucket that is padding"""
 BUNDLES_OF_A_RANK = 8
 """so many bundles of units with one prompt make up a rank's share at least, so that shares are about equal"""
+LEAST_PROMPT = 0.1
+"""share of a unit's tokens that its prompt has at least where the unit joins others with that prompt"""
 
 
-def shard(batch: Batch, rank: int, world: int) -> Batch:
+def shard(batch: Batch, rank: int, world: int, *, shares_prompts: bool = True) -> Batch:
     """The rank's rows: whole units, most tokens first to the rank with the fewest so far; may be empty.
 
-    Units of one prompt go to the same rank, which reads that prompt once, unless they are too large a part of all.
+    Args:
+        shares_prompts: whether a prompt that several rows have is read once. Units of one prompt then go to the same
+            rank, unless they are too large a part of all.
     """
     if world == 1:
         return batch
-    bundles = _bundles(batch, 1 / (world * BUNDLES_OF_A_RANK))
+    rows = unit_rows(batch)
+    bundles = _bundles(batch, rows, 1 / (world * BUNDLES_OF_A_RANK)) if shares_prompts else _single_units(batch, rows)
     loads = [0] * world
     mine: list[int] = []
-    for tokens, units in sorted(bundles, key=lambda bundle: -bundle[0]):
+    for bundle in sorted(bundles, key=lambda bundle: -bundle.tokens):
         target = loads.index(min(loads))
-        loads[target] += tokens
+        loads[target] += bundle.tokens
         if target == rank:
-            mine += units
-    rows = unit_rows(batch)
+            mine += bundle.units
     return batch.rows(_joined([rows[unit] for unit in sorted(mine)]))
 
 
-def _bundles(batch: Batch, share: float) -> list[tuple[int, list[int]]]:
-    """Units of one prompt, as numbers, with their tokens, the prompt counted once; a short prompt joins none.
+@dataclass(slots=True)
+class _Bundle:
+    """Units that go to one rank together."""
+
+    tokens: int
+    units: list[int]
+
+
+def _single_units(batch: Batch, rows: Sequence[Tensor]) -> list[_Bundle]:
+    """Each unit by itself."""
+    lengths_B = batch["attention_mask_BT"].sum(dim=1)
+    return [_Bundle(int(lengths_B[own].sum()), [unit]) for unit, own in enumerate(rows)]
+
+
+def _bundles(batch: Batch, rows: Sequence[Tensor], share: float) -> list[_Bundle]:
+    """Units of one prompt together, which is counted once; a unit whose prompt is short joins none.
 
     Args:
+        rows: of each unit.
         share: of all tokens that a bundle of several units has at most.
     """
-    lengths_B = batch["attention_mask_BT"].sum(dim=1)
     prompts_B = prompts_of(batch["policy_mask_BT"], batch["attention_mask_BT"]).tolist()
     ids_BT = batch["input_ids_BT"].cpu().numpy()
-    most = share * int(lengths_B.sum())
-    bundles: list[tuple[int, list[int]]] = []
-    latest: dict[bytes, int] = {}
-    """prompt -> place of its bundle"""
-    for unit, rows in enumerate(unit_rows(batch)):
-        tokens, row = int(lengths_B[rows].sum()), int(rows[0])
-        prompt = ids_BT[row, : prompts_B[row]].tobytes()
-        place = latest.get(prompt) if prompts_B[row] >= (1 - WORTHWHILE) * tokens else None
-        if place is not None and bundles[place][0] + tokens - prompts_B[row] <= most:
-            before, units = bundles[place]
-            bundles[place] = (before + tokens - prompts_B[row], [*units, unit])
+    units = _single_units(batch, rows)
+    most = share * sum(unit.tokens for unit in units)
+    bundles: list[_Bundle] = []
+    latest: dict[bytes, _Bundle] = {}  # by prompt
+    for unit, own in zip(units, rows, strict=True):
+        first = int(own[0])
+        prompt_tokens = prompts_B[first]
+        prompt = ids_BT[first, :prompt_tokens].tobytes()
+        bundle = latest.get(prompt)
+        is_long = prompt_tokens >= LEAST_PROMPT * unit.tokens
+        added = unit.tokens - prompt_tokens
+        if bundle is not None and is_long and bundle.tokens + added <= most:
+            bundle.tokens += added
+            bundle.units += unit.units
         else:
-            latest[prompt] = len(bundles)
-            bundles.append((tokens, [unit]))
+            latest[prompt] = unit
+            bundles.append(unit)
     return bundles
 
 

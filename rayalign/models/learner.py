@@ -21,12 +21,12 @@ from rayalign.algorithms.base import Algorithm
 from rayalign.config import LearnerConfig
 from rayalign.models.adapter_output import FOLDER, save_adapter
 from rayalign.models.averaging import AVERAGE, WeightAverage
-from rayalign.models.batching import micro_rows, pass_over
+from rayalign.models.batching import micro_rows, pass_over, shard
 from rayalign.models.divided import divided
 from rayalign.models.engine_state import EngineState
 from rayalign.models.exact_kl import reference_of
 from rayalign.models.heads import HeadKind, TokenLogprobs, as_outputs, evaluate, placeholder, read, to_device
-from rayalign.models.hidden import token_metrics
+from rayalign.models.hidden import shares_prompts, token_metrics
 from rayalign.models.inspection import minibatch_file, not_finite, save_minibatch
 from rayalign.models.lines import prompts_of
 from rayalign.models.load import Initial, load_head
@@ -98,6 +98,10 @@ class Learner:
         assert isinstance(self._head, TokenLogprobs)
         self._head.reference = reference_of(self._head, path, self.config, self._device)
 
+    def own_rows(self, batch: Batch) -> Batch:
+        """This rank's share of a batch that all ranks hold; may be empty."""
+        return shard(batch, self._rank, self._world, shares_prompts=shares_prompts(self._head.model))
+
     @torch.no_grad()
     def evaluate(self, batch: Batch, *, adapter: bool = True) -> Outputs:
         """Outputs for this rank's own rows, in their order, on the CPU; without its adapter as the model was before."""
@@ -151,7 +155,7 @@ class Learner:
             self._head.output.entropy = entropy_use(objectives)
         pieces: list[Piece] = []
         for objective in objectives:
-            pieces += objective.pieces(self.role, self._rank, self._world, self.config.micro_tokens)
+            pieces += objective.pieces(self.role, self.own_rows, self.config.micro_tokens)
         pieces = divided(pieces, self.config.micro_tokens, self._outputs, self._together)
         rounds = highest(len(pieces), self._device)
         parts: list[Metrics] = []

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from rayalign.algorithms.base import Algorithm
-from rayalign.models.batching import micro_batches, shard
+from rayalign.models.batching import micro_batches
 from rayalign.models.heads import EntropyUse
 from rayalign.models.metrics import renamed
 from rayalign.types import Batch, LossSum, Metrics, Minibatch, Outputs, Role
@@ -32,13 +32,16 @@ class Objective:
             return metrics
         return {new: metrics[name] for new, name in renamed(self.area, metrics).items()}
 
-    def pieces(self, role: Role, rank: int, world: int, token_budget: int) -> list[Piece]:
-        """This rank's micro-batches; their losses are divided by the normaliser of the global minibatch."""
+    def pieces(self, role: Role, own_rows: Callable[[Batch], Batch], token_budget: int) -> list[Piece]:
+        """A rank's micro-batches; their losses are divided by the normaliser of the global minibatch.
+
+        Args:
+            own_rows: takes the rank's share of a batch.
+        """
         normaliser = self.algorithm.normaliser(role, self.batch)
         scale = self.weight / normaliser if normaliser else 0.0
-        share = shard(self.batch, rank, world)
         loss = partial(self.algorithm.loss, role)
-        return [Piece(micro, self, scale, loss) for micro in micro_batches(share, token_budget)]
+        return [Piece(micro, self, scale, loss) for micro in micro_batches(own_rows(self.batch), token_budget)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,8 @@ def test_shard_balances_tokens_and_keeps_units() -> None:
     assert [shard(batch, rank, 2)["row_B"].tolist() for rank in (0, 1)] == [[0, 3], [1, 2, 4]]
 
 
-def rows_of_ranks(batch: Batch, world: int) -> list[list[int]]:
-    return [shard(batch, rank, world)["row_B"].tolist() for rank in range(world)]
+def rows_of_ranks(batch: Batch, world: int, **settings: bool) -> list[list[int]]:
+    return [shard(batch, rank, world, **settings)["row_B"].tolist() for rank in range(world)]
 
 
 def test_shard_keeps_the_rows_of_a_prompt_on_one_rank_and_counts_it_once() -> None:
@@ -66,10 +66,19 @@ def test_shard_leaves_rows_apart_that_share_a_first_token_alone() -> None:
 
 
 def test_shard_spreads_a_prompt_that_all_rows_have() -> None:
-    batch = batch_of([4] * 16, list(range(16)), [[1, 2, 3]] * 16)
+    batch = batch_of([4] * 64, list(range(64)), [[1, 2, 3]] * 64)
+    # A bundle has at most 4 * 64 / 16 tokens, 3 + 13 * 1: four bundles of 13 rows, and one of 12, of 15 tokens. The
+    # third one follows the first one, and the last one both.
     first, second = rows_of_ranks(batch, 2)
-    assert sorted(first + second) == list(range(16))
-    assert len(first) == len(second)
+    assert first == [*range(13), *range(26, 39), *range(52, 64)]
+    assert second == [*range(13, 26), *range(39, 52)]
+
+
+def test_shard_counts_every_prompt_where_the_model_reads_them_all() -> None:
+    shared, others = [list(range(1, 9))] * 16, [[20 + i] for i in range(16)]
+    batch = batch_of([10] * 32, list(range(32)), shared + others)
+    assert rows_of_ranks(batch, 2)[0][:6] == list(range(6))  # a bundle of 10 + 5 * 2 tokens
+    assert rows_of_ranks(batch, 2, shares_prompts=False) == [list(range(0, 32, 2)), list(range(1, 32, 2))]
 
 
 def test_shard_may_leave_a_rank_without_rows() -> None:

@@ -80,7 +80,7 @@ class Reader:
 def test_parts_have_the_gradient_and_the_metrics_of_the_whole(folder: str, name: str, budget: int) -> None:
     role, algorithm = ALGORITHMS[name]
     objective = Objective(group(), algorithm)
-    [piece] = objective.pieces(role, 0, 1, budget)
+    [piece] = objective.pieces(role, lambda batch: batch, budget)
     wanted, [metrics] = Reader(head_of(folder, role)).gradients([piece])
     reader = Reader(head_of(folder, role))
     parts = divided([piece], budget, reader.read, int)

@@ -7,6 +7,7 @@ the Learner sums; `test_learner.py` and `coordinator/test_offline_ranks.py` have
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from rayalign.algorithms.base import Algorithm, algorithm_names, load
 from rayalign.errors import InputError
-from rayalign.models.batching import micro_batches
+from rayalign.models.batching import micro_batches, shard
 from rayalign.models.objective import Objective
 from rayalign.types import Batch, Rollouts
 from tests.models.tiny import Tiny, make_rollouts, padded, reordered
@@ -55,7 +56,8 @@ def gradients(algorithm: Algorithm[Any], batch: Batch, *, world: int = 1, budget
         model, reference = Tiny(100), Tiny(50)
         total = torch.zeros((), dtype=torch.float64)
         for rank in range(world):
-            for piece in Objective(batch, algorithm).pieces(role, rank, world, budget):
+            own_rows = partial(shard, rank=rank, world=world)
+            for piece in Objective(batch, algorithm).pieces(role, own_rows, budget):
                 outputs = model.outputs(piece.batch, reference)
                 total = total + piece.scale * algorithm.loss(role, outputs, piece.batch).numerator
         parts = torch.autograd.grad(total, model.weights, allow_unused=True, materialize_grads=True)
