@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
-
-REPEATS = 9
 
 
 class Work(NamedTuple):
@@ -22,8 +20,13 @@ class Work(NamedTuple):
     """that the engine wrote"""
 
 
-def measure(model: str, reward: str, journal: str) -> Work:
-    """The work on the last groups that a stage trained on."""
+def measure(model: str, reward: str, journal: str, learner: Mapping[str, Any], repeats: int) -> Work:
+    """The work on the last groups that a stage trained on.
+
+    Args:
+        learner: settings of the policy's learner, and of the scorer.
+        repeats: turns of which the median counts.
+    """
     import torch
 
     from rayalign.algorithms.base import load
@@ -37,21 +40,21 @@ def measure(model: str, reward: str, journal: str) -> Work:
     torch.set_num_threads(1)
     with closing(Journal(Path(journal))) as entries:
         *_, (iteration, groups) = consumed_iterations(entries, None)
-    config = LearnerConfig(learning_rate=1e-9, minibatch=64, micro_tokens=1024)
+    config = LearnerConfig(**learner)
     scorer = RewardModelScorer(reward, config, model)
     algorithm = load({"name": "grpo", "kl_coefficient": 0.0})
-    learner = Learner(model, "causal", config, role="policy", total_steps=10**6, seed=0)
+    policy = Learner(model, "causal", config, role="policy", total_steps=10**6, seed=0)
     rollouts = collate_trajectories(groups, pad_id=0, version=iteration)
     rollouts.logprobs_BT = rollouts.behaviour_logprobs_BT
     batch = algorithm.prepare(rollouts)
-    generate, tokens = _generate(model, groups)
-    score = _seconds(lambda: scorer.score(groups))
-    update = _seconds(lambda: learner.update(batch, algorithm, pass_index=0, seed=0))
-    learner.close()
+    generate, tokens = _generate(model, groups, repeats)
+    score = _seconds(lambda: scorer.score(groups), repeats)
+    update = _seconds(lambda: policy.update(batch, algorithm, pass_index=0, seed=0), repeats)
+    policy.close()
     return Work(generate, score, update, tokens)
 
 
-def _generate(model: str, groups: Sequence[Any]) -> tuple[float, int]:
+def _generate(model: str, groups: Sequence[Any], repeats: int) -> tuple[float, int]:
     """Seconds and tokens of an engine that writes answers to the prompts of these groups."""
     from rayalign.config import RolloutConfig, SamplingConfig
     from rayalign.data.chat import load_tokenizer, stop_ids
@@ -74,14 +77,14 @@ def _generate(model: str, groups: Sequence[Any]) -> tuple[float, int]:
         while engine.pending:
             written.extend(len(answer.tokens) for answer in engine.step())
 
-    return _seconds(write), sum(written)
+    return _seconds(write, repeats), sum(written)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(work: Callable[[], object], repeats: int) -> float:
     """The median of some turns, after a first one."""
     work()
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)
