@@ -27,8 +27,8 @@ def step(results: Row) -> str:
     heading = ["placement", "seconds", *PHASES, "share of the ideal", "of the loops at once"]
     speed = at_least(results["overlap_speed"], limits["overlap_speed"])
     sentence = (
-        f"The goal for `sync` is {number(limits['sync_share_of_ideal'])} of the ideal. {_rounds(results)} "
-        f"With models of 27M parameters: {_rounds(results['larger'])} Overlap makes an iteration {speed} "
+        f"The goal for `sync` is {number(limits['sync_share_of_ideal'])} of the ideal. Its rounds {_rounds(results)}. "
+        f"With models of 27M parameters they {_rounds(results['larger'])}. Overlap makes an iteration {speed} "
         f"times as fast (at least {number(limits['overlap_speed'])}); generating and scoring are "
         f"{percent(results['generation_share'])} of the work. {_slower_at_once(results)}"
     )
@@ -46,7 +46,7 @@ def _iteration(row: Row, goal: float | None) -> list[str]:
 def _rounds(results: Row) -> str:
     """The shares of all rounds."""
     shares, at_once = (", ".join(map(number, results[key])) for key in ("sync_shares", "sync_shares_at_once"))
-    return f"Its rounds reached {shares}. Against the loops run at once they reached {at_once}."
+    return f"reached {shares} ({at_once} of the loops at once)"
 
 
 def _slower_at_once(results: Row) -> str:
@@ -116,10 +116,13 @@ def scale(results: Row) -> str:
         rows = []
         for row in results[f"{prefix}runs"]:
             microseconds = at_most(row["coordinator_microseconds"], most)
-            rows.append([str(row["engines"]), microseconds, percent(row["coordinator_share_of_a_core"])])
+            share = row["coordinator_share_of_a_core"]
+            candidates_per_second = 1e6 * share / row["coordinator_microseconds"]
+            rate = number(candidates_per_second / results["candidates_per_group"])
+            rows.append([str(row["engines"]), microseconds, percent(share), rate])
         ratio = at_most(results[f"{prefix}most_against_least"], spread)
-        heading = ["engines", f"microseconds of a candidate, at most {most:.0f}", "share of a core"]
-        parts.append(f"At {results[f'{prefix}groups_per_second']:.0f} groups a second:")
+        heading = ["engines", f"microseconds of a candidate, at most {most:.0f}", "share of a core", "groups a second"]
+        parts.append(f"Engines that write at most {results[f'{prefix}groups_per_second']:.0f} groups a second in all:")
         parts += [table(heading, rows), f"The most is {ratio} times the least (at most {spread})."]
     if "ranks" in results:
         ranks = [

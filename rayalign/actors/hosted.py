@@ -13,33 +13,13 @@ import psutil
 import ray
 import torch
 
+from rayalign.actors.place import Place
 from rayalign.actors.wire import Door, WireEnd
 from rayalign.config import LearnerConfig
 
 logger = logging.getLogger(__name__)
-LOGICAL = "logical:"
-"""beginning of a logical device's name"""
 LOGICAL_VARIABLE = "RAYALIGN_LOGICAL_DEVICES"
 """environment variable with the names of a process's logical devices"""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an actor runs."""
-
-    pid: int
-    address: str
-    port: int
-    """a free one, held for rank 0 until it listens there"""
-    devices: tuple[str, ...] = ()
-    """UUIDs of its GPUs, or names of its logical devices"""
-    node: str = ""
-    """Ray's id of its machine"""
-
-    @property
-    def gpus(self) -> tuple[str, ...]:
-        """UUIDs of its GPUs."""
-        return tuple(device for device in self.devices if not device.startswith(LOGICAL))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from rayalign.actors.hosted import Place, Pulse, memory_kills
+from rayalign.actors.hosted import Pulse, memory_kills
+from rayalign.actors.place import Place
 from rayalign.cluster.heart import Condition, Machine, condition_of
 from rayalign.cluster.machine_watch import ask_machine, last_log_lines
 from rayalign.cluster.wires import CallError

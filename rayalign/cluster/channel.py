@@ -153,7 +153,7 @@ class WeightChannel:
     async def _send(
         self, policy: ActorGroup, header: Header, generators: list[Actor]
     ) -> tuple[Sequence[Sequence[float]], int]:
-        """The probe's log-probs and the bytes sent; all ranks take part in both, one after the other."""
+        """The probe's log-probs and the bytes sent; every rank is asked for both, one after the other."""
         sending = policy.all(lambda actor: actor.send.remote(header, generators), timeout=self._timeout)
         probing = policy.all(lambda actor: actor.probe.remote(self._tokens), timeout=self._timeout)
         sizes, rows = await asyncio.gather(sending, probing)

@@ -17,7 +17,8 @@ from ray.exceptions import GetTimeoutError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from rayalign.actors.hosted import LOGICAL, LOGICAL_VARIABLE, own_devices
+from rayalign.actors.hosted import LOGICAL_VARIABLE, own_devices
+from rayalign.actors.place import LOGICAL
 from rayalign.cluster.placement import Slot, reserve
 from rayalign.errors import DeadlineError
 

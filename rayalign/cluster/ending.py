@@ -12,7 +12,7 @@ import psutil
 import ray
 from ray.exceptions import RayError
 
-from rayalign.actors.hosted import Place
+from rayalign.actors.place import Place
 from rayalign.cluster.machine_watch import ask_machine
 
 logger = logging.getLogger(__name__)

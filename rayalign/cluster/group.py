@@ -19,7 +19,8 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from rayalign.actors.hosted import PULSE, Place, Pulse
+from rayalign.actors.hosted import PULSE, Pulse
+from rayalign.actors.place import Place
 from rayalign.cluster.causes import condition_at, explain_with_log, node_is_gone, precedence, silence, stopped
 from rayalign.cluster.ending import end_actor
 from rayalign.cluster.heart import ASKS, Heart

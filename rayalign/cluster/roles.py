@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from rayalign.actors.hosted import FrozenSpec, HostedActor, Place, Rendezvous
+from rayalign.actors.hosted import FrozenSpec, HostedActor, Rendezvous
 from rayalign.actors.learner import CriticActor, LearnerSpec, PolicyActor
+from rayalign.actors.place import Place
 from rayalign.actors.preparer import PreparerActor, PreparerSpec
 from rayalign.actors.reference import ReferenceActor
 from rayalign.actors.reward import RewardActor

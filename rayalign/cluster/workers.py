@@ -21,7 +21,8 @@ from typing import Any
 
 import ray
 
-from rayalign.actors.hosted import GROUPS, Place
+from rayalign.actors.hosted import GROUPS
+from rayalign.actors.place import Place
 from rayalign.actors.worker import Worker
 from rayalign.cluster.ending import end_actor
 from rayalign.cluster.forks import LIBRARIES

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rayalign.actors.hosted import Place
+from rayalign.actors.place import Place
 from rayalign.errors import DeadlineError, LostError
 
 LONGEST_INTERVAL = 5.0

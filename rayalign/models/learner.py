@@ -2,7 +2,7 @@
 
 Every rank is given the same batch and takes its own share of each minibatch. The loss sum of a micro-batch is divided
 by the normaliser of the global minibatch, so that micro-batches, ranks and ZeRO stages change no gradient. All methods
-are collective: every rank calls them in the same order.
+but `own_rows` and, outside ZeRO-3, `score_probe` are collective: every rank calls them in the same order.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from rayalign.actors.hosted import Place, Pulse
+from rayalign.actors.hosted import Pulse
+from rayalign.actors.place import Place
 
 PULSE = Pulse(memory=3 << 30, memory_kills=0)
 

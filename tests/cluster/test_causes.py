@@ -18,7 +18,8 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from rayalign.actors.hosted import Place, Pulse
+from rayalign.actors.hosted import Pulse
+from rayalign.actors.place import Place
 from rayalign.cluster.causes import explain, precedence
 from rayalign.errors import ActorError, CapacityError, DeadlineError, LostDataError, LostError
 

@@ -6,8 +6,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from rayalign.actors.hosted import FrozenSpec, Place
+from rayalign.actors.hosted import FrozenSpec
 from rayalign.actors.learner import LearnerSpec
+from rayalign.actors.place import Place
 from rayalign.actors.preparer import PreparerSpec
 from rayalign.actors.reference import ReferenceActor
 from rayalign.cluster.roles import PREPARER, Roles, _renew_the_lost, _set_up_one, actor_group, set_up

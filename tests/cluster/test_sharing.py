@@ -11,7 +11,8 @@ import pytest
 import ray
 import torch
 
-from rayalign.actors.hosted import LOGICAL_VARIABLE, Place, own_devices
+from rayalign.actors.hosted import LOGICAL_VARIABLE, own_devices
+from rayalign.actors.place import Place
 from rayalign.cluster.devices import reserve_devices
 from rayalign.cluster.ledger import DeviceLedger
 from rayalign.cluster.placement import Claim, Placement, Slot

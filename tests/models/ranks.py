@@ -45,7 +45,8 @@ def main(folder: str, out: Path) -> None:
         learner = make_learner(folder, settings(**{"micro_tokens": 30, **changes}), inspection=out / "inspection")
         mine = make_batch().rows(torch.arange(12)[: 9 if dist.get_rank() else 2])
         before = learner.evaluate(mine).logprobs_BT
-        probe = learner.score_probe([[4, 5, 6, 7]])
+        probes = dist.get_rank() == 0 or changes.get("zero_stage") == 3
+        probe = learner.score_probe([[4, 5, 6, 7]]) if probes else None
         metrics = train(learner, passes=2)
         results[name] = {"weights": weights(learner), "metrics": metrics, "logprobs": before, "probe": probe}
         if changes.get("lora"):

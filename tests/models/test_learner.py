@@ -108,7 +108,7 @@ def test_two_ranks_end_as_one_does(two_ranks: Path, folder: str, name: str) -> N
     alone = make_learner(folder, settings(lora=SETTINGS[name].get("lora")))
     logprobs_BT = alone.evaluate(make_batch()).logprobs_BT
     torch.testing.assert_close(ranks[1]["logprobs"], logprobs_BT[:9], atol=1e-5, rtol=0)
-    assert ranks[0]["probe"] == ranks[1]["probe"]
+    assert ranks[1]["probe"] == (ranks[0]["probe"] if SETTINGS[name]["zero_stage"] == 3 else None)
     assert ranks[0]["probe"][0] == pytest.approx(alone.score_probe([[4, 5, 6, 7]])[0], abs=1e-5)
     for got, wanted in zip(ranks[0]["metrics"], train(alone, passes=2), strict=True):
         assert got.keys() == wanted.keys()
