@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rayalign.config import Job, LearnerConfig, TrainStage
 from rayalign.coordinator.passes import forward_passes
-from rayalign.forecast.work import Work, forward, generate, train, trained_parameters
+from rayalign.forecast.work import Work, forward, generate, prompts_of_minibatch, train, trained_parameters
 from rayalign.models.catalogue import ModelShape
 from rayalign.pipeline.kind import shape_in
 from rayalign.pipeline.needs import GENERATOR, RoleNeed
@@ -70,7 +70,7 @@ def iteration_work(job: Job, kind: TrainKind, plan: StagePlan, lengths: Lengths)
     phases: Iteration = {phase: [] for phase in PHASES}
     phases["generate"] += _generation(job, stage, shapes[GENERATOR], lengths)
     if "reward" in needs and needs["reward"].models:
-        phases["generate"].append(_reading(needs["reward"], shapes["reward"], samples, lengths))
+        phases["generate"].append(_reading(needs["reward"], shapes["reward"], samples, stage.prompts, lengths))
     phases["evaluate"] += _evaluation(job, kind, needs, shapes, samples, lengths)
     for role in kind.trained:
         phases["update"].append(_update(kind, needs[role], shapes[role], samples, lengths))
@@ -133,12 +133,22 @@ def engine_work(job: Job, shape: ModelShape, prompts: float, count: int, lengths
     return RoleWork(GENERATOR, work, shape.hidden)
 
 
-def _reading(need: RoleNeed, shape: ModelShape, samples: float, lengths: Lengths) -> RoleWork:
+def _reading(need: RoleNeed, shape: ModelShape, samples: float, prompts: float, lengths: Lengths) -> RoleWork:
     """A forward pass over the whole batch, shared by the role's actors."""
     tokens = samples * lengths.total / need.host.actors
     models = max(need.models, 1)
-    work = forward(shape, tokens, lengths.total, need.learner) * models
+    read = _read_share(need, lengths, samples, prompts)
+    work = forward(shape, tokens, lengths.total, need.learner, read) * models
     return RoleWork(need.role, work, shape.hidden)
+
+
+def _read_share(need: RoleNeed, lengths: Lengths, rows: float, prompts: float) -> float:
+    """Which share of the tokens of rows a role reads, if it reads each of so many prompts once."""
+    config = need.learner
+    may_be_flash = bool(need.host.gpus) and config.precision == "bf16" and config.attention != "sdpa"
+    if may_be_flash:  # reads each row by itself
+        return 1.0
+    return (prompts * lengths.prompt + rows * lengths.answer) / (rows * lengths.total)
 
 
 def _evaluation(
@@ -153,16 +163,26 @@ def _evaluation(
     for each in forward_passes(kind.algorithm, kind.stage, gap):
         # A policy with an adapter is its own reference.
         role = each.role if each.role in needs else "policy"
-        yield _reading(needs[role], shapes[role], samples, lengths)
+        yield _reading(needs[role], shapes[role], samples, kind.stage.prompts, lengths)
 
 
 def _update(kind: TrainKind, need: RoleNeed, shape: ModelShape, samples: float, lengths: Lengths) -> RoleWork:
     stage, config, ranks = kind.stage, need.learner, need.host.actors
     steps = kind.algorithm.passes * math.ceil(samples / config.minibatch)
     rows = kind.algorithm.passes * samples
-    if stage.mix is not None and need.role == "policy":
+    rows_of_step = min(config.minibatch, samples)
+    prompts = prompts_of_minibatch(
+        stage.prompts,
+        stage.candidates_per_prompt,
+        config.minibatch,
+        whole_groups=kind.algorithm.unit != "sequence",
+    )
+    if stage.mix is not None and need.role == "policy":  # rows with prompts of their own
         rows += steps * stage.mix.samples
-    work = train(shape, rows * lengths.total / ranks, lengths.total, config, ranks, steps)
+        rows_of_step += stage.mix.samples
+        prompts += stage.mix.samples
+    read = _read_share(need, lengths, rows_of_step, prompts)
+    work = train(shape, rows * lengths.total / ranks, lengths.total, config, ranks, steps, read)
     return RoleWork(need.role, work, shape.hidden)
 
 

@@ -60,22 +60,29 @@ def token_flops(shape: ModelShape, length: float) -> float:
     return 2.0 * (shape.parameters - embedding) + attention
 
 
-def forward(shape: ModelShape, tokens: float, length: float, config: LearnerConfig) -> Work:
-    """Read so many tokens, in sequences of a length, in micro-batches."""
+def forward(shape: ModelShape, tokens: float, length: float, config: LearnerConfig, read: float = 1.0) -> Work:
+    """Read so many tokens, in sequences of a length, in micro-batches.
+
+    Args:
+        read: share of the tokens that the model reads: a prompt that several rows share is read once.
+    """
     passes = math.ceil(tokens / config.micro_tokens) * shape.layers
     width = BYTES[config.precision]
     weights = shape.parameters * width * math.ceil(tokens / config.micro_tokens)
-    return Work(token_flops(shape, length) * tokens, weights, passes)
+    return Work(token_flops(shape, length) * tokens * read, weights, passes)
 
 
-def train(shape: ModelShape, tokens: float, length: float, config: LearnerConfig, ranks: int, steps: int) -> Work:
+def train(
+    shape: ModelShape, tokens: float, length: float, config: LearnerConfig, ranks: int, steps: int, read: float = 1.0
+) -> Work:
     """The optimizer steps of one rank over its tokens.
 
     Args:
         tokens: of this rank, in all steps.
+        read: as for `forward`.
     """
     step_tokens = tokens / steps
-    step = forward(shape, step_tokens, length, config)
+    step = forward(shape, step_tokens, length, config, read)
     micro_batches = math.ceil(step_tokens / config.micro_tokens)
     factor = 3 if config.lora is None else 2  # frozen weights have no gradients
     if config.gradient_checkpointing:
@@ -85,6 +92,18 @@ def train(shape: ModelShape, tokens: float, length: float, config: LearnerConfig
     optimizer = Work(bytes=ADAM_BYTES * trained / divided, layer_passes=OPTIMIZER_PASSES * shape.layers)
     traffic = Work(traffic=rank_traffic(shape, config, ranks, micro_batches))
     return (step * factor + optimizer + traffic) * steps
+
+
+def prompts_of_minibatch(prompts: float, candidates: float, minibatch: float, *, whole_groups: bool) -> float:
+    """How many different prompts a minibatch has on average.
+
+    Args:
+        whole_groups: whether all candidates of a prompt are in the same minibatch; else rows are drawn one by one.
+    """
+    part = min(1.0, minibatch / (prompts * candidates))
+    if whole_groups:
+        return prompts * part
+    return prompts * (1 - (1 - part) ** candidates)
 
 
 def trained_parameters(shape: ModelShape, config: LearnerConfig) -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rayalign.config import LearnerConfig, LoraConfig
-from rayalign.forecast.work import Work, forward, generate, rank_traffic, token_flops, train
+from rayalign.forecast.work import Work, forward, generate, prompts_of_minibatch, rank_traffic, token_flops, train
 from rayalign.models.catalogue import ModelShape
 
 SHAPE = ModelShape(vocabulary=10, hidden=4, layers=2, heads=2, kv_heads=1, intermediate=8, tied=False)
@@ -68,3 +68,16 @@ def test_more_samples_than_sequences_take_further_steps() -> None:
         SHAPE, prompts=2, samples=16, prompt=5, answer=3, longest=6, sequences=8, width=2, tensor_parallel=1
     )
     assert work.layer_passes == (3 + 6 + 1) * 2
+
+
+def test_a_prompt_that_rows_share_is_read_once_and_costs_no_fewer_micro_batches() -> None:
+    work = forward(SHAPE, tokens=250, length=6, config=LearnerConfig(micro_tokens=100), read=0.4)
+    assert work == Work(flops=0.4 * 250 * 792, bytes=3 * 388 * 4, layer_passes=3 * 2)
+
+
+def test_a_minibatch_has_the_prompts_of_its_groups_or_of_the_rows_that_were_drawn() -> None:
+    assert prompts_of_minibatch(8, 4, 16, whole_groups=True) == 4
+    assert prompts_of_minibatch(8, 4, 64, whole_groups=True) == 8
+    # a prompt of two rows is missed by half of all rows with a chance of a quarter
+    assert prompts_of_minibatch(8, 2, 8, whole_groups=False) == 6
+    assert prompts_of_minibatch(8, 2, 16, whole_groups=False) == 8
