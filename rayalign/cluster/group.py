@@ -5,8 +5,7 @@
     all      every rank at once; where several fail, the one that made the others fail is named
     connect  a wire to an actor that is called often (`wires.py`); its calls are waited for in the same way
 
-A failure names the role, the cause and the actor's last log lines. The event log counts the answers that reach the
-driver, so that a run can show that no tensor was among them.
+A failure names the role, the cause and the actor's last log lines. Answers are counted: none of them is a tensor.
 """
 
 from __future__ import annotations

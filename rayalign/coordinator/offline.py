@@ -177,7 +177,8 @@ def _first_cause(role: Role, watch: Watch, error: WorkerGroupError) -> RayalignE
 
 def _last_line(error: BaseException) -> str:
     """The line of an error that says what happened, where Ray quotes a traceback."""
-    return ([type(error).__name__] + [line for line in str(error).splitlines() if line.strip()])[-1].strip()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 class _Fit(threading.Thread):
