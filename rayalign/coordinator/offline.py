@@ -149,7 +149,8 @@ def _named(role: Role, watch: Watch, error: TrainingFailedError) -> RayalignErro
         ranks = ", ".join(watch.name(rank) for rank in error.preemption_info.preempted_ranks)
         return LostError(f"{ranks or f'train:{role}'} died: the cluster takes its machine back")
     if isinstance(error, NCCLHangError):
-        return LostError(f"train:{role} hangs in a collective of NCCL: {_last_line(error)}")
+        _, fact, *hints = [*str(error).splitlines(), ""]  # below Ray's heading
+        return LostError("\n".join([f"train:{role} hangs in a collective of NCCL: {fact}", *hints]).strip())
     if isinstance(error, WorkerGroupError):
         return _first_cause(role, watch, error)
     assert isinstance(error, ControllerError)

@@ -111,10 +111,11 @@ class ScoringLoop:
     def put(self, group: Group, *, others_follow: bool = False) -> None:
         """As `Scoring.put`."""
         self._queue.put_nowait(group)
-        if others_follow and self._queue.qsize() < GROUPS_WORTH_A_CALL:
-            self._call_is_due.clear()
-        else:
+        waiting = self._queue.qsize()
+        if not others_follow or waiting >= GROUPS_WORTH_A_CALL:
             self._call_is_due.set()
+        elif waiting == 1:  # else a group that is due may be among those that wait
+            self._call_is_due.clear()
 
     async def run(self, settle: Settle) -> None:
         """Score until cancelled."""

@@ -1,4 +1,4 @@
-"""Environments' steps, each in a thread of its own: what is slow or hangs there holds up nobody else."""
+"""Blocking calls, such as environments' steps, each in a thread of its own: one that hangs holds up nobody else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def in_thread(function: Callable[[], T], timeout: float) -> T:
             result = function()
             _answer(loop, future, lambda: future.set_result(result))
 
-    threading.Thread(target=work, name="environment", daemon=True).start()
+    threading.Thread(target=work, name="blocking call", daemon=True).start()
     try:
         return await asyncio.wait_for(future, timeout)
     except TimeoutError as error:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from rayalign.cluster.machine_watch import Watches, await_lost_machines
 from rayalign.cluster.session import Session
 from rayalign.cluster.shared_folders import SharedFolders
 from rayalign.config import LoadedJob, Reference
+from rayalign.errors import InputError
 from rayalign.models.catalogue import model_path
 from rayalign.pipeline.checks import refuse
 from rayalign.pipeline.growth import Growth
 from rayalign.pipeline.hashing import unfinished
+
+logger = logging.getLogger(__name__)
 
 
 class Machines:
@@ -47,14 +51,25 @@ class Machines:
         refuse(self._loaded, self._folders.problems())
         self._watches.extend()
 
-    def await_again(self, name: str) -> None:
-        """As `await_stage`, for a stage that has lost something: first Ray has to count out what is gone.
+    def await_again(self, name: str, *, whole: bool) -> None:
+        """Wait for the machines of a stage that has lost something; first Ray has to count out what is gone.
+
+        A cluster that does not get back what it had refuses nothing: the stage may still find room, else it says itself
+        what it lacks.
+
+        Args:
+            whole: wait until there is room for everything; False where the stage goes on with fewer ranks.
 
         Raises:
-            InputError: as `await_stage`.
+            InputError: a folder of the run is missing on a machine.
         """
         await_lost_machines()
-        self.await_stage(name)
+        if whole:
+            try:
+                self._growth.wait_for(name)
+            except InputError as error:
+                logger.warning("%s; %s starts again with the machines that are there", error, name)
+        self.await_stage(None)
 
     def collect(self) -> int:
         """Bring the logs of the other machines to the run's folder; the sum of their peaks of memory [bytes]."""

@@ -225,7 +225,7 @@ def _launch_until_done(context: RunContext, name: str, spec: OfflineSpec, host: 
             logger.warning("%s", error)
         except ActorError as error:
             restarts.count(error)
-        restarts.await_machines()
+        restarts.await_machines(whole=host.min_actors is None)
 
 
 def _launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:

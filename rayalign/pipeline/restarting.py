@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -10,12 +9,15 @@ from typing import TypeVar
 from rayalign.config import TrainStage
 from rayalign.coordinator.online import Parts
 from rayalign.coordinator.recovery import Resumption, recover, restore
+from rayalign.coordinator.stepping import in_thread
 from rayalign.coordinator.window import Window
 from rayalign.errors import ActorError, LostError, RollbackError
 from rayalign.pipeline.context import RunContext
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
+BESIDES = 600.0
+"""seconds of a wait for machines beside `cluster.scale_timeout`: for those that are gone, and for folders"""
 
 
 class Restarts:
@@ -25,13 +27,13 @@ class Restarts:
         self._context, self._stage = context, stage
         self._left = context.job.cluster.restarts
         self._failed = False
-        """by itself"""
+        """whether it has failed once without a loss"""
 
     def count(self, error: ActorError) -> None:
         """Count and announce the restart that an error calls for: after a loss always, after another error once.
 
         Raises:
-            ActorError: no further one is allowed; it begins with the reason.
+            ActorError: no further one is allowed; the message begins with the reason.
         """
         lost = isinstance(error, LostError)
         reason, *details = str(error).splitlines()
@@ -46,14 +48,14 @@ class Restarts:
         logger.warning("%s", error)
         logger.warning("%s goes on from its last checkpoint; %d more restarts may follow", self._stage, self._left)
 
-    def await_machines(self) -> None:
-        """Wait until Ray counts out machines that are gone, and the cluster has what the stage needs.
+    def await_machines(self, *, whole: bool = True) -> None:
+        """Wait until Ray counts out machines that are gone, and the cluster has what the stage needs, or cannot get it.
 
-        Raises:
-            InputError: the cluster does not get it in time.
+        Args:
+            whole: False where the stage goes on with fewer ranks.
         """
         if self._context.machines is not None:
-            self._context.machines.await_again(self._stage)
+            self._context.machines.await_again(self._stage, whole=whole)
 
 
 async def with_restarts(context: RunContext, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -72,7 +74,8 @@ async def with_restarts(context: RunContext, name: str, attempt: Callable[[], Aw
         except LostError as error:
             restarts.count(error)
         context.stop_broken_pool()
-        await asyncio.to_thread(restarts.await_machines)
+        # A daemon thread, which Ctrl-C does not wait for.
+        await in_thread(restarts.await_machines, context.job.cluster.scale_timeout + BESIDES)
 
 
 def resume(stage: TrainStage, parts: Parts) -> Resumption:

@@ -86,8 +86,8 @@ def test_a_failure_without_a_rank_is_told_in_ray_trains_words(watch: Watch) -> N
 
 
 def test_a_collective_that_hangs_and_a_machine_that_is_taken_back_are_losses(watch: Watch) -> None:
-    with pytest.raises(LostError, match="^train:reward hangs in a collective of NCCL: no progress$"):
-        _fit(Trainer(NCCLHangError("no progress", {})), "reward", watch)
+    with pytest.raises(LostError, match="^train:reward hangs in a collective of NCCL: no progress\nTo debug"):
+        _fit(Trainer(NCCLHangError("no progress\nTo debug:\n- Read", {})), "reward", watch)
     taken = PreemptionError(PreemptionInfo(None, {"3f2a9c01": [0]}))
     with pytest.raises(LostError, match="^train:reward rank 0 died: the cluster takes its machine back$"):
         _fit(Trainer(taken), "reward", watch)

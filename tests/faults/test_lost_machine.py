@@ -16,7 +16,7 @@ from tests.heads import ray_head, ray_node, rayalign
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1800)]
 JOB = """\
 name: lost
-cluster: {scale_timeout: 0, heartbeat_timeout: 20, restarts: 2}
+cluster: {scale_timeout: 300, heartbeat_timeout: 20, restarts: 2}
 stages:
   base:
     kind: pretrain

@@ -69,7 +69,7 @@ class LaunchedError(Exception):
 def launched(study: Study, monkeypatch: pytest.MonkeyPatch, *overrides: str, **settings: Any) -> OfflineSpec:
     """What the loop of a stage begins with."""
 
-    def launch(context: RunContext, spec: OfflineSpec, host: RoleConfig) -> None:
+    def launch(context: RunContext, name: str, spec: OfflineSpec, host: RoleConfig) -> None:
         raise LaunchedError(spec)
 
     monkeypatch.setattr(offline, "_launch_until_done", launch)

@@ -29,8 +29,8 @@ class Context:
         self.written: list[dict[str, Any]] = []
         self.events = SimpleNamespace(write=lambda event, **fields: self.written.append({"event": event, **fields}))
         self.pool_stops = 0
-        self.waits: list[str] = []
-        self.machines = SimpleNamespace(await_again=self.waits.append)
+        self.waits: list[tuple[str, bool]] = []
+        self.machines = SimpleNamespace(await_again=lambda stage, whole: self.waits.append((stage, whole)))
 
     def stop_broken_pool(self) -> None:
         self.pool_stops += 1
@@ -94,7 +94,7 @@ def test_engines_that_cannot_serve_another_attempt_end_before_it() -> None:
 def test_the_next_attempt_waits_for_the_machines_of_the_stage() -> None:
     context = Context()
     assert train(context, DEAD, "done") == ("done", 2)
-    assert context.waits == ["ppo"]
+    assert context.waits == [("ppo", True)]
 
 
 EXAMPLES = [Example(Prompt(name, (Message("user", name),)), ()) for name in "abcd"]
