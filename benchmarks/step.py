@@ -8,9 +8,9 @@ that one too. GRPO without a reference trains with a learning rate of almost not
 answers of the same lengths.
 
 The ideal is what the work costs without anything around it (`step_bare`): core-seconds of one-thread loops of the
-engine, the scorer and the learner over the same groups, divided by the cores. They run in a plain process, right after
-the iterations that they are compared with. The same loops are also timed on every core at once, since cores that share
-memory, or are two threads of one core, then take longer for the same work.
+engine, the scorer and the learner over the same groups, divided by the cores. They have an actor's environment, and run
+right after the iterations that they are compared with. The same loops are also timed on every core at once, since cores
+that share memory, or are two threads of one core, then take longer for the same work.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import argparse
 import os
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ import yaml
 from benchmarks.job_run import JobRun
 from benchmarks.record import record
 from benchmarks.step_bare import Work, measure
+from rayalign.cluster.placement import Claim, process_environment
 
 ROUNDS = 3
 """of iterations in turns; the one whose share of the ideal is the middle one counts"""
@@ -111,11 +113,22 @@ def medians(workload: Workload, name: str, folder: Path) -> dict[str, float]:
     return {key: statistics.median(row[key] for row in rows) for key in rows[0] if key.startswith(kept)}
 
 
+@contextmanager
+def as_an_actor() -> Iterator[None]:
+    """Within it, new processes have the environment of an actor with one thread, so that memory costs as much there."""
+    before = dict(os.environ)
+    os.environ.update(process_environment(Claim(cpus=1.0, gpus=0.0, threads=1)))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def bare(workload: Workload, journal: Path, at_once: int) -> Work:
     """Core-seconds of each kind of work, in so many processes with one thread at the same time; the mean of them."""
-    os.environ.update(OMP_NUM_THREADS="1")
     given = (workload.model("sft"), workload.model("rm"), str(journal), dict(workload.learner), workload.repeats)
-    with ProcessPoolExecutor(at_once, get_context("spawn")) as pool:
+    with as_an_actor(), ProcessPoolExecutor(at_once, get_context("spawn")) as pool:
         copies = [pool.submit(measure, *given) for _ in range(at_once)]
         works = [copy.result(timeout=DEADLINE) for copy in copies]
     seconds = {name: statistics.mean(getattr(work, name) for work in works) for name in ("generate", "score", "update")}

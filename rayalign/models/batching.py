@@ -56,7 +56,7 @@ def _single_units(batch: Batch, rows: Sequence[Tensor]) -> list[_Bundle]:
 
 
 def _bundles(batch: Batch, rows: Sequence[Tensor], share: float) -> list[_Bundle]:
-    """Units of one prompt together, which is counted once for all but the first; a short prompt joins none.
+    """Units of one prompt together; each but the first adds its other tokens only. A short prompt joins none.
 
     Args:
         rows: of each unit.

@@ -604,6 +604,25 @@ def test_groups_wait_for_others_while_engines_write(
     assert [len(groups) for groups in reward.asked] == calls
 
 
+def test_a_group_that_ends_its_iteration_waits_for_no_group_of_the_next_one(tmp_path: Path) -> None:
+    """Both are put before an actor is free; the first one must not wait for what follows the second one."""
+    reward = Reward(lengths)
+    with closing(EventLog(tmp_path / "events.jsonl")) as events:
+        loop = ScoringLoop(reward, redo=0, alone=False, events=events, patience=60.0)  # type: ignore[arg-type]
+        scored: asyncio.Queue[ScoredGroup] = asyncio.Queue()
+
+        async def run() -> None:
+            loop.put(Group("last", EXAMPLES[0].prompt, 0, ()), others_follow=False)
+            loop.put(Group("next", EXAMPLES[0].prompt, 1, ()), others_follow=True)
+            task = asyncio.ensure_future(loop.run(scored.put))
+            first = await asyncio.wait_for(scored.get(), timeout=20.0)
+            assert first.group.id == "last"
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        asyncio.run(run())
+
+
 def test_each_source_of_candidates_is_drawn_by_its_own_sampling() -> None:
     own = CandidateSource(source="live", count=1, sampling={"temperature": 0.5})  # type: ignore[arg-type]
     sources = (CandidateSource(source="live", count=2), own)
